@@ -1,0 +1,57 @@
+# make demo        a small study and its learning curves, in a few minutes on a laptop
+# make test        lint, types and all tests
+# make test_quick  the tests that take seconds
+# make clean       remove the environment, caches and the demo's results
+#
+# PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment.
+
+VENV = .venv
+RUN = $(VENV)/bin/python
+INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+
+.PHONY: help demo test test_quick clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.demo
+	@$(RUN) -m plasticity_jax.main --config=configs/multistage.py:digits --workdir=runs/demo
+	@$(RUN) -m analysis.curves runs/demo --out runs/demo/curves.png
+
+test: $(VENV)/.test
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(RUN) -m pytest -q
+
+test_quick: $(VENV)/.test
+	@$(RUN) -m pytest -q -m "not slow"
+
+clean:
+	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(RUN)
+	@echo "installing the pinned packages into $(VENV) (once, a minute or two) ..."
+	@$(INSTALL) -e ".[analysis]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(RUN)
+	@echo "installing the pinned packages and test tools into $(VENV) (once, a minute or two) ..."
+	@$(INSTALL) -e ".[test]"
+	@touch $(VENV)/.demo $@
+
+# A name on the PATH is no proof: a shim may stand for an interpreter that is not there, so each is run.
+$(RUN):
+	@bare=; for python in $(CANDIDATES); do \
+	    "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null || continue; \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null && exec "$$python" -m venv --clear $(VENV); \
+	    bare="$$python"; \
+	done; \
+	if [ -n "$$bare" ]; then \
+	    echo "$$bare cannot make virtual environments: install its package (Debian, Ubuntu: apt install python3-venv)" >&2; \
+	else \
+	    echo "no Python 3.11 or newer among: $(CANDIDATES); install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	fi; exit 1

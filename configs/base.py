@@ -1,0 +1,163 @@
+"""Every default of every experiment is written here, and nowhere else.
+
+`plasticity_jax/stages.py` says what the keys mean.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.errors import ConfigError
+
+# Only Adam's learning rate is known from Berariu et al. 2021; the others let 350 epochs fit the training half.
+OPTIMISERS: dict[str, dict[str, Any]] = {
+    "adam": dict(name="adam", learning_rate=1e-3),
+    "adamw": dict(name="adamw", learning_rate=1e-3, weight_decay=1e-2),
+    "rmsprop": dict(name="rmsprop", learning_rate=1e-3, b2=0.99),
+    "sgd": dict(name="sgd", learning_rate=1e-2),
+    "momentum": dict(name="sgd", learning_rate=1e-3, momentum=0.9),
+}
+
+
+def base() -> ConfigDict:
+    """A study without stages: the data and the network of Berariu et al. 2021, and how to measure."""
+    config = ConfigDict()
+    config.dataset = "cifar10"
+    config.data_dir = ""
+    config.train_images = 0
+    config.validation_images = 0
+    config.test_images = 0
+    config.seeds = (0, 1, 2, 3, 4)
+    config.model = ConfigDict(dict(name="resnet", depth=2, width=64, stem="imagenet", norm="batch", dtype="float32"))
+    config.stages = ConfigDict(sort_keys=False)
+    config.control = "fresh"
+    config.window = 0.2
+    config.diagnostics = ("weight_norm", "distance_to_init", "effective_rank", "dormant_fraction")
+    config.evaluate_train = False
+    config.eval_batch = 500
+    config.strategy = "auto"
+    config.checkpoint_seconds = 30.0
+    config.grid = ()
+    return config
+
+
+def stage(
+    branches: Mapping[str, Mapping[str, Any]] | None = None,
+    data: Mapping[str, Any] | None = None,
+    reset: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> ConfigDict:
+    """A stage with all its keys.
+
+    Args:
+      branches: branch name -> what that branch changes of the stage, `after` above all.
+      data, reset: what differs from the defaults of these groups.
+      **overrides: other keys of the stage; `optim` is what `optimiser` returns.
+    """
+    config = ConfigDict()
+    config.after = "init"
+    config.data = ConfigDict(
+        dict(
+            recipe="random",
+            fraction=1.0,
+            splits=1,
+            part=1,
+            uniform=1.0,
+            gamma=0.5,
+            replacement=False,
+            label_noise=0.0,
+        )
+    )
+    config.epochs = 500.0
+    config.steps = 0
+    config.until_accuracy = 0.0
+    config.batch_size = 128
+    config.augment = False
+    config.optim = optimiser("adam")
+    config.reset = ConfigDict(
+        dict(modules=(), shrink=0.0, perturb=1.0, statistics="modules", optimiser="all", function="")
+    )
+    config.eval_every = 5
+    config.eval_tail = 1
+    config.branches = ConfigDict(dict(branches or {}), sort_keys=False)
+    _update(config.data, data or {}, "data")
+    _update(config.reset, reset or {}, "reset")
+    _update(config, overrides, "stage")
+    return config
+
+
+def optimiser(name: str, **overrides: Any) -> ConfigDict:
+    """`adam`, `adamw`, `rmsprop`, `sgd` or `momentum` (which is sgd with momentum), constant learning rate."""
+    if name not in OPTIMISERS:
+        raise ConfigError(f"optimiser={name!r}: choose one of {', '.join(OPTIMISERS)}")
+    config = ConfigDict(
+        dict(
+            name="adam",
+            learning_rate=1e-3,
+            momentum=0.0,
+            nesterov=False,
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip_norm=0.0,
+            schedule="constant",
+            warmup=0.0,
+            milestones=(),
+            decay=0.1,
+        )
+    )
+    _update(config, OPTIMISERS[name] | overrides, "optimiser")
+    return config
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Cut every stage to 30 steps, evaluated only at the start and the end, on 1000 test images."""
+    config.test_images = 1000
+    for cut in config.stages.values():
+        cut.steps = 30
+        cut.eval_every = 0
+        cut.eval_tail = 0
+    return config
+
+
+def parse_arg(arg: str, presets: Collection[str], **choices: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Read what stands behind the colon of `--config=FILE:ARG`, for example `small,optimiser=sgd`.
+
+    Args:
+      arg: words separated by commas in any order: one preset at most, and KEY=VALUE for keys of `choices`.
+      presets: the names of presets.
+      **choices: the values that each key can have, the default first.
+
+    Returns:
+      The preset, empty for none, and the value of every key.
+
+    Raises:
+      ConfigError: an unknown word, key or value, or two presets.
+    """
+    preset, values = "", {key: next(iter(options)) for key, options in choices.items()}
+    for word in filter(None, (part.strip() for part in arg.split(","))):
+        key, equals, value = word.partition("=")
+        if not equals:
+            preset, before = _choose("argument", word, [*presets, *(f"{key}=.." for key in choices)]), preset
+            if before not in ("", preset):
+                raise ConfigError(f"arguments {before} and {preset} exclude each other; give one of them")
+        else:
+            values[_choose("argument", key, list(choices))] = _choose(key, value, list(choices[key]))
+    return preset, values
+
+
+def _choose(what: str, word: str, known: list[str]) -> str:
+    if word in known:
+        return word
+    if not known:
+        raise ConfigError(f"{what} {word}: there is no such {what}, and none can be given")
+    close = difflib.get_close_matches(word, known, 1, 0)[0]
+    raise ConfigError(f"{what} {word}: there is none of that name; did you mean {close}? (choices: {', '.join(known)})")
+
+
+def _update(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:
+    for key, value in changes.items():
+        config[_choose(f"{where} key", key, list(config))] = value

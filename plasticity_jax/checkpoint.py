@@ -1,0 +1,221 @@
+"""Checkpoints: orbax behind one small class that notices damage.
+
+Orbax 0.12 neither checks what it reads nor falls back to an older checkpoint.  Here each leaf's shape, type and crc32
+are kept beside the arrays, so whatever comes back is what was saved.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from plasticity_jax.errors import CheckpointError
+
+# Orbax reports each step of each save through absl's logger, which is also ours.
+logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
+
+
+class Misfit(CheckpointError):
+    """An undamaged checkpoint of other arrays than are asked for."""
+
+
+class Checkpoints:
+    """Numbered checkpoints in one directory: `DIRECTORY/NUMBER/{state,meta}`.
+
+    One process writes; others may read meanwhile.  `save` returns once the arrays are copied, and a thread writes
+    them; only complete checkpoints ever carry a plain number as their name.
+    """
+
+    def __init__(self, directory: Path, keep: int | None, note: Callable[[str], None] = print) -> None:
+        """Args:
+        directory: made by the first `save`.
+        keep: how many of the newest checkpoints stay; None for all.
+        note: is told in one line of each damaged checkpoint that `latest` passes over.
+        """
+        self.directory = Path(directory).absolute()
+        self.keep = keep
+        self.note = note
+        self._manager: ocp.CheckpointManager | None = None
+
+    def save(self, number: int, tree: Any, meta: dict[str, Any]) -> None:
+        """Copy a pytree of arrays to the host and start to write it with `meta` (plain JSON), after earlier saves.
+
+        A checkpoint of the same number is replaced.  Where only the newest are kept, those of higher numbers go too:
+        they belong to a future that was given up.
+
+        Raises:
+          CheckpointError: this or the previous save cannot be written.
+        """
+        self.wait()
+        arrays = {path: np.asarray(leaf) for path, leaf in _flat(jax.device_get(tree)).items()}
+        content = {"meta": meta, "leaves": {path: [*_spec(x), _crc(x)] for path, x in arrays.items()}}
+        index = {**content, "crc32": _json_crc(content)}
+        with self._writing(number):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for part in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a save that was killed or failed
+                shutil.rmtree(part)
+            for other in self.numbers():
+                if other == number or (other > number and self.keep is not None):
+                    self._move(other, "replaced")
+                    shutil.rmtree(self.directory / f"{other}.replaced")
+            state = {path: x for path, x in arrays.items() if x.size}  # orbax refuses the others; their shape says all
+            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(index))
+            self._orbax().save(number, args=args, force=True)
+
+    def wait(self) -> None:
+        """Return when all saves are on the disk.
+
+        Raises:
+          CheckpointError: one could not be written.
+        """
+        if self._manager is not None:
+            with self._writing():
+                self._manager.wait_until_finished()
+
+    def numbers(self) -> list[int]:
+        """The finished checkpoints, ascending, damaged ones included."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal())
+        return []
+
+    def meta(self, number: int) -> dict[str, Any]:
+        """The `meta` of a checkpoint.
+
+        Raises:
+          CheckpointError: it is missing or damaged.
+        """
+        return self._index(number)["meta"]
+
+    def restore(self, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """The saved tree, as numpy arrays bit for bit, and its `meta`.
+
+        Args:
+          number: which checkpoint.
+          like: the tree that is expected; its leaves have a shape and a dtype.
+
+        Raises:
+          CheckpointError: it is missing or damaged, or (`Misfit`) holds other arrays than `like`.
+        """
+        index = self._index(number)
+        wanted = {path: _spec(leaf) for path, leaf in _flat(like).items()}
+        stored = {path: leaf[:2] for path, leaf in index["leaves"].items()}
+        if wanted != stored:
+            path = next(path for path in [*wanted, *stored] if wanted.get(path) != stored.get(path))
+            raise Misfit(
+                f"checkpoint {number} in {self.directory} holds other arrays than this program needs "
+                f"({path} is {stored.get(path)}, not {wanted.get(path)}); use another workdir"
+            )
+        with self._reading(number):
+            arrays = {path: np.empty(shape, dtype) for path, (dtype, shape) in wanted.items()}
+            state = ocp.args.StandardRestore({path: x for path, x in arrays.items() if x.size})
+            arrays.update(self._orbax().restore(number, args=ocp.args.Composite(state=state)).state)
+            for path, leaf in index["leaves"].items():
+                if [*_spec(arrays[path]), _crc(arrays[path])] != leaf:
+                    raise ValueError(f"{path} fails its checksum")
+        leaves = [arrays[path] for path in wanted]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), index["meta"]
+
+    def latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """The newest undamaged checkpoint as (number, tree, meta), or None.  Damaged ones are noted and moved aside.
+
+        Raises:
+          CheckpointError: (`Misfit`) the newest undamaged one holds other arrays than `like`.
+        """
+        numbers = self.numbers()
+        for older, number in reversed(list(zip([None, *numbers], numbers, strict=False))):
+            try:
+                return number, *self.restore(number, like)
+            except Misfit:
+                raise
+            except CheckpointError as e:
+                self.note(f"{e}; " + ("there is none before it" if older is None else "using the one before"))
+                with contextlib.suppress(OSError):
+                    self._move(number, "damaged")
+        return None
+
+    def close(self) -> None:
+        """Wait for all saves, and end orbax' threads."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with self._writing():
+                manager.close()
+
+    def _orbax(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(
+                create=False,
+                enable_async_checkpointing=True,
+                preservation_policy=ocp.checkpoint_managers.LatestN(self.keep),
+            )
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        return self._manager
+
+    def _index(self, number: int) -> dict[str, Any]:
+        """What `save` wrote beside the arrays, checked against its own checksum."""
+        if number not in self.numbers():
+            raise CheckpointError(f"there is no checkpoint {number} in {self.directory}")
+        with self._reading(number):
+            index = self._orbax().restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            if _json_crc({"meta": index["meta"], "leaves": index["leaves"]}) != index["crc32"]:
+                raise ValueError("meta fails its checksum")
+        return index
+
+    def _move(self, number: int, suffix: str) -> None:
+        """Rename a checkpoint at one stroke, so that it no longer counts even if its deletion is cut short."""
+        target = self.directory / f"{number}.{suffix}"
+        if target.exists():
+            shutil.rmtree(target)
+        (self.directory / str(number)).rename(target)
+        if self._manager is not None:
+            self._manager.reload()
+
+    @contextlib.contextmanager
+    def _reading(self, number: int):
+        try:
+            yield
+        except Exception as e:  # orbax raises all kinds, plain Exception too
+            raise CheckpointError(f"checkpoint {number} in {self.directory} is damaged ({_line(e)})") from e
+
+    @contextlib.contextmanager
+    def _writing(self, number: int | None = None):
+        try:
+            yield
+        except Exception as e:
+            what = "checkpoints" if number is None else f"checkpoint {number}"
+            raise CheckpointError(f"cannot write {what} in {self.directory}: is the disk full? ({_line(e)})") from e
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """{path: leaf}: containers without leaves, which orbax refuses, need not be saved, and NamedTuples are no issue."""
+    pairs = jax.tree_util.tree_flatten_with_path(tree)[0]
+    flat = {jax.tree_util.keystr(path, simple=True, separator="/") or "/": leaf for path, leaf in pairs}
+    if len(flat) < len(pairs):
+        raise ValueError("two leaves of the tree have the same path")
+    return flat
+
+
+def _spec(leaf: Any) -> list[Any]:
+    """[dtype, shape] as JSON gives them back."""
+    return [np.dtype(leaf.dtype).name, list(leaf.shape)]
+
+
+def _crc(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _json_crc(content: Any) -> int:
+    plain = json.loads(json.dumps(content))
+    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]

@@ -1,0 +1,88 @@
+"""Optimisers from optax, and learning-rate schedules as a multiplier of one traced learning rate.
+
+The learning rate, momentum and weight decay are data (`Hyper`), not structure, so they may differ between
+runs that share one compiled program.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from plasticity_jax import stages
+from plasticity_jax.errors import ConfigError
+
+ArrayLike = jax.Array | np.ndarray | float
+
+OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "step", "cosine", "linear")
+
+
+class Hyper(NamedTuple):
+    """The numbers of an `Optim` that may differ between runs; float32 scalars, `milestones` float32 [M]."""
+
+    learning_rate: ArrayLike
+    momentum: ArrayLike
+    b1: ArrayLike
+    b2: ArrayLike
+    eps: ArrayLike
+    weight_decay: ArrayLike
+    clip_norm: ArrayLike
+    warmup: ArrayLike
+    milestones: ArrayLike
+    decay: ArrayLike
+
+
+def hyper(optim: stages.Optim) -> Hyper:
+    """The traced half of `optim`; the other half is in `Stage.shape`."""
+    return Hyper(*(np.asarray(getattr(optim, name), np.float32) for name in Hyper._fields))
+
+
+def optimiser(optim: stages.Optim, h: Hyper, learning_rate: ArrayLike) -> optax.GradientTransformation:
+    """The optax optimiser of one step; its state depends on neither `h` nor `learning_rate`.
+
+    Raises:
+      ConfigError: no such optimiser.
+    """
+    momentum = h.momentum if optim.momentum > 0 else None
+    match optim.name:
+        case "sgd":
+            rule = optax.sgd(learning_rate, momentum, optim.nesterov)
+        case "adam":
+            rule = optax.adam(learning_rate, h.b1, h.b2, h.eps)
+        case "adamw":
+            rule = optax.adamw(learning_rate, h.b1, h.b2, h.eps, weight_decay=h.weight_decay)
+        case "rmsprop":
+            # PyTorch's RMSprop: squares decay with b2 (0.99 there), eps outside of the root.
+            rule = optax.rmsprop(
+                learning_rate, h.b2, h.eps, momentum=momentum, nesterov=optim.nesterov, eps_in_sqrt=False
+            )
+        case _:
+            raise ConfigError(f"optim.name={optim.name!r}: choose one of {OPTIMISERS}")
+    clip = optax.clip_by_global_norm(h.clip_norm) if optim.clip_norm > 0 else optax.identity()
+    decay = optax.identity() if optim.name == "adamw" else optax.add_decayed_weights(h.weight_decay)
+    return optax.chain(clip, decay, rule)
+
+
+def multiplier(schedule: str, h: Hyper, done: ArrayLike) -> jax.Array:
+    """What the learning rate is multiplied by when the share `done` in [0, 1) of a stage lies behind.
+
+    Raises:
+      ConfigError: no such schedule.
+    """
+    warm = jnp.where(h.warmup > 0, jnp.minimum(done / jnp.maximum(h.warmup, 1e-9), 1.0), 1.0)
+    left = jnp.clip((done - h.warmup) / jnp.maximum(1.0 - h.warmup, 1e-9), 0.0, 1.0)
+    match schedule:
+        case "constant":
+            shape = jnp.float32(1.0)
+        case "step":
+            shape = h.decay ** jnp.sum(done >= h.milestones)
+        case "cosine":
+            shape = h.decay + (1.0 - h.decay) * 0.5 * (1.0 + jnp.cos(jnp.pi * left))
+        case "linear":
+            shape = 1.0 + (h.decay - 1.0) * left
+        case _:
+            raise ConfigError(f"optim.schedule={schedule!r}: choose one of {SCHEDULES}")
+    return warm * shape

@@ -1,0 +1,130 @@
+"""The long table of measurements: one JSON line per run, step and metric.
+
+A row is `{"run", "seed", "branch", "hparams", "stage", "epoch", "step", "metric", "value"}`.  Values that are
+not finite are written as `NaN` and `Infinity`, which `json.loads` and pandas read back.
+
+A checkpoint stores a `Mark` of the table.  Whoever continues from that checkpoint opens the table with the mark,
+which cuts off all rows that came later: they are measured again, so no row is lost or doubled by a kill.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from plasticity_jax.errors import LabError, WorkdirError
+
+Row = dict[str, Any]
+Mark = dict[str, int]  # {"bytes": length of the beginning that it describes, "crc32": checksum of it}
+
+_CHUNK = 1 << 20
+
+
+class Table:
+    """An append-only file of rows that can be cut back to a mark."""
+
+    def __init__(self, path: Path, mark: Mark | None) -> None:
+        """Open `path` for appending, behind the rows that `mark` describes; None starts an empty table.
+
+        Raises:
+          WorkdirError: the file no longer begins with what the mark describes, or cannot be written.
+        """
+        self.path = Path(path)
+        self._end: Mark = {"bytes": 0, "crc32": 0} if mark is None else dict(mark)
+        if not fits(self.path, self._end):
+            raise WorkdirError(
+                f"{self.path} lost or changed rows that a checkpoint counts on; "
+                f"delete {self.path.parent} to train this stage again"
+            )
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._cut()
+        except OSError as e:
+            raise self._unwritable(e) from e
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add rows; they are with the operating system, so outlive a kill of this process, when this returns.
+
+        Raises:
+          WorkdirError: the disk is full or broken; the table is then as it was before.
+        """
+        data = "".join(json.dumps(row, default=_plain) + "\n" for row in rows).encode()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as e:
+            self._cut()
+            raise self._unwritable(e) from e
+        self._end = {"bytes": self._end["bytes"] + len(data), "crc32": zlib.crc32(data, self._end["crc32"])}
+
+    def mark(self) -> Mark:
+        """Bring everything so far to the disk and describe it."""
+        try:
+            os.fsync(self._file)
+        except OSError as e:
+            raise self._unwritable(e) from e
+        return dict(self._end)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _cut(self) -> None:
+        os.ftruncate(self._file, self._end["bytes"])
+        os.lseek(self._file, 0, os.SEEK_END)
+
+    def _unwritable(self, error: OSError) -> WorkdirError:
+        return WorkdirError(f"cannot write {self.path}: {error.strerror}")
+
+
+def fits(path: Path, mark: Mark) -> bool:
+    """Whether the file still begins with what the mark describes; a missing file counts as empty."""
+    try:
+        with open(path, "rb") as file:
+            return _checksum(file, mark["bytes"]) == mark["crc32"]
+    except OSError:
+        return mark["bytes"] == 0
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a table, also of one that is being written: a torn last line is left out.
+
+    Raises:
+      LabError: the file cannot be read, or another line is broken.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as e:
+        raise LabError(f"cannot read {path}: {e.strerror}") from e
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line else None
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif number < len(lines):  # what lies behind the last newline may be half a row, or nothing
+            raise LabError(f"{path}, line {number}: no row of a table; mend or delete the line")
+    return rows
+
+
+def _checksum(file: BinaryIO, length: int) -> int | None:
+    """crc32 of the first `length` bytes; None if the file is shorter."""
+    crc = 0
+    while length > 0:
+        chunk = file.read(min(length, _CHUNK))
+        if not chunk:
+            return None
+        crc, length = zlib.crc32(chunk, crc), length - len(chunk)
+    return crc
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of numpy and jax as Python numbers."""
+    return value.item()

@@ -1,0 +1,96 @@
+"""Resets between stages: one family, `shrink * old + perturb * fresh` on a mask of the network.
+
+(0, 1) re-initialises a module (Berariu et al. 2021, section A.5), (0.4, 0.1) is shrink and perturb (Ash & Adams
+2020, section 4; their noise is a scaled fresh network too), (1, 0) changes nothing.  The factors are data, one
+pair per parameter leaf, so that runs with different resets share one program.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plasticity_jax import stages, trees
+from plasticity_jax.state import TrainState, create
+
+Tree = Any
+OwnReset = Callable[[TrainState, TrainState], TrainState]
+
+
+class Factors(NamedTuple):
+    """A `Reset` as numbers: trees like the parameters, statistics and optimiser state, of float32 or bool scalars.
+
+    shrink, perturb: of each parameter leaf.
+    fresh_stats: whether a statistics leaf becomes fresh.
+    fresh_opt: whether an optimiser leaf becomes zero as at the start.
+    """
+
+    shrink: Tree
+    perturb: Tree
+    fresh_stats: Tree
+    fresh_opt: Tree
+
+
+def factors(reset: stages.Reset, like: TrainState) -> Factors:
+    """The factors of `reset` for a state shaped like `like`.
+
+    Raises:
+      ConfigError: a module name that selects nothing.
+    """
+    nothing = jax.tree.map(lambda _: np.False_, like.params)
+    chosen = trees.select(like.params, reset.modules) if reset.modules else nothing
+    names = trees.paths(chosen)
+    modules = {path.rpartition("/")[0] for path, hit in names.items() if hit}
+
+    def stats_leaf(path: str) -> np.bool_:
+        inside = path.rpartition("/")[0] in modules
+        return np.bool_(reset.statistics == "all" or (reset.statistics == "modules" and inside))
+
+    def opt_leaf(path: str) -> np.bool_:
+        hit = any(chosen and path.endswith("/" + name) for name, chosen in names.items())
+        return np.bool_(reset.optimiser == "all" or (reset.optimiser == "modules" and hit))
+
+    return Factors(
+        shrink=jax.tree.map(lambda hit: np.float32(reset.shrink if hit else 1.0), chosen),
+        perturb=jax.tree.map(lambda hit: np.float32(reset.perturb if hit else 0.0), chosen),
+        fresh_stats=_by_path(stats_leaf, like.stats),
+        fresh_opt=_by_path(opt_leaf, like.opt),
+    )
+
+
+def begin(
+    params: Tree,
+    stats: Tree,
+    opt: Tree,
+    fresh_params: Tree,
+    fresh_stats: Tree,
+    f: Factors,
+    spec: stages.Optim,
+    own: OwnReset | None = None,
+) -> TrainState:
+    """The state that a stage starts from: what the stage before left behind, after the reset.
+
+    `own` is a user's reset, (state, fresh state) -> state, applied last.
+    """
+    fresh = create(fresh_params, fresh_stats, spec)
+
+    def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
+        # A factor of 0 has to forget its term for good: 0 * NaN is NaN.
+        return jnp.where(shrink == 0, 0, shrink * old) + jnp.where(perturb == 0, 0, perturb * new)
+
+    def choose(is_fresh: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(is_fresh, new, old)
+
+    state = fresh.replace(
+        params=jax.tree.map(mix, params, fresh_params, f.shrink, f.perturb),
+        stats=jax.tree.map(choose, f.fresh_stats, stats, fresh_stats),
+        opt=jax.tree.map(choose, f.fresh_opt, opt, fresh.opt),
+    )
+    return own(state, fresh) if own else state
+
+
+def _by_path(decide: Callable[[str], np.bool_], tree: Tree) -> Tree:
+    decided = iter([decide(path) for path in trees.paths(tree)])
+    return jax.tree.map(lambda _: next(decided), tree)

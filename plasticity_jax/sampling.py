@@ -1,0 +1,90 @@
+"""Which images a step sees: pure functions of (key, step), so a run is the same from any restart point.
+
+Every key comes from `fold_in` of the seed, the name of its use and the step; nothing is threaded.
+"""
+
+import zlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+class Source(NamedTuple):
+    """Where the batches of one run come from (one row of the run axis).
+
+    indices: int32 [P], images of the pool, padded to the longest pool in the program.
+    labels: int32 [P], their labels.
+    size: int32, how many of them count.
+    base: int32, how many belong to the biased part that blending draws from.
+    gamma: float32, the blending rate; 0 for no blending.
+    replacement: bool, draw independently instead of walking through a permutation.
+    """
+
+    indices: Array | np.ndarray
+    labels: Array | np.ndarray
+    size: Array | np.ndarray
+    base: Array | np.ndarray
+    gamma: Array | np.ndarray
+    replacement: Array | np.ndarray
+
+
+def key(seed: int, *names: str) -> Array:
+    """The random key of a seed for a named use, `fold_in` by the CRC-32 of each name."""
+    k = jax.random.key(seed)
+    for name in names:
+        k = jax.random.fold_in(k, zlib.crc32(name.encode()))
+    return k
+
+
+def permutations(k: Array, first_epoch: Array, count: int, source: Source) -> Array:
+    """int32 [count, P]: random orders of the first `size` slots for epochs first_epoch, first_epoch + 1, ..
+
+    Slots behind `size` sort to the end.  The draw for a slot does not depend on P, so a pool padded for the
+    company of longer ones is walked through in the same order as alone.
+    """
+    slots = jnp.arange(source.indices.shape[0])
+
+    def one(epoch: Array) -> Array:
+        draws = jax.random.uniform(jax.random.fold_in(k, epoch), slots.shape)
+        return jnp.argsort(jnp.where(slots < source.size, draws, 2.0)).astype(jnp.int32)
+
+    return jax.vmap(one)(first_epoch + jnp.arange(count))
+
+
+def batch_slots(k: Array, order: Array, step: Array, steps: Array, position: Array, size: int, source: Source) -> Array:
+    """int32 [size]: the pool slots of one batch.
+
+    Without replacement: the `position`-th batch of the epoch's `order`; the last batch of an epoch is filled up
+    from the epoch's beginning, so that every batch is full and an epoch has ceil(pool / batch) steps.
+    With replacement, and for blending (Berariu et al. 2021, appendix A.2): each slot is drawn uniformly from the
+    whole pool with probability p = 1 - gamma^(50 step/steps), else uniformly from the first `base`.
+    """
+    walk = order[(position * size + jnp.arange(size)) % source.size]
+    k_which, k_whole, k_base = jax.random.split(jax.random.fold_in(k, step), 3)
+    whole = jax.random.randint(k_whole, (size,), 0, source.size)
+    base = jax.random.randint(k_base, (size,), 0, source.base)
+    biased = jax.random.uniform(k_which, (size,)) < source.gamma ** (50.0 * step / steps)
+    blend = jnp.where((source.gamma > 0) & biased, base, whole)
+    return jnp.where(source.replacement, blend, walk)
+
+
+def normalise(images: Array, mean: Array, std: Array) -> Array:
+    """uint8 [B, H, W, C] to float32 with the data set's mean and standard deviation per channel."""
+    return (images.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def augment(k: Array, images: Array, pad: int = 4) -> Array:
+    """Pad with zeros, crop at random to the old size, flip left-right with probability 1/2; [B, H, W, C]."""
+    batch, height, width, channels = images.shape
+    k_row, k_column, k_flip = jax.random.split(k, 3)
+    rows = jax.random.randint(k_row, (batch,), 0, 2 * pad + 1)
+    columns = jax.random.randint(k_column, (batch,), 0, 2 * pad + 1)
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    crop = jax.vmap(lambda image, r, c: jax.lax.dynamic_slice(image, (r, c, 0), (height, width, channels)))
+    cropped = crop(padded, rows, columns)
+    flip = jax.random.bernoulli(k_flip, 0.5, (batch,))
+    return jnp.where(flip[:, None, None, None], cropped[:, :, ::-1], cropped)

@@ -1,0 +1,94 @@
+"""The same rows as the long table, as TensorBoard event files; needs tensorboardX, an optional extra.
+
+    tensorboard --logdir DIR       shows  BRANCH,KEY=VALUE/seedN  with one curve per  STAGE/METRIC
+
+The long table is the truth: at a start the event files are written anew from it, so whatever was cut from the table
+is gone here too.  Event files belong to nobody's checkpoint.
+"""
+
+import struct
+import time
+import urllib.parse
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from plasticity_jax.errors import WorkdirError
+from plasticity_jax.records import Row
+
+try:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import masked_crc32c
+except ImportError:
+    Event = None
+
+_LONGEST = 200  # characters of a directory name; file systems take 255 bytes
+
+
+class Board:
+    """Event files of the runs of one stage.  Without tensorboardX it says so once and does nothing."""
+
+    def __init__(self, directory: Path, rows_so_far: Sequence[Row]) -> None:
+        """Replace all event files in and below `directory` by those of the rows so far.
+
+        Raises:
+          WorkdirError: they cannot be deleted or written.
+        """
+        self.directory = Path(directory)
+        # The time in the name tells a TensorBoard that is running that these are other files.
+        self._name = f"events.out.tfevents.{time.time_ns() // 1000}.plasticity_jax"
+        if Event is None:
+            logging.log_first_n(logging.INFO, "tensorboardX is not installed, so no event files are written", 1)
+            return
+        try:
+            for path in self.directory.rglob("events.out.tfevents.*"):
+                path.unlink()
+        except OSError as e:
+            raise WorkdirError(f"cannot delete old event files in {directory}: {e.strerror}") from e
+        self.append(rows_so_far)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write rows; files are open only meanwhile, as there may be more runs than a process may have files.
+
+        Raises:
+          WorkdirError: they cannot be written.
+        """
+        if Event is None:
+            return
+        events: dict[str, bytearray] = {}
+        for row in rows:
+            value = Summary.Value(tag=f"{row['stage']}/{row['metric']}", simple_value=row["value"])
+            event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=[value]))
+            events.setdefault(row["run"], bytearray()).extend(_record(event))
+        for run, data in events.items():
+            path = self.directory / run_directory(run) / self._name
+            try:
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    data[:0] = _record(Event(wall_time=time.time(), file_version="brain.Event:2"))
+                with open(path, "ab") as file:
+                    file.write(data)
+            except OSError as e:
+                raise WorkdirError(f"cannot write {path}: {e.strerror}") from e
+
+    def close(self) -> None:
+        """Nothing is open between calls."""
+
+
+def run_directory(run: str) -> Path:
+    """`BRANCH,KEY=VALUE/seedN`: the id of a run as two directories that any file system takes."""
+    head, _, seed = run.rpartition("/")
+    name = urllib.parse.quote(head, safe=" ,=+@").replace("..", "%2E%2E")
+    if len(name) > _LONGEST:
+        name = f"{name[:_LONGEST]}~{zlib.crc32(head.encode()):08x}"
+    return Path(name, seed)
+
+
+def _record(event: "Event") -> bytes:
+    """An event framed as a TFRecord: length, checksum of the length, event, checksum of the event."""
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))

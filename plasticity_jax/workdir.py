@@ -1,0 +1,204 @@
+"""The working directory of a study: its lock, its config, and small JSON files that are never half written.
+
+DIR/config.json          what was asked for; the directory belongs to it
+DIR/environment.json     with what it was computed
+DIR/status.json          how far it is
+DIR/result.json          what came out
+DIR/.lock                held by the process that works here
+DIR/PACK/STAGE/...       one leg of one pack, which can be deleted and trained again by itself
+"""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax.errors import WorkdirError
+
+MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-datasets",
+    "ml-collections",
+    "clu",
+)
+
+_ABSENT = object()
+_SHOWN = 8  # differing keys that an error message names
+
+
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Hold `directory` (made if need be) for this process; the system lets go of it however the process ends.
+
+    Raises:
+      WorkdirError: another process holds it, or it is no directory that can be written.
+    """
+    path = _made(directory) / ".lock"
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as e:
+        raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another"
+            raise WorkdirError(f"workdir {directory} is in use by {holder}; use another workdir") from None
+        except OSError as e:
+            raise WorkdirError(f"cannot lock workdir {directory}: {e.strerror}; use a file system with locks") from e
+        with _unwritable(path):
+            os.ftruncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(file)
+
+
+def claim(directory: Path, config: Mapping[str, Any]) -> None:
+    """Tie `directory` to a config: the first call stores it, later calls compare with what is stored.
+
+    Keys named in `MAY_CHANGE` are not compared.
+
+    Raises:
+      WorkdirError: the directory belongs to another config; the message has a line for each key that differs.
+    """
+    path = _made(directory) / "config.json"
+    if not path.exists():
+        write_json(path, config)
+        return
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise WorkdirError(f"{path} is damaged (no JSON object); use another workdir")
+    old, new = _flat(stored), _flat(json.loads(json.dumps(config)))
+    keys = [key for key in [*old, *(key for key in new if key not in old)] if key.split(".")[-1] not in MAY_CHANGE]
+    differing = [key for key in keys if _shown(old, key) != _shown(new, key)]
+    if differing:
+        lines = [f"  {key}: {_shown(old, key)} -> {_shown(new, key)}" for key in differing[:_SHOWN]]
+        lines += [f"  and {len(differing) - _SHOWN} more"] * (len(differing) > _SHOWN)
+        head = f"workdir {directory} belongs to another config; use another workdir (stored -> asked for):"
+        raise WorkdirError("\n".join([head, *lines]))
+
+
+def status(directory: Path, **fields: Any) -> None:
+    """Write `status.json`: the fields, the time (UTC) and the process."""
+    time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_json(Path(directory) / "status.json", {**fields, "time": time, "pid": os.getpid()})
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Replace `path` by `obj` as JSON, all or nothing; its directory is made if need be.
+
+    Raises:
+      WorkdirError: it cannot be written: full disk, read-only directory.
+    """
+    path = Path(path)
+    text = json.dumps(obj, indent=2) + "\n"
+    _made(path.parent)
+    part = path.with_name(path.name + ".tmp")
+    with _unwritable(path):
+        with open(part, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+      WorkdirError: the file is missing, unreadable or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as e:
+        raise WorkdirError(f"cannot read {path}: {e.strerror}") from e
+    except ValueError as e:
+        raise WorkdirError(f"{path} is damaged ({e}); restore it or use another workdir") from e
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and hardware: what a number may depend on besides the config.  Starts jax's backend."""
+    import jax  # late, so that plain file work does not wait for it
+
+    commit, dirty = _commit(Path(__file__).parent)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": commit,
+        "dirty": dirty,
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _made(directory: Path) -> Path:
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise WorkdirError(f"cannot make directory {directory}: {e.strerror}; use another workdir") from e
+    return Path(directory)
+
+
+@contextlib.contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise WorkdirError(f"cannot write {path}: {e.strerror}") from e
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value})
+    return flat
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    value = flat.get(key, _ABSENT)
+    return "(absent)" if value is _ABSENT else json.dumps(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit(package: Path) -> tuple[str, bool]:
+    """Commit of the checkout that the code runs from, and whether files differ from it; ("", False) if none.
+
+    A copy that is installed inside somebody else's repository is not tracked there, so it has no commit.
+    """
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(package), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):
+            return "", False
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return "", False

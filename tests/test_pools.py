@@ -1,0 +1,295 @@
+"""Pools: each recipe is held to its definition in Berariu et al. 2021 (section 2, appendices A.2 and A.3)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from plasticity_jax import pools
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.stages import Data
+
+EVERYTHING = Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
+quick = settings(deadline=None, max_examples=60, derandomize=True)
+seeds, shares = st.integers(0, 2**31), st.floats(0, 1)
+
+
+def recipe(**changed):
+    return dataclasses.replace(EVERYTHING, **changed)
+
+
+@st.composite
+def problems(draw):
+    """(labels, classes, train_images, validation_images) with every class present at least once."""
+    classes = draw(st.integers(2, 12))
+    n = draw(st.integers(2 * classes, 300))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    labels = rng.permutation(np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)]))
+    validation = draw(st.integers(0, n // 3))
+    train = draw(st.one_of(st.just(0), st.integers(n // 3, n - validation)))
+    return labels, classes, train, validation
+
+
+def pool(data, seed, problem):
+    return pools.pool(data, seed, *problem)
+
+
+def members(made):
+    return set(made.indices.tolist())
+
+
+# ---- the order ----
+
+
+@quick
+@given(problems(), seeds)
+def test_everything_is_all_but_the_validation_images(problem, seed):
+    labels, _, train, validation = problem
+    everything, held = pool(EVERYTHING, seed, problem), pools.held_out(seed, len(labels), validation)
+    assert len(held) == len(set(held.tolist())) == validation
+    assert len(everything.indices) == len(members(everything)) == (train or len(labels) - validation)
+    assert not members(everything) & set(held.tolist())
+    assert (members(everything) | set(held.tolist())) <= set(range(len(labels)))
+    np.testing.assert_array_equal(everything.labels, labels[everything.indices])
+    assert everything.indices.dtype == everything.labels.dtype == held.dtype == np.int32
+    assert everything.base == len(everything.indices)
+
+
+@quick
+@given(problems(), seeds, shares, shares)
+def test_halves_nest_in_the_whole(problem, seed, a, b):
+    whole = pool(EVERYTHING, seed, problem).indices
+    for fraction in (a, b):
+        size = round(fraction * len(whole))
+        if size:
+            made = pool(recipe(fraction=fraction), seed, problem)
+            np.testing.assert_array_equal(made.indices, whole[:size])
+            assert made.base == size
+        else:
+            with pytest.raises(ConfigError, match="no image is left"):
+                pool(recipe(fraction=fraction), seed, problem)
+
+
+def test_order_depends_on_the_seed_only_and_is_uniform():
+    labels = np.arange(40) % 4
+    firsts = []
+    for seed in range(2000):
+        half = pools.pool(recipe(fraction=0.5), seed, labels, 4)
+        noisy = pools.pool(recipe(fraction=0.5, label_noise=0.5, gamma=0.9, replacement=True), seed, labels, 4)
+        np.testing.assert_array_equal(half.indices, noisy.indices)
+        firsts.append(np.bincount(half.indices, minlength=40))
+    share = np.mean(firsts, axis=0)  # each image is in the half of half of the seeds, +-4.5 deviations
+    assert np.abs(share - 0.5).max() < 4.5 * 0.5 / np.sqrt(2000)
+
+
+@quick
+@given(problems(), seeds)
+def test_pools_are_functions_of_recipe_and_seed(problem, seed):
+    for data in (recipe(fraction=0.7), recipe(recipe="split", splits=2, uniform=0.4), recipe(recipe="blend")):
+        data = dataclasses.replace(data, label_noise=0.3)
+        first, second = pool(data, seed, problem), pool(data, seed, problem)
+        np.testing.assert_array_equal(first.indices, second.indices)
+        np.testing.assert_array_equal(first.labels, second.labels)
+
+
+# ---- split (A.3) ----
+
+
+@st.composite
+def splits(draw):
+    problem = draw(problems())
+    count = draw(st.integers(1, problem[1]))
+    return problem, count, draw(st.one_of(st.sampled_from([0.0, 1.0]), shares)), draw(seeds)
+
+
+def parts_of(problem, count, uniform, seed):
+    """{part: its indices as a set}, the empty ones too, and everything in the order of the seed."""
+    labels, classes, train, validation = problem
+    parts = {0: set()}
+    for part in range(1, count + 1):
+        try:
+            made = pool(recipe(recipe="split", splits=count, part=part, uniform=uniform), seed, problem)
+            parts[part] = members(made)
+            assert len(parts[part]) == len(made.indices) == made.base
+        except ConfigError:
+            parts[part] = set()
+    return parts, pools.everything(seed, len(labels), train, validation)
+
+
+@quick
+@given(splits())
+def test_split_is_cumulative_and_ends_with_everything(case):
+    problem, count, uniform, seed = case
+    parts, everything = parts_of(*case)
+    for part in range(1, count + 1):
+        assert parts[part - 1] <= parts[part]
+    assert parts[count] == set(everything.tolist())
+
+
+@quick
+@given(splits())
+def test_split_is_the_union_of_an_even_and_a_class_part(case):
+    problem, count, uniform, seed = case
+    labels, classes = np.asarray(problem[0]), problem[1]
+    parts, everything = parts_of(*case)
+    arrival = pools.arrivals(seed, labels[everything], classes, count, uniform)
+    by_class = pools.arrivals(seed, np.arange(classes), classes, count, 0.0)  # the groups C_i
+    sizes = np.bincount(by_class, minlength=count + 1)[1:]
+    assert sizes.sum() == classes and sizes.max() - sizes.min() <= 1 and sizes.min() >= 1
+    # what did not come with its class is of D_u; some of D_u come so by chance
+    strays = {int(i) for i, when in zip(everything, arrival, strict=True) if when != by_class[labels[i]]}
+    assert len(strays) <= round(uniform * len(everything))
+    new = [parts[i] - parts[i - 1] for i in range(1, count + 1)]
+    dealt = round(uniform * len(everything))
+    for i, arrived in enumerate(new, start=1):
+        with_class = {x for x in everything.tolist() if by_class[labels[x]] == i}
+        assert len(arrived - with_class) <= -(-dealt // count)  # never more than the even share
+        assert with_class - strays <= arrived
+
+
+@quick
+@given(problems(), st.integers(1, 20), seeds)
+def test_split_with_everything_uniform_is_iid_increments_of_equal_size(problem, count, seed):
+    labels, classes = problem[:2]
+    everything = pools.everything(seed, len(labels), *problem[2:])
+    arrival = pools.arrivals(seed, labels[everything], classes, count, 1.0)  # also with more parts than classes
+    sizes = np.bincount(arrival, minlength=count + 1)
+    assert sizes[0] == 0 and sizes[1:].max() - sizes[1:].min() <= 1
+    shuffled = pools.arrivals(seed, labels[everything][::-1], classes, count, 1.0)
+    np.testing.assert_array_equal(arrival, shuffled)  # the classes play no part
+
+
+@quick
+@given(problems(), seeds, st.data())
+def test_split_with_nothing_uniform_is_class_incremental(problem, seed, data):
+    labels, classes = problem[:2]
+    count = data.draw(st.integers(1, classes))
+    parts, everything = parts_of(problem, count, 0.0, seed)
+    seen = set()
+    for part in range(1, count + 1):
+        arrived = parts[part] - parts[part - 1]
+        fresh = {int(labels[i]) for i in arrived}
+        assert not fresh & seen
+        assert arrived == {i for i in everything.tolist() if labels[i] in fresh}
+        seen |= fresh
+
+
+@quick
+@given(splits())
+def test_split_sizes_of_the_uniform_part_are_exact(case):
+    """With one label the classes reveal nothing, so all but the first group's images are those dealt out."""
+    problem, count, uniform, seed = case
+    n, classes = len(problem[0]), problem[1]
+    home = int(pools.arrivals(seed, np.zeros(1, int), classes, count, 0.0)[0])
+    arrival = pools.arrivals(seed, np.zeros(n, int), classes, count, uniform)
+    dealt = round(uniform * n)
+    sizes = np.bincount(arrival, minlength=count + 1)[1:]
+    sizes[home - 1] -= n - dealt
+    assert sizes.sum() == dealt and sizes.max() - sizes.min() <= 1
+
+
+def test_split_class_order_and_uniform_part_are_random_per_seed():
+    labels = np.arange(1000) % 10
+    firsts, dealt = np.zeros(10), np.zeros(1000)
+    for seed in range(1000):
+        firsts[np.flatnonzero(pools.arrivals(seed, np.arange(10), 10, 5, 0.0) == 1)] += 1
+        groups = pools.arrivals(seed, np.arange(10), 10, 5, 0.0)[labels]
+        dealt += pools.arrivals(seed, labels, 10, 5, 0.5) != groups
+    assert np.abs(firsts / 1000 - 0.2).max() < 4.5 * 0.4 / np.sqrt(1000)
+    assert np.abs(dealt / 1000 - 0.4).max() < 5 * 0.49 / np.sqrt(1000)  # in D_u (1/2) and in another part (4/5)
+
+
+def test_split_groups_are_of_true_classes():
+    """Noise spoils labels, but an image still arrives with the class that it shows."""
+    labels = np.arange(100) % 10
+    data = recipe(recipe="split", splits=5, part=2, uniform=0.0)
+    clean, noisy = (pools.pool(d, 3, labels, 10) for d in (data, dataclasses.replace(data, label_noise=0.8)))
+    np.testing.assert_array_equal(clean.indices, noisy.indices)
+    assert (clean.labels != noisy.labels).any()
+
+
+# ---- blend (A.2) ----
+
+
+@quick
+@given(problems(), seeds, st.floats(0.1, 1))
+def test_blend_is_everything_with_the_biased_half_in_front(problem, seed, fraction):
+    everything = pool(EVERYTHING, seed, problem).indices
+    assume(round(fraction * len(everything)) > 0)
+    made = pool(recipe(recipe="blend", fraction=fraction), seed, problem)
+    np.testing.assert_array_equal(made.indices, everything)
+    assert made.base == round(fraction * len(everything))
+    np.testing.assert_array_equal(made.indices[: made.base], pool(recipe(fraction=fraction), seed, problem).indices)
+
+
+# ---- label noise ----
+
+
+@quick
+@given(problems(), seeds, shares, shares)
+def test_noise_is_exact_another_class_and_nested(problem, seed, a, b):
+    labels, classes = np.asarray(problem[0]), problem[1]
+    wrong, made = {}, {}
+    for noise in sorted((a, b)):
+        made[noise] = pool(recipe(label_noise=noise), seed, problem)
+        differs = made[noise].labels != labels[made[noise].indices]
+        assert differs.sum() == round(noise * len(made[noise].indices))
+        assert made[noise].labels.min() >= 0 and made[noise].labels.max() < classes
+        wrong[noise] = dict(
+            zip(made[noise].indices[differs].tolist(), made[noise].labels[differs].tolist(), strict=True)
+        )
+    low, high = wrong[min(a, b)], wrong[max(a, b)]
+    assert low.items() <= high.items()
+    for data in (recipe(fraction=0.5), recipe(recipe="split", splits=2, uniform=1.0), recipe(recipe="blend")):
+        part = pool(dataclasses.replace(data, label_noise=max(a, b)), seed, problem)
+        for index, label in zip(part.indices.tolist(), part.labels.tolist(), strict=True):
+            assert label == high.get(index, labels[index])
+
+
+def test_noise_is_uniform_over_the_other_classes():
+    labels = np.zeros(6000, int)
+    made = pools.pool(recipe(label_noise=1.0), 0, labels, 4)
+    counts = np.bincount(made.labels, minlength=4)
+    assert counts[0] == 0
+    assert np.abs(counts[1:] / 6000 - 1 / 3).max() < 4.5 * np.sqrt(2 / 9 / 6000)
+
+
+def test_noise_leaves_the_labels_given_alone():
+    labels = np.arange(20, dtype=np.int32) % 4
+    pools.pool(recipe(label_noise=1.0), 0, labels, 4)
+    np.testing.assert_array_equal(labels, np.arange(20) % 4)
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize(
+    ("changed", "arguments", "expected"),
+    [
+        ({}, {"train_images": 31}, "train_images=31"),
+        ({}, {"train_images": 20, "validation_images": 11}, "validation_images=11 exceed the 30"),
+        ({}, {"validation_images": 30}, "validation_images=30"),
+        ({}, {"train_images": -1}, "train_images=-1"),
+        ({}, {"validation_images": -1}, "validation_images=-1"),
+        ({}, {"seed": -1}, "seed=-1"),
+        ({"recipe": "half"}, {}, "'half'"),
+        ({"fraction": 0.01}, {}, "no image is left"),
+        ({"recipe": "blend", "fraction": 0.01}, {}, "no image is left"),
+        ({"fraction": 1.5}, {}, "fraction=1.5"),
+        ({"label_noise": -0.1}, {}, "label_noise=-0.1"),
+        ({"label_noise": float("nan")}, {}, "label_noise=nan"),
+        ({"label_noise": 0.5}, {"labels": np.zeros(30, int), "classes": 1}, "second class"),
+        ({"recipe": "split", "splits": 2, "part": 3}, {}, "part=3"),
+        ({"recipe": "split", "splits": 2, "part": 0}, {}, "part=0"),
+        ({"recipe": "split", "splits": 0, "part": 0}, {}, "splits=0"),
+        ({"recipe": "split", "splits": 4, "uniform": 0.9}, {}, "more than the 3 classes"),
+        ({"recipe": "split", "splits": 2, "uniform": 1.1}, {}, "uniform=1.1"),
+    ],
+)
+def test_what_cannot_be_done_is_said(changed, arguments, expected):
+    arguments = {"seed": 0, "labels": np.arange(30) % 3, "classes": 3} | arguments
+    with pytest.raises(ConfigError) as caught:
+        pools.pool(recipe(**changed), **arguments)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,122 @@
+"""What holds for the repository as a whole: packaging, pinned versions, the Makefile, and no trace of a machine."""
+
+import ast
+import fnmatch
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+ACCELERATORS = {"cuda12", "cuda13", "tpu"}
+PACKAGES = {"plasticity_jax", "configs", "launch", "analysis"}
+LONGEST = 300  # lines of a module
+PIN = re.compile(r'([\w.-]+)==([\w.]+)(?:; (python_version (?:<|>=) "3\.12"))?')
+# In pieces, so that this file does not match itself.
+LOCAL = re.compile(
+    rb"(?<![\w.])/(?:wo" + rb"rk|ro" + rb"ot|ho" + rb"me|Us" + rb"ers)/|/tmp" + rb"/w\b|\bsha" + rb"red/"
+)
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
+
+
+def requirements() -> list[str]:
+    extras = [each for name, listed in EXTRAS.items() if name not in ACCELERATORS for each in listed]
+    return [each for each in [*PROJECT["project"]["dependencies"], *extras] if not each.startswith("plasticity_jax")]
+
+
+def name_of(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def pins() -> list[tuple[str, str, str | None]]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [PIN.fullmatch(line).groups() for line in lines if not line.startswith("#")]
+
+
+def files() -> list[Path]:
+    """Everything that is, or would be, committed; in a copy without git, everything but hidden and built files."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = (
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) if shutil.which("git") else None
+    )
+    if listed and listed.returncode == 0:
+        return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+    skipped = re.compile(r"\.venv.*|\.git|\..*_cache|\.hypothesis|__pycache__|runs|build|dist|.*\.egg-info")
+    inside = (path for path in ROOT.rglob("*") if path.is_file())
+    return [path for path in inside if not any(map(skipped.fullmatch, path.relative_to(ROOT).parts))]
+
+
+def test_extras_are_the_documented_ones():
+    assert set(EXTRAS) == ACCELERATORS | {"analysis", "tensorboard", "test"}
+
+
+@pytest.mark.parametrize("requirement", [*PROJECT["project"]["dependencies"], *sum(EXTRAS.values(), [])])
+def test_every_dependency_says_what_it_is_for(requirement):
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    where = [i for i, line in enumerate(lines) if f'"{requirement}"' in line]
+    assert where
+    assert all(lines[i - 1].lstrip().startswith("# ") for i in where)
+
+
+@pytest.mark.parametrize("marker", ['python_version < "3.12"', 'python_version >= "3.12"'])
+def test_every_dependency_is_pinned_once_for_each_python(marker):
+    names = [name_of(name) for name, _, condition in pins() if condition in (None, marker)]
+    assert len(names) == len(set(names))
+    assert {name_of(requirement) for requirement in requirements()} <= set(names)
+
+
+def test_the_wheel_holds_the_four_packages_whole():
+    patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    folders = {path.parent for path in files() if path.suffix == ".py"} - {ROOT, ROOT / "tests"}
+    taken = {path for path in folders if any(fnmatch.fnmatch(path.relative_to(ROOT).parts[0], p) for p in patterns)}
+    assert {path.relative_to(ROOT).parts[0] for path in taken} == PACKAGES
+    assert all((path / "__init__.py").exists() for path in taken)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plasticity_jax").rglob("*.py")), ids=lambda path: path.name)
+def test_a_module_says_what_it_is_and_stays_short(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "begin it with a docstring"
+    assert len(text.splitlines()) <= LONGEST, "split it: one noun per file"
+
+
+def test_no_file_names_a_place_on_the_machine_it_was_written_on():
+    found = [
+        f"{path.relative_to(ROOT)}: {hit[0].decode()}" for path in files() for hit in LOCAL.finditer(path.read_bytes())
+    ]
+    assert not found
+
+
+def test_local_places_are_recognised():
+    for place in (b"in /ro" + b"ot/x", b"'/ho" + b"me/me/x'", b"see sha" + b"red/x", b"/tmp" + b"/w/x"):
+        assert LOCAL.search(place)
+    assert not LOCAL.search(b"https://x.org/home/ /tmp/multistage $HOME/.pyenv network/ /tmp/work")
+
+
+@needs_make
+def test_make_asks_for_a_python_that_is_new_enough(tmp_path):
+    done = make_environment(tmp_path, "exit 1")
+    assert done.returncode
+    assert "no Python 3.11 or newer" in done.stderr
+
+
+@needs_make
+def test_make_names_the_package_that_venv_misses(tmp_path):
+    done = make_environment(tmp_path, f'case "$2" in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"')
+    assert done.returncode
+    assert "python3-venv" in done.stderr
+
+
+def make_environment(tmp_path: Path, script: str) -> subprocess.CompletedProcess:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    command = ["make", f"VENV={tmp_path}/venv", f"PYTHON={python}", f"{tmp_path}/venv/bin/python"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
