@@ -13,11 +13,11 @@ from plasticity_jax.errors import ConfigError
 
 # Only Adam's learning rate is known from Berariu et al. 2021; the others let 350 epochs fit the training half.
 OPTIMISERS: dict[str, dict[str, Any]] = {
-    "adam": dict(name="adam", learning_rate=1e-3),
-    "adamw": dict(name="adamw", learning_rate=1e-3, weight_decay=1e-2),
-    "rmsprop": dict(name="rmsprop", learning_rate=1e-3, b2=0.99),
-    "sgd": dict(name="sgd", learning_rate=1e-2),
-    "momentum": dict(name="sgd", learning_rate=1e-3, momentum=0.9),
+    "adam": {"name": "adam", "learning_rate": 1e-3},
+    "adamw": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2},
+    "rmsprop": {"name": "rmsprop", "learning_rate": 1e-3, "b2": 0.99},
+    "sgd": {"name": "sgd", "learning_rate": 1e-2},
+    "momentum": {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9},
 }
 
 
@@ -30,7 +30,9 @@ def base() -> ConfigDict:
     config.validation_images = 0
     config.test_images = 0
     config.seeds = (0, 1, 2, 3, 4)
-    config.model = ConfigDict(dict(name="resnet", depth=2, width=64, stem="imagenet", norm="batch", dtype="float32"))
+    config.model = ConfigDict(
+        {"name": "resnet", "depth": 2, "width": 64, "stem": "imagenet", "norm": "batch", "dtype": "float32"}
+    )
     config.stages = ConfigDict(sort_keys=False)
     config.control = "fresh"
     config.window = 0.2
@@ -59,16 +61,16 @@ def stage(
     config = ConfigDict()
     config.after = "init"
     config.data = ConfigDict(
-        dict(
-            recipe="random",
-            fraction=1.0,
-            splits=1,
-            part=1,
-            uniform=1.0,
-            gamma=0.5,
-            replacement=False,
-            label_noise=0.0,
-        )
+        {
+            "recipe": "random",
+            "fraction": 1.0,
+            "splits": 1,
+            "part": 1,
+            "uniform": 1.0,
+            "gamma": 0.5,
+            "replacement": False,
+            "label_noise": 0.0,
+        }
     )
     config.epochs = 500.0
     config.steps = 0
@@ -77,7 +79,7 @@ def stage(
     config.augment = False
     config.optim = optimiser("adam")
     config.reset = ConfigDict(
-        dict(modules=(), shrink=0.0, perturb=1.0, statistics="modules", optimiser="all", function="")
+        {"modules": (), "shrink": 0.0, "perturb": 1.0, "statistics": "modules", "optimiser": "all", "function": ""}
     )
     config.eval_every = 5
     config.eval_tail = 1
@@ -93,21 +95,21 @@ def optimiser(name: str, **overrides: Any) -> ConfigDict:
     if name not in OPTIMISERS:
         raise ConfigError(f"optimiser={name!r}: choose one of {', '.join(OPTIMISERS)}")
     config = ConfigDict(
-        dict(
-            name="adam",
-            learning_rate=1e-3,
-            momentum=0.0,
-            nesterov=False,
-            b1=0.9,
-            b2=0.999,
-            eps=1e-8,
-            weight_decay=0.0,
-            clip_norm=0.0,
-            schedule="constant",
-            warmup=0.0,
-            milestones=(),
-            decay=0.1,
-        )
+        {
+            "name": "adam",
+            "learning_rate": 1e-3,
+            "momentum": 0.0,
+            "nesterov": False,
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "clip_norm": 0.0,
+            "schedule": "constant",
+            "warmup": 0.0,
+            "milestones": (),
+            "decay": 0.1,
+        }
     )
     _update(config, OPTIMISERS[name] | overrides, "optimiser")
     return config

@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     preset, chosen = parse_arg(arg, ("small", "digits", "smoke"), optimiser=tuple(OPTIMISERS))
     optim = optimiser(chosen["optimiser"])
     config = base()
-    config.stages.pretrain = stage(data=dict(fraction=0.5), epochs=350, optim=optim)
+    config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
     config.stages.tune = stage(
         epochs=500,
         optim=optim,

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import shutil
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,16 @@ from plasticity_jax.errors import CheckpointError
 
 # Orbax reports each step of each save through absl's logger, which is also ours.
 logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
+# When it gives up a damaged checkpoint, its reads of the other arrays finish later, in many lines that nobody needs.
+logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
+
+
+def _report(unraisable: Any, report: Callable[[Any], Any] = sys.unraisablehook) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":  # which is where such a read would end
+        report(unraisable)
+
+
+sys.unraisablehook = _report
 
 
 class Misfit(CheckpointError):
@@ -143,10 +154,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for all saves, and end orbax' threads."""
-        manager, self._manager = self._manager, None
-        if manager is not None:
+        if self._manager is not None:
             with self._writing():
-                manager.close()
+                self._manager.close()
+            self._manager = None
 
     def _orbax(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -189,6 +200,10 @@ class Checkpoints:
         try:
             yield
         except Exception as e:
+            manager, self._manager = self._manager, None  # it counts what it failed to write among what it keeps
+            with contextlib.suppress(Exception):
+                if manager is not None:
+                    manager.close()
             what = "checkpoints" if number is None else f"checkpoint {number}"
             raise CheckpointError(f"cannot write {what} in {self.directory}: is the disk full? ({_line(e)})") from e
 

@@ -184,12 +184,12 @@ def _find(name: str, root: pathlib.Path) -> Any:
     try:
         parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
     except ValueError:
-        raise DataError(f"data set {name!r}: no such name can be; give NAME[/CONFIG][:VERSION], or digits") from None
+        raise DataError(f"data set {name!r}: that is no name; give NAME[/CONFIG][:VERSION], or digits") from None
     if parsed.namespace:
         raise DataError(f"data set {name!r}: sets of other hubs cannot be read, only those of TFDS itself")
-    if not root.is_dir():
-        return None
     try:
+        if not root.is_dir():
+            return None
         return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(root))
     except tfds.core.registered.DatasetNotFoundError:
         return None
@@ -259,7 +259,7 @@ def _stack(builder: Any, split: str, size: int, image: str, label: str) -> tuple
             raise
         except Exception as error:  # array_record, pillow and tfds each have their own
             raise DataError(
-                f"{where} is damaged ({_line(error)}); delete that directory and prepare it again"
+                f"{where} cannot be read ({_line(error)}); if it is damaged, delete that directory and prepare it again"
             ) from error
         if images is None:
             images = np.zeros((size, *chunk[0][image].shape), np.uint8)
@@ -305,7 +305,8 @@ def _tensorflow_chunks(builder: Any, split: str) -> Iterator[list[dict[str, np.n
         if len(chunk) == CHUNK:
             yield chunk
             chunk = []
-    yield chunk
+    if chunk:
+        yield chunk
 
 
 @contextlib.contextmanager

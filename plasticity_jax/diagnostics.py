@@ -41,7 +41,7 @@ def distance_to_init(state: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
 
     A reset does not move theta_0.  Ash & Adams 2020 (appendix, figure 11) look at the correlation instead.
     """
-    return _by_module("distance_to_init", jax.tree.map(jnp.subtract, dict(state.params), dict(batch["initial"])))
+    return _by_module("distance_to_init", jax.tree.map(jnp.subtract, state.params, batch["initial"]))
 
 
 def effective_rank(state: Any, batch: Mapping[str, Any]) -> dict[str, Array]:

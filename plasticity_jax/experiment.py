@@ -155,7 +155,7 @@ def expected_compilations(timetables: Timetables, study: stages.Study, diagnoses
     shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
     counts = {len(t.leg.runs) for t in timetables.values()}
     own = {(len(t.leg.runs), t.held_out[0].size) for t in timetables.values() if study.validation_images}
-    return 2 * len(shapes) + len(counts) * (1 + diagnoses + study.evaluate_train) + len(own)
+    return 1 + 2 * len(shapes) + len(counts) * (1 + diagnoses + study.evaluate_train) + len(own)
 
 
 def shared_images(timetables: Timetables) -> int:

@@ -4,19 +4,19 @@ A leg is a unit on disk.  `DIR/PACK/STAGE` holds its table, rolling checkpoints 
 epochs that later legs continue from, and at last `end`; a leg whose `end` is whole is never walked again.
 """
 
+import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax import records, resets, runs, sampling, stages, state, timetable, train, trees
+from plasticity_jax import records, resets, runs, sampling, saved, stages, state, timetable, train, trees
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
@@ -52,6 +52,18 @@ class Lab:
         """The length that every pool of the pack is padded to, so that legs can share programs."""
         return max(len(pool.indices) for times in self.timetables.values() for pool in times.pools)
 
+    @contextlib.contextmanager
+    def timed(self, kind: str) -> Iterator[None]:
+        """Count the time inside as `kind`, but for what compilation took of it."""
+        compiled, start = self.programs.seconds, time.perf_counter()
+        try:
+            yield
+        finally:
+            compiling = self.programs.seconds - compiled
+            self.clock.add("compile", compiling)
+            self.clock.add(kind, time.perf_counter() - start - compiling)
+            self.progress.pause(compiling)
+
     def checkpoints(self, leg: str, kind: str, keep: int | None = None) -> Checkpoints:
         return Checkpoints(self.directory / leg / kind, keep, self.progress.note)
 
@@ -75,18 +87,19 @@ def walk(leg: stages.Leg, lab: Lab) -> dict[str, Any]:
     states, at, table = _resume(leg, lab, rolling, like)
     board = Board(lab.directory / "tensorboard" / leg.name, records.read(table.path))
     rows = timetable.tasks(times, lab.slots)
-    saved = time.monotonic()
+    initial = jax.device_put(_stack([lab.programs.init(state.init_key(run.seed))[0] for run in leg.runs]))
+    last_save = time.monotonic()
     pause = lab.study.checkpoint_seconds
 
     def save() -> None:
-        nonlocal saved, pause
+        nonlocal last_save, pause
         with lab.clock("checkpoint"):
             start = time.monotonic()
             at.count += 1
             rolling.save(at.count, states, {"next": at.event, "closed": at.closed, "mark": table.mark()})
             rolling.wait()
-            saved = time.monotonic()
-            pause = max(lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (saved - start))
+            last_save = time.monotonic()
+            pause = max(lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (last_save - start))
         lab.clock.save()
 
     def stop_if_asked() -> None:
@@ -101,14 +114,14 @@ def walk(leg: stages.Leg, lab: Lab) -> dict[str, Any]:
         while True:
             stop_if_asked()
             steps, done = (np.asarray(leaf) for leaf in jax.device_get((states.step, states.done)))
-            lab.progress.update(lab.directory.name, times, steps, float(np.nanmean(at.accuracy)))
+            lab.progress.update(lab.directory.name, times, steps, _mean(at.accuracy))
             if np.all(done | (steps >= targets)):
                 break
-            if time.monotonic() - saved > pause:
+            if time.monotonic() - last_save > pause:
                 save()
-            until = np.minimum(targets, steps + speed.steps)
-            states = speed.measure(lambda s=states, u=until: _advance(leg, lab, s, rows, u), lab, steps)
-        values = _measure(leg, lab, states, stop_if_asked)
+            states = speed.advance(leg, lab, states, rows, targets)
+        with lab.timed("evaluate"):
+            values = _measure(leg, lab, states, initial, stop_if_asked)
         table_rows, closed = _rows(leg, times, at, epoch, steps, done, values)
         with lab.clock("records"):
             table.append(table_rows)
@@ -157,21 +170,17 @@ class Speed:
     def __init__(self) -> None:
         self.steps = 1
 
-    def measure(self, call: Callable[[], Tree], lab: Lab, before: np.ndarray) -> Tree:
-        compiled = lab.programs.seconds
-        start = time.perf_counter()
-        states = jax.block_until_ready(call())
-        compiling = lab.programs.seconds - compiled
-        seconds = time.perf_counter() - start - compiling
-        lab.clock.add("compile", compiling)
-        lab.clock.add("train", seconds)
+    def advance(self, leg: stages.Leg, lab: Lab, states: Tree, rows: train.Task, targets: np.ndarray) -> Tree:
+        """The states some steps on, none of them behind its target."""
+        before = np.asarray(states.step)
+        until = np.minimum(targets, before + self.steps)
+        spent = lab.clock.seconds.get("train", 0.0)
+        with lab.timed("train"):
+            states = jax.block_until_ready(lab.programs.advance(leg.runs[0].stage, states, (rows, until), lab.images))
+        spent = lab.clock.seconds["train"] - spent
         taken = max(1, int(np.max(np.asarray(states.step) - before)))
-        self.steps = int(np.clip(taken * CALL_SECONDS / max(seconds, 1e-3), 1, 4 * taken))
+        self.steps = int(np.clip(taken * CALL_SECONDS / max(spent, 1e-3), 1, 4 * taken))
         return states
-
-
-def _advance(leg: stages.Leg, lab: Lab, states: Tree, rows: train.Task, until: np.ndarray) -> Tree:
-    return lab.programs.advance(leg.runs[0].stage, states, (rows, until), lab.images)
 
 
 def _resume(leg: stages.Leg, lab: Lab, rolling: Checkpoints, like: Tree) -> tuple[Tree, Place, records.Table]:
@@ -187,7 +196,7 @@ def _resume(leg: stages.Leg, lab: Lab, rolling: Checkpoints, like: Tree) -> tupl
             f"{_table(leg, lab)} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again"
         )
         shutil.rmtree(rolling.directory)
-    with lab.clock("begin"):
+    with lab.timed("begin"):
         states = _begin(leg, lab, like)
     return states, Place(0, [False] * len(leg.runs), 0, nan), records.Table(_table(leg, lab), None)
 
@@ -197,23 +206,11 @@ def _table(leg: stages.Leg, lab: Lab) -> Path:
 
 
 def _like(leg: stages.Leg, lab: Lab) -> state.TrainState:
-    """Shapes of the states of a leg, leaves [R, ...]."""
-
-    def one() -> state.TrainState:
-        params, stats = state.init_network(lab.model, jax.random.key(0), lab.programs.image_shape)
-        return state.create(params, stats, leg.runs[0].stage.optim)
-
-    count = len(leg.runs)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), jax.eval_shape(one))
+    return saved.states_like(leg, lab.model, lab.programs.image_shape)
 
 
 def _kept(leg: stages.Leg, lab: Lab, states: Tree) -> dict[str, Tree]:
-    """What is kept of finished networks; the optimiser only if a later stage goes on with it."""
-    children = [
-        run.stage for t in lab.timetables.values() for run in t.leg.runs if run.parent and run.parent[0] == leg.name
-    ]
-    moments = any(stage.reset.optimiser != "all" for stage in children)
-    return {"params": states.params, "stats": states.stats, **({"opt": states.opt} if moments else {})}
+    return saved.kept(leg, [times.leg for times in lab.timetables.values()], states)
 
 
 def _keep(where: Checkpoints, number: int, states: Tree, meta: dict, lab: Lab, leg: stages.Leg) -> None:
@@ -226,39 +223,38 @@ def _keep(where: Checkpoints, number: int, states: Tree, meta: dict, lab: Lab, l
 def _begin(leg: stages.Leg, lab: Lab, like: state.TrainState) -> state.TrainState:
     """The states at step 0: parents gathered row by row, then the resets."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
-    parents = [_parent(run, lab, one) for run in leg.runs]
-    starts = [
-        Start(
-            init_key=state.init_key(run.seed),
-            fresh_key=sampling.key(run.seed, "fresh", run.stage.name),
-            from_init=np.bool_(run.parent is None),
-            factors=resets.factors(run.stage.reset, one),
-        )
-        for run in leg.runs
-    ]
-    return lab.programs.begin(leg.runs[0].stage, runs.stack(parents), runs.stack(starts))
+    parents, starts = [], []
+    for run in leg.runs:
+        fresh = lab.programs.init(sampling.key(run.seed, "fresh", leg.name))
+        parents.append(_parent(run, lab, one))
+        starts.append(Start(*fresh, resets.factors(run.stage.reset, one)))
+    return lab.programs.begin(leg.runs[0].stage, _stack(parents), _stack(starts))
 
 
 def _parent(run: stages.Run, lab: Lab, one: state.TrainState) -> tuple[Tree, Tree, Tree]:
-    """(params, stats, opt) that a run continues from; zeros where it starts anew."""
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (one.params, one.stats, one.opt))
+    """(params, stats, opt) that a run continues from: the first weights of its seed, or what another leg kept."""
+    opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), one.opt)
     if run.parent is None:
-        return zeros
+        return (*lab.programs.init(state.init_key(run.seed)), opt)
     name, row, epoch = run.parent
-    parent_leg = lab.timetables[name].leg
+    origin = lab.timetables[name].leg
     where = lab.checkpoints(name, "end" if epoch == stages.END else "snapshots")
-    tree, _ = where.restore(0 if epoch == stages.END else epoch, _kept(parent_leg, lab, _like(parent_leg, lab)))
-    return (
-        *(runs.take(tree[part], row) for part in ("params", "stats")),
-        runs.take(tree["opt"], row) if "opt" in tree else zeros[2],
-    )
+    kept, _ = where.restore(0 if epoch == stages.END else epoch, _kept(origin, lab, _like(origin, lab)))
+    kept = runs.take(kept, row)
+    return kept["params"], kept["stats"], kept.get("opt", opt)
 
 
-def _measure(leg: stages.Leg, lab: Lab, states: Tree, stop_if_asked: Callable[[], None]) -> dict[str, np.ndarray]:
+def _stack(rows: Sequence[Tree]) -> Tree:
+    """`runs.stack` on the host, where nothing is compiled for it."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def _measure(
+    leg: stages.Leg, lab: Lab, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
+) -> dict[str, np.ndarray]:
     """Every metric [R] of the states, accuracies in percent.  Stops between batches if asked; nothing is lost then."""
     times, study = lab.timetables[leg.name], lab.study
     n_test = study.test_images or len(lab.dataset.test_labels)
-    compiled, start = lab.programs.seconds, time.perf_counter()
     everything = timetable.plain_source(np.arange(n_test, dtype=np.int32), lab.dataset.test_labels)
     values = _evaluate(lab.programs.evaluate, "test", states, everything, lab.test_images, n_test, lab, stop_if_asked)
     own = {}
@@ -268,20 +264,16 @@ def _measure(leg: stages.Leg, lab: Lab, states: Tree, stop_if_asked: Callable[[]
         pools = zip(times.pools, leg.runs, strict=True)
         own["train_eval"] = [timetable.source(pool, run.stage.data, lab.slots) for pool, run in pools]
     for name, sources in own.items():
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *sources)
+        stacked = _stack(sources)
         longest = int(stacked.size.max())
         values |= _evaluate(lab.programs.evaluate_own, name, states, stacked, lab.images, longest, lab, stop_if_asked)
     running = np.asarray(states.last, np.float64)
     values |= {"train_loss": running[:, 0], "train_accuracy": running[:, 1]}
     probe = np.arange(min(PROBE, n_test), dtype=np.int32)
-    keys = jnp.stack([state.init_key(run.seed) for run in leg.runs])
     if lab.programs.diagnostics:
         batch = {"index": probe, "label": lab.dataset.test_labels[probe]}
-        found = jax.device_get(lab.programs.diagnose(states, keys, batch, lab.test_images))
+        found = jax.device_get(lab.programs.diagnose(states, initial, batch, lab.test_images))
         values |= {name: np.asarray(value, np.float64) for name, value in found.items()}
-    compiling = lab.programs.seconds - compiled
-    lab.clock.add("compile", compiling)
-    lab.clock.add("evaluate", time.perf_counter() - start - compiling)
     return values
 
 
@@ -331,3 +323,9 @@ def _rows(
         metrics: Sequence[str] = [name for name in values if name not in missing]
         rows += [{**common, **at_step, "metric": name, "value": float(values[name][i])} for name in metrics]
     return rows, [bool(was or now) for was, now in zip(at.closed, done, strict=True)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of what is not NaN, or NaN."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

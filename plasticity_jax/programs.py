@@ -1,7 +1,7 @@
 """The compiled programs of a pack: one of each kind for each stage shape, none per epoch, none on resume.
 
-Kinds: `begin` a stage, `advance` it, `evaluate` on the test set, `evaluate_own` on a pool that differs between
-runs, and `diagnose`.
+Kinds: `init` one network, `begin` a stage, `advance` it, `evaluate` on the test set, `evaluate_own` on a
+pool that differs between runs, and `diagnose`.
 """
 
 import functools
@@ -47,10 +47,17 @@ class Programs:
     def seconds(self) -> float:
         return sum(program.seconds for program in self.cache.values())
 
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """Fresh (params, stats) of one run, on the host."""
+        if "init" not in self.cache:
+            fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
+            self.cache["init"] = runs.compile_one(fn, key)
+        return jax.device_get(self.cache["init"](key))
+
     def begin(self, stage: stages.Stage, states: Tree, rows: Tree) -> state.TrainState:
         """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`."""
         own = self.own_resets[stage.reset.function] if stage.reset.function else None
-        fn = functools.partial(begin, model=self.model, image_shape=self.image_shape, stage=stage, own=own)
+        fn = functools.partial(begin, stage=stage, own=own)
         return self._run("begin", stage, fn, states, rows, donate=False)
 
     def advance(self, stage: stages.Stage, states: Tree, rows: Tree, images: train.Images) -> state.TrainState:
@@ -68,10 +75,10 @@ class Programs:
         fn = functools.partial(train.evaluate, model=self.model, batch=self.eval_batch)
         return self._run("evaluate_own", None, fn, states, sources, jnp.int32(first), images, donate=False)
 
-    def diagnose(self, states: Tree, seed_keys: Array, probe: train.Batch, images: train.Images) -> train.Metrics:
-        """Every diagnostic [R]."""
+    def diagnose(self, states: Tree, initial: Tree, probe: train.Batch, images: train.Images) -> train.Metrics:
+        """Every diagnostic [R]; `initial` are the first weights [R, ...] of the runs' seeds."""
         fn = functools.partial(train.diagnose, model=self.model, diagnostics=self.diagnostics)
-        return self._run("diagnose", None, fn, states, seed_keys, probe, images, donate=False)
+        return self._run("diagnose", None, fn, states, initial, probe, images, donate=False)
 
     def _run(
         self,
@@ -98,32 +105,18 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 class Start(NamedTuple):
-    """Where one run of a stage starts: a row of the run axis.
+    """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers."""
 
-    init_key: of the seed's first weights.  fresh_key: of the weights that a reset mixes in.
-    from_init: start from the first weights instead of from a parent.  factors: the reset.
-    """
-
-    init_key: Array
-    fresh_key: Array
-    from_init: Array
+    params: Tree
+    stats: Tree
     factors: resets.Factors
 
 
 def begin(
-    parent: tuple[Tree, Tree, Tree],
-    row: Start,
-    *,
-    model: nn.Module,
-    image_shape: tuple[int, ...],
-    stage: stages.Stage,
-    own: resets.OwnReset | None,
+    parent: tuple[Tree, Tree, Tree], start: Start, *, stage: stages.Stage, own: resets.OwnReset | None
 ) -> state.TrainState:
-    """The state that ONE run starts a stage with; `parent` is (params, stats, opt), of zeros if there is none."""
-    initial = state.init_network(model, row.init_key, image_shape)
-    params, stats = jax.tree.map(lambda new, old: jnp.where(row.from_init, new, old), initial, parent[:2])
-    fresh = state.init_network(model, row.fresh_key, image_shape)
-    return resets.begin(params, stats, parent[2], *fresh, row.factors, stage.optim, own)
+    """The state that ONE run starts a stage with; `parent` is its (params, stats, opt)."""
+    return resets.begin(*parent, start.params, start.stats, start.factors, stage.optim, own)
 
 
 def _evaluate_shared(

@@ -47,6 +47,10 @@ class Progress:
         ]
         self.write("  ".join(part for part in parts if part))
 
+    def pause(self, seconds: float) -> None:
+        """Leave `seconds` just gone by out of the rate."""
+        self.start += seconds
+
     def write(self, line: str) -> None:
         """Show a line that the next one replaces."""
         if self.terminal:

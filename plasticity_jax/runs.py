@@ -39,14 +39,14 @@ def devices_for(count: int) -> list[jax.Device]:
 
 
 class Program:
-    """A compiled function of (states, rows, *shared) and the seconds that compiling it took."""
+    """A compiled function and the seconds that compiling it took."""
 
     def __init__(self, call: Callable[..., Tree], seconds: float):
         self.call = call
         self.seconds = seconds
 
-    def __call__(self, states: Tree, rows: Tree, *shared: Tree) -> Tree:
-        return self.call(states, rows, *shared)
+    def __call__(self, *args: Tree) -> Tree:
+        return self.call(*args)
 
 
 def compile_over(
@@ -59,13 +59,7 @@ def compile_over(
     Raises:
       ConfigError: no such strategy.
     """
-    start = time.perf_counter()
     count = jax.tree.leaves((states, rows))[0].shape[0]
-    # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again.
-    options = {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"} if jax.default_backend() == "cpu" else None
-
-    def build(f: Callable[..., Tree], *args: Tree) -> Callable[..., Tree]:
-        return jax.jit(f, donate_argnums=(0,) if donate else (), compiler_options=options).lower(*args).compile()
 
     def mapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
         return jax.lax.map(lambda pair: fn(*pair, *shared), (states, rows))
@@ -75,17 +69,26 @@ def compile_over(
 
     match strategy:
         case "map":
-            call = build(_shard(mapped, count), states, rows, *shared)
+            return compile_one(_shard(mapped, count), states, rows, *shared, donate=donate)
         case "vmap":
-            call = build(_shard(vmapped, count), states, rows, *shared)
+            return compile_one(_shard(vmapped, count), states, rows, *shared, donate=donate)
         case "loop":
-            one = build(fn, *jax.tree.map(_row_shape, (states, rows)), *shared)
+            one = compile_one(fn, *jax.tree.map(_row_shape, (states, rows)), *shared, donate=donate)
 
             def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
                 return stack([one(*take((states, rows), i), *shared) for i in range(count)])
 
+            return Program(call, one.seconds)
         case _:
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
+
+
+def compile_one(fn: Callable[..., Tree], *args: Tree, donate: bool = False) -> Program:
+    """Compile `fn` for `args`, given as arrays or their shapes; `donate` gives away the buffers of the first."""
+    # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again.
+    options = {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"} if jax.default_backend() == "cpu" else None
+    start = time.perf_counter()
+    call = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options).lower(*args).compile()
     return Program(call, time.perf_counter() - start)
 
 

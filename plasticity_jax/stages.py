@@ -141,7 +141,7 @@ HParams = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network: `resnet` (depth, width, stem, norm), `mlp` (depth, width) or `logistic`; `dtype` is that of the compute."""
+    """A network: `resnet` (depth, width, stem, norm), `mlp` (depth, width) or `logistic`; `dtype` is of the compute."""
 
     name: str
     depth: int

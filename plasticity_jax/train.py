@@ -12,7 +12,7 @@ import optax
 from plasticity_jax import sampling, stages
 from plasticity_jax.optim import Hyper, multiplier, optimiser
 from plasticity_jax.sampling import Source
-from plasticity_jax.state import TrainState, init_network
+from plasticity_jax.state import TrainState
 
 Array = jax.Array
 Batch = Mapping[str, Any]
@@ -49,7 +49,10 @@ class Images(NamedTuple):
 
 
 def forward(model: nn.Module, params: Any, stats: Any, images: Array, train: bool) -> tuple[Array, dict, Any]:
-    """(logits [B, classes], features, statistics after a batch in train mode); an own module may leave out the features."""
+    """(logits [B, classes], features, statistics after a batch in train mode).
+
+    An own module may return the logits alone.
+    """
     variables = {"params": params, **({"batch_stats": stats} if stats else {})}
     if train and stats:
         out, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
@@ -63,8 +66,9 @@ def forward(model: nn.Module, params: Any, stats: Any, images: Array, train: boo
 def train_step(
     state: TrainState, batch: Batch, *, model: nn.Module, spec: stages.Optim, hyper: Hyper, done: Array
 ) -> tuple[TrainState, Metrics]:
-    """One optimiser step on `batch` (image float32 [B, H, W, C], label int32 [B]); `done` is the share of the stage behind.
+    """One optimiser step on `batch` (image float32 [B, H, W, C], label int32 [B]).
 
+    `done` is the share of the stage that lies behind, for the schedule.
     Returns the new state and the sums `loss`, `correct`, `count` over the batch before the update.
     """
 
@@ -85,7 +89,7 @@ def train_step(
 def advance(
     state: TrainState, row: tuple[Task, Array], images: Images, *, model: nn.Module, stage: stages.Stage
 ) -> TrainState:
-    """Train one run on its `row` (task, until) up to step `until`, or to the end of its stage, but for at most one epoch of steps.
+    """Train one run on its `row` (task, until) up to step `until`, but not beyond the stage or one epoch of steps.
 
     The number of steps is data, so one program serves every length, and the result does not depend on how a
     stage is cut into calls.
@@ -131,7 +135,7 @@ def count_epoch(state: TrainState, sums: Metrics, task: Task, epoch_ends: Array)
 def evaluate(
     state: TrainState, source: Source, first: Array, images: Images, *, model: nn.Module, batch: int
 ) -> Metrics:
-    """Sums of `loss`, `correct` and `count` over the slots first .. first + batch of `source`, masked behind its size."""
+    """Sums of `loss`, `correct` and `count` over slots first .. first + batch of `source`, masked behind its size."""
     slots = first + jnp.arange(batch)
     mask = slots < source.size
     slots = jnp.minimum(slots, source.size - 1)
@@ -147,7 +151,7 @@ def evaluate(
 
 def diagnose(
     state: TrainState,
-    seed_key: Array,
+    initial: Any,
     probe: Batch,
     images: Images,
     *,
@@ -156,10 +160,9 @@ def diagnose(
 ) -> Metrics:
     """Every diagnostic of one run on the fixed `probe` images (`index` int32 [B], `label`), in eval mode.
 
-    The network's first weights are drawn again from the seed's key instead of being kept in memory.
+    `initial` are the first weights of the run's seed.
     """
     image = images.take(probe["index"])
-    initial, _ = init_network(model, seed_key, image.shape[1:])
     logits, features, _ = forward(model, state.params, state.stats, image, train=False)
     batch = {"image": image, "label": probe["label"], "logits": logits, "features": features, "initial": initial}
     found: Metrics = {}

@@ -26,7 +26,7 @@ def select(tree: Any, patterns: Sequence[str]) -> Any:
     """Which leaves the patterns name.
 
     A pattern names the leaf of that path and all leaves below it (`module2` and `module2/block0`, but not
-    `module`); `all` names every leaf.
+    `module`); `all` names every leaf, also if there is none.
 
     Returns:
       The tree with a bool for each leaf.
@@ -36,7 +36,7 @@ def select(tree: Any, patterns: Sequence[str]) -> Any:
     """
     names = list(paths(tree))
     for pattern in patterns:
-        if not any(_matches(name, pattern) for name in names):
+        if pattern != ALL and not any(_matches(name, pattern) for name in names):
             raise ConfigError(f"{pattern!r} names no parameter; {_choices(names, pattern)}")
     chosen = [any(_matches(name, pattern) for pattern in patterns) for name in names]
     return jax.tree.unflatten(jax.tree.structure(tree), chosen)
@@ -72,5 +72,5 @@ def crc32(leaf: Any) -> int:
 
 def norm(tree: Any) -> Array:
     """The L2 norm of all leaves together, float32 scalar; 0 for a tree without leaves."""
-    squares = [jnp.sum(jnp.square(jnp.abs(leaf).astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.sum(jnp.stack(squares))) if squares else jnp.zeros((), jnp.float32)

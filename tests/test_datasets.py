@@ -182,6 +182,17 @@ def test_damaged_cache_is_read_afresh_and_written_again(tmp_path, cache, monkeyp
     assert_holds(datasets.load("tiny", str(tmp_path / "data")), wrote)
 
 
+def test_cache_with_other_contents_is_read_afresh(tmp_path, cache):
+    wrote = write(tmp_path / "data")
+    datasets.load("tiny", str(tmp_path / "data"))
+    (file,) = (cache / "plasticity_jax" / "datasets").iterdir()
+    with np.load(file) as stored:
+        contents = dict(stored)
+    contents["train_labels"] = (contents["train_labels"] + 1) % CLASSES
+    np.savez(file, **contents)
+    assert_holds(datasets.load("tiny", str(tmp_path / "data")), wrote)
+
+
 def test_cache_that_cannot_be_written_is_done_without(tmp_path, cache):
     wrote = write(tmp_path / "data")
     cache.write_text("a file where a directory should be")

@@ -15,9 +15,9 @@ PACKAGE = "plasticity_jax"
 LAYERS = [
     {"errors"},
     {"stages", "trees", "records", "workdir", "results", "convolution", "cifar", "sampling"},
-    {"datasets", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock"},
-    {"state"},
-    {"resets", "train"},
+    {"datasets", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock", "checks"},
+    {"state", "grid", "commandline"},
+    {"resets", "train", "saved"},
     {"diagnostics", "programs", "timetable"},
     {"config", "progress"},
     {"leg"},

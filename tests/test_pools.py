@@ -256,6 +256,14 @@ def test_noise_is_uniform_over_the_other_classes():
     assert np.abs(counts[1:] / 6000 - 1 / 3).max() < 4.5 * np.sqrt(2 / 9 / 6000)
 
 
+def test_noise_falls_anywhere_in_the_order():
+    """The half has its share of the noise, not all of it."""
+    labels = np.arange(2000) % 4
+    half = pools.pool(recipe(fraction=0.5, label_noise=0.4), 0, labels, 4)
+    share = np.mean(half.labels != labels[half.indices])
+    assert abs(share - 0.4) < 4.5 * np.sqrt(0.4 * 0.6 / 1000)
+
+
 def test_noise_leaves_the_labels_given_alone():
     labels = np.arange(20, dtype=np.int32) % 4
     pools.pool(recipe(label_noise=1.0), 0, labels, 4)

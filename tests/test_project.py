@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,17 @@ def pins() -> list[tuple[str, str, str | None]]:
 
 
 def files() -> list[Path]:
-    """Everything that is, or would be, committed; in a copy without git, everything but hidden and built files."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = (
-        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) if shutil.which("git") else None
-    )
-    if listed and listed.returncode == 0:
-        return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
-    skipped = re.compile(r"\.venv.*|\.git|\..*_cache|\.hypothesis|__pycache__|runs|build|dist|.*\.egg-info")
-    inside = (path for path in ROOT.rglob("*") if path.is_file())
-    return [path for path in inside if not any(map(skipped.fullmatch, path.relative_to(ROOT).parts))]
+    """Everything that belongs to the repository: all files outside the folders that `.gitignore` names."""
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split() if line.endswith("/")]
+
+    def walk(folder: Path) -> Iterator[Path]:
+        for path in folder.iterdir():
+            if path.is_file():
+                yield path
+            elif path.name != ".git" and not any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored):
+                yield from walk(path)
+
+    return sorted(walk(ROOT))
 
 
 def test_extras_are_the_documented_ones():
@@ -74,10 +76,10 @@ def test_every_dependency_is_pinned_once_for_each_python(marker):
 
 def test_the_wheel_holds_the_four_packages_whole():
     patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
-    folders = {path.parent for path in files() if path.suffix == ".py"} - {ROOT, ROOT / "tests"}
-    taken = {path for path in folders if any(fnmatch.fnmatch(path.relative_to(ROOT).parts[0], p) for p in patterns)}
-    assert {path.relative_to(ROOT).parts[0] for path in taken} == PACKAGES
-    assert all((path / "__init__.py").exists() for path in taken)
+    folders = {path.parent.relative_to(ROOT) for path in files() if path.suffix == ".py"}
+    taken = {path for path in folders if any(fnmatch.fnmatch(path.as_posix(), pattern) for pattern in patterns)}
+    assert {path.parts[0] for path in taken} == PACKAGES
+    assert not [path for path in taken if not (ROOT / path / "__init__.py").exists()]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "plasticity_jax").rglob("*.py")), ids=lambda path: path.name)

@@ -1,0 +1,19 @@
+"""A lab for plasticity and warm starting of neural networks: `run` a config, `load` what it trained."""
+
+from typing import Any
+
+__all__ = ["load", "run"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: a command that only looks at its flags should not wait for jax."""
+    if name == "run":
+        from plasticity_jax.experiment import run
+
+        return run
+    if name == "load":
+        from plasticity_jax.saved import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,100 @@
+"""Flags with a config file among them, where every mistake is answered with one line."""
+
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags
+from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
+
+from plasticity_jax import checks
+from plasticity_jax.errors import ConfigError, LabError
+
+REQUIRED = ("config", "workdir")
+
+
+class _Tuples(tuple_parser.TupleParser):
+    """Leaves what is no Python literal, as `key=1,2`, to `config.parse`."""
+
+    def parse(self, argument: object) -> tuple:
+        try:
+            return super().parse(argument)
+        except ValueError:
+            return (argument,)
+
+
+config_flags.register_flag_parser_for_type(tuple, _Tuples())
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """A flags parser for `absl.app.run` that exits with one line instead of a traceback or a list of all flags."""
+    try:
+        given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        file = _config_file(given)
+        if file and not Path(file.partition(":")[0]).is_file():
+            raise ConfigError(f"--config={file}: there is no such file")
+        try:
+            rest = flags.FLAGS(argv)
+        except LabError:
+            raise
+        except Exception as error:  # half a dozen types from absl and ml_collections, and all that config files raise
+            raise ConfigError(_explain(error, file, given)) from error
+        for name in REQUIRED:
+            if not flags.FLAGS[name].value:
+                raise ConfigError(f"--{name} is missing")
+        if rest[1:]:
+            raise ConfigError(f"{rest[1]!r} is no flag; arguments have the form --name=value")
+        return rest
+    except (LabError, flags.Error) as error:
+        leave(" ".join(str(error).split()))
+
+
+def leave(message: str) -> NoReturn:
+    """Exit with status 1 and a line that says why."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _config_file(argv: Sequence[str]) -> str:
+    for arg, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        if match := re.fullmatch(r"--?config(=.*)?", arg):
+            return match[1][1:] if match[1] else following
+    return ""
+
+
+def _explain(error: Exception, file: str, argv: Sequence[str]) -> str:
+    """What went wrong while absl parsed the flags."""
+    overrides = [match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([^=]*)", arg))]
+    if not file:
+        return "--config is missing" if overrides else str(error)
+    try:
+        values = checks.plain(flags.FLAGS["config"].parser.parse(file))
+    except Exception as inside:
+        return _blame(inside, file)
+    for path in overrides:
+        if not checks.has(path, values):
+            return f"--config.{path}: there is no such key; did you mean {_spelled(checks.nearest(path, values))}?"
+        if "[" not in path and not all(key.isidentifier() for key in path.split(".")):
+            return f"--config.{path}: this has to be written {_spelled(path)}"
+    return str(error)
+
+
+def _blame(error: Exception, file: str) -> str:
+    """The line of the config file that raised."""
+    if isinstance(error, LabError):
+        return str(error)
+    if isinstance(error, (TypeError, ValueError)) and isinstance(error.__context__, Exception):
+        error = error.__context__  # ml_collections raises these anew, with the traceback as their message
+    path = file.partition(":")[0]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f"{path}{f':{lines[-1]}' if lines else ''}: {type(error).__name__}: {error}"
+
+
+def _spelled(path: str) -> str:
+    """A dotted path as the flag that ml_collections understands: `+` and `-` are operators to it."""
+    flag = "--config" + "".join(f".{key}" if key.isidentifier() else f'["{key}"]' for key in path.split("."))
+    return f"'{flag}'" if '"' in flag else flag

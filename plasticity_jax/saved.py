@@ -1,0 +1,105 @@
+"""What is kept of finished networks, and reading them back out of a working directory."""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from plasticity_jax import models, runs, stages, state, workdir
+from plasticity_jax.checkpoint import Checkpoints
+from plasticity_jax.errors import LabError
+
+
+def load(
+    directory: str | Path,
+    branch: str,
+    seed: int,
+    stage: str = "",
+    *,
+    epoch: int = stages.END,
+    hparams: Mapping[str, Any] | None = None,
+    model: nn.Module | None = None,
+) -> tuple[nn.Module, Any, Any]:
+    """The network that a run of a finished stage ended with.
+
+    Args:
+      directory: the working directory of a study.
+      branch, seed: which run.
+      stage: its stage; the last one of the branch if empty.
+      epoch: an epoch of the stage that another stage continues from, instead of its end.
+      hparams: the point of the grid, where the study has one; a part of it is enough if that leaves one run.
+      model: the own module that the study was run with, if it was.
+
+    Returns:
+      (model, params, statistics): `model.apply({"params": params, "batch_stats": statistics}, images, False)`, with
+      images as `sampling.normalise` makes them.
+
+    Raises:
+      LabError: no such run, or its stage has not ended yet.
+    """
+    directory = Path(directory).expanduser()
+    study = restore_study(workdir.read_json(directory / "config.json"))
+    data = workdir.read_json(directory / "environment.json")["dataset"]
+    wanted = dict(hparams or {}).items()
+    found = [
+        (pack, leg, row)
+        for pack in study.packs
+        for leg in stages.legs(pack, study.seeds)
+        for row, run in enumerate(leg.runs)
+        if run.branch == branch and run.seed == seed and stage in ("", leg.name) and wanted <= dict(run.hparams).items()
+    ]
+    if not found:
+        raise LabError(f"{directory} has no run of branch {branch!r}, seed {seed}, stage {stage!r}, {dict(wanted)}")
+    if len({(pack.name, row, leg.name) for pack, leg, row in found if leg.name == found[-1][1].name}) > 1:
+        points = [dict(leg.runs[row].hparams) for _, leg, row in found]
+        raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
+    pack, leg, row = found[-1]
+    module = model or models.build(pack.model, data["classes"])
+    where = directory / pack.name / leg.name / ("end" if epoch == stages.END else "snapshots")
+    checkpoints, number = Checkpoints(where, None), 0 if epoch == stages.END else epoch
+    if number not in checkpoints.numbers():
+        raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
+    like = states_like(leg, module, tuple(data["image_shape"]))
+    tree, _ = checkpoints.restore(number, kept(leg, stages.legs(pack, study.seeds), like))
+    checkpoints.close()
+    return module, runs.take(tree["params"], row), runs.take(tree["stats"], row)
+
+
+def states_like(leg: stages.Leg, model: nn.Module, image_shape: tuple[int, ...]) -> state.TrainState:
+    """The shapes of the states of a leg, leaves [R, ...]."""
+
+    def one() -> state.TrainState:
+        return state.create(*state.init_network(model, jax.random.key(0), image_shape), leg.runs[0].stage.optim)
+
+    shapes = jax.eval_shape(one)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), shapes)
+
+
+def kept(leg: stages.Leg, legs: Iterable[stages.Leg], states: state.TrainState) -> dict[str, Any]:
+    """The parts of the states that outlive a leg: the optimiser's only if a later stage goes on with it."""
+    children = [run.stage for other in legs for run in other.runs if run.parent and run.parent[0] == leg.name]
+    moments = any(stage.reset.optimiser != "all" for stage in children)
+    return {"params": states.params, "stats": states.stats, **({"opt": states.opt} if moments else {})}
+
+
+def restore_study(described: Mapping[str, Any]) -> stages.Study:
+    """The study that `config.describe` wrote down."""
+    return _restore(stages.Study, described)
+
+
+def _restore(kind: Any, value: Any) -> Any:
+    """`value` from JSON as the dataclass, tuple or plain type `kind`."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _restore(hints[name], value[name]) for name in hints})  # type: ignore[operator]
+    if typing.get_origin(kind) is tuple:
+        args = typing.get_args(kind)
+        each = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_restore(k, v) for k, v in zip(each, value, strict=True))
+    if kind is Any and isinstance(value, list):
+        return tuple(_restore(Any, item) for item in value)
+    return value
