@@ -36,7 +36,8 @@ def load(*directories: Directory) -> pd.DataFrame:
     Raises:
       LabError: a directory without measurements, or a broken table.
     """
-    rows, hparams = [], dict[str, None]()
+    rows: list[records.Row] = []
+    hparams: dict[str, None] = {}
     for directory in map(Path, directories):
         before = len(rows)
         for path in sorted(directory.rglob(TABLE)):

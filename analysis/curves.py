@@ -25,6 +25,7 @@ from plasticity_jax.errors import LabError
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # told apart by all eyes
 SHARED = "#777777"  # a stage that several of them continue from
+MINUS = "\N{MINUS SIGN}"
 COLUMNS = 3  # panels side by side
 FIRST = 0.1  # share of a stage whose curve may run out of the picture: a network that knows nothing yet
 
@@ -195,8 +196,12 @@ def _gap(gap: Mapping[str, Any] | None) -> str:
     if gap is None or gap["mean"] is None:
         return ""
     low, high = gap["ci95"]
-    between = "" if low is None else f"95% interval {low:.2f} to {high:.2f}, "
-    return f"{gap['control']} \N{MINUS SIGN} {gap['treatment']}: {gap['mean']:.2f} points ({between}n = {gap['n']})"
+    between = "" if low is None else f"95% interval {_number(low)} to {_number(high)}, "
+    return f"{gap['control']} {MINUS} {gap['treatment']}: {_number(gap['mean'])} points ({between}n = {gap['n']})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", MINUS)
 
 
 def _about(config: Mapping[str, Any], pack: Mapping[str, Any]) -> str:

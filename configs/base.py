@@ -3,6 +3,7 @@
 `plasticity_jax/stages.py` says what the keys mean.
 """
 
+import copy
 import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -147,7 +148,8 @@ def parse_arg(arg: str, presets: Collection[str], **choices: Collection[str]) ->
             if before not in ("", preset):
                 raise ConfigError(f"arguments {before} and {preset} exclude each other; give one of them")
         else:
-            values[_choose("argument", key, list(choices))] = _choose(key, value, list(choices[key]))
+            _choose("argument", key, list(choices))
+            values[key] = _choose(key, value, list(choices[key]))
     return preset, values
 
 
@@ -162,4 +164,5 @@ def _choose(what: str, word: str, known: list[str]) -> str:
 
 def _update(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:
     for key, value in changes.items():
-        config[_choose(f"{where} key", key, list(config))] = value
+        # A copy, or an override of one stage's optimiser would reach all stages that were given the same one.
+        config[_choose(f"{where} key", key, list(config))] = copy.deepcopy(value)

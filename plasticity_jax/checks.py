@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from plasticity_jax.errors import ConfigError
 
@@ -30,8 +30,8 @@ def plain(config: Any, where: str = "config") -> dict[str, Any]:
     for key in config:
         try:
             value = config[key]
-        except ValueError as error:  # ml_collections: a required placeholder
-            raise ConfigError(f"{where}.{key}: must be given") from error
+        except config_dict.RequiredValueError as empty:
+            raise ConfigError(f"{where}.{key}: must be given") from empty
         nested = isinstance(value, (ConfigDict, Mapping)) and key != "grid"
         result[str(key)] = plain(value, f"{where}.{key}") if nested else value
     return result
@@ -69,11 +69,15 @@ def error(where: str, value: Any, need: str) -> ConfigError:
     return ConfigError(f"{where}={value!r}: {need}")
 
 
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)  # True is an int to Python
+
+
 def whole(low: int) -> Check:
     """A whole number from `low` on."""
 
     def check(value: Any, where: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        if not _is(numbers.Integral, value):
             raise error(where, value, f"must be a whole number, at least {low}")
         if not low <= value <= LARGEST:
             raise error(where, value, f"must be at least {low}" if value < low else f"must be at most {LARGEST}")
@@ -87,7 +91,7 @@ def real(interval: str) -> Check:
     low, high = (float(end) for end in interval[1:-1].split(","))
 
     def check(value: Any, where: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        if not _is(numbers.Real, value):
             raise error(where, value, f"must be a number in {interval}")
         above = low < value or (interval[0] == "[" and value == low)
         below = value < high or (interval[-1] == "]" and value == high)

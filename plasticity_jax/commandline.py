@@ -1,5 +1,6 @@
 """Flags with a config file among them, where every mistake is answered with one line."""
 
+import itertools
 import re
 import sys
 import traceback
@@ -13,8 +14,6 @@ from ml_collections.config_flags import tuple_parser
 
 from plasticity_jax import checks
 from plasticity_jax.errors import ConfigError, LabError
-
-REQUIRED = ("config", "workdir")
 
 
 class _Tuples(tuple_parser.TupleParser):
@@ -31,7 +30,10 @@ config_flags.register_flag_parser_for_type(tuple, _Tuples())
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """A flags parser for `absl.app.run` that exits with one line instead of a traceback or a list of all flags."""
+    """A flags parser for `absl.app.run`, with the flags `config` and `workdir`, both required.
+
+    A mistake exits with one line, where absl and ml_collections answer with a traceback or a list of all flags.
+    """
     try:
         given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
         file = _config_file(given)
@@ -43,8 +45,8 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise
         except Exception as error:  # half a dozen types from absl and ml_collections, and all that config files raise
             raise ConfigError(_explain(error, file, given)) from error
-        for name in REQUIRED:
-            if not flags.FLAGS[name].value:
+        for name, value in (("config", file), ("workdir", flags.FLAGS["workdir"].value)):
+            if not value:
                 raise ConfigError(f"--{name} is missing")
         if rest[1:]:
             raise ConfigError(f"{rest[1]!r} is no flag; arguments have the form --name=value")
@@ -60,7 +62,7 @@ def leave(message: str) -> NoReturn:
 
 
 def _config_file(argv: Sequence[str]) -> str:
-    for arg, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for arg, following in itertools.pairwise([*argv[1:], ""]):
         if match := re.fullmatch(r"--?config(=.*)?", arg):
             return match[1][1:] if match[1] else following
     return ""

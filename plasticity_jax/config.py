@@ -38,7 +38,7 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
         point = grid.apply(values, pairs)
         model = check_model(point["model"], "config.model")
         plans.append((grid.hparams(pairs), model, _plan(point["stages"], check_stage)))
-    packs = grid.packs(plans)
+    packs = grid.packs(plans, grid.scopes([path for path, _ in pairs]))
     branches = {branch: None for pack in packs for branch in _final_branches(pack, top["seeds"])}
     if len(branches) > 1 and top["control"] not in branches:
         raise checks.error("config.control", top["control"], f"choose one of {', '.join(branches)}")

@@ -5,13 +5,13 @@ module that knows all the others.
 """
 
 import contextlib
+import dataclasses
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import clu.parameter_overview
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,12 @@ from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import LabError, Preempted
+from plasticity_jax.lab import Lab
 from plasticity_jax.programs import Programs
-from plasticity_jax.progress import Progress, describe
+from plasticity_jax.progress import Progress
 from plasticity_jax.resets import OwnReset, factors
+from plasticity_jax.summary import expected_compilations as expected_compilations
+from plasticity_jax.summary import summary
 from plasticity_jax.train import Diagnostic
 
 Result = dict[str, Any]
@@ -60,54 +63,53 @@ def run(
       LabError: bad config, data or directory, in one line; what was saved before stays good.
       Preempted: SIGTERM or SIGINT came; all is saved and the same call goes on.
     """
-    resets, diagnostics = dict(resets or {}), dict(diagnostics or {})
-    study = configs.parse(config, own=(*resets, *diagnostics))
+    own = Own(model, dict(resets or {}), dict(diagnostics or {}))
+    study = configs.parse(config, own=(*own.resets, *own.diagnostics))
     dataset = dataset or datasets.load(study.dataset, study.data_dir)
     packs = [(pack, draw_up(pack, study, dataset)) for pack in study.packs]
     directory = Path(directory).expanduser().absolute()
+    for pack, timetables in packs:
+        check_resets(timetables, own.network(pack, dataset), dataset)
     if dry_run:
         for pack, timetables in packs:
-            module = model or models.build(pack.model, dataset.classes)
-            check_resets(timetables, module, dataset)
+            strategy = runs.choose(study.strategy, pack.model.name)
             print(
                 summary(
-                    pack, timetables, study, module, dataset, runs.choose(study.strategy, pack.model.name), diagnostics
-                )
-            )
-        return {}
-    with workdir.lock(directory), _listening() as stopped:
-        try:
-            workdir.claim(directory, configs.describe(study))
-            environment = _environment(directory, study, dataset)
-            progress = Progress(sum(t.images() for _, ts in packs for t in ts.values()), 0)
-            parts = []
-            for pack, timetables in packs:
-                lab = _lab(
-                    directory,
                     pack,
                     timetables,
                     study,
+                    own.network(pack, dataset),
                     dataset,
-                    environment,
-                    progress,
-                    stopped,
-                    model,
-                    resets,
-                    diagnostics,
+                    strategy,
+                    (*study.diagnostics, *own.diagnostics),
                 )
-                parts.append(_walk_pack(directory, pack, lab))
-            result = _result(study, parts)
-            workdir.write_json(directory / "result.json", result)
-            workdir.status(directory, status=result["status"], exit_code=0 if result["status"] == "finished" else 1)
-        except Preempted:
-            workdir.status(directory, status="preempted", exit_code=75)
-            raise
-        except LabError as error:
-            with contextlib.suppress(LabError):
-                workdir.status(directory, status="failed", exit_code=1, error=str(error))
-            raise
+            )
+        return {}
+    with workdir.lock(directory), _listening() as stopped, _status(directory):
+        workdir.claim(directory, configs.describe(study))
+        strategies = _environment(directory, study, dataset)["strategies"]
+        progress = Progress(sum(times.images() for _, timetables in packs for times in timetables.values()))
+        labs = (
+            _lab(directory, pack, timetables, study, dataset, own, strategies[pack.name], progress, stopped)
+            for pack, timetables in packs
+        )
+        result = _result(study, [_walk(directory, lab) for lab in labs])
+        workdir.write_json(directory / "result.json", result)
+        workdir.status(directory, status=result["status"], exit_code=0 if result["status"] == "finished" else 1)
     print(results.table(result))
     return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """What a user brings from Python: a network (or None) and resets and diagnostics by name."""
+
+    model: nn.Module | None
+    resets: Mapping[str, OwnReset]
+    diagnostics: Mapping[str, Diagnostic]
+
+    def network(self, pack: stages.Pack, dataset: Dataset) -> nn.Module:
+        return self.model or models.build(pack.model, dataset.classes)
 
 
 def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetables:
@@ -123,56 +125,6 @@ def check_resets(timetables: Timetables, module: nn.Module, dataset: Dataset) ->
         like = jax.eval_shape(lambda: state.create(*state.init_network(module, jax.random.key(0), shape), spec))  # noqa: B023
         for each in times.leg.runs:
             factors(each.stage.reset, like)
-
-
-def summary(
-    pack: stages.Pack,
-    timetables: Timetables,
-    study: stages.Study,
-    module: nn.Module,
-    dataset: Dataset,
-    strategy: str,
-    own: Mapping[str, Diagnostic],
-) -> str:
-    """The plan of a pack as text."""
-    shape = dataset.train_images.shape[1:]
-    params = jax.eval_shape(lambda: state.init_network(module, jax.random.key(0), shape)[0])
-    count = clu.parameter_overview.count_parameters(params)
-    devices = jax.devices()
-    return describe(
-        f"{pack.name}: {pack.model.name} on {dataset.name} {dataset.version}, seeds {', '.join(map(str, study.seeds))}",
-        timetables,
-        f"{count:,} parameters: {', '.join(f'{name} {_size(params[name]):,}' for name in models.module_names(params))}",
-        f"{len(devices)} x {devices[0].device_kind} ({jax.default_backend()})",
-        strategy,
-        expected_compilations(timetables, study, bool(study.diagnostics or own)),
-        shared_images(timetables),
-    )
-
-
-def expected_compilations(timetables: Timetables, study: stages.Study, diagnoses: bool) -> int:
-    """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
-    shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
-    counts = {len(t.leg.runs) for t in timetables.values()}
-    own = {(len(t.leg.runs), t.held_out[0].size) for t in timetables.values() if study.validation_images}
-    return 1 + 2 * len(shapes) + len(counts) * (1 + diagnoses + study.evaluate_train) + len(own)
-
-
-def shared_images(timetables: Timetables) -> int:
-    """Training images that branches would show again if each trained from the start by itself."""
-
-    def cost(name: str, row: int) -> int:
-        times = timetables[name]
-        parent = times.leg.runs[row].parent
-        before = cost(parent[0], parent[1]) if parent else 0
-        return before + times.steps[row] * times.leg.runs[row].stage.batch_size
-
-    alone = sum(cost(n, i) for n, t in timetables.items() for i, run in enumerate(t.leg.runs) if run.final)
-    return alone - sum(t.images() for t in timetables.values())
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 @contextlib.contextmanager
@@ -195,6 +147,24 @@ def _listening() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _status(directory: Path) -> Iterator[None]:
+    """Keep `status.json` true however the work inside ends; memory that ran out becomes an error of one line."""
+    try:
+        yield
+    except Preempted:
+        workdir.status(directory, status="preempted", exit_code=75)
+        raise
+    except Exception as error:
+        with contextlib.suppress(LabError):
+            workdir.status(directory, status="failed", exit_code=1, error=str(error).partition("\n")[0])
+        if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
+            raise LabError(
+                "the device is out of memory; train fewer seeds at once, or --config.strategy=map (one after another)"
+            ) from error
+        raise
 
 
 def _environment(directory: Path, study: stages.Study, dataset: Dataset) -> dict[str, Any]:
@@ -232,69 +202,60 @@ def _lab(
     timetables: Timetables,
     study: stages.Study,
     dataset: Dataset,
-    environment: Mapping[str, Any],
+    own: Own,
+    strategy: str,
     progress: Progress,
     stopped: Callable[[], bool],
-    model: nn.Module | None,
-    resets: Mapping[str, OwnReset],
-    own: Mapping[str, Diagnostic],
-) -> leg.Lab:
+) -> Lab:
+    """Put the data of a pack on the device and say what is going to happen."""
     clock = Clock(directory / pack.name / "clock.json")
-    module = model or models.build(pack.model, dataset.classes)
-    check_resets(timetables, module, dataset)
-    strategy = environment["strategies"][pack.name]
-    progress.note(summary(pack, timetables, study, module, dataset, strategy, own))
-    chosen = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own} | dict(own)
+    model = own.network(pack, dataset)
+    diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own.diagnostics}
+    diagnostics |= own.diagnostics
+    progress.note(summary(pack, timetables, study, model, dataset, strategy, diagnostics))
     scale = jnp.asarray(dataset.mean, jnp.float32), jnp.asarray(dataset.std, jnp.float32)
-    return leg.Lab(
+    shape = dataset.train_images.shape[1:]
+    return Lab(
         directory=directory / pack.name,
+        pack=pack,
         study=study,
-        model=module,
+        model=model,
         dataset=dataset,
         images=train.Images(jnp.asarray(dataset.train_images), *scale),
         test_images=train.Images(jnp.asarray(dataset.test_images), *scale),
         timetables=timetables,
-        programs=Programs(module, dataset.train_images.shape[1:], strategy, study.eval_batch, chosen, resets),
+        programs=Programs(model, shape, strategy, study.eval_batch, diagnostics, own.resets),
         clock=clock,
         progress=progress,
         stopped=stopped,
     )
 
 
-def _walk_pack(directory: Path, pack: stages.Pack, lab: leg.Lab) -> Result:
+def _walk(directory: Path, lab: Lab) -> Result:
     """Walk the legs of a pack; returns its part of the result."""
-    images = 0
-    outcomes: dict[str, list[dict[str, Any]]] = {}
+    images, entries = 0, []
     for name, times in lab.timetables.items():
-        workdir.status(directory, status="running", pack=pack.name, stage=name)
-        outcomes[name] = leg.walk(times.leg, lab)["runs"]
-        images += sum(o["steps"] * r.stage.batch_size for o, r in zip(outcomes[name], times.leg.runs, strict=True))
+        workdir.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
+        outcomes = leg.walk(times.leg, lab)["runs"]
+        rows = records.read(lab.directory / name / "metrics.jsonl")
+        for run, outcome in zip(times.leg.runs, outcomes, strict=True):
+            images += outcome["steps"] * run.stage.batch_size
+            if run.final:
+                entries.append(_run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id]))
         lab.progress.finish(times)
-    return {
-        "runs": [
-            _run_result(pack, run, outcome, lab, rows)
-            for name, times in lab.timetables.items()
-            for rows in [records.read(lab.directory / name / "metrics.jsonl")]
-            for run, outcome in zip(times.leg.runs, outcomes[name], strict=True)
-            if run.final
-        ],
-        "seconds": lab.clock.save(),
-        "images": images,
-        "compilations": lab.programs.compiled,
-    }
+    return {"runs": entries, "images": images, "seconds": lab.clock.save(), "compilations": lab.programs.compiled}
 
 
-def _run_result(
-    pack: stages.Pack, run: stages.Run, outcome: Mapping[str, Any], lab: leg.Lab, rows: list[records.Row]
-) -> Result:
-    accuracy = results.score([row for row in rows if row["run"] == run.id], lab.study.window)
+def _run_result(lab: Lab, run: stages.Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:
+    accuracy = results.score(rows, lab.study.window)
+    failed = outcome["failed"] or not math.isfinite(accuracy)
     return {
-        "run": f"{pack.name}/{run.id}" if len(lab.study.packs) > 1 else run.id,
-        "pack": pack.name,
+        "run": f"{lab.pack.name}/{run.id}" if len(lab.study.packs) > 1 else run.id,
+        "pack": lab.pack.name,
         "seed": run.seed,
         "branch": run.branch,
         "hparams": dict(run.hparams),
-        "status": "failed" if outcome["failed"] or not math.isfinite(accuracy) else "finished",
+        "status": "failed" if failed else "finished",
         "test_accuracy": accuracy if math.isfinite(accuracy) else None,
         "params_sha256": outcome["sha256"],
     }
@@ -316,4 +277,5 @@ def _result(study: stages.Study, parts: list[Result]) -> Result:
         "images": images,
         "images_per_second": images / seconds["train"] if seconds.get("train") else None,
         "seconds": seconds,
+        "compilations": sum(part["compilations"] for part in parts),
     }

@@ -4,7 +4,7 @@ import ast
 import copy
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -106,15 +106,25 @@ def apply(values: Mapping[str, Any], pairs: Pairs) -> dict[str, Any]:
 
 def hparams(pairs: Pairs) -> stages.HParams:
     """Short keys where they are unambiguous, and tuples as one word, because both become part of a run's name."""
-    ends = [path.rpartition(".")[2] for path, _ in pairs]
-    keys = [end if ends.count(end) == 1 else path for end, (path, _) in zip(ends, pairs, strict=True)]
+    keys = _keys([path for path, _ in pairs])
     return tuple((key, _word(value)) for key, (_, value) in zip(keys, pairs, strict=True))
+
+
+def scopes(paths: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Which stage each hyper-parameter belongs to, for those that belong to one."""
+    keys = zip(_keys(paths), paths, strict=True)
+    return tuple((key, path.split(".")[1]) for key, path in keys if path.startswith("stages."))
+
+
+def _keys(paths: Sequence[str]) -> list[str]:
+    ends = [path.rpartition(".")[2] for path in paths]
+    return [end if ends.count(end) == 1 else path for end, path in zip(ends, paths, strict=True)]
 
 
 def _word(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
-        return "+".join(str(item) for item in value) or "none"
-    return value
+        return "+".join(_word(str(item)) for item in value) or "none"
+    return value.replace("/", ":") if isinstance(value, str) else value
 
 
 def compiled(stage: stages.Stage) -> dict[str, Any]:
@@ -122,15 +132,17 @@ def compiled(stage: stages.Stage) -> dict[str, Any]:
     return stage.shape() | {"eval_every": stage.eval_every, "eval_tail": stage.eval_tail}
 
 
-def packs(plans: list[tuple[stages.HParams, stages.Model, stages.Plan]]) -> tuple[stages.Pack, ...]:
-    """The points grouped by all that is compiled."""
+def packs(
+    plans: list[tuple[stages.HParams, stages.Model, stages.Plan]], scopes: tuple[tuple[str, str], ...]
+) -> tuple[stages.Pack, ...]:
+    """The points grouped by all that is compiled; `scopes` is what the function of that name returns."""
     groups: dict[Any, list] = {}
     for point, model, plan in plans:
         shapes = {stage.name: tuple(compiled(stage).items()) for stage in plan}
         groups.setdefault((model, tuple(shapes.items())), []).append((point, plan))
     names = _pack_names([[point for point, _ in group] for group in groups.values()])
     return tuple(
-        stages.Pack(name=name, model=model, plans=tuple(group))
+        stages.Pack(name=name, model=model, plans=tuple(group), scopes=scopes)
         for name, ((model, _), group) in zip(names, groups.items(), strict=True)
     )
 

@@ -55,9 +55,12 @@ def optimiser(optim: stages.Optim, h: Hyper, learning_rate: ArrayLike) -> optax.
         case "adamw":
             rule = optax.adamw(learning_rate, h.b1, h.b2, h.eps, weight_decay=h.weight_decay)
         case "rmsprop":
-            # PyTorch's RMSprop: squares decay with b2 (0.99 there), eps outside of the root.
-            rule = optax.rmsprop(
-                learning_rate, h.b2, h.eps, momentum=momentum, nesterov=optim.nesterov, eps_in_sqrt=False
+            # PyTorch's RMSprop: squares decay with b2 (0.99 there), eps outside of the root.  Momentum comes before the
+            # learning rate, which `optax.rmsprop` has the other way round: a schedule would come late.
+            rule = optax.chain(
+                optax.scale_by_rms(h.b2, h.eps, eps_in_sqrt=False),
+                optax.identity() if momentum is None else optax.trace(momentum, optim.nesterov),
+                optax.scale_by_learning_rate(learning_rate),
             )
         case _:
             raise ConfigError(f"optim.name={optim.name!r}: choose one of {OPTIMISERS}")

@@ -1,8 +1,8 @@
-"""What a person sees: the plan at the start, one live line with the time left, the table at the end."""
+"""The live line: where the runs are, how fast they go, and the time left."""
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 import numpy as np
@@ -13,9 +13,9 @@ from plasticity_jax.timetable import Timetable
 class Progress:
     """One line on `stream`, rewritten in place on a terminal, else repeated every `every` seconds."""
 
-    def __init__(self, total: int, done: int, stream: TextIO = sys.stderr, every: float = 15.0):
+    def __init__(self, total: int, stream: TextIO = sys.stderr, every: float = 15.0):
         self.total = total  # training images in the whole study
-        self.base = done  # of these, in legs that are over
+        self.base = 0  # of these, in legs that are over
         self.start_done: int | None = None
         self.stream = stream
         self.terminal = stream.isatty()
@@ -24,7 +24,7 @@ class Progress:
         self.shown = -np.inf
         self.width = 0
 
-    def update(self, pack: str, timetable: Timetable, steps: Sequence[int], accuracy: float) -> None:
+    def update(self, pack: str, timetable: Timetable, steps: Sequence[int] | np.ndarray, accuracy: float) -> None:
         """Show where the runs of a leg are: `steps` per run, and their last mean test accuracy in percent (or NaN)."""
         batches = [run.stage.batch_size for run in timetable.leg.runs]
         done = self.base + int(np.dot(np.asarray(steps, np.int64), batches))
@@ -78,40 +78,3 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
-
-
-def describe(
-    title: str,
-    timetables: Mapping[str, Timetable],
-    parameters: str,
-    device: str,
-    strategy: str,
-    compilations: int,
-    shared: int,
-) -> str:
-    """The plan of one pack as text: its stages, steps, parameters, device and expected compilations."""
-    lines = [title]
-    for name, timetable in timetables.items():
-        runs = timetable.leg.runs
-        stage = runs[0].stage
-        branches = list(dict.fromkeys(run.branch for run in runs))
-        lines.append(
-            f"  stage {name}: {len(runs)} runs ({', '.join(branches)}), {_span(timetable.steps)} steps "
-            f"= {_span([s / e for s, e in zip(timetable.steps, timetable.epoch_steps, strict=True)])} epochs "
-            f"of {_span([len(pool.indices) for pool in timetable.pools])} images in batches of {stage.batch_size}, "
-            f"{stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
-            f"evaluated {len(timetable.events)} times"
-        )
-    images = sum(timetable.images() for timetable in timetables.values())
-    lines += [
-        f"  {images:,} training images in all"
-        + (f"; branches that share a stage save {shared:,} more" if shared else ""),
-        f"  {parameters}",
-        f"  device: {device}; strategy {strategy}; {compilations} programs to compile",
-    ]
-    return "\n".join(lines)
-
-
-def _span(values: Sequence[float]) -> str:
-    low, high = (f"{value:,.6g}" for value in (min(values), max(values)))
-    return low if low == high else f"{low}-{high}"

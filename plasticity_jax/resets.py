@@ -49,7 +49,9 @@ def factors(reset: stages.Reset, like: TrainState) -> Factors:
         return np.bool_(reset.statistics == "all" or (reset.statistics == "modules" and inside))
 
     def opt_leaf(path: str) -> np.bool_:
-        hit = any(chosen and path.endswith("/" + name) for name, chosen in names.items())
+        # The longest name counts: the moment of `b/a/kernel` is none of `a/kernel`.
+        name = max((name for name in names if path.endswith("/" + name)), key=len, default="")
+        hit = bool(name) and names[name]
         return np.bool_(reset.optimiser == "all" or (reset.optimiser == "modules" and hit))
 
     return Factors(

@@ -11,7 +11,7 @@ With several devices the runs are sharded over them, and the strategy holds with
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -112,6 +112,11 @@ def _row_shape(leaf: Any) -> jax.ShapeDtypeStruct:
 def stack(rows: list[Tree]) -> Tree:
     """One tree with a leading run axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
+
+def stack_on_host(rows: Sequence[Tree]) -> Tree:
+    """`stack` in numpy, where nothing has to be compiled for it."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 def take(rows: Tree, index: int) -> Tree:

@@ -4,13 +4,13 @@ Every key comes from `fold_in` of the seed, the name of its use and the step; no
 """
 
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 Array = jax.Array
+Leaf = Any  # an array on the device, or numpy's before it gets there
 
 
 class Source(NamedTuple):
@@ -24,12 +24,12 @@ class Source(NamedTuple):
     replacement: bool, draw independently instead of walking through a permutation.
     """
 
-    indices: Array | np.ndarray
-    labels: Array | np.ndarray
-    size: Array | np.ndarray
-    base: Array | np.ndarray
-    gamma: Array | np.ndarray
-    replacement: Array | np.ndarray
+    indices: Leaf
+    labels: Leaf
+    size: Leaf
+    base: Leaf
+    gamma: Leaf
+    replacement: Leaf
 
 
 def key(seed: int, *names: str) -> Array:
@@ -74,6 +74,7 @@ def batch_slots(k: Array, order: Array, step: Array, steps: Array, position: Arr
 
 def normalise(images: Array, mean: Array, std: Array) -> Array:
     """uint8 [B, H, W, C] to float32 with the data set's mean and standard deviation per channel."""
+    mean, std = (channel.reshape(1, 1, 1, -1) for channel in (mean, std))
     return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 

@@ -153,11 +153,15 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Pack:
-    """Runs that one program shape can train: one model, and one plan for each point of the grid."""
+    """Runs that one program shape can train: one model, and one plan for each point of the grid.
+
+    scopes: (hyper-parameter, the stage whose field it is) of the grid; one that is not listed concerns every stage.
+    """
 
     name: str
     model: Model
     plans: tuple[tuple[HParams, Plan], ...]
+    scopes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,14 +257,23 @@ def legs(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
         for stage in _ordered(plan):
             for seed in seeds:
                 key, parent = _node(plan, stage, seed), find_parent(plan, stage)
-                row = rows.setdefault(stage.name, {}).setdefault(key, {"hparams": hparams, "children": False})
-                row["hparams"] = tuple(pair for pair in row["hparams"] if pair in hparams)
-                row.update(stage=stage, seed=seed, parent=None)
+                row = rows.setdefault(stage.name, {}).setdefault(key, {"children": False})
+                row.update(stage=stage, seed=seed, parent=None, hparams=_concerning(pack, plan, stage, hparams))
                 if parent:
                     origin = _node(plan, parent[0], seed)
                     row["parent"] = (parent[0].name, origin, parent[1])
                     rows[parent[0].name][origin]["children"] = True
     return tuple(_leg(name, rows) for name in _names_in_order([plan for _, plan in pack.plans]))
+
+
+def _concerning(pack: Pack, plan: Plan, stage: Stage, hparams: HParams) -> HParams:
+    """The hyper-parameters that make a difference to a stage: its own and those of the stages before it."""
+    lineage, parent = {stage.name}, find_parent(plan, stage)
+    while parent:
+        lineage.add(parent[0].name)
+        parent = find_parent(plan, parent[0])
+    scopes = dict(pack.scopes)
+    return tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in lineage)
 
 
 def _node(plan: Plan, stage: Stage, seed: int) -> tuple:

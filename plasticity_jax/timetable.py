@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from plasticity_jax import optim, pools, sampling, stages
+from plasticity_jax import optim, pools, runs, sampling, stages
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.train import Task
@@ -110,5 +110,5 @@ def tasks(timetable: Timetable, length: int) -> Task:
             timetable.leg.runs, timetable.pools, timetable.steps, timetable.epoch_steps, strict=True
         )
     ]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    stacked = runs.stack_on_host(rows)
     return stacked._replace(key=jax.random.wrap_key_data(stacked.key))

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from plasticity_jax import sampling, stages
 from plasticity_jax.optim import Hyper, multiplier, optimiser
-from plasticity_jax.sampling import Source
+from plasticity_jax.sampling import Leaf, Source
 from plasticity_jax.state import TrainState
 
 Array = jax.Array
@@ -28,12 +27,12 @@ class Task(NamedTuple):
     until_accuracy: float32, the running train accuracy (share) that ends the stage; 0 for never.
     """
 
-    key: Array
+    key: Leaf
     source: Source
     hyper: Hyper
-    steps: Array | np.ndarray
-    epoch_steps: Array | np.ndarray
-    until_accuracy: Array | np.ndarray
+    steps: Leaf
+    epoch_steps: Leaf
+    until_accuracy: Leaf
 
 
 class Images(NamedTuple):

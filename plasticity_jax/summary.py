@@ -1,0 +1,81 @@
+"""The plan as a person reads it before it starts: stages, steps, parameters, device, programs to compile."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import clu.parameter_overview
+import flax.linen as nn
+import jax
+
+from plasticity_jax import models, stages, state
+from plasticity_jax.datasets import Dataset
+from plasticity_jax.timetable import Timetable
+
+Timetables = Mapping[str, Timetable]
+
+
+def summary(
+    pack: stages.Pack,
+    timetables: Timetables,
+    study: stages.Study,
+    module: nn.Module,
+    dataset: Dataset,
+    strategy: str,
+    diagnostics: Collection[str],
+) -> str:
+    """The plan of one pack as text; nothing is compiled for it."""
+    shape = dataset.train_images.shape[1:]
+    params = jax.eval_shape(lambda: state.init_network(module, jax.random.key(0), shape)[0])
+    sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
+    devices = jax.devices()
+    images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
+    return "\n".join(
+        [
+            f"{pack.name}: {pack.model.name} on {dataset.name} {dataset.version}, "
+            f"seeds {', '.join(map(str, study.seeds))}",
+            *(_describe(times) for times in timetables.values()),
+            f"  {images:,} training images in all"
+            + (f"; branches that share a stage save {shared:,} more" if shared else ""),
+            f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
+            f"  device: {len(devices)} x {devices[0].device_kind} ({jax.default_backend()}); strategy {strategy}; "
+            f"{expected_compilations(timetables, study, diagnostics)} programs to compile",
+        ]
+    )
+
+
+def expected_compilations(timetables: Timetables, study: stages.Study, diagnostics: Collection[str]) -> int:
+    """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
+    shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
+    counts = {len(t.leg.runs) for t in timetables.values()}
+    own = {(len(t.leg.runs), t.held_out[0].size) for t in timetables.values() if study.validation_images}
+    return 1 + 2 * len(shapes) + len(counts) * (1 + bool(diagnostics) + study.evaluate_train) + len(own)
+
+
+def shared_images(timetables: Timetables) -> int:
+    """Training images that branches would show again if each trained from the start by itself."""
+
+    def cost(name: str, row: int, epoch: int) -> int:
+        times = timetables[name]
+        parent = times.leg.runs[row].parent
+        steps = times.steps[row] if epoch == stages.END else times.target(row, epoch)
+        before = cost(*parent) if parent else 0
+        return before + steps * times.leg.runs[row].stage.batch_size
+
+    alone = sum(cost(n, i, stages.END) for n, t in timetables.items() for i, run in enumerate(t.leg.runs) if run.final)
+    return alone - sum(t.images() for t in timetables.values())
+
+
+def _describe(times: Timetable) -> str:
+    runs = times.leg.runs
+    branches = ", ".join(dict.fromkeys(run.branch for run in runs))
+    epochs = [steps / each for steps, each in zip(times.steps, times.epoch_steps, strict=True)]
+    return (
+        f"  stage {times.leg.name}: {len(runs)} runs ({branches}), {_span(times.steps)} steps = {_span(epochs)} epochs "
+        f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {runs[0].stage.batch_size}, "
+        f"{runs[0].stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
+        f"evaluated {len(times.events)} times"
+    )
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = (f"{value:,.6g}" for value in (min(values), max(values)))
+    return low if low == high else f"{low}-{high}"

@@ -1,0 +1,439 @@
+"""Studies from config to result."""
+
+import json
+import math
+import os
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import small
+
+import plasticity_jax
+from plasticity_jax import config as configs
+from plasticity_jax import experiment, results, trees, workdir
+from plasticity_jax.errors import ConfigError, LabError, WorkdirError
+
+KINDS = {"compile", "begin", "train", "evaluate", "checkpoint", "records"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """(directory, result) of one pretraining and two tunings of three seeds."""
+    directory = tmp_path_factory.mktemp("study")
+    return directory, small.run(small.config(seeds=(0, 1, 2)), directory)
+
+
+# The result.
+
+
+def test_result_file_is_what_run_returns(study):
+    directory, result = study
+    assert json.loads((directory / "result.json").read_text()) == result
+    assert set(result) >= {
+        *("status", "dataset", "branches", "gap", "contrasts", "runs"),
+        *("images", "images_per_second", "seconds", "compilations"),
+    }
+    assert result["status"] == "finished"
+    status = workdir.read_json(directory / "status.json")
+    assert (status["status"], status["exit_code"], status["pid"]) == ("finished", 0, os.getpid())
+
+
+def test_result_names_every_final_run(study):
+    runs = study[1]["runs"]
+    keys = {"run", "pack", "seed", "branch", "hparams", "status", "test_accuracy", "params_sha256"}
+    assert all(set(run) == keys for run in runs)
+    expected = [(f"{branch}/seed{seed}", seed, branch) for branch in ("fresh", "pretrain+tune") for seed in (0, 1, 2)]
+    assert [(run["run"], run["seed"], run["branch"]) for run in runs] == expected
+    assert all((run["pack"], run["hparams"], run["status"]) == ("main", {}, "finished") for run in runs)
+    assert len(set(small.hashes(study[1]).values())) == len(runs)
+
+
+def test_test_accuracy_is_the_mean_over_the_window(study):
+    directory, result = study
+    for run in result["runs"]:
+        rows = small.rows(directory, run=run["run"])
+        assert run["test_accuracy"] == results.score(rows, 0.5)
+        curve = small.curve(directory, run["run"])
+        assert list(curve) == [0, 6, 12, 18]
+        assert run["test_accuracy"] == np.mean([curve[12], curve[18]])  # steps 10 to 18 are the last half
+
+
+def test_fingerprints_are_those_of_the_saved_parameters(study):
+    directory, result = study
+    for run in result["runs"]:
+        _, params, _ = plasticity_jax.load(directory, run["branch"], run["seed"])
+        assert run["params_sha256"] == trees.sha256(params)
+
+
+def test_means_intervals_and_gap(study):
+    result = study[1]
+    scores = {
+        branch: np.array([run["test_accuracy"] for run in result["runs"] if run["branch"] == branch])
+        for branch in ("fresh", "pretrain+tune")
+    }
+    scores["gap"] = scores["fresh"] - scores["pretrain+tune"]
+    assert np.ptp(scores["gap"]) > 0  # or the test would show nothing
+    for name, values in scores.items():
+        found = result["gap"] if name == "gap" else result["branches"][name]
+        assert found["n"] == 3
+        assert found["mean"] == pytest.approx(values.mean())
+        assert found["sd"] == pytest.approx(values.std(ddof=1))
+        interval = scipy.stats.t.interval(0.95, 2, values.mean(), scipy.stats.sem(values))
+        assert found["ci95"] == pytest.approx(interval)
+    assert (result["gap"]["control"], result["gap"]["treatment"]) == ("fresh", "pretrain+tune")
+    assert result["contrasts"] == [result["gap"]]
+
+
+def test_images_count_a_shared_pretraining_once(study):
+    result = study[1]
+    pretraining, tuning = 3 * 2 * 3 * 16, 2 * 3 * 3 * 6 * 16  # runs, epochs, steps, batch
+    assert result["images"] == pretraining + tuning
+    assert result["images_per_second"] == pytest.approx(result["images"] / result["seconds"]["train"])
+
+
+def test_seconds_are_split_by_kind(study):
+    seconds = study[1]["seconds"]
+    assert set(seconds) == KINDS | {"total"}
+    assert all(seconds[kind] > 0 for kind in seconds)
+    assert sum(seconds[kind] for kind in KINDS) < seconds["total"]
+
+
+def test_environment_tells_the_data_apart(study):
+    found = workdir.read_json(study[0] / "environment.json")
+    assert found["dataset"]["sha256"] == small.TOY.sha256
+    assert found["dataset"]["image_shape"] == [8, 8, 1]
+    assert found["strategies"] == {"main": "map"}
+
+
+def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
+    seen = []
+    walk = experiment.leg.walk
+
+    def look(leg, lab):
+        outcome = walk(leg, lab)
+        status = workdir.read_json(tmp_path / "status.json")
+        seen.append((leg.name, status["status"], status["stage"], (tmp_path / "result.json").exists()))
+        return outcome
+
+    monkeypatch.setattr(experiment.leg, "walk", look)
+    small.run(small.config(seeds=(0,)), tmp_path)
+    assert seen == [("pretrain", "running", "pretrain", False), ("tune", "running", "tune", False)]
+    assert (tmp_path / "result.json").exists()
+
+
+def test_a_finished_study_trains_nothing_again(tmp_path, monkeypatch):
+    first, tables = small.run(small.config(), tmp_path), small.tables(tmp_path)
+
+    def train(*args):
+        raise AssertionError("a finished study trained again")
+
+    monkeypatch.setattr(experiment.Programs, "advance", train)
+    again = small.run(small.config(), tmp_path)
+    assert again["compilations"] == 0
+    timed = {"seconds", "images_per_second", "compilations"}
+    assert {key: value for key, value in again.items() if key not in timed} == {
+        key: value for key, value in first.items() if key not in timed
+    }
+    assert again["seconds"]["train"] == first["seconds"]["train"]
+    assert small.tables(tmp_path) == tables
+
+
+def test_one_seed_has_no_interval(tmp_path, capsys):
+    result = small.run(small.config(seeds=(4,)), tmp_path)
+    for found in (*result["branches"].values(), result["gap"]):
+        assert (found["n"], found["sd"], found["ci95"]) == (1, None, [None, None])
+    assert result["gap"]["mean"] == pytest.approx(
+        result["runs"][0]["test_accuracy"] - result["runs"][1]["test_accuracy"]
+    )
+    assert "fresh - pretrain+tune" in capsys.readouterr().out
+
+
+def test_a_single_stage_has_no_gap(tmp_path, capsys):
+    result = small.run(small.single(), tmp_path)
+    assert (result["gap"], result["contrasts"]) == (None, [])
+    assert [run["run"] for run in result["runs"]] == ["train/seed0", "train/seed1"]
+    assert result["branches"]["train"]["n"] == 2
+    assert result["images"] == 2 * 3 * 6 * 16
+    assert "gap" not in capsys.readouterr().out
+
+
+# Plans.
+
+
+def test_every_branch_is_compared_with_the_control(tmp_path):
+    config = small.config(control="warm")
+    config.stages.tune.branches = {
+        "fresh": {"after": "init"},
+        "warm": {"after": "pretrain"},
+        "shrunk": {"after": "pretrain", "reset": {"modules": ("all",), "shrink": 0.4, "perturb": 0.1}},
+    }
+    result = small.run(config, tmp_path)
+    assert list(result["branches"]) == ["fresh", "warm", "shrunk"]
+    assert [(pair["control"], pair["treatment"]) for pair in result["contrasts"]] == [
+        ("warm", "fresh"),
+        ("warm", "shrunk"),
+    ]
+    assert result["gap"] == result["contrasts"][0]
+    means = {name: branch["mean"] for name, branch in result["branches"].items()}
+    for pair in result["contrasts"]:
+        assert pair["mean"] == pytest.approx(means["warm"] - means[pair["treatment"]])
+    assert result["images"] == 2 * (6 + 3 * 18) * 16
+
+
+def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
+    result = small.run(small.config(grid=(("model.width", (4, 8)),)), tmp_path)
+    assert [run["run"] for run in result["runs"]][:2] == [
+        "width=4/fresh,width=4/seed0",
+        "width=4/fresh,width=4/seed1",
+    ]
+    assert {run["pack"] for run in result["runs"]} == {"width=4", "width=8"}
+    assert list(result["branches"]) == [
+        f"{branch}[width={width}]" for width in (4, 8) for branch in ("fresh", "pretrain+tune")
+    ]
+    assert [pair["treatment"] for pair in result["contrasts"]] == ["pretrain+tune[width=4]", "pretrain+tune[width=8]"]
+    assert result["images"] == 2 * 2 * (6 + 2 * 18) * 16
+    for width in (4, 8):
+        rows = small.rows(tmp_path, pack=f"width={width}")
+        assert {row["hparams"]["width"] for row in rows} == {width}
+        _, params, _ = plasticity_jax.load(tmp_path, "fresh", 0, hparams={"width": width})
+        assert params["layer1"]["kernel"].shape == (64, width)
+
+    alone = small.run(small.config(), tmp_path / "alone")
+    assert (
+        small.hashes(alone).items()
+        == {
+            name.removeprefix("width=8/").replace(",width=8", ""): sha
+            for name, sha in small.hashes(result).items()
+            if name.startswith("width=8/")
+        }.items()
+    )
+
+
+# Divergence.
+
+
+@pytest.fixture(scope="module")
+def diverging(tmp_path_factory):
+    """(directory, result) of a grid in which one learning rate is absurd."""
+    directory = tmp_path_factory.mktemp("diverging")
+    config = small.config(grid=(("stages.tune.optim.learning_rate", (0.1, 1e30)),))
+    return directory, small.run(config, directory)
+
+
+def test_a_diverged_run_is_failed(diverging):
+    directory, result = diverging
+    assert result["status"] == "finished"
+    assert workdir.read_json(directory / "status.json")["status"] == "finished"
+    for run in result["runs"]:
+        assert run["status"] == ("failed" if run["hparams"]["learning_rate"] == 1e30 else "finished")
+        assert (run["test_accuracy"] is None) == (run["status"] == "failed")
+    for name, branch in result["branches"].items():
+        assert branch["n"] == (0 if "1e+30" in name else 2)
+        assert (branch["mean"] is None) == ("1e+30" in name)
+    ends = [max(small.curve(directory, run["run"])) for run in result["runs"] if run["status"] == "failed"]
+    assert max(ends) < 18  # steps that change nothing any more are not taken
+    assert result["images"] == 16 * (2 * 6 + 4 * 18 + sum(ends))
+
+
+def test_neighbours_of_a_diverged_run_do_not_notice(diverging, study):
+    directory, result = diverging
+    for run in result["runs"]:
+        if run["status"] == "finished":
+            calm = f"{run['branch']}/seed{run['seed']}"
+            assert run["params_sha256"] == small.hashes(study[1])[calm]
+            rows = small.rows(directory, run=run["run"])
+            assert small.numbers(rows) == small.numbers(small.rows(study[0], run=calm))
+
+
+def test_the_table_names_what_failed(diverging):
+    text = results.table(diverging[1])
+    assert "failed, left out (4): fresh,learning_rate=1e+30/seed0" in text.replace("\n", " ")
+
+
+def test_a_study_without_any_good_run_is_failed(tmp_path, capsys):
+    config = small.single()
+    config.stages.train.optim.learning_rate = 1e30
+    result = small.run(config, tmp_path)
+    assert result["status"] == "failed"
+    assert result["branches"]["train"]["mean"] is None
+    status = workdir.read_json(tmp_path / "status.json")
+    assert (status["status"], status["exit_code"]) == ("failed", 1)
+    assert "failed, left out (2)" in capsys.readouterr().out
+
+
+# The plan, before anything is trained.
+
+
+def promised(text: str) -> int:
+    """The number of programs that a plan announces."""
+    return int(re.search(r"(\d+) programs? to compile", text)[1])
+
+
+def test_dry_run_writes_nothing_and_tells_the_plan(tmp_path, capsys):
+    config = small.config(diagnostics=("weight_norm",))
+    assert small.run(config, tmp_path / "new", dry_run=True) == {}
+    assert list(tmp_path.iterdir()) == []
+    text = capsys.readouterr().out
+    assert "stage pretrain: 2 runs (pretrain), 6 steps = 2 epochs of 48 images in batches of 16" in text
+    assert "stage tune: 4 runs (fresh, pretrain+tune), 18 steps = 3 epochs of 96 images in batches of 16" in text
+    assert f"{(2 * 6 + 4 * 18) * 16:,} training images in all" in text
+    assert f"{64 * 8 + 8 + 8 * 3 + 3} parameters" in text
+    assert "cpu" in text and "strategy map" in text
+    assert promised(text) == 9  # init; begin, advance, evaluate and diagnose for two runs and for four
+
+
+def plans():
+    """Studies in which other programs can be shared."""
+    yield "one", small.single()
+    yield "two", small.config()
+    alike = small.config()  # both stages have the same runs, so they share all programs
+    alike.stages.tune.branches = {"warm": {"after": "pretrain"}}
+    yield "alike", alike
+    rules = small.config()
+    rules.stages.tune.branches = {"warm": {"after": "pretrain"}}
+    rules.stages.pretrain.optim.update(name="adam", momentum=0.0)
+    yield "rules", rules
+    measured = small.config(evaluate_train=True, validation_images=8, diagnostics=("weight_norm",))
+    yield "measured", measured
+    yield "loop", small.config(strategy="loop")
+
+
+@pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in plans()])
+def test_as_many_programs_are_compiled_as_promised(config, tmp_path, capsys):
+    result = small.run(config, tmp_path)
+    assert result["compilations"] == promised(capsys.readouterr().err)
+
+
+# What is refused.
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with workdir.lock(tmp_path), pytest.raises(WorkdirError, match=f"in use by process {os.getpid()}"):
+        small.run(small.config(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_another_config_is_refused(study):
+    directory, result = study
+    before = {path: path.read_bytes() for path in directory.glob("*.json")}
+    config = small.config(seeds=(0, 1, 2))
+    config.stages.tune.optim.learning_rate = 0.3
+    with pytest.raises(WorkdirError, match=r"(?s)belongs to another config.*optim\.learning_rate: 0\.1 -> 0\.3"):
+        small.run(config, directory)
+    assert {path: path.read_bytes() for path in directory.glob("*.json")} == before
+
+
+def test_other_images_are_refused(study):
+    config = small.config(seeds=(0, 1, 2))
+    with pytest.raises(LabError, match="other images"):
+        small.run(config, study[0], dataset=small.dataset(seed=1))
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(WorkdirError, match="cannot make directory"):
+        small.run(small.config(), path)
+    assert path.read_text() == "mine"
+
+
+def test_a_read_only_workdir_is_one_error(tmp_path, monkeypatch):
+    """Permissions do not bind root, so the refusal of the system is played."""
+    real = os.open
+
+    def refuse(path, flags, *args, **options):
+        if str(path).startswith(str(tmp_path)) and flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(WorkdirError, match="cannot write workdir .*Permission denied"):
+        small.run(small.config(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_error_and_the_study_goes_on(tmp_path, study, monkeypatch):
+    append = experiment.leg.records.Table.append
+
+    def refuse(self, rows):
+        if rows[0]["stage"] == "tune" and rows[0]["step"] == 12:
+            raise WorkdirError("cannot write: No space left on device")
+        append(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.leg.records.Table, "append", refuse)
+        with pytest.raises(WorkdirError, match="No space left"):
+            small.run(small.config(seeds=(0, 1, 2)), tmp_path)
+    status = workdir.read_json(tmp_path / "status.json")
+    assert (status["status"], status["exit_code"]) == ("failed", 1)
+    assert "No space left" in status["error"]
+    assert small.hashes(small.run(small.config(seeds=(0, 1, 2)), tmp_path)) == small.hashes(study[1])
+    assert small.tables(tmp_path) == small.tables(study[0])
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_reset_of_an_unknown_module_is_refused_before_anything_is_trained(tmp_path, dry_run):
+    config = small.config()
+    config.stages.tune.reset.modules = ("hed",)
+    with pytest.raises(ConfigError, match="'hed'.*head"):
+        small.run(config, tmp_path, dry_run=dry_run)
+    assert not list(tmp_path.glob("**/metrics.jsonl"))
+
+
+# Own parts.
+
+
+def test_own_network_reset_and_diagnostic(tmp_path):
+    def forget(state, fresh):
+        return state.replace(params={**state.params, "head": fresh.params["head"]}, stats=fresh.stats)
+
+    def head(state, batch):
+        assert batch["image"].shape == (40, 8, 8, 1) and batch["logits"].shape == (40, 3)
+        return {"head_norm": jnp.sqrt(jnp.sum(state.params["head"]["kernel"] ** 2))}
+
+    config = small.config(seeds=(0,), diagnostics=("weight_norm",))
+    config.stages.tune.reset.function = "forget"
+    own = dict(model=small.Net(), resets={"forget": forget}, diagnostics={"head": head})
+    result = small.run(config, tmp_path, **own)
+    assert result["status"] == "finished"
+
+    name = "pretrain+tune/seed0"
+    (metrics,) = {tuple(row["metric"] for row in small.rows(tmp_path, run=name, step=step)) for step in (6, 12, 18)}
+    assert {"head_norm", "weight_norm", "weight_norm/head", "test_accuracy"} <= set(metrics)
+    module, params, stats = plasticity_jax.load(tmp_path, "pretrain+tune", 0, model=small.Net())
+    assert isinstance(module, small.Net) and set(stats) == {"norm"}
+    norms = small.curve(tmp_path, name, "head_norm")
+    assert norms[18] == pytest.approx(np.linalg.norm(params["head"]["kernel"]))
+    before = small.curve(tmp_path, "pretrain/seed0", "head_norm", "pretrain")
+    assert norms[0] != before[6]  # the head is fresh
+    kept = [
+        small.curve(tmp_path, name, "weight_norm/conv")[0],
+        *small.curve(tmp_path, "pretrain/seed0", "weight_norm/conv", "pretrain").values(),
+    ]
+    assert kept[0] == kept[-1] != kept[1]  # the convolution is not
+
+
+def test_own_images_need_no_square_and_any_channels(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 6, 5, 2), dtype=np.uint8), np.arange(60) % 4
+    own = plasticity_jax.datasets.from_arrays("own", images[:40], labels[:40], images[40:], labels[40:])
+    result = small.run(small.single(epochs=1.0), tmp_path, dataset=own)
+    _, params, _ = plasticity_jax.load(tmp_path, "train", 0)
+    assert params["layer1"]["kernel"].shape == (60, 8) and params["head"]["kernel"].shape == (8, 4)
+    assert result["images"] == 2 * math.ceil(40 / 16) * 16
+
+
+def test_more_images_than_there_are_is_refused(tmp_path):
+    for key in ("train_images", "test_images", "validation_images"):
+        with pytest.raises(ConfigError, match=key):
+            small.run(small.config(**{key: 97}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_parsed_study_survives_its_file(study):
+    directory, _ = study
+    described = workdir.read_json(directory / "config.json")
+    assert described == configs.describe(configs.parse(small.config(seeds=(0, 1, 2))))

@@ -1,0 +1,295 @@
+"""The command line: overrides arrive, mistakes are answered with one line, and outcomes become exit statuses."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+
+import plasticity_jax
+from plasticity_jax import config as configs
+from plasticity_jax import main
+from plasticity_jax.errors import ConfigError, Preempted, WorkdirError
+
+# ml_collections loads config files the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+ROOT = Path(__file__).parents[1]
+FIGURE = "configs/multistage.py"
+WARM = 'stages.tune.branches["pretrain+tune"]'
+
+
+class Outcome(types.SimpleNamespace):
+    """`status`, `out` and `err` of a call, and the `config`, `workdir` and `dry_run` that the study was run with."""
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Calls the command in this process, with a stand-in for training that returns or raises `result`."""
+    monkeypatch.chdir(ROOT)
+    app.define_help_flags()
+
+    def call(*args, result=None) -> Outcome:
+        outcome = Outcome(config=None)
+
+        def run(config, workdir, *, dry_run=False):
+            outcome.__dict__.update(config=config, workdir=workdir, dry_run=dry_run)
+            if isinstance(result, BaseException):
+                raise result
+            return {"status": "finished"} if result is None else result
+
+        fake = types.ModuleType("plasticity_jax.experiment")
+        fake.run = run
+        monkeypatch.delitem(sys.modules, "config_config", raising=False)  # or names of the last config file live on
+        monkeypatch.setitem(sys.modules, "plasticity_jax.experiment", fake)
+        monkeypatch.setattr(plasticity_jax, "experiment", fake, raising=False)
+        monkeypatch.setattr(sys, "argv", ["main", *args])
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_:
+            flags.FLAGS.unparse_flags()
+            main.entry()
+        outcome.status = exit_.value.code
+        outcome.out, outcome.err = capsys.readouterr()
+        return outcome
+
+    return call
+
+
+@pytest.fixture
+def overridden(call):
+    def overridden(*overrides, config=f"{FIGURE}:small"):
+        outcome = call(f"--config={config}", "--workdir=somewhere", *overrides)
+        assert (outcome.status, outcome.err) == (0, "")
+        return outcome.config
+
+    return overridden
+
+
+# Overrides.
+
+
+def test_config_and_workdir_arrive(call):
+    outcome = call(f"--config={FIGURE}:small", "--workdir", "somewhere")
+    assert (outcome.workdir, outcome.dry_run, outcome.config.train_images) == ("somewhere", False, 5000)
+    assert outcome.config.is_locked
+    assert call(f"--config={FIGURE}:small", "--workdir=x", "--dry_run").dry_run
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("stages.tune.optim.learning_rate=1e-2", "stages.tune.optim.learning_rate", 0.01),
+        ("seeds=0,1,2", "seeds", (0, 1, 2)),
+        ("seeds=(0,1,2)", "seeds", (0, 1, 2)),
+        ("seeds=3", "seeds", (3,)),
+        ("model.width=16", "model.width", 16),
+        ("dataset=cifar10_jpeg", "dataset", "cifar10_jpeg"),
+        ("stages.pretrain.epochs=5", "stages.pretrain.epochs", 5.0),
+        ("stages.pretrain.epochs=0.5", "stages.pretrain.epochs", 0.5),
+        ("stages.tune.optim.milestones=0.5,0.75", "stages.tune.optim.milestones", (0.5, 0.75)),
+        ("stages.tune.reset.modules=head", "stages.tune.reset.modules", ("head",)),
+        ("evaluate_train", "evaluate_train", True),
+        ("evaluate_train=false", "evaluate_train", False),
+        ("stages.tune.branches.fresh.after=pretrain@3", "stages.tune.branches.fresh.after", "pretrain@3"),
+    ],
+)
+def test_override(overridden, override, path, value):
+    found = overridden(f"--config.{override}")
+    for key in path.split("."):
+        found = found[key]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_overrides_are_parsed_into_the_study(overridden):
+    study = configs.parse(
+        overridden(
+            "--config.seeds=0,7",
+            "--config.diagnostics=weight_norm,effective_rank",
+            "--config.stages.tune.reset.modules=module5,head",
+            f"--config.{WARM}.after=pretrain@2",
+            "--config.grid=stages.tune.optim.learning_rate=1e-3,1e-2",
+            "--config.grid=model.width=8,16",
+        )
+    )
+    assert study.seeds == (0, 7)
+    assert study.diagnostics == ("weight_norm", "effective_rank")
+    assert [pack.name for pack in study.packs] == ["width=8", "width=16"]
+    stage = study.packs[0].plans[1][1][-1]
+    assert (stage.reset.modules, stage.after, stage.optim.learning_rate) == (("module5", "head"), "pretrain@2", 1e-2)
+
+
+def test_an_override_of_one_stage_leaves_the_others_alone(overridden):
+    found = overridden("--config.stages.tune.optim.learning_rate=0.5", "--config.stages.tune.data.fraction=0.75").stages
+    assert (found.pretrain.optim.learning_rate, found.pretrain.data.fraction) == (1e-3, 0.5)
+    assert (found.tune.optim.learning_rate, found.tune.data.fraction) == (0.5, 0.75)
+
+
+def test_grid_as_python(overridden):
+    for written in ('"model.width",(8,16)', '("model.width",(8,16)),'):
+        assert [pack.model.width for pack in configs.parse(overridden(f"--config.grid={written}")).packs] == [8, 16]
+
+
+def test_later_overrides_win(overridden):
+    assert overridden("--config.model.width=8", "--config.model.width=4").model.width == 4
+
+
+def test_flags_from_a_file(call, tmp_path):
+    (tmp_path / "flags").write_text(f"--config={FIGURE}:small\n--workdir=somewhere\n--config.model.width=4\n")
+    assert call(f"--flagfile={tmp_path}/flags").config.model.width == 4
+
+
+# Mistakes.
+
+GOOD = [f"--config={FIGURE}:small", "--workdir=somewhere"]
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        ([], ["--config is missing"]),
+        (["--workdir=x"], ["--config is missing"]),
+        (["--config.model.width=3", "--workdir=x"], ["--config is missing"]),
+        (["--config="], ["--config is missing"]),
+        (GOOD[:1], ["--workdir is missing"]),
+        ([GOOD[0], "--workdir="], ["--workdir is missing"]),
+        ([GOOD[0], "--workdir"], ["Missing value", "workdir"]),
+        (["--config"], ["Missing value", "config"]),
+        (["--confg=x"], ["confg", "Did you mean: config"]),
+        ([*GOOD, "--wrkdir=x"], ["wrkdir", "workdir"]),
+        ([*GOOD, "--dry-run"], ["dry-run", "dry_run"]),
+        ([*GOOD, "small"], ["'small' is no flag"]),
+        ([*GOOD, "config.model.width=3"], ["'config.model.width=3' is no flag"]),
+        (["--config=configs/multistge.py:small", "--workdir=x"], ["configs/multistge.py", "no such file"]),
+        (["--config=configs", "--workdir=x"], ["--config=configs:", "no such file"]),
+        (["--config=configs/multistge.py", "--workdir=x", "--config.model.width=3"], ["no such file"]),
+        ([f"--config={FIGURE}:smal", "--workdir=x"], ["smal", "did you mean small?"]),
+        ([f"--config={FIGURE}:optimiser=adm", "--workdir=x"], ["did you mean adam?"]),
+        ([f"--config={FIGURE}:small,digits", "--workdir=x"], ["small and digits exclude"]),
+        ([*GOOD, "--config.modle.width=3"], ["--config.modle.width: ", "did you mean --config.model.width?"]),
+        ([*GOOD, "--config.model.widht=3"], ["--config.model.widht: ", "did you mean --config.model.width?"]),
+        ([*GOOD, "--config.seed=3"], ["--config.seed: ", "did you mean --config.seeds?"]),
+        (
+            [*GOOD, "--config.stages.tune.optm.learning_rate=1"],
+            ["did you mean --config.stages.tune.optim.learning_rate?"],
+        ),
+        (
+            [*GOOD, "--config.stages.tune.optim.lr=1"],
+            ["--config.stages.tune.optim.lr: ", "did you mean --config.stages."],
+        ),
+        ([*GOOD, "--config.stages.tine.epochs=1"], ["did you mean --config.stages.tune.epochs?"]),
+        ([*GOOD, "--config.learning_rate=1"], ["--config.learning_rate: ", "optim.learning_rate?"]),
+        ([*GOOD, "--noconfig.evaluate_trian"], ["did you mean --config.evaluate_train?"]),
+        ([*GOOD, "--config.model.width.x=1"], ["--config.model.width.x: there is no such key"]),
+        ([*GOOD, "--config.stages[0].epochs=1"], ["--config.stages[0].epochs: there is no such key"]),
+        ([*GOOD, "--config.=1"], ["--config.: there is no such key"]),
+        ([*GOOD, f"--config.{WARM}.aftr=init"], [f"did you mean '--config.{WARM}.after'?"]),
+        (
+            [*GOOD, "--config.stages.tune.branches.pretrain+tune.after=init"],
+            [f"has to be written '--config.{WARM}.after'"],
+        ),
+        ([*GOOD, "--config.model.width=abc"], ["config.model.width", "abc"]),
+        ([*GOOD, "--config.model.width=1.5"], ["config.model.width", "1.5"]),
+        ([*GOOD, "--config.model.width"], ["config.model.width"]),
+        ([*GOOD, "--config.model=3"], ["config.model", "3"]),
+        ([*GOOD, "--config.evaluate_train=maybe"], ["config.evaluate_train", "maybe"]),
+        ([*GOOD, "--config.stages.tune.epochs=many"], ["config.stages.tune.epochs", "many"]),
+        ([*GOOD, "--config.model=x", "--config.model.width=3"], ["config.model"]),
+        (["--config.model.width=3", *GOOD], ["config.model.width", "before"]),
+        (["--flagfile=nowhere"], ["nowhere"]),
+    ],
+)
+def test_mistakes_take_one_line(call, args, parts):
+    outcome = call(*args)
+    assert outcome.status == 1
+    assert outcome.config is None
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    for part in parts:
+        assert part in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "parts"),
+    [
+        (["x = 1", "y = x +"], ["SyntaxError", "line 2"]),
+        (["import nowhere_at_all"], ["config.py:1: ModuleNotFoundError", "nowhere_at_all"]),
+        (["x = 1"], ["get_config"]),
+        (["def get_config(arg):", "    return {}"], ["TypeError", "arg"]),
+        (["def get_config():", "    return undefined"], ["config.py:2: NameError", "undefined"]),
+        (["def get_config():", "    return int('x')"], ["config.py:2: ValueError", "'x'"]),
+        (["def get_config():", "    return {}['x']"], ["config.py:2: KeyError", "'x'"]),
+        (["def get_config():", "    return 1 / 0"], ["config.py:2: ZeroDivisionError"]),
+        (
+            ["from configs.base import stage", "def get_config():", "    return stage(epoch=1)"],
+            ["stage key epoch", "did you mean epochs?"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("override", [[], ["--config.model.width=3"]])
+def test_mistakes_in_a_config_file_name_the_line(call, tmp_path, lines, parts, override):
+    (tmp_path / "config.py").write_text("\n".join(lines) + "\n")
+    outcome = call(f"--config={tmp_path}/config.py", "--workdir=x", *override)
+    assert (outcome.status, outcome.config) == (1, None)
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    for part in parts:
+        assert part in outcome.err
+
+
+def test_help_shows_the_flags(call):
+    outcome = call("--help")
+    assert outcome.config is None
+    assert "error" not in outcome.err
+    assert "--helpfull" in outcome.out
+
+
+# Outcomes.
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "line"),
+    [
+        ({"status": "finished"}, 0, ""),
+        ({"status": "failed"}, 1, ""),
+        (ConfigError("config.window=2: must be in (0, 1]"), 1, "error: config.window=2: must be in (0, 1]\n"),
+        (WorkdirError("workdir x is in use"), 1, "error: workdir x is in use\n"),
+        (Preempted(), 75, ""),
+        (KeyboardInterrupt(), 75, ""),
+    ],
+)
+def test_outcomes_become_exit_statuses(call, result, status, line):
+    outcome = call(*GOOD, result=result)
+    assert (outcome.status, outcome.err) == (status, line)
+
+
+def test_a_dry_run_need_not_finish(call):
+    assert call(*GOOD, "--dry_run", result={"plan": []}).status == 0
+
+
+def test_other_errors_keep_their_traceback(call, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a bug")
+
+    fake = types.ModuleType("plasticity_jax.experiment")
+    fake.run = broken
+    monkeypatch.setitem(sys.modules, "plasticity_jax.experiment", fake)
+    monkeypatch.setattr(plasticity_jax, "experiment", fake, raising=False)
+    monkeypatch.setattr(sys, "argv", ["main", *GOOD])
+    monkeypatch.chdir(ROOT)
+    with flagsaver.flagsaver(), pytest.raises(RuntimeError, match="a bug"):
+        main.entry()
+
+
+def test_a_wrong_flag_does_not_wait_for_jax():
+    code = (
+        "import sys; from plasticity_jax import main; sys.argv[1:] = ['--config=configs/multistage.py', '--wrkdir=x']\n"
+        "try: main.entry()\n"
+        "except SystemExit as e: print(e.code, 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"]
+    assert done.stderr.startswith("error: Unknown command line flag 'wrkdir'")

@@ -1,0 +1,73 @@
+"""The README's Python runs as it stands there, and its commands and files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import plasticity_jax
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def block(word: str) -> str:
+    """The one block of Python that contains `word`."""
+    (found,) = [text for text in BLOCKS if word in text]
+    return found
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What the example with an own data set, network, reset and diagnostic leaves behind."""
+    names: dict = {"directory": tmp_path_factory.mktemp("readme")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(names["directory"])
+        exec(block("class Net"), names)
+    return names
+
+
+def test_the_own_pieces_are_used(own: dict) -> None:
+    assert own["result"]["status"] == "finished"
+    assert {run["branch"] for run in own["result"]["runs"]} == {"fresh", "pretrain+tune"}
+    assert own["params"]["head"]["kernel"].shape == (16, 3)
+    assert own["model"].__class__.__name__ == "Net"
+    table = (own["directory"] / "runs/own/main/tune/metrics.jsonl").read_text()
+    assert '"sparsity"' in table and '"weight_norm/hidden"' in table
+
+
+def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(own["directory"])
+    names: dict = {}
+    exec(block("analysis.load").replace("runs/demo", "runs/own"), names)
+    printed = capsys.readouterr().out
+    assert "fresh" in printed and "pretrain+tune" in printed
+    documented = "pack seed branch stage epoch step metric value run".split()
+    assert set(documented) <= set(names["table"].columns)
+
+
+def test_the_plan_runs(tmp_path: Path) -> None:
+    names: dict = {}
+    exec(block("def get_config"), names)
+    config = names["get_config"]()
+    config.seeds = (0,)
+    for stage in config.stages.values():
+        stage.data.fraction = stage.data.fraction / 10
+    result = plasticity_jax.run(config, tmp_path / "plan")
+    assert result["status"] == "finished"
+    assert len(result["branches"]) == len(config.stages.tune.branches) == 6
+
+
+def test_files_and_modules_that_are_named_exist() -> None:
+    for name in re.findall(r"`((?:plasticity_jax|configs|analysis|launch)/[\w/]*(?:\.py)?)`", README):
+        assert (ROOT / name).exists(), f"README.md names {name}"
+    for name in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / name).exists(), f"README.md links to {name}"
+
+
+def test_every_module_is_on_the_map() -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    modules = {path.stem for path in (ROOT / "plasticity_jax").glob("*.py")} - {"__init__"}
+    modules |= {path.parent.name for path in (ROOT / "plasticity_jax").glob("*/__init__.py")} - {"plasticity_jax"}
+    assert modules == rows, f"missing {modules - rows}, too many {rows - modules}"

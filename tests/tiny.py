@@ -1,0 +1,85 @@
+"""The smallest stages, images and networks that show a thing; a test changes only what it is about."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from plasticity_jax import datasets, models, optim, sampling, stages, state, timetable, train
+
+DATA = stages.Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
+OPTIM = stages.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1)
+RESET = stages.Reset((), 0.0, 1.0, "modules", "all", "")
+STAGE = stages.Stage("train", "train", stages.INIT, DATA, 2.0, 0, 0.0, 16, False, OPTIM, RESET, 1, 0)
+MLP = models.build(stages.Model("mlp", 1, 8, "cifar", "none", "float32"), 4)
+RESNET = models.build(stages.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4)
+
+changed = dataclasses.replace
+
+
+def stage(**fields) -> stages.Stage:
+    """A stage; fields of its data, optimiser and reset can be given alike."""
+    parts = {}
+    for name, part in (("data", DATA), ("optim", OPTIM), ("reset", RESET)):
+        inside = {key: fields.pop(key) for key in list(fields) if hasattr(part, key)}
+        parts[name] = changed(fields.pop(name, part), **inside)
+    return changed(STAGE, **parts, **fields)
+
+
+def study(**fields) -> stages.Study:
+    values = dict(dataset="own", data_dir="", train_images=0, validation_images=0, test_images=0, seeds=(0,), packs=())
+    values |= dict(control="train", window=0.25, diagnostics=(), evaluate_train=False, eval_batch=32, strategy="map")
+    return stages.Study(**values | dict(checkpoint_seconds=600.0) | fields)
+
+
+def leg(*plan: stages.Stage, seeds=(0,)) -> stages.Leg:
+    """The last leg of a plan."""
+    return stages.legs(stages.Pack("main", stages.Model("mlp", 1, 8, "cifar", "none", "float32"), (((), plan),)), seeds)[-1]
+
+
+def dataset(n: int = 100, side: int = 8, classes: int = 4) -> datasets.Dataset:
+    """Noise with one brighter quarter that tells the class; half as many test images."""
+    rng = np.random.default_rng(7)
+
+    def half(n: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(n) % classes
+        images = rng.integers(0, 160, (n, side, side, 1), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image.reshape(classes, -1)[label] += 95
+        return images, labels
+
+    return datasets.from_arrays("tiny", *half(n), *half(n // 2))
+
+
+DATASET = dataset()
+IMAGES = train.Images(
+    *(jax.numpy.asarray(a) for a in (DATASET.train_images, np.float32(DATASET.mean), np.float32(DATASET.std)))
+)
+
+
+def task(stage: stages.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> train.Task:
+    """The row of one run on the first `n` images of the data set."""
+    pool = timetable.pools.pool(stage.data, seed, DATASET.train_labels[:n], DATASET.classes)
+    return train.Task(
+        key=sampling.key(seed, "stage", stage.name),
+        source=timetable.source(pool, stage.data, len(DATASET.train_labels)),
+        hyper=optim.hyper(stage.optim),
+        steps=np.int32(steps),
+        epoch_steps=np.int32(-(-n // stage.batch_size)),
+        until_accuracy=np.float32(stage.until_accuracy),
+    )
+
+
+def first_state(model, spec: stages.Optim, seed: int = 0) -> state.TrainState:
+    """The state that a fresh run of a seed starts from, on images of the data set."""
+    shape = DATASET.train_images.shape[1:]
+    network = jax.jit(lambda key: state.init_network(model, key, shape))(state.init_key(seed))
+    return state.create(*network, spec)
+
+
+def same(a, b) -> bool:
+    """Whether two trees agree bit by bit, NaN included."""
+    leaves, others = jax.tree.leaves(jax.device_get(a)), jax.tree.leaves(jax.device_get(b))
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in zip(leaves, others, strict=True)
+    )
