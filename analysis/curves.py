@@ -210,6 +210,8 @@ def _about(config: Mapping[str, Any], pack: Mapping[str, Any]) -> str:
     sizes = {"resnet": ("depth", "width", "stem"), "mlp": ("depth", "width")}.get(model["name"], ())
     network = " ".join([model["name"], *(f"{size} {model[size]}" for size in sizes)])
     images = [f"{config['train_images']:,} training images"] if config["train_images"] else []
+    noise = max(stage["data"]["label_noise"] for _, plan in pack["plans"] for stage in plan)
+    images += [f"{100 * noise:g}% of the labels wrong"] if noise else []
     seeds = len(config["seeds"])
     return ", ".join([config["dataset"], *images, network, f"{seeds} seed{'s' if seeds > 1 else ''}"])
 

@@ -41,7 +41,7 @@ def base() -> ConfigDict:
     config.evaluate_train = False
     config.eval_batch = 500
     config.strategy = "auto"
-    config.checkpoint_seconds = 30.0
+    config.checkpoint_seconds = 5.0
     config.grid = ()
     return config
 

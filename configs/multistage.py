@@ -43,19 +43,23 @@ def get_config(arg: str = "") -> ConfigDict:
     match preset:
         case "small" | "smoke":
             config.train_images = 5000
-            config.model.width = 16
+            config.model.width = 8
             _lengths(config, pretrain=50, tune=100, eval_every=10)
         case "digits":
             config.dataset = "digits"
             config.model.update(depth=1, width=8, stem="cifar")
             for each in config.stages.values():
-                each.batch_size = 32
-            _lengths(config, pretrain=20, tune=40, eval_every=5)
+                each.batch_size = 64
+                each.data.label_noise = 0.2
+            _lengths(config, pretrain=30, tune=60, eval_every=5)
     return smoke(config) if preset == "smoke" else config
 
 
 def _lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -> None:
+    """Shorter stages, evaluated sparsely outside the metric's window and every other epoch inside."""
     config.stages.pretrain.epochs = pretrain
     config.stages.tune.epochs = tune
     for each in config.stages.values():
         each.eval_every = eval_every
+        each.eval_tail = 2
+    config.stages.pretrain.eval_tail = 0

@@ -71,15 +71,17 @@ class Checkpoints:
         index = {**content, "crc32": _json_crc(content)}
         with self._writing(number):
             self.directory.mkdir(parents=True, exist_ok=True)
-            for part in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a save that was killed or failed
-                shutil.rmtree(part)
             for other in self.numbers():
                 if other == number or (other > number and self.keep is not None):
                     self._move(other, "replaced")
-                    shutil.rmtree(self.directory / f"{other}.replaced")
+            for pattern in ("*.replaced", "*.orbax-checkpoint-tmp*"):  # the latter of a save that was killed or failed
+                for path in self.directory.glob(pattern):
+                    shutil.rmtree(path)
             state = {path: x for path, x in arrays.items() if x.size}  # orbax refuses the others; their shape says all
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(index))
-            self._orbax().save(number, args=args, force=True)
+            manager = self._orbax()
+            manager.reload()  # it remembers what was there, and would refuse a number that was moved or deleted since
+            manager.save(number, args=args, force=True)
 
     def wait(self) -> None:
         """Return when all saves are on the disk.
@@ -185,8 +187,6 @@ class Checkpoints:
         if target.exists():
             shutil.rmtree(target)
         (self.directory / str(number)).rename(target)
-        if self._manager is not None:
-            self._manager.reload()
 
     @contextlib.contextmanager
     def _reading(self, number: int):

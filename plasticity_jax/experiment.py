@@ -85,17 +85,18 @@ def run(
                 )
             )
         return {}
-    with workdir.lock(directory), _listening() as stopped, _status(directory):
+    with workdir.lock(directory), _listening() as stopped:
         workdir.claim(directory, configs.describe(study))
         strategies = _environment(directory, study, dataset)["strategies"]
-        progress = Progress(sum(times.images() for _, timetables in packs for times in timetables.values()))
-        labs = (
-            _lab(directory, pack, timetables, study, dataset, own, strategies[pack.name], progress, stopped)
-            for pack, timetables in packs
-        )
-        result = _result(study, [_walk(directory, lab) for lab in labs])
-        workdir.write_json(directory / "result.json", result)
-        workdir.status(directory, status=result["status"], exit_code=0 if result["status"] == "finished" else 1)
+        with _status(directory):  # not before: whoever is refused says nothing about the study that is here
+            progress = Progress(sum(times.images() for _, timetables in packs for times in timetables.values()))
+            labs = (
+                _lab(directory, pack, timetables, study, dataset, own, strategies[pack.name], progress, stopped)
+                for pack, timetables in packs
+            )
+            result = _result(study, [_walk(directory, lab) for lab in labs])
+            workdir.write_json(directory / "result.json", result)
+            workdir.status(directory, status=result["status"], exit_code=0 if result["status"] == "finished" else 1)
     print(results.table(result))
     return result
 
@@ -256,7 +257,7 @@ def _run_result(lab: Lab, run: stages.Run, outcome: Mapping[str, Any], rows: lis
         "branch": run.branch,
         "hparams": dict(run.hparams),
         "status": "failed" if failed else "finished",
-        "test_accuracy": accuracy if math.isfinite(accuracy) else None,
+        "test_accuracy": None if failed else accuracy,
         "params_sha256": outcome["sha256"],
     }
 

@@ -201,4 +201,5 @@ def _parent(run: stages.Run, lab: Lab, one: state.TrainState) -> tuple[Tree, Tre
     where = lab.checkpoints(name, "end" if epoch == stages.END else "snapshots")
     kept, _ = where.restore(0 if epoch == stages.END else epoch, _kept(origin, lab, _like(origin, lab)))
     kept = runs.take(kept, row)
-    return kept["params"], kept["stats"], kept.get("opt", opt)
+    # Moments that the reset forgets may be those of another optimiser.
+    return kept["params"], kept["stats"], opt if run.stage.reset.optimiser == "all" else kept["opt"]

@@ -5,6 +5,7 @@
 Exit status: 0 finished, 1 an error (a line says which) or all runs diverged, 75 stopped early (start it again).
 """
 
+import logging
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -23,6 +24,7 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be trained, and tr
 def main(argv: Sequence[str]) -> int:
     """Run the study that the flags ask for; returns the exit status."""
     del argv
+    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
         from plasticity_jax import experiment  # imports jax: seconds that a misspelt flag need not cost
 

@@ -51,7 +51,7 @@ class Programs:
         """Fresh (params, stats) of one run, on the host."""
         if "init" not in self.cache:
             fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
-            self.cache["init"] = runs.compile_one(fn, key)
+            self.cache["init"] = runs.compile_one(fn, key, once=True)
         return jax.device_get(self.cache["init"](key))
 
     def begin(self, stage: stages.Stage, states: Tree, rows: Tree) -> state.TrainState:

@@ -79,8 +79,9 @@ def begin(
     fresh = create(fresh_params, fresh_stats, spec)
 
     def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
-        # A factor of 0 has to forget its term for good: 0 * NaN is NaN.
-        return jnp.where(shrink == 0, 0, shrink * old) + jnp.where(perturb == 0, 0, perturb * new)
+        # A factor of 0 has to forget its term for good: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
+        kept = jnp.where(shrink == 0, 0, shrink * old)
+        return jnp.where(perturb == 0, kept, kept + perturb * new)
 
     def choose(is_fresh: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.where(is_fresh, new, old)

@@ -83,10 +83,18 @@ def compile_over(
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
 
 
-def compile_one(fn: Callable[..., Tree], *args: Tree, donate: bool = False) -> Program:
-    """Compile `fn` for `args`, given as arrays or their shapes; `donate` gives away the buffers of the first."""
-    # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again.
-    options = {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"} if jax.default_backend() == "cpu" else None
+def compile_one(fn: Callable[..., Tree], *args: Tree, donate: bool = False, once: bool = False) -> Program:
+    """Compile `fn` for `args`, given as arrays or their shapes.
+
+    `donate` gives away the buffers of the first argument; `once` is for what runs too seldom to be optimised.
+    """
+    options: dict[str, Any] = {}
+    if jax.default_backend() == "cpu":
+        # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again;
+        # and it takes seconds to optimise a draw of random numbers.
+        options = (
+            {"xla_backend_optimization_level": 1} if once else {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+        )
     start = time.perf_counter()
     call = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options).lower(*args).compile()
     return Program(call, time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""The same rows as the long table, as TensorBoard event files; needs tensorboardX, an optional extra.
+"""The same rows as the long table, as TensorBoard event files.
 
     tensorboard --logdir DIR       shows  BRANCH,KEY=VALUE/seedN  with one curve per  STAGE/METRIC
 
@@ -13,23 +13,18 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import logging
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 
 from plasticity_jax.errors import WorkdirError
 from plasticity_jax.records import Row
-
-try:
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
-    from tensorboardX.record_writer import masked_crc32c
-except ImportError:
-    Event = None
 
 _LONGEST = 200  # characters of a directory name; file systems take 255 bytes
 
 
 class Board:
-    """Event files of the runs of one stage.  Without tensorboardX it says so once and does nothing."""
+    """Event files of the runs of one stage."""
 
     def __init__(self, directory: Path, rows_so_far: Sequence[Row]) -> None:
         """Replace all event files in and below `directory` by those of the rows so far.
@@ -40,9 +35,6 @@ class Board:
         self.directory = Path(directory)
         # The time in the name tells a TensorBoard that is running that these are other files.
         self._name = f"events.out.tfevents.{time.time_ns() // 1000}.plasticity_jax"
-        if Event is None:
-            logging.log_first_n(logging.INFO, "tensorboardX is not installed, so no event files are written", 1)
-            return
         try:
             for path in self.directory.rglob("events.out.tfevents.*"):
                 path.unlink()
@@ -56,8 +48,6 @@ class Board:
         Raises:
           WorkdirError: they cannot be written.
         """
-        if Event is None:
-            return
         events: dict[str, bytearray] = {}
         for row in rows:
             value = Summary.Value(tag=f"{row['stage']}/{row['metric']}", simple_value=row["value"])
@@ -87,7 +77,7 @@ def run_directory(run: str) -> Path:
     return Path(name, seed)
 
 
-def _record(event: "Event") -> bytes:
+def _record(event: Event) -> bytes:
     """An event framed as a TFRecord: length, checksum of the length, event, checksum of the event."""
     data = event.SerializeToString()
     length = struct.pack("<Q", len(data))

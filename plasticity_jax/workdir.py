@@ -166,12 +166,25 @@ def _unwritable(path: Path) -> Iterator[None]:
         raise WorkdirError(f"cannot write {path}: {e.strerror}") from e
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value})
-    return flat
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts, and lists with dicts inside, as one dict with dotted keys; what has a name goes by it in a list."""
+    if isinstance(tree, dict) and tree:
+        items = list(tree.items())
+    elif _holds_dict(tree):
+        items = [(_label(item, str(i)), item) for i, item in enumerate(tree)]
+    else:
+        return {prefix: tree}
+    join = f"{prefix}." if prefix else ""
+    return {path: leaf for key, value in items for path, leaf in _flat(value, join + key).items()}
+
+
+def _holds_dict(tree: Any) -> bool:
+    return isinstance(tree, list) and any(isinstance(item, dict) or _holds_dict(item) for item in tree)
+
+
+def _label(item: Any, otherwise: str) -> str:
+    named = isinstance(item, dict) and "name" in item
+    return "/".join(item[key] for key in ("name", "branch") if key in item) if named else otherwise
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:

@@ -26,7 +26,7 @@ class Net(nn.Module):
         return nn.Dense(3, name="head")(x.reshape(len(x), -1))
 
 
-def dataset(train: int = 96, test: int = 40, noise: float = 0.3, seed: int = 0) -> datasets.Dataset:
+def dataset(train: int = 96, test: int = 60, noise: float = 0.3, seed: int = 0) -> datasets.Dataset:
     """Grey 8x8 images of three classes, told apart by one bright column; a share of the labels is wrong."""
     rng = np.random.default_rng(seed)
 
@@ -49,13 +49,18 @@ def config(**top: Any) -> ConfigDict:
     config.seeds = (0, 1)
     config.model.update(name="mlp", depth=1, width=8)
     config.diagnostics = ()
-    config.eval_batch = 16  # of 40 test images: the last batch is not full
+    config.eval_batch = 16  # of 60 test images: the last batch is not full
     config.strategy = "map"
     config.window = 0.5
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=2.0)
     config.stages.tune = stage(epochs=3.0, branches=WARM)
     config.update(top)
     return config
+
+
+def branches(**found: Any) -> ConfigDict:
+    """Branches in the order in which they are given."""
+    return ConfigDict(found, sort_keys=False)
 
 
 def stage(**fields: Any) -> ConfigDict:

@@ -125,6 +125,18 @@ def test_the_same_number_is_replaced(where):
     assert meta == {"again": True}
 
 
+def test_the_directory_may_be_deleted_to_start_again(where):
+    saved(where, 1, 2, keep=2)
+    checkpoints = where(keep=2)
+    assert checkpoints.latest(like(tree(2)))[0] == 2
+    shutil.rmtree(checkpoints.directory)
+    for number in (1, 2, 3):
+        checkpoints.save(number, tree(number + 5), {})
+    checkpoints.wait()
+    assert checkpoints.numbers() == [2, 3]
+    same(checkpoints.restore(2, like(tree(7)))[0], tree(7))
+
+
 def test_a_future_that_was_given_up_is_forgotten(where):
     saved(where, 5, 9, keep=2)
     checkpoints = where(keep=2)

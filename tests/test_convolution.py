@@ -120,7 +120,8 @@ def test_nobody_pays_for_the_gradient_of_the_images():
 
 
 @pytest.mark.parametrize(
-    "options", [{"rhs_dilation": (2, 2)}, {"feature_group_count": 2}, {"lhs_dilation": (2, 1)}, {"batch_group_count": 2}]
+    "options",
+    [{"rhs_dilation": (2, 2)}, {"feature_group_count": 2}, {"lhs_dilation": (2, 1)}, {"batch_group_count": 2}],
 )
 def test_other_convolutions_are_those_of_lax(options):
     rng = np.random.default_rng(0)
@@ -174,3 +175,26 @@ def test_max_pool_gives_the_whole_gradient_to_the_first_of_equals():
     x = jnp.zeros((1, 2, 2, 1))
     dx = jax.grad(lambda x: convolution.max_pool(x, 2, 2, 0).sum())(x)
     assert dx[0, :, :, 0].tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_another_backend_gets_the_plain_operations_and_the_same_results(monkeypatch, dtype):
+    x, kernel, _, _ = example(3, 2, [(1, 1)] * 2, (8, 8))
+    x, kernel = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+
+    def both(x, kernel):
+        y = convolution.conv_general_dilated(x, kernel, (2, 2), [(1, 1)] * 2, dimension_numbers=convolution.LAYOUT)
+        return convolution.max_pool(y, 3, 2, 1)
+
+    def gradients(x, kernel):
+        return jax.grad(lambda *args: both(*args).astype(jnp.float32).sum(), (0, 1))(x, kernel)
+
+    ours, text = gradients(x, kernel), str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    plain, plain_text = gradients(x, kernel), str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel))
+    assert "custom_vjp" in text and "custom_vjp" not in plain_text and "reduce_window" in plain_text
+    for a, b in zip(ours, plain, strict=True):
+        assert a.dtype == b.dtype == dtype
+        scale = float(jnp.abs(b).max())
+        tolerance = scale * (1e-6 if dtype == jnp.float32 else 0.02)
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=0, atol=tolerance)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from plasticity_jax import datasets
+from plasticity_jax import datasets, prepared
 from plasticity_jax.errors import DataError
 
 CLASSES = 5
@@ -95,7 +95,7 @@ def test_reads_what_was_prepared_as_tfds_itself_does(tmp_path):
 
 def test_reads_in_several_chunks(tmp_path, monkeypatch):
     wrote = write(tmp_path / "data")
-    monkeypatch.setattr(datasets, "CHUNK", 7)
+    monkeypatch.setattr(prepared, "CHUNK", 7)
     assert_holds(datasets.load("tiny", str(tmp_path / "data")), wrote)
 
 
@@ -150,7 +150,7 @@ def no_read(builder):
 def test_second_load_comes_from_the_cache(tmp_path, monkeypatch):
     wrote = write(tmp_path / "data")
     first = datasets.load("tiny", str(tmp_path / "data"))
-    monkeypatch.setattr(datasets, "_read", no_read)
+    monkeypatch.setattr(prepared, "read", no_read)
     second = datasets.load("tiny", str(tmp_path / "data"))
     assert_holds(second, wrote)
     for field in ("name", "version", "classes", "mean", "std", "sha256"):
@@ -178,7 +178,7 @@ def test_damaged_cache_is_read_afresh_and_written_again(tmp_path, cache, monkeyp
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     file.write_bytes({"cut": content[:middle], "flip": flipped, "garbage": b"no zip", "empty": b""}[damage])
     assert_holds(datasets.load("tiny", str(tmp_path / "data")), wrote)
-    monkeypatch.setattr(datasets, "_read", no_read)
+    monkeypatch.setattr(prepared, "read", no_read)
     assert_holds(datasets.load("tiny", str(tmp_path / "data")), wrote)
 
 
@@ -283,7 +283,7 @@ def test_tfrecord_without_tensorflow(tmp_path, monkeypatch):
     write(tmp_path)
     info = tmp_path / "tiny" / "1.2.3" / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(prepared.importlib.util, "find_spec", lambda name: None)
     refused(lambda: datasets.load("tiny", str(tmp_path)), "tfrecord", "tensorflow-cpu", "--file_format=array_record")
 
 

@@ -15,7 +15,7 @@ PACKAGE = "plasticity_jax"
 LAYERS = [
     {"errors"},
     {"stages", "trees", "records", "workdir", "results", "convolution", "cifar", "sampling", "checks"},
-    {"datasets", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock", "diagnostics"},
+    {"prepared", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock", "diagnostics"},
     {"state", "grid", "commandline"},
     {"resets", "train", "config", "saved"},
     {"programs", "timetable"},

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import pathlib
 import re
 
@@ -10,6 +11,8 @@ import pytest
 from plasticity_jax import models, stages, trees
 from plasticity_jax.errors import ConfigError
 
+# Compiles in a fifth of the time.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 BASE = stages.Model(name="resnet", depth=1, width=4, stem="imagenet", norm="batch", dtype="float32")
 
 
@@ -18,7 +21,7 @@ def make(classes=10, **fields):
 
 
 def initial(net, shape=(1, 32, 32, 3), seed=0):
-    return jax.jit(lambda key: net.init(key, jnp.zeros(shape), True))(jax.random.key(seed))
+    return quick_jit(lambda key: net.init(key, jnp.zeros(shape), True))(jax.random.key(seed))
 
 
 def shapes(net, shape=(1, 32, 32, 3)):
@@ -55,7 +58,12 @@ def test_names_are_those_that_resets_speak_of():
 
 def test_module_names_run_in_order_whatever_the_mapping_does():
     assert models.module_names({"head": 0, "layer10": 0, "layer2": 0}) == ("layer2", "layer10", "head")
-    assert models.module_names({"head": 0, "module3": 0, "module2": 0, "stem": 0}) == ("stem", "module2", "module3", "head")
+    assert models.module_names({"head": 0, "module3": 0, "module2": 0, "stem": 0}) == (
+        "stem",
+        "module2",
+        "module3",
+        "head",
+    )
     assert models.module_names({"zeta": 0, "alpha": 0}) == ("zeta", "alpha")
 
 
@@ -63,7 +71,7 @@ def test_features_are_the_outputs_of_every_relu():
     net = make(depth=2, width=2, stem="cifar", classes=7)
     images = jax.random.normal(jax.random.key(1), (3, 16, 16, 3))
     variables = initial(net, images.shape)
-    logits, features = jax.jit(lambda v, x: net.apply(v, x, False))(variables, images)
+    logits, features = quick_jit(lambda v, x: net.apply(v, x, False))(variables, images)
     assert logits.shape == (3, 7) and logits.dtype == jnp.float32
     expected = {"stem": (3, 16, 16, 2), "penultimate": (3, 16)}
     for k, (side, channels) in enumerate([(16, 2), (8, 4), (4, 8), (2, 16)], start=2):
@@ -108,10 +116,10 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(case):
         return jax.tree.unflatten(jax.tree.structure(tree), values)
 
     params, stats = fill(like["params"], "params"), fill(like["batch_stats"], "stats")
-    evaluated, _ = jax.jit(lambda p, s: net.apply({"params": p, "batch_stats": s}, images, False))(params, stats)
+    evaluated, _ = quick_jit(lambda p, s: net.apply({"params": p, "batch_stats": s}, images, False))(params, stats)
     np.testing.assert_allclose(evaluated, stored["eval"], rtol=0, atol=1e-5 * np.abs(stored["eval"]).max())
 
-    @jax.jit
+    @quick_jit
     def step(params, stats):
         def loss(params):
             variables = {"params": params, "batch_stats": stats}
@@ -134,15 +142,17 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(case):
         np.testing.assert_allclose(value, true, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer", "group", "none"])
-@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+@pytest.mark.parametrize(
+    "norm, stem",
+    [("batch", "cifar"), ("batch", "imagenet"), ("layer", "imagenet"), ("group", "imagenet"), ("none", "cifar")],
+)
 def test_every_norm_and_stem_learns_on_tiny_grey_images(norm, stem):
     net = make(norm=norm, stem=stem)
     images = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
     variables = initial(net, images.shape)
     params, stats = variables["params"], variables.get("batch_stats", {})
 
-    @jax.jit
+    @quick_jit
     def grad(params):
         def loss(params):
             (logits, _), _ = net.apply({"params": params, "batch_stats": stats}, images, True, mutable=["batch_stats"])
@@ -177,7 +187,7 @@ def test_evaluation_does_not_depend_on_the_other_images():
     net = make()
     images = jax.random.normal(jax.random.key(1), (6, 16, 16, 3))
     variables = initial(net, images.shape)
-    run = jax.jit(lambda x: net.apply(variables, x, False)[0])
+    run = quick_jit(lambda x: net.apply(variables, x, False)[0])
     np.testing.assert_allclose(run(images)[:2], run(images[:2]), rtol=1e-4, atol=1e-5)
 
 
@@ -188,11 +198,11 @@ def test_bfloat16_computes_so_and_keeps_everything_else_in_float32(fields):
     variables = initial(half, images.shape)
     same = jax.tree.map(jnp.array_equal, variables, initial(full, images.shape))
     assert jax.tree.all(same)
-    (logits, features), new = jax.jit(lambda v: half.apply(v, images, True, mutable=["batch_stats"]))(variables)
+    (logits, features), new = quick_jit(lambda v: half.apply(v, images, True, mutable=["batch_stats"]))(variables)
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, new))} == {np.dtype("float32")}
     assert logits.dtype == features.pop("penultimate").dtype == jnp.float32
     assert {value.dtype for value in features.values()} == {np.dtype(jnp.bfloat16)}
-    (reference, _), _ = jax.jit(lambda v: full.apply(v, images, True, mutable=["batch_stats"]))(variables)
+    (reference, _), _ = quick_jit(lambda v: full.apply(v, images, True, mutable=["batch_stats"]))(variables)
     assert 0 < float(jnp.abs(logits - reference).max()) < 0.2
 
 
@@ -208,7 +218,9 @@ def test_mlp_of_ash_and_adams():
         h = np.maximum(h @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"]), 0)
         np.testing.assert_allclose(features[name], h, atol=1e-5)
     np.testing.assert_allclose(features["penultimate"], h, atol=1e-5)
-    np.testing.assert_allclose(logits, h @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"]), atol=1e-5)
+    np.testing.assert_allclose(
+        logits, h @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"]), atol=1e-5
+    )
     bound = 3072**-0.5
     assert 0.9 * bound < float(jnp.abs(params["layer1"]["bias"]).max()) < bound
 
@@ -217,7 +229,10 @@ def test_logistic_regression_is_linear():
     net = make(name="logistic")
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
     params = initial(net, images.shape)["params"]
-    assert {name: leaf.shape for name, leaf in trees.paths(params).items()} == {"head/kernel": (64, 10), "head/bias": (10,)}
+    assert {name: leaf.shape for name, leaf in trees.paths(params).items()} == {
+        "head/kernel": (64, 10),
+        "head/bias": (10,),
+    }
     logits, features = net.apply({"params": params}, images, True)
     assert set(features) == {"penultimate"}
     zero, _ = net.apply({"params": params}, 0 * images, True)

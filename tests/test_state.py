@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import DATASET, MLP, OPTIM, RESNET, changed, same
+from tiny import MLP, OPTIM, RESNET, SHAPE, changed, same
 
 from plasticity_jax import models, sampling, stages, state, trees
 
-SHAPE = DATASET.train_images.shape[1:]
 BFLOAT16 = models.build(stages.Model("resnet", 1, 2, "cifar", "batch", "bfloat16"), 4)
 
 

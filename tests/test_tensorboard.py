@@ -1,6 +1,5 @@
 """Event files hold the rows of the table, each once."""
 
-import logging
 import struct
 
 import pytest
@@ -10,7 +9,6 @@ pytest.importorskip("tensorboardX")
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from plasticity_jax import tensorboard
 from plasticity_jax.errors import WorkdirError
 from plasticity_jax.tensorboard import Board
 
@@ -87,12 +85,3 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="cannot write .*seed0"):
         Board(tmp_path / "file", [row(0, 1.0)])
-
-
-def test_without_tensorboardx_it_does_nothing_but_say_so(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(tensorboard, "Event", None)
-    with caplog.at_level(logging.INFO, logger="absl"):
-        for _ in range(2):
-            Board(tmp_path / "board", [row(0, 1.0)]).append([row(1, 1.0)])
-    assert caplog.text.count("tensorboardX is not installed") == 1
-    assert not (tmp_path / "board").exists()

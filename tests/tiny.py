@@ -1,6 +1,7 @@
 """The smallest stages, images and networks that show a thing; a test changes only what it is about."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -11,17 +12,18 @@ DATA = stages.Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
 OPTIM = stages.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1)
 RESET = stages.Reset((), 0.0, 1.0, "modules", "all", "")
 STAGE = stages.Stage("train", "train", stages.INIT, DATA, 2.0, 0, 0.0, 16, False, OPTIM, RESET, 1, 0)
-MLP = models.build(stages.Model("mlp", 1, 8, "cifar", "none", "float32"), 4)
+MODEL = stages.Model("mlp", 1, 8, "cifar", "none", "float32")
+MLP = models.build(MODEL, 4)
 RESNET = models.build(stages.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4)
 
 changed = dataclasses.replace
 
 
 def stage(**fields) -> stages.Stage:
-    """A stage; fields of its data, optimiser and reset can be given alike."""
+    """A stage; fields of its data, optimiser and reset can be given alike, if it has none of that name."""
     parts = {}
     for name, part in (("data", DATA), ("optim", OPTIM), ("reset", RESET)):
-        inside = {key: fields.pop(key) for key in list(fields) if hasattr(part, key)}
+        inside = {key: fields.pop(key) for key in list(fields) if hasattr(part, key) and not hasattr(STAGE, key)}
         parts[name] = changed(fields.pop(name, part), **inside)
     return changed(STAGE, **parts, **fields)
 
@@ -32,9 +34,9 @@ def study(**fields) -> stages.Study:
     return stages.Study(**values | dict(checkpoint_seconds=600.0) | fields)
 
 
-def leg(*plan: stages.Stage, seeds=(0,)) -> stages.Leg:
-    """The last leg of a plan."""
-    return stages.legs(stages.Pack("main", stages.Model("mlp", 1, 8, "cifar", "none", "float32"), (((), plan),)), seeds)[-1]
+def legs(*plan: stages.Stage, seeds=(0,)) -> tuple[stages.Leg, ...]:
+    """The legs of a plan, parents first."""
+    return stages.legs(stages.Pack("main", MODEL, (((), plan),)), seeds)
 
 
 def dataset(n: int = 100, side: int = 8, classes: int = 4) -> datasets.Dataset:
@@ -52,6 +54,7 @@ def dataset(n: int = 100, side: int = 8, classes: int = 4) -> datasets.Dataset:
 
 
 DATASET = dataset()
+SHAPE = DATASET.train_images.shape[1:]
 IMAGES = train.Images(
     *(jax.numpy.asarray(a) for a in (DATASET.train_images, np.float32(DATASET.mean), np.float32(DATASET.std)))
 )
@@ -70,11 +73,15 @@ def task(stage: stages.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> t
     )
 
 
-def first_state(model, spec: stages.Optim, seed: int = 0) -> state.TrainState:
+@functools.cache
+def first_state(model, spec: stages.Optim = OPTIM, seed: int = 0) -> state.TrainState:
     """The state that a fresh run of a seed starts from, on images of the data set."""
-    shape = DATASET.train_images.shape[1:]
-    network = jax.jit(lambda key: state.init_network(model, key, shape))(state.init_key(seed))
-    return state.create(*network, spec)
+    return state.create(*_network(model, state.init_key(seed)), spec)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _network(model, key):
+    return state.init_network(model, key, SHAPE)
 
 
 def same(a, b) -> bool:

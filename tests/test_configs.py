@@ -1,0 +1,123 @@
+"""Every file in configs/ says what it does and makes a study, and the protocol of the paper runs."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import small
+
+import plasticity_jax
+from configs import base
+from plasticity_jax import config as configs
+from plasticity_jax import experiment
+from plasticity_jax.errors import ConfigError
+
+FILES = [
+    path
+    for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+    if path.stem not in ("__init__", "base")
+]
+PRESETS = ("", "small", "digits", "smoke")
+
+
+def module(path: Path):
+    return importlib.import_module(f"configs.{path.stem}")
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def file(request):
+    return request.param
+
+
+def test_there_are_configs():
+    assert "multistage" in [path.stem for path in FILES]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_studies(file, preset):
+    study = configs.parse(module(file).get_config(preset))
+    assert len(study.seeds) >= 2  # or there is no interval
+    for pack in study.packs:
+        for _, plan in pack.plans:
+            assert all(stage.steps == 30 for stage in plan) == (preset == "smoke")
+    assert (study.dataset == "digits") == (preset == "digits")
+    again = configs.parse(module(file).get_config(preset))
+    assert configs.describe(again) == configs.describe(study)
+
+
+def test_digits_can_be_planned_without_a_download(file, capsys):
+    config = module(file).get_config("digits")
+    assert plasticity_jax.run(config, "unused", dry_run=True) == {}
+    text = capsys.readouterr().out
+    assert "digits 1.0.0" in text and "programs to compile" in text
+    assert not Path("unused").exists()
+
+
+@pytest.mark.parametrize("optimiser", base.OPTIMISERS)
+def test_optimisers_can_be_chosen(optimiser):
+    config = importlib.import_module("configs.multistage").get_config(f"small,optimiser={optimiser}")
+    name = base.OPTIMISERS[optimiser]["name"]
+    (pack,) = configs.parse(config).packs
+    assert {stage.optim.name for stage in pack.plans[0][1]} == {name}
+
+
+def test_an_argument_that_is_misspelt_is_one_line(file):
+    with pytest.raises(ConfigError, match="smal: .*did you mean small"):
+        module(file).get_config("smal")
+
+
+def test_the_docstring_tells_how_to_run_it_and_what_comes_out(file):
+    text = module(file).__doc__
+    assert f"--config=configs/{file.stem}.py" in text
+    assert re.search(r"\d{4}", text.splitlines()[0])  # the paper
+    assert all(word in text for word in ("Protocol", "Claim", "Expected", "Cost"))
+
+
+def test_the_paper_s_protocol_is_what_is_planned():
+    """Berariu et al. 2021, section 2 and figure 1: half of the data, then all of it, against fresh weights."""
+    config = importlib.import_module("configs.multistage").get_config()
+    study = configs.parse(config)
+    (pack,) = study.packs
+    (_, plan), *none = pack.plans
+    assert not none and [(stage.name, stage.branch, stage.after) for stage in plan] == [
+        ("pretrain", "pretrain", "init"),
+        ("tune", "fresh", "init"),
+        ("tune", "pretrain+tune", "pretrain"),
+    ]
+    assert [(stage.epochs, stage.data.fraction, stage.batch_size) for stage in plan] == [
+        (350.0, 0.5, 128),
+        (500.0, 1.0, 128),
+        (500.0, 1.0, 128),
+    ]
+    assert {(stage.optim.name, stage.optim.learning_rate, stage.augment) for stage in plan} == {("adam", 1e-3, False)}
+    assert {stage.reset.optimiser for stage in plan} == {"all"}
+    assert (pack.model.name, pack.model.depth, pack.model.width) == ("resnet", 2, 64)
+    assert (study.dataset, study.control, study.window, study.train_images) == ("cifar10", "fresh", 0.2, 0)
+    times = experiment.draw_up(pack, study, small.dataset(train=50_000, test=10))
+    assert times["pretrain"].steps == [350 * 196] * 5 and times["tune"].steps == [500 * 391] * 10
+    window = [epoch for epoch in times["tune"].events if epoch > 400]
+    assert window == [float(epoch) for epoch in range(401, 501)]
+
+
+@pytest.mark.slow
+def test_multistage_runs_on_digits(tmp_path):
+    """The network, the optimiser and the diagnostics of the protocol, in every other respect tiny."""
+    config = importlib.import_module("configs.multistage").get_config("digits")
+    config.update(seeds=(0,), train_images=96, test_images=50, strategy="loop")  # compiles each program once
+    config.model.width = 2
+    for each in config.stages.values():
+        each.update(steps=2, eval_every=0)
+    result = plasticity_jax.run(config, tmp_path)
+    assert [(run["run"], run["status"]) for run in result["runs"]] == [
+        ("fresh/seed0", "finished"),
+        ("pretrain+tune/seed0", "finished"),
+    ]
+    assert (result["dataset"], result["gap"]["n"], result["images"]) == ("digits", 1, 32 * 3 * 2)
+    metrics = {row["metric"] for row in small.rows(tmp_path, run="pretrain+tune/seed0")}
+    assert {"test_accuracy", "train_loss", "effective_rank", "dormant_fraction", "distance_to_init/head"} <= metrics
+    distance = small.curve(tmp_path, "pretrain+tune/seed0", "distance_to_init")
+    start = small.curve(tmp_path, "pretrain/seed0", "distance_to_init", "pretrain")
+    assert start[0] == small.curve(tmp_path, "fresh/seed0", "distance_to_init")[0] == 0 < distance[0] == start[2]
+    _, _, stats = plasticity_jax.load(tmp_path, "pretrain+tune", 0)
+    assert stats

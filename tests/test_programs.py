@@ -1,0 +1,158 @@
+"""Each kind of program is compiled once for each shape, and never again."""
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+from tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, changed, first_state, same, stage, task
+
+from plasticity_jax import diagnostics, programs, resets, runs, sampling, state, timetable
+
+EVERYTHING = timetable.plain_source(np.arange(100), DATASET.train_labels)
+
+
+def make(strategy="vmap", diagnostics=None, own_resets=None):
+    return programs.Programs(MLP, SHAPE, strategy, 32, diagnostics or {}, own_resets or {})
+
+
+def states(count=2, spec=OPTIM):
+    return runs.stack([first_state(MLP, spec, seed) for seed in range(count)])
+
+
+def rows(record, until, count=2, **fields):
+    return runs.stack([task(record, seed, **fields) for seed in range(count)]), np.full(count, until, np.int32)
+
+
+def start(record, made, count=2):
+    """The parents and rows that `begin` takes, on the host."""
+    first = jax.device_get([first_state(MLP, record.optim, seed) for seed in range(count)])
+    fresh = [made.init(sampling.key(seed, "fresh", record.name)) for seed in range(count)]
+    factors = resets.factors(record.reset, first[0])
+    parents = [(each.params, each.stats, each.opt) for each in first]
+    return runs.stack_on_host(parents), runs.stack_on_host([programs.Start(*f, factors) for f in fresh])
+
+
+@pytest.fixture(scope="module")
+def compilations():
+    """Grows by one whenever XLA compiles anything in this process."""
+    seen = []
+
+    def listen(name, seconds, **_):
+        if name == "/jax/core/compile/backend_compile_duration":
+            seen.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return seen
+
+
+@pytest.mark.parametrize("strategy", runs.STRATEGIES)
+def test_calls_of_one_shape_compile_once(strategy, compilations):
+    made, record = make(strategy), stage()
+    counts = []
+    for until, n, steps, rate in [(3, 100, 10, 0.1), (5, 100, 10, 0.1), (50, 70, 20, 0.3), (9, 33, 9, 0.01)]:
+        other = changed(record, name=f"stage{n}", optim=changed(record.optim, learning_rate=rate), epochs=float(n))
+        row = rows(other, until, n=n, steps=steps)
+        began = made.begin(other, *start(other, made))
+        ended = made.advance(other, began, row, IMAGES)
+        assert ended.step.tolist() == [min(until, -(-n // 16), steps)] * 2
+        made.evaluate(ended, EVERYTHING, until, IMAGES)
+        made.evaluate_own(ended, row[0].source, 0, IMAGES)
+        counts.append((made.compiled, len(made.cache), made.seconds))
+    assert counts == [(5, 5, counts[0][2])] * 4 and counts[0][2] > 0
+
+
+def test_repeated_calls_compile_nothing_at_all(compilations):
+    made, record = make(), stage()
+    row, after = rows(record, 0), states()
+    later = [(row[0], np.full(2, until, np.int32)) for until in (3, 7, 10)]
+    before = len(compilations)
+    for each in later:
+        after = made.advance(record, after, each, IMAGES)
+    assert 0 < len(compilations) - before < 4  # the program, and constants at most
+    before = len(compilations)
+    for each in later:
+        after = made.advance(record, after, each, IMAGES)
+    assert len(compilations) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"batch_size": 8},
+        {"augment": True},
+        {"schedule": "cosine"},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True},
+        {"optim": changed(OPTIM, name="adam")},
+        {"clip_norm": 1.0},
+        {"weight_decay": 0.1, "learning_rate": 0.5},
+        {"until_accuracy": 0.5, "epochs": 7.0, "steps": 3, "eval_every": 2, "name": "other", "decay": 0.5},
+    ],
+    ids=str,
+)
+def test_what_is_compiled_into_a_stage(other, monkeypatch):
+    """A program is shared exactly between stages of one shape and states of one structure."""
+    compiled = []
+    monkeypatch.setattr(runs, "compile_over", lambda *args, **_: compiled.append(args) or (lambda *_: None))
+    made = make()
+    for record in (stage(), stage(**other), stage()):
+        made.advance(record, states(spec=record.optim), rows(record, 3), IMAGES)
+    assert len(compiled) == made.compiled == (2 if stage(**other).shape() != stage().shape() else 1)
+    assert (made.compiled == 1) == bool({"learning_rate", "until_accuracy"} & set(other))
+
+
+def test_another_number_of_runs_is_another_program():
+    made, record = make(), stage()
+    for count in (1, 2, 1):
+        made.advance(record, states(count), rows(record, 3, count), IMAGES)
+    assert made.compiled == 2
+
+
+def test_first_weights():
+    made = make()
+    found = made.init(state.init_key(3))
+    assert same(found, made.init(state.init_key(3))) and not same(found, made.init(state.init_key(4)))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+    assert made.compiled == 1
+
+
+@pytest.mark.parametrize("strategy", runs.STRATEGIES)
+def test_evaluation_is_of_each_run(strategy):
+    made, after = make(strategy), states(3)
+    found = made.evaluate(after, EVERYTHING, 90, IMAGES)
+    assert found["count"].tolist() == [10] * 3
+    for i in range(3):
+        alone = make().evaluate(jax.tree.map(lambda leaf: leaf[i : i + 1], after), EVERYTHING, 90, IMAGES)  # noqa: B023
+        assert float(found["loss"][i]) == pytest.approx(float(alone["loss"][0]), rel=1e-5)
+    sources = runs.stack([EVERYTHING._replace(size=np.int32(size)) for size in (95, 91, 40)])
+    own = made.evaluate_own(after, sources, 90, IMAGES)
+    assert own["count"].tolist() == [5, 1, 0] and own["loss"][2] == 0
+
+
+def test_diagnostics_of_each_run():
+    made = make(diagnostics={"distance_to_init": diagnostics.DIAGNOSTICS["distance_to_init"]})
+    after = states(3)
+    initial = runs.stack([first_state(MLP, OPTIM, seed).params for seed in (0, 1, 0)])
+    found = made.diagnose(after, initial, {"index": np.arange(9), "label": DATASET.train_labels[:9]}, IMAGES)
+    assert found["distance_to_init"].shape == (3,)
+    assert found["distance_to_init"][:2].tolist() == [0, 0] and found["distance_to_init"][2] > 0
+
+
+def test_own_resets_are_looked_up_by_name():
+    def zero(state, fresh):
+        return state.replace(params=jax.tree.map(lambda leaf: 0 * leaf, state.params))
+
+    made = make(own_resets={"zero": zero})
+    plain, own = stage(), stage(function="zero")
+    assert not all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(plain, *start(plain, made)).params))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(own, *start(own, made)).params))
+
+
+def test_advance_gives_its_states_away():
+    made, record = make(), stage()
+    before = states()
+    made.advance(record, before, rows(record, 3), IMAGES)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+    kept = states()
+    made.evaluate(kept, EVERYTHING, 0, IMAGES)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(kept))

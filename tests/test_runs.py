@@ -1,0 +1,177 @@
+"""Runs that train side by side are the runs that train alone, by every strategy and on any number of devices.
+
+On CPU `map` and `loop` give the same bits as a lone run.  `vmap` turns matrix products into batched ones, which may
+add up in another order: parameters agree to `ROUNDING` after a handful of steps.
+"""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import DATASET, IMAGES, MLP, SHAPE, first_state, same, stage, task
+
+from plasticity_jax import models, programs, resets, runs, sampling, state, timetable, train, trees
+from plasticity_jax.errors import ConfigError
+
+ROUNDING = dict(rtol=1e-4, atol=1e-5)
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+class Convolved(nn.Module):
+    """The smallest network with the convolution and the normalisation of the residual ones."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        return nn.Dense(4, name="head")(
+            models.Stem(2, "cifar", "batch", jnp.float32, name="stem")(images, train)[:, 3, 4]
+        )
+
+
+def close(a, b):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, **ROUNDING), a, b)
+
+
+# ---- any function ----
+
+
+def move(state, row, shared):
+    x = jnp.tanh(state["x"] @ shared + row)
+    return {"x": x, "n": state["n"] + 1}
+
+
+@pytest.mark.parametrize("strategy", runs.STRATEGIES)
+@settings(max_examples=5)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 7), st.booleans())
+def test_any_shape(strategy, count, height, width, donate):
+    rng = np.random.default_rng(count + 10 * height + 100 * width)
+    states = {"x": rng.normal(size=(count, height, width)), "n": np.arange(count)}
+    states, rows, shared = jax.tree.map(
+        jnp.asarray, (states, rng.normal(size=(count,)), rng.normal(size=(width, width)))
+    )
+    expected = [move(*runs.take((states, rows), i), shared) for i in range(count)]
+    program = runs.compile_over(move, strategy, states, rows, shared, donate=donate)
+    found = program(states, rows, shared)
+    assert found["n"].tolist() == list(range(1, count + 1)) and program.seconds > 0
+    close(found, runs.stack(expected))
+
+
+def test_unknown_strategy():
+    with pytest.raises(ConfigError, match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'loop'"):
+        runs.compile_over(move, "pmap", jnp.zeros(2), jnp.zeros(2), donate=False)
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+@pytest.mark.parametrize("donate", [False, True])
+def test_donated_states_are_given_away(strategy, donate):
+    states, rows = jnp.arange(6.0).reshape(3, 2), jnp.ones(3)
+    found = runs.compile_over(lambda s, r: s + r, strategy, states, rows, donate=donate)(states, rows)
+    assert states.is_deleted() == donate and not rows.is_deleted()
+    np.testing.assert_array_equal(found, np.arange(6.0).reshape(3, 2) + 1)
+
+
+def test_auto_maps_convolutions_and_batches_matrix_products():
+    chosen = {model: runs.choose("auto", model) for model in models.MODELS}
+    assert chosen == {"resnet": "map", "mlp": "vmap", "logistic": "vmap"}
+    assert runs.choose("loop", "mlp") == "loop"
+
+
+@pytest.mark.parametrize(
+    ("devices", "runs_", "used"), [(4, 8, 4), (4, 6, 3), (4, 5, 1), (4, 3, 3), (3, 1, 1), (1, 7, 1)]
+)
+def test_runs_are_dealt_out_evenly(monkeypatch, devices, runs_, used):
+    monkeypatch.setattr(jax, "local_devices", lambda: list(range(devices)))
+    assert runs.devices_for(runs_) == list(range(used))
+
+
+def test_stack_and_take():
+    rows = [{"a": np.full(2, i), "b": np.float32(i)} for i in range(3)]
+    for stacked in (runs.stack(rows), runs.stack_on_host(rows)):
+        assert stacked["a"].shape == (3, 2) and stacked["b"].shape == (3,)
+        assert all(same(runs.take(jax.device_get(stacked), i), rows[i]) for i in range(3))
+
+
+# ---- training ----
+
+
+def advance(model, stage):
+    return functools.partial(train.advance, model=model, stage=stage)
+
+
+MOMENTUM = stage(momentum=0.9, augment=True)
+ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
+
+
+@functools.cache
+def lone(model):
+    """What each of the runs is after 6 steps when it has a program to itself."""
+    rows = [task(MOMENTUM, *row) for row in ROWS]
+    first = [first_state(model, MOMENTUM.optim, seed) for seed, _, _ in ROWS]
+    program = runs.compile_one(advance(model, MOMENTUM), first[0], (rows[0], np.int32(6)), IMAGES)
+    return first, rows, [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
+
+
+@pytest.mark.parametrize("strategy", runs.STRATEGIES)
+@pytest.mark.parametrize("model", [MLP, Convolved()], ids=["mlp", "convolved"])
+def test_runs_side_by_side_are_the_runs_alone(model, strategy):
+    first, rows, expected = lone(model)
+    args = runs.stack(first), (runs.stack(rows), np.full(len(rows), 6, np.int32)), IMAGES
+    found = runs.compile_over(advance(model, MOMENTUM), strategy, *args, donate=True)(*args)
+    assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
+    for i, alone in enumerate(expected):
+        if strategy == "vmap":
+            close(runs.take(found, i), alone)
+        else:
+            assert same(runs.take(found, i), alone)
+
+
+# ---- devices ----
+
+
+def study_of_four_programs(strategy, count):
+    """{name: array}: begin, advance twice and evaluate `count` runs, as a leg does."""
+    made = programs.Programs(MLP, SHAPE, strategy, 32, {}, {})
+    record = stage(fraction=1.0, modules=("head",), shrink=0.5, perturb=0.5, statistics="keep", optimiser="all")
+    like = jax.eval_shape(lambda: state.create(*state.init_network(MLP, jax.random.key(0), SHAPE), record.optim))
+    opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.opt)
+    parents = [(*made.init(state.init_key(seed)), opt) for seed in range(count)]
+    fresh = [made.init(sampling.key(seed, "fresh", "train")) for seed in range(count)]
+    starts = [programs.Start(*network, resets.factors(record.reset, like)) for network in fresh]
+    rows = runs.stack([task(record, seed) for seed in range(count)])
+    states = made.begin(record, runs.stack_on_host(parents), runs.stack_on_host(starts))
+    for until in (4, 9):
+        states = made.advance(record, states, (rows, np.full(count, until, np.int32)), IMAGES)
+    everything = timetable.plain_source(np.arange(100), DATASET.train_labels)
+    sums = made.evaluate(states, everything, 0, IMAGES)
+    own = made.evaluate_own(states, runs.stack([task(record, seed).source for seed in range(count)]), 32, IMAGES)
+    found = {f"devices/{strategy}/{count}": np.int32(len(states.step.sharding.device_set))}
+    for name, tree in (("state", states), ("sums", sums), ("own", own)):
+        found |= {f"{strategy}/{count}/{name}/{path}": np.asarray(leaf) for path, leaf in trees.paths(tree).items()}
+    return found
+
+
+def studies():
+    return study_of_four_programs("map", 4) | study_of_four_programs("vmap", 6)
+
+
+@pytest.mark.slow
+def test_several_devices_give_what_one_gives(tmp_path):
+    """Four devices, in a process of its own: four runs are one each, six are two on each of three."""
+    code = f"import numpy, test_runs; numpy.savez({str(tmp_path / 'found.npz')!r}, **test_runs.studies())"
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, cwd=tmp_path, check=True, timeout=300)
+    several, one = dict(np.load(tmp_path / "found.npz")), studies()
+    assert [int(several.pop(f"devices/{name}")) for name in ("map/4", "vmap/6")] == [4, 3]
+    assert [int(one.pop(f"devices/{name}")) for name in ("map/4", "vmap/6")] == [1, 1]
+    assert several.keys() == one.keys() and one["map/4/state/step"].tolist() == [9] * 4
+    close(several, one)
