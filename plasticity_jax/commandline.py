@@ -30,7 +30,7 @@ config_flags.register_flag_parser_for_type(tuple, _Tuples())
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """A flags parser for `absl.app.run`, with the flags `config` and `workdir`, both required.
+    """A flags parser for `absl.app.run`, with the flags `config`, `workdir` and `dry_run`; the last needs no workdir.
 
     A mistake exits with one line, where absl and ml_collections answer with a traceback or a list of all flags.
     """
@@ -45,9 +45,10 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise
         except Exception as error:  # half a dozen types from absl and ml_collections, and all that config files raise
             raise ConfigError(_explain(error, file, given)) from error
-        for name, value in (("config", file), ("workdir", flags.FLAGS["workdir"].value)):
-            if not value:
-                raise ConfigError(f"--{name} is missing")
+        if not file:
+            raise ConfigError("--config is missing")
+        if not flags.FLAGS["workdir"].value and not flags.FLAGS["dry_run"].value:
+            raise ConfigError("--workdir is missing")
         if rest[1:]:
             raise ConfigError(f"{rest[1]!r} is no flag; arguments have the form --name=value")
         return rest

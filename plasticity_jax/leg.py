@@ -133,7 +133,7 @@ class Speed:
 
     def advance(self, leg: stages.Leg, lab: Lab, states: Tree, rows: train.Task, targets: np.ndarray) -> Tree:
         """The states some steps on, none of them behind its target."""
-        before = np.asarray(states.step)
+        before = np.array(states.step)  # a copy: the buffer is about to be given away
         until = np.minimum(targets, before + self.steps)
         spent = lab.clock.seconds.get("train", 0.0)
         with lab.timed("train"):

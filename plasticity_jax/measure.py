@@ -19,6 +19,7 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """Every metric [R] of the states, accuracies in percent.  Stops between batches if asked; nothing is lost then."""
     times, study = lab.timetables[leg.name], lab.study
+    states = states.replace(opt=())  # nothing here looks at it, and so stages of other optimisers share the programs
     n_test = study.test_images or len(lab.dataset.test_labels)
     everything = timetable.plain_source(np.arange(n_test, dtype=np.int32), lab.dataset.test_labels)
     values = _evaluate(lab.programs.evaluate, "test", states, everything, lab.test_images, n_test, lab, stop_if_asked)

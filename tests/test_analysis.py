@@ -15,7 +15,8 @@ TOP = {"pretrain": 50.0, "fresh": 80.0, "pretrain+tune": 75.0}
 
 
 def record(name, branch, after, epochs, until_accuracy=0, steps=0):
-    return dict(name=name, branch=branch, after=after, epochs=epochs, until_accuracy=until_accuracy, steps=steps)
+    lengths = dict(epochs=epochs, until_accuracy=until_accuracy, steps=steps)
+    return dict(name=name, branch=branch, after=after, data=dict(label_noise=0.0), **lengths)
 
 
 PLAN = [

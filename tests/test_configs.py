@@ -107,13 +107,14 @@ def test_multistage_runs_on_digits(tmp_path):
     config.update(seeds=(0,), train_images=96, test_images=50, strategy="loop")  # compiles each program once
     config.model.width = 2
     for each in config.stages.values():
-        each.update(steps=2, eval_every=0)
+        each.update(steps=2, eval_every=0, batch_size=64)
     result = plasticity_jax.run(config, tmp_path)
+    assert result["compilations"] == 9
     assert [(run["run"], run["status"]) for run in result["runs"]] == [
         ("fresh/seed0", "finished"),
         ("pretrain+tune/seed0", "finished"),
     ]
-    assert (result["dataset"], result["gap"]["n"], result["images"]) == ("digits", 1, 32 * 3 * 2)
+    assert (result["dataset"], result["gap"]["n"], result["images"]) == ("digits", 1, 3 * 2 * 64)
     metrics = {row["metric"] for row in small.rows(tmp_path, run="pretrain+tune/seed0")}
     assert {"test_accuracy", "train_loss", "effective_rank", "dormant_fraction", "distance_to_init/head"} <= metrics
     distance = small.curve(tmp_path, "pretrain+tune/seed0", "distance_to_init")

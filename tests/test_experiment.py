@@ -298,7 +298,6 @@ def plans():
     yield "rules", rules
     measured = small.config(evaluate_train=True, validation_images=8, diagnostics=("weight_norm",))
     yield "measured", measured
-    yield "loop", small.config(strategy="loop")
 
 
 @pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in plans()])
@@ -395,7 +394,8 @@ def test_own_network_reset_and_diagnostic(tmp_path):
         assert batch["image"].shape == (60, 8, 8, 1) and batch["logits"].shape == (60, 3)
         return {"head_norm": jnp.sqrt(jnp.sum(state.params["head"]["kernel"] ** 2))}
 
-    config = small.config(seeds=(0,), diagnostics=("weight_norm",))
+    config = small.config(seeds=(0,), control="pretrain+tune", diagnostics=("weight_norm",))
+    del config.stages.tune.branches["fresh"]
     config.stages.tune.reset.function = "forget"
     own = dict(model=small.Net(), resets={"forget": forget}, diagnostics={"head": head})
     result = small.run(config, tmp_path, **own)

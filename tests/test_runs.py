@@ -10,30 +10,19 @@ import pathlib
 import subprocess
 import sys
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import DATASET, IMAGES, MLP, SHAPE, first_state, same, stage, task
+from tiny import CONVOLVED, DATASET, IMAGES, MLP, SHAPE, first_state, same, stage, task
 
 from plasticity_jax import models, programs, resets, runs, sampling, state, timetable, train, trees
 from plasticity_jax.errors import ConfigError
 
 ROUNDING = dict(rtol=1e-4, atol=1e-5)
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-class Convolved(nn.Module):
-    """The smallest network with the convolution and the normalisation of the residual ones."""
-
-    @nn.compact
-    def __call__(self, images, train):
-        return nn.Dense(4, name="head")(
-            models.Stem(2, "cifar", "batch", jnp.float32, name="stem")(images, train)[:, 3, 4]
-        )
 
 
 def close(a, b):
@@ -93,7 +82,7 @@ def test_runs_are_dealt_out_evenly(monkeypatch, devices, runs_, used):
 
 
 def test_stack_and_take():
-    rows = [{"a": np.full(2, i), "b": np.float32(i)} for i in range(3)]
+    rows = [{"a": np.full(2, i, np.int32), "b": np.float32(i)} for i in range(3)]
     for stacked in (runs.stack(rows), runs.stack_on_host(rows)):
         assert stacked["a"].shape == (3, 2) and stacked["b"].shape == (3,)
         assert all(same(runs.take(jax.device_get(stacked), i), rows[i]) for i in range(3))
@@ -120,7 +109,7 @@ def lone(model):
 
 
 @pytest.mark.parametrize("strategy", runs.STRATEGIES)
-@pytest.mark.parametrize("model", [MLP, Convolved()], ids=["mlp", "convolved"])
+@pytest.mark.parametrize("model", [MLP, CONVOLVED], ids=["mlp", "convolved"])
 def test_runs_side_by_side_are_the_runs_alone(model, strategy):
     first, rows, expected = lone(model)
     args = runs.stack(first), (runs.stack(rows), np.full(len(rows), 6, np.int32)), IMAGES

@@ -1,0 +1,367 @@
+"""However often and wherever a study is interrupted, what comes out is what an unbroken one gives."""
+
+import contextlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small
+from ml_collections import ConfigDict
+
+import plasticity_jax
+from configs import multistage
+from plasticity_jax import checkpoint, experiment, leg, programs, records, workdir
+from plasticity_jax.errors import Preempted
+
+ROOT = Path(__file__).parents[1]
+
+
+def config() -> ConfigDict:
+    """Evaluations, a snapshot, checkpoints at every chance."""
+    found = small.config(validation_images=8, checkpoint_seconds=0.0)
+    found.stages.tune.branches = small.branches(**small.WARM, early={"after": "pretrain@1"})
+    return found
+
+
+def outcome(directory: Path, result: dict | None = None) -> dict:
+    """All of a finished study that must not depend on interruptions."""
+    found = workdir.read_json(directory / "result.json")
+    assert result is None or found == result
+    assert workdir.read_json(directory / "status.json")["status"] == "finished"
+    timed = ("seconds", "images_per_second", "compilations")
+    return {"tables": small.tables(directory), **{key: value for key, value in found.items() if key not in timed}}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("unbroken")
+    small.run(config(), directory)
+    return directory
+
+
+COMPILED: dict = {}
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch):
+    """Programs that outlive their study, so that going on costs no time."""
+
+    class Programs(programs.Programs):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.cache = COMPILED if self.strategy == "map" else {}
+
+    monkeypatch.setattr(experiment, "Programs", Programs)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Calls of a few steps, and a checkpoint before every one."""
+    monkeypatch.setattr(leg, "CALL_SECONDS", 0.0)
+    monkeypatch.setattr(leg, "CHECKPOINT_SHARE", 0)
+
+
+class Killed(BaseException):
+    """Nothing catches it, so nothing is saved after it, as after SIGKILL."""
+
+
+PLACES = [
+    (programs.Programs, "begin"),
+    (programs.Programs, "advance"),
+    (programs.Programs, "evaluate"),
+    (programs.Programs, "evaluate_own"),
+    (checkpoint.Checkpoints, "save"),
+    (checkpoint.Checkpoints, "close"),
+    (records.Table, "append"),
+    (leg.shutil, "rmtree"),
+    (workdir, "write_json"),
+]
+
+
+@contextlib.contextmanager
+def interrupted(when, act):
+    """Call `act` before and after the calls at which `when()` is true, of every function that changes anything."""
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in PLACES:
+            real = getattr(owner, name)
+
+            def wrapped(*args, real=real, **options):
+                if when():
+                    act()
+                found = real(*args, **options)
+                if real.__name__ != "save" and when():  # a save goes on in another thread, which a kill would end
+                    act()
+                return found
+
+            patch.setattr(owner, name, wrapped)
+        yield
+
+
+def kill():
+    raise Killed
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+# In one process, where every place can be hit.
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_again_and_again(seed, tmp_path, unbroken, eager):
+    draw = random.Random(seed)
+    kills = 0
+    for _ in range(100):
+        left = draw.randint(20, 120)
+
+        def when():
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        with interrupted(when, kill):
+            try:
+                small.run(config(), tmp_path)
+                break
+            except Killed:
+                kills += 1
+    assert kills >= 3
+    assert outcome(tmp_path) == outcome(unbroken)
+
+
+def test_told_to_stop_again_and_again(tmp_path, unbroken, eager):
+    draw = random.Random(2)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    stops = 0
+    for _ in range(100):
+        left = draw.randint(30, 160)
+
+        def when():
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        with interrupted(when, terminate):
+            try:
+                small.run(config(), tmp_path)
+                break
+            except Preempted:
+                stops += 1
+        status = workdir.read_json(tmp_path / "status.json")
+        assert (status["status"], status["exit_code"]) == ("preempted", 75)
+        assert not (tmp_path / "result.json").exists()
+    assert stops >= 3
+    assert outcome(tmp_path) == outcome(unbroken)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == handlers
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """What SIGTERM leaves behind when `tune` has come to step 9 of 18."""
+    directory = tmp_path_factory.mktemp("stopped")
+    real = programs.Programs.advance
+
+    def advance(self, stage, states, *args):
+        if stage.name == "tune" and int(states.step.max()) == 9:
+            terminate()
+        return real(self, stage, states, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs.Programs, "advance", advance)
+        patch.setattr(leg, "CALL_SECONDS", 0.0)
+        patch.setattr(leg, "CHECKPOINT_SHARE", 0)
+        with pytest.raises(Preempted, match="stopped in stage tune"):
+            small.run(config(), directory)
+    return directory
+
+
+@pytest.fixture
+def half(stopped, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(stopped, tmp_path / "half")
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """(stage, step) before every call that trains."""
+    found = []
+    real = programs.Programs.advance
+
+    def advance(self, stage, states, *args):
+        found.append((stage.name, int(states.step.max())))
+        return real(self, stage, states, *args)
+
+    monkeypatch.setattr(programs.Programs, "advance", advance)
+    return found
+
+
+def rolling(directory: Path) -> list[Path]:
+    """The checkpoints of the stage that was stopped, the oldest first."""
+    return sorted((directory / "main" / "tune" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+
+
+def spoil(directory: Path) -> None:
+    """Change a byte in the largest file below a directory."""
+    path = max((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_nothing_is_trained_twice_after_a_stop(half, unbroken, seen):
+    small.run(config(), half)
+    assert seen[0] == ("tune", 10) and {stage for stage, _ in seen} == {"tune"}
+    assert outcome(half) == outcome(unbroken)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(half, unbroken, seen):
+    spoil(rolling(half)[-1])
+    small.run(config(), half)
+    assert seen[0] == ("tune", 9)
+    assert outcome(half) == outcome(unbroken)
+
+
+def test_without_any_good_checkpoint_the_stage_starts_again(half, unbroken, seen):
+    for path in rolling(half):
+        spoil(path)
+    small.run(config(), half)
+    assert seen[0] == ("tune", 0)
+    assert outcome(half) == outcome(unbroken)
+
+
+@pytest.mark.parametrize("tail", [b'{"run": "fresh/se', b'{"run": "fresh/seed0", "seed": 0}\n', b"\x00\xff\n\n"])
+def test_rows_that_no_checkpoint_knows_of_are_cut(tail, half, unbroken, seen):
+    with open(half / "main" / "tune" / "metrics.jsonl", "ab") as table:
+        table.write(tail)
+    small.run(config(), half)
+    assert seen[0] == ("tune", 10)
+    assert outcome(half) == outcome(unbroken)
+
+
+def test_rows_that_are_missing_are_made_again(half, unbroken, seen):
+    table = half / "main" / "tune" / "metrics.jsonl"
+    table.write_bytes(table.read_bytes()[:-100])
+    small.run(config(), half)
+    assert seen[0] == ("tune", 0)
+    assert outcome(half) == outcome(unbroken)
+
+
+def damage_end(directory: Path) -> None:
+    spoil(directory / "end" / "0")
+
+
+def damage_table(directory: Path) -> None:
+    path = directory / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"test_accuracy", b"test-accuracy", 1))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "tune"])
+@pytest.mark.parametrize("damage", [damage_end, damage_table, shutil.rmtree])
+def test_a_damaged_end_is_made_again(damage, stage, tmp_path, unbroken, seen):
+    directory = shutil.copytree(unbroken, tmp_path / "damaged")
+    damage(directory / "main" / stage)
+    small.run(config(), directory)
+    assert {stage for stage, _ in seen} == {stage}
+    assert outcome(directory) == outcome(unbroken)
+
+
+def test_seconds_add_up_over_interruptions(half):
+    before = workdir.read_json(half / "main" / "clock.json")
+    after = small.run(config(), half)["seconds"]
+    assert set(after) >= set(before)
+    assert all(after[kind] >= before[kind] for kind in before) and after["train"] > before["train"]
+
+
+def test_only_a_few_checkpoints_lie_around(half, unbroken):
+    assert len(rolling(half)) == 2
+    assert not (half / "main" / "pretrain" / "checkpoints").exists()
+    assert [path.name for path in (unbroken / "main" / "pretrain" / "snapshots").iterdir()] == ["1"]
+    assert not list(unbroken.rglob("*tmp*"))
+
+
+def test_where_data_lie_and_how_often_to_save_may_change(half, unbroken):
+    other = config()
+    other.update(checkpoint_seconds=99.0, data_dir="/elsewhere")
+    small.run(other, half)
+    assert outcome(half) == outcome(unbroken)
+
+
+# With real signals and real processes.
+
+
+def child(directory: str) -> None:
+    """Runs the study with checkpoints at every chance, in calls of a few steps."""
+    leg.CALL_SECONDS, leg.CHECKPOINT_SHARE = 0.005, 0
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
+        os.dup2(null.fileno(), sys.stderr.fileno())
+        small.run(config(), Path(directory))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked")
+def test_killed_at_random_times(tmp_path, unbroken):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_resume"])
+    draw = random.Random(0)
+
+    def attempt(directory: Path, seconds: float | None) -> int:
+        """The exit code of a process that is killed so many seconds after it has begun to work in the directory."""
+        process = context.Process(target=child, args=(str(directory),))
+        process.start()
+        status = directory / "status.json"
+        while process.is_alive() and not (status.exists() and workdir.read_json(status)["pid"] == process.pid):
+            time.sleep(0.01)
+        process.join(seconds)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+    assert attempt(tmp_path / "whole", None) == 0
+    assert outcome(tmp_path / "whole") == outcome(unbroken)
+    start, end = ((tmp_path / "whole" / name).stat().st_mtime for name in ("environment.json", "status.json"))
+    exits = [attempt(tmp_path / "broken", draw.uniform(0.3, 0.8) * (end - start))]
+    while exits[-1] and len(exits) < 10:
+        exits.append(attempt(tmp_path / "broken", None if len(exits) == 4 else draw.uniform(0, 0.8) * (end - start)))
+    assert exits[0] == -signal.SIGKILL and exits[-1] == 0
+    assert outcome(tmp_path / "broken") == outcome(unbroken)
+
+
+@pytest.mark.slow
+def test_the_command_stops_and_goes_on(tmp_path):
+    overrides = {
+        "model.name": "mlp",
+        "model.depth": 1,
+        "diagnostics": (),
+        "seeds": (0,),
+        "stages.pretrain.epochs": 30.0,
+        "stages.tune.epochs": 2.0,
+        "checkpoint_seconds": 600.0,
+    }
+    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+    command = [sys.executable, "-m", "plasticity_jax.main", "--config=configs/multistage.py:digits"]
+    command += [f"--workdir={tmp_path / 'broken'}", *flags]
+    table = tmp_path / "broken" / "main" / "pretrain" / "metrics.jsonl"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while process.poll() is None and not (table.exists() and table.stat().st_size):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, text
+    status = workdir.read_json(tmp_path / "broken" / "status.json")
+    assert (status["status"], status["exit_code"], status["pid"]) == ("preempted", 75, process.pid)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "fresh - pretrain+tune" in done.stdout and "Traceback" not in done.stderr
+
+    same = multistage.get_config("digits")
+    same.update_from_flattened_dict(overrides)
+    plasticity_jax.run(same, tmp_path / "whole")
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
