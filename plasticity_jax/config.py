@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from plasticity_jax import checks, grid, stages
 from plasticity_jax.checks import Check
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.legs import unfold
 
 RECIPES = ("random", "split", "blend")
 KEEP = ("keep", "modules", "all")
@@ -217,7 +218,7 @@ def _check_alike(first: stages.Stage, stage: stages.Stage, where: str) -> None:
 def _final_branches(pack: stages.Pack, seeds: tuple[int, ...]) -> list[str]:
     """The branches that nothing continues from, once the plans of the pack can be walked."""
     final: dict[str, str] = {}
-    for leg in stages.legs(pack, seeds):
+    for leg in unfold(pack, seeds):
         for run in leg.runs:
             if run.final and final.setdefault(run.branch, leg.name) != leg.name:
                 raise ConfigError(

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from plasticity_jax import config as configs
-from plasticity_jax import datasets, leg, models, records, results, runs, stages, state, timetable, train, workdir
+from plasticity_jax import datasets, models, records, results, runs, stages, state, timetable, train, walk, workdir
 from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import LabError, Preempted
 from plasticity_jax.lab import Lab
+from plasticity_jax.legs import Run, unfold
 from plasticity_jax.programs import Programs
 from plasticity_jax.progress import Progress
 from plasticity_jax.resets import OwnReset, factors
@@ -115,7 +116,7 @@ class Own:
 
 def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetables:
     """The timetable of each leg of a pack, in the order in which they are walked."""
-    return {leg.name: timetable.draw_up(leg, study, dataset) for leg in stages.legs(pack, study.seeds)}
+    return {leg.name: timetable.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
 
 
 def check_resets(timetables: Timetables, module: nn.Module, dataset: Dataset) -> None:
@@ -237,7 +238,7 @@ def _walk(directory: Path, lab: Lab) -> Result:
     images, entries = 0, []
     for name, times in lab.timetables.items():
         workdir.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
-        outcomes = leg.walk(times.leg, lab)["runs"]
+        outcomes = walk.walk(times.leg, lab)["runs"]
         rows = records.read(lab.directory / name / "metrics.jsonl")
         for run, outcome in zip(times.leg.runs, outcomes, strict=True):
             images += outcome["steps"] * run.stage.batch_size
@@ -247,7 +248,7 @@ def _walk(directory: Path, lab: Lab) -> Result:
     return {"runs": entries, "images": images, "seconds": lab.clock.save(), "compilations": lab.programs.compiled}
 
 
-def _run_result(lab: Lab, run: stages.Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:
+def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:
     accuracy = results.score(rows, lab.study.window)
     failed = outcome["failed"] or not math.isfinite(accuracy)
     return {

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity_jax import runs, sampling, stages, timetable, train
+from plasticity_jax import runs, sampling, timetable, train
 from plasticity_jax.lab import Lab
+from plasticity_jax.legs import Leg
 from plasticity_jax.records import Row
 
 Tree = Any
@@ -15,7 +16,7 @@ PROBE = 512  # test images that the diagnostics look at
 
 
 def measure(
-    leg: stages.Leg, lab: Lab, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
+    leg: Leg, lab: Lab, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
 ) -> dict[str, np.ndarray]:
     """Every metric [R] of the states, accuracies in percent.  Stops between batches if asked; nothing is lost then."""
     times, study = lab.timetables[leg.name], lab.study
@@ -63,7 +64,7 @@ def _evaluate(
 
 
 def rows(
-    leg: stages.Leg,
+    leg: Leg,
     times: timetable.Timetable,
     closed: Sequence[bool],
     epoch: float,

@@ -12,6 +12,7 @@ import jax
 from plasticity_jax import models, runs, stages, state, workdir
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.errors import LabError
+from plasticity_jax.legs import Leg, unfold
 
 
 def load(
@@ -48,7 +49,7 @@ def load(
     found = [
         (pack, leg, row)
         for pack in study.packs
-        for leg in stages.legs(pack, study.seeds)
+        for leg in unfold(pack, study.seeds)
         for row, run in enumerate(leg.runs)
         if run.branch == branch and run.seed == seed and stage in ("", leg.name) and wanted <= dict(run.hparams).items()
     ]
@@ -64,12 +65,12 @@ def load(
     if number not in checkpoints.numbers():
         raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
     like = states_like(leg, module, tuple(data["image_shape"]))
-    tree, _ = checkpoints.restore(number, kept(leg, stages.legs(pack, study.seeds), like))
+    tree, _ = checkpoints.restore(number, kept(leg, unfold(pack, study.seeds), like))
     checkpoints.close()
     return module, runs.take(tree["params"], row), runs.take(tree["stats"], row)
 
 
-def states_like(leg: stages.Leg, model: nn.Module, image_shape: tuple[int, ...]) -> state.TrainState:
+def states_like(leg: Leg, model: nn.Module, image_shape: tuple[int, ...]) -> state.TrainState:
     """The shapes of the states of a leg, leaves [R, ...]."""
 
     def one() -> state.TrainState:
@@ -79,7 +80,7 @@ def states_like(leg: stages.Leg, model: nn.Module, image_shape: tuple[int, ...])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), shapes)
 
 
-def kept(leg: stages.Leg, legs: Iterable[stages.Leg], states: state.TrainState) -> dict[str, Any]:
+def kept(leg: Leg, legs: Iterable[Leg], states: state.TrainState) -> dict[str, Any]:
     """The parts of the states that outlive a leg: the optimiser's only if a later stage goes on with it."""
     children = [run.stage for other in legs for run in other.runs if run.parent and run.parent[0] == leg.name]
     moments = any(stage.reset.optimiser != "all" for stage in children)

@@ -16,7 +16,7 @@ This module is pure Python; it imports neither jax nor numpy.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from plasticity_jax.errors import ConfigError
@@ -184,32 +184,6 @@ class Study:
     checkpoint_seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run of one stage: a row of the run axis.
-
-    parent: (stage name, row in that stage, epoch or `END`) of the network it starts from; None for `init`.
-    final: no stage continues from it, so it is a run of the study and not only a step on the way.
-    """
-
-    id: str
-    seed: int
-    branch: str
-    hparams: HParams
-    stage: Stage
-    parent: tuple[str, int, int] | None
-    final: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Leg:
-    """All runs of one stage name, trained side by side; `keep` are the epochs that later legs continue from."""
-
-    name: str
-    runs: tuple[Run, ...]
-    keep: tuple[int, ...]
-
-
 def parse_after(after: str) -> tuple[str, str, int]:
     """Split `STAGE[/BRANCH][@EPOCH]` into (stage, branch or "", epoch or END).
 
@@ -241,90 +215,3 @@ def find_parent(plan: Sequence[Stage], stage: Stage) -> tuple[Stage, int] | None
             f"{where}: stage {name} has several branches; name one of {[f'{name}/{s.branch}' for s in found]}"
         )
     raise ConfigError(f"{where}: there is no such stage; choose one of {sorted({INIT} | {s.name for s in plan})}")
-
-
-def legs(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
-    """Unfold a pack into the runs of each stage, parents before children, sharing whatever is the same.
-
-    Two points of the grid whose stages agree from the start up to some stage share those runs: a grid over the
-    tuning learning rate pretrains once.
-
-    Raises:
-      ConfigError: stages that wait for each other, or a parent that is missing or ambiguous.
-    """
-    rows: dict[str, dict[Any, dict[str, Any]]] = {}  # stage name -> key of a node -> what is known of it
-    for hparams, plan in pack.plans:
-        for stage in _ordered(plan):
-            for seed in seeds:
-                key, parent = _node(plan, stage, seed), find_parent(plan, stage)
-                row = rows.setdefault(stage.name, {}).setdefault(key, {"children": False})
-                row.update(stage=stage, seed=seed, parent=None, hparams=_concerning(pack, plan, stage, hparams))
-                if parent:
-                    origin = _node(plan, parent[0], seed)
-                    row["parent"] = (parent[0].name, origin, parent[1])
-                    rows[parent[0].name][origin]["children"] = True
-    return tuple(_leg(name, rows) for name in _names_in_order([plan for _, plan in pack.plans]))
-
-
-def _concerning(pack: Pack, plan: Plan, stage: Stage, hparams: HParams) -> HParams:
-    """The hyper-parameters that make a difference to a stage: its own and those of the stages before it."""
-    lineage, parent = {stage.name}, find_parent(plan, stage)
-    while parent:
-        lineage.add(parent[0].name)
-        parent = find_parent(plan, parent[0])
-    scopes = dict(pack.scopes)
-    return tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in lineage)
-
-
-def _node(plan: Plan, stage: Stage, seed: int) -> tuple:
-    parent = find_parent(plan, stage)
-    return (seed, stage, _node(plan, parent[0], seed) + (parent[1],) if parent else None)
-
-
-def _ordered(plan: Plan) -> list[Stage]:
-    names = _names_in_order([plan])
-    return sorted(plan, key=lambda stage: names.index(stage.name))
-
-
-def _names_in_order(plans: Sequence[Plan]) -> list[str]:
-    """Stage names, parents first, otherwise as written."""
-    needs: dict[str, set[str]] = {}
-    for plan in plans:
-        for stage in plan:
-            parent = find_parent(plan, stage)
-            needs.setdefault(stage.name, set()).update({parent[0].name} if parent else set())
-    ordered: list[str] = []
-    while len(ordered) < len(needs):
-        ready = [name for name in needs if name not in ordered and needs[name] <= set(ordered)]
-        if not ready:
-            raise ConfigError(
-                f"stages {sorted(set(needs) - set(ordered))} wait for each other; one of them must start after {INIT!r}"
-            )
-        ordered.append(ready[0])
-    return ordered
-
-
-def _leg(name: str, rows: Mapping[str, Mapping[Any, Mapping[str, Any]]]) -> Leg:
-    places = {stage: {key: i for i, key in enumerate(nodes)} for stage, nodes in rows.items()}
-    runs = []
-    for row in rows[name].values():
-        parent = row["parent"] and (row["parent"][0], places[row["parent"][0]][row["parent"][1]], row["parent"][2])
-        runs.append(
-            Run(
-                id=run_id(row["stage"].branch, row["hparams"], row["seed"]),
-                seed=row["seed"],
-                branch=row["stage"].branch,
-                hparams=row["hparams"],
-                stage=row["stage"],
-                parent=parent,
-                final=not row["children"],
-            )
-        )
-    nodes = [row for stage in rows.values() for row in stage.values() if row["parent"] and row["parent"][0] == name]
-    keep = tuple(sorted({row["parent"][2] for row in nodes} - {END}))
-    return Leg(name=name, runs=tuple(runs), keep=keep)
-
-
-def run_id(branch: str, hparams: HParams, seed: int) -> str:
-    """The stable name of a run, the same alone and in company: `branch[,key=value..]/seedN`."""
-    return ",".join([branch, *(f"{key}={value}" for key, value in hparams)]) + f"/seed{seed}"

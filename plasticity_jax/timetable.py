@@ -13,6 +13,7 @@ import numpy as np
 from plasticity_jax import optim, pools, runs, sampling, stages
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.legs import Leg
 from plasticity_jax.train import Task
 
 
@@ -24,7 +25,7 @@ class Timetable:
     points: epochs at which the run is evaluated.  events: all epochs at which the leg stops to evaluate or keep.
     """
 
-    leg: stages.Leg
+    leg: Leg
     pools: list[pools.Pool]
     held_out: list[np.ndarray]
     epoch_steps: list[int]
@@ -41,7 +42,7 @@ class Timetable:
         return sum(n * run.stage.batch_size for n, run in zip(self.steps, self.leg.runs, strict=True))
 
 
-def draw_up(leg: stages.Leg, study: stages.Study, dataset: Dataset) -> Timetable:
+def draw_up(leg: Leg, study: stages.Study, dataset: Dataset) -> Timetable:
     """The timetable of `leg` on `dataset`.
 
     Raises:

@@ -10,6 +10,7 @@ from configs import base, multistage
 from plasticity_jax import checks, config, models, optim, pools, stages
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.legs import unfold
 
 FRESH = "stages.tune.branches.fresh"
 WARM = "stages.tune.branches.pretrain+tune"
@@ -74,7 +75,7 @@ def test_arguments_combine_in_any_order(arg):
 @pytest.mark.parametrize("name", base.OPTIMISERS)
 def test_every_preset_and_optimiser_parses(arg, name):
     study = config.parse(multistage.get_config(f"{arg},optimiser={name}"))
-    assert [leg.name for leg in stages.legs(study.packs[0], study.seeds)] == ["pretrain", "tune"]
+    assert [leg.name for leg in unfold(study.packs[0], study.seeds)] == ["pretrain", "tune"]
 
 
 def test_smoke_is_the_small_plan_cut_to_a_few_steps():
@@ -513,7 +514,7 @@ def test_a_grid_reaches_into_branches():
     assert plan(study, point=3)["pretrain+tune"].optim.learning_rate == 1e-2
     assert plan(study, point=3)["pretrain+tune"].after == "pretrain@5"
     assert plan(study, point=3)["fresh"].optim.learning_rate == 1e-3
-    _, tune = stages.legs(study.packs[0], (0,))
+    _, tune = unfold(study.packs[0], (0,))
     assert [run.id for run in tune.runs].count("fresh/seed0") == 1
     assert len(tune.runs) == 1 + 4
 
@@ -578,7 +579,7 @@ def test_run_ids_are_distinct():
         ("stages.pretrain.epochs", (1, 2)), ("stages.tune.optim.learning_rate", (0.1, 0.2)), ("model.depth", (1, 2))
     )
     for pack in study.packs:
-        for leg in stages.legs(pack, study.seeds):
+        for leg in unfold(pack, study.seeds):
             assert len({run.id for run in leg.runs}) == len(leg.runs)
 
 

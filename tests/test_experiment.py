@@ -110,7 +110,7 @@ def test_environment_tells_the_data_apart(study):
 
 def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
     seen = []
-    walk = experiment.leg.walk
+    walk = experiment.walk.walk
 
     def look(leg, lab):
         outcome = walk(leg, lab)
@@ -118,7 +118,7 @@ def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
         seen.append((leg.name, status["status"], status["stage"], (tmp_path / "result.json").exists()))
         return outcome
 
-    monkeypatch.setattr(experiment.leg, "walk", look)
+    monkeypatch.setattr(experiment.walk, "walk", look)
     small.run(small.config(seeds=(0,)), tmp_path)
     assert seen == [("pretrain", "running", "pretrain", False), ("tune", "running", "tune", False)]
     assert (tmp_path / "result.json").exists()
@@ -356,7 +356,7 @@ def test_a_read_only_workdir_is_one_error(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_one_error_and_the_study_goes_on(tmp_path, study, monkeypatch):
-    append = experiment.leg.records.Table.append
+    append = experiment.walk.records.Table.append
 
     def refuse(self, rows):
         if rows[0]["stage"] == "tune" and rows[0]["step"] == 12:
@@ -364,7 +364,7 @@ def test_a_full_disk_is_one_error_and_the_study_goes_on(tmp_path, study, monkeyp
         append(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.leg.records.Table, "append", refuse)
+        patch.setattr(experiment.walk.records.Table, "append", refuse)
         with pytest.raises(WorkdirError, match="No space left"):
             small.run(small.config(), tmp_path)
     status = workdir.read_json(tmp_path / "status.json")

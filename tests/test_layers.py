@@ -14,15 +14,15 @@ PACKAGE = "plasticity_jax"
 # The lowest first.
 LAYERS = [
     {"errors"},
-    {"stages", "trees", "records", "workdir", "results", "convolution", "cifar", "sampling", "checks"},
-    {"prepared", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock", "diagnostics"},
-    {"state", "grid", "commandline"},
-    {"resets", "train", "config", "saved"},
-    {"programs", "timetable"},
+    {"stages", "trees", "records", "workdir", "results", "convolution", "cifar", "sampling", "checks", "prepared"},
+    {"legs", "datasets", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock"},
+    {"state", "grid", "commandline", "diagnostics"},
+    {"resets", "train", "saved"},
+    {"programs", "timetable", "config"},
     {"progress", "summary"},
     {"lab"},
     {"measure"},
-    {"leg"},
+    {"walk"},
     {"experiment"},
     {"__init__", "main"},
 ]

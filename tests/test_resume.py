@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 import plasticity_jax
 from configs import multistage
-from plasticity_jax import checkpoint, experiment, leg, programs, records, workdir
+from plasticity_jax import checkpoint, experiment, programs, records, walk, workdir
 from plasticity_jax.errors import Preempted
 
 ROOT = Path(__file__).parents[1]
@@ -64,8 +64,8 @@ def shared(monkeypatch):
 @pytest.fixture
 def eager(monkeypatch):
     """Calls of a few steps, and a checkpoint before every one."""
-    monkeypatch.setattr(leg, "CALL_SECONDS", 0.0)
-    monkeypatch.setattr(leg, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(walk, "CALL_SECONDS", 0.0)
+    monkeypatch.setattr(walk, "CHECKPOINT_SHARE", 0)
 
 
 class Killed(BaseException):
@@ -80,7 +80,7 @@ PLACES = [
     (checkpoint.Checkpoints, "save"),
     (checkpoint.Checkpoints, "close"),
     (records.Table, "append"),
-    (leg.shutil, "rmtree"),
+    (walk.shutil, "rmtree"),
     (workdir, "write_json"),
 ]
 
@@ -176,8 +176,8 @@ def stopped(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs.Programs, "advance", advance)
-        patch.setattr(leg, "CALL_SECONDS", 0.0)
-        patch.setattr(leg, "CHECKPOINT_SHARE", 0)
+        patch.setattr(walk, "CALL_SECONDS", 0.0)
+        patch.setattr(walk, "CHECKPOINT_SHARE", 0)
         with pytest.raises(Preempted, match="stopped in stage tune"):
             small.run(config(), directory)
     return directory
@@ -299,7 +299,7 @@ def test_where_data_lie_and_how_often_to_save_may_change(half, unbroken):
 
 def child(directory: str) -> None:
     """Runs the study with checkpoints at every chance, in calls of a few steps."""
-    leg.CALL_SECONDS, leg.CHECKPOINT_SHARE = 0.005, 0
+    walk.CALL_SECONDS, walk.CHECKPOINT_SHARE = 0.005, 0
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         os.dup2(null.fileno(), sys.stderr.fileno())
         small.run(config(), Path(directory))

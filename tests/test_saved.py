@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 
 import plasticity_jax
 from plasticity_jax import config as configs
-from plasticity_jax import sampling, saved, stages, trees
+from plasticity_jax import sampling, saved, trees
 from plasticity_jax.errors import LabError, WorkdirError
+from plasticity_jax.legs import unfold
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +101,21 @@ def test_a_study_is_the_same_after_its_file():
     study = configs.parse(config)
     restored = saved.restore_study(configs.describe(study))
     assert restored == study
-    assert [stages.legs(pack, study.seeds) for pack in restored.packs] == [
-        stages.legs(pack, study.seeds) for pack in study.packs
-    ]
+    assert [unfold(pack, study.seeds) for pack in restored.packs] == [unfold(pack, study.seeds) for pack in study.packs]
 
 
 def test_moments_are_kept_only_where_a_stage_goes_on_with_them():
     config = small.config(seeds=(0,), control="last")
     config.stages.last = small.stage(after="tune/fresh", epochs=1.0, reset={"optimiser": "keep"})
     (pack,) = configs.parse(config).packs
-    legs = stages.legs(pack, (0,))
+    legs = unfold(pack, (0,))
     assert [leg.name for leg in legs] == ["pretrain", "tune", "last"]
     kept = [set(saved.kept(leg, legs, saved.states_like(leg, small.Net(), (8, 8, 1)))) for leg in legs]
     assert kept == [{"params", "stats"}, {"params", "stats", "opt"}, {"params", "stats"}]
 
 
 def test_shapes_of_the_states_have_the_run_axis():
-    leg = stages.legs(configs.parse(small.config()).packs[0], (0, 1))[1]
+    leg = unfold(configs.parse(small.config()).packs[0], (0, 1))[1]
     like = saved.states_like(leg, small.Net(), (8, 8, 1))
     assert like.params["conv"]["kernel"].shape == (4, 3, 3, 1, 4)
     assert like.stats["norm"]["mean"].shape == (4, 4)

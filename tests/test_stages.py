@@ -7,6 +7,7 @@ import pytest
 
 from plasticity_jax import stages
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.legs import Leg, unfold
 
 DATA = stages.Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
 OPTIM = stages.Optim("adam", 1e-3, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1)
@@ -38,17 +39,17 @@ def warm_start(rate: float = 1e-3, pretrain_rate: float = 1e-3) -> stages.Plan:
     )
 
 
-def legs(*plans: stages.Plan, seeds=(0,), keys=("rate",), values=None) -> tuple[stages.Leg, ...]:
+def legs(*plans: stages.Plan, seeds=(0,), keys=("rate",), values=None) -> tuple[Leg, ...]:
     """The legs of plans that are the points of a grid."""
     if len(plans) == 1 and values is None:
         points = [()]
     else:
         points = [tuple(zip(keys, value, strict=True)) for value in values]
     pack = stages.Pack("main", MODEL, tuple(zip(points, plans, strict=True)))
-    return stages.legs(pack, seeds)
+    return unfold(pack, seeds)
 
 
-def ids(leg: stages.Leg) -> list[str]:
+def ids(leg: Leg) -> list[str]:
     return [run.id for run in leg.runs]
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import datasets, models, optim, sampling, stages, state, timetable, train
+from plasticity_jax.legs import Leg, unfold
 
 DATA = stages.Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
 OPTIM = stages.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1)
@@ -49,9 +50,9 @@ def study(**fields) -> stages.Study:
     return stages.Study(**values | dict(checkpoint_seconds=600.0) | fields)
 
 
-def legs(*plan: stages.Stage, seeds=(0,)) -> tuple[stages.Leg, ...]:
+def legs(*plan: stages.Stage, seeds=(0,)) -> tuple[Leg, ...]:
     """The legs of a plan, parents first."""
-    return stages.legs(stages.Pack("main", MODEL, (((), plan),)), seeds)
+    return unfold(stages.Pack("main", MODEL, (((), plan),)), seeds)
 
 
 def dataset(n: int = 100, side: int = 8, classes: int = 4) -> datasets.Dataset:

@@ -17,6 +17,7 @@ from plasticity_jax import measure, records, resets, runs, sampling, saved, stag
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.errors import Preempted
 from plasticity_jax.lab import Lab
+from plasticity_jax.legs import Leg, Run
 from plasticity_jax.programs import Start
 from plasticity_jax.tensorboard import Board
 
@@ -25,7 +26,7 @@ CALL_SECONDS = 0.7  # the length of one call into a program: how late a signal m
 CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
 
 
-def walk(leg: stages.Leg, lab: Lab) -> dict[str, Any]:
+def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
     """Train and evaluate every run of `leg`, or find that this was done before.
 
     Returns:
@@ -131,7 +132,7 @@ class Speed:
     def __init__(self) -> None:
         self.steps = 1
 
-    def advance(self, leg: stages.Leg, lab: Lab, states: Tree, rows: train.Task, targets: np.ndarray) -> Tree:
+    def advance(self, leg: Leg, lab: Lab, states: Tree, rows: train.Task, targets: np.ndarray) -> Tree:
         """The states some steps on, none of them behind its target."""
         before = np.array(states.step)  # a copy: the buffer is about to be given away
         until = np.minimum(targets, before + self.steps)
@@ -144,7 +145,7 @@ class Speed:
         return states
 
 
-def _resume(leg: stages.Leg, lab: Lab, rolling: Checkpoints, like: Tree) -> tuple[Tree, Place, records.Table]:
+def _resume(leg: Leg, lab: Lab, rolling: Checkpoints, like: Tree) -> tuple[Tree, Place, records.Table]:
     """The newest checkpoint that is whole, or the start of the stage."""
     found = rolling.latest(like)
     if found:
@@ -161,26 +162,26 @@ def _resume(leg: stages.Leg, lab: Lab, rolling: Checkpoints, like: Tree) -> tupl
     return states, Place(0, [False] * len(leg.runs), 0, float("nan")), records.Table(_table(leg, lab), None)
 
 
-def _table(leg: stages.Leg, lab: Lab) -> Path:
+def _table(leg: Leg, lab: Lab) -> Path:
     return lab.directory / leg.name / "metrics.jsonl"
 
 
-def _like(leg: stages.Leg, lab: Lab) -> state.TrainState:
+def _like(leg: Leg, lab: Lab) -> state.TrainState:
     return saved.states_like(leg, lab.model, lab.programs.image_shape)
 
 
-def _kept(leg: stages.Leg, lab: Lab, states: Tree) -> dict[str, Tree]:
+def _kept(leg: Leg, lab: Lab, states: Tree) -> dict[str, Tree]:
     return saved.kept(leg, [times.leg for times in lab.timetables.values()], states)
 
 
-def _keep(where: Checkpoints, number: int, states: Tree, meta: dict, lab: Lab, leg: stages.Leg) -> None:
+def _keep(where: Checkpoints, number: int, states: Tree, meta: dict, lab: Lab, leg: Leg) -> None:
     with lab.clock("checkpoint"):
         where.save(number, _kept(leg, lab, states), meta)
         where.wait()
         where.close()
 
 
-def _begin(leg: stages.Leg, lab: Lab, like: state.TrainState) -> state.TrainState:
+def _begin(leg: Leg, lab: Lab, like: state.TrainState) -> state.TrainState:
     """The states at step 0: parents gathered row by row, then the resets."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
     parents, starts = [], []
@@ -191,7 +192,7 @@ def _begin(leg: stages.Leg, lab: Lab, like: state.TrainState) -> state.TrainStat
     return lab.programs.begin(leg.runs[0].stage, runs.stack_on_host(parents), runs.stack_on_host(starts))
 
 
-def _parent(run: stages.Run, lab: Lab, one: state.TrainState) -> tuple[Tree, Tree, Tree]:
+def _parent(run: Run, lab: Lab, one: state.TrainState) -> tuple[Tree, Tree, Tree]:
     """(params, stats, opt) that a run continues from: the first weights of its seed, or what another leg kept."""
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), one.opt)
     if run.parent is None:

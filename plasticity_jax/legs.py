@@ -1,0 +1,119 @@
+"""Unfolding a pack into legs: which runs each stage has, and from which runs of other stages they start."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from plasticity_jax import stages
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.stages import END, HParams, Pack, Plan, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of one stage: a row of the run axis.
+
+    parent: (stage name, row in that stage, epoch or `END`) of the network it starts from; None for `init`.
+    final: no stage continues from it, so it is a run of the study and not only a step on the way.
+    """
+
+    id: str
+    seed: int
+    branch: str
+    hparams: HParams
+    stage: Stage
+    parent: tuple[str, int, int] | None
+    final: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Leg:
+    """All runs of one stage name, trained side by side; `keep` are the epochs that later legs continue from."""
+
+    name: str
+    runs: tuple[Run, ...]
+    keep: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Node:
+    """A run by its whole past: equal nodes are one run.  `epoch` is that of the parent."""
+
+    seed: int
+    stage: Stage
+    parent: "_Node | None"
+    epoch: int
+
+    def lineage(self) -> Iterator[str]:
+        """Names of the stages from this one back to the first."""
+        yield self.stage.name
+        if self.parent:
+            yield from self.parent.lineage()
+
+
+def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
+    """The legs of a pack, parents before children, sharing whatever is the same.
+
+    Two points of the grid whose stages agree from the start up to some stage share those runs: a grid over the
+    tuning learning rate pretrains once.
+
+    Raises:
+      ConfigError: stages that wait for each other, or a parent that is missing or ambiguous.
+    """
+    found: dict[str, dict[_Node, HParams]] = {name: {} for name in _in_order([plan for _, plan in pack.plans])}
+    scopes = dict(pack.scopes)
+    for hparams, plan in pack.plans:
+        for stage in plan:
+            for seed in seeds:
+                node = _node(plan, stage, seed)
+                past = set(node.lineage())
+                concerning = tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in past)
+                found[stage.name][node] = concerning
+    rows = {node: row for nodes in found.values() for row, node in enumerate(nodes)}
+    parents = {node.parent for node in rows}
+    keep = {(node.parent.stage.name, node.epoch) for node in rows if node.parent and node.epoch != END}
+    return tuple(
+        Leg(
+            name=name,
+            runs=tuple(
+                Run(
+                    id=run_id(node.stage.branch, hparams, node.seed),
+                    seed=node.seed,
+                    branch=node.stage.branch,
+                    hparams=hparams,
+                    stage=node.stage,
+                    parent=(node.parent.stage.name, rows[node.parent], node.epoch) if node.parent else None,
+                    final=node not in parents,
+                )
+                for node, hparams in nodes.items()
+            ),
+            keep=tuple(sorted(epoch for stage, epoch in keep if stage == name)),
+        )
+        for name, nodes in found.items()
+    )
+
+
+def run_id(branch: str, hparams: HParams, seed: int) -> str:
+    """The stable name of a run, the same alone and in company: `branch[,key=value..]/seedN`."""
+    return ",".join([branch, *(f"{key}={value}" for key, value in hparams)]) + f"/seed{seed}"
+
+
+def _node(plan: Plan, stage: Stage, seed: int) -> _Node:
+    parent = stages.find_parent(plan, stage)
+    return _Node(seed, stage, _node(plan, parent[0], seed), parent[1]) if parent else _Node(seed, stage, None, END)
+
+
+def _in_order(plans: Sequence[Plan]) -> list[str]:
+    """Stage names, parents first, otherwise as written."""
+    needs: dict[str, set[str]] = {}
+    for plan in plans:
+        for stage in plan:
+            parent = stages.find_parent(plan, stage)
+            needs.setdefault(stage.name, set()).update({parent[0].name} if parent else set())
+    ordered: list[str] = []
+    while len(ordered) < len(needs):
+        ready = [name for name in needs if name not in ordered and needs[name] <= set(ordered)]
+        if not ready:
+            waiting = sorted(set(needs) - set(ordered))
+            raise ConfigError(f"stages {waiting} wait for each other; one of them must start after {stages.INIT!r}")
+        ordered.append(ready[0])
+    return ordered
