@@ -111,9 +111,13 @@ def hparams(pairs: Pairs) -> stages.HParams:
 
 
 def scopes(paths: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Which stage each hyper-parameter belongs to, for those that belong to one."""
-    keys = zip(_keys(paths), paths, strict=True)
-    return tuple((key, path.split(".")[1]) for key, path in keys if path.startswith("stages."))
+    """The `STAGE` or `STAGE/BRANCH` that each hyper-parameter belongs to; those of the model concern all."""
+    found = []
+    for key, path in zip(_keys(paths), paths, strict=True):
+        group, *names = path.split(".")
+        if group == "stages":
+            found.append((key, f"{names[0]}/{names[2]}" if names[1] == "branches" else names[0]))
+    return tuple(found)
 
 
 def _keys(paths: Sequence[str]) -> list[str]:

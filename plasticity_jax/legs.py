@@ -44,8 +44,9 @@ class _Node:
     epoch: int
 
     def lineage(self) -> Iterator[str]:
-        """Names of the stages from this one back to the first."""
+        """`STAGE` and `STAGE/BRANCH` of this run and of those before it."""
         yield self.stage.name
+        yield f"{self.stage.name}/{self.stage.branch}"
         if self.parent:
             yield from self.parent.lineage()
 
@@ -67,7 +68,8 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
                 node = _node(plan, stage, seed)
                 past = set(node.lineage())
                 concerning = tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in past)
-                found[stage.name][node] = concerning
+                shared = found[stage.name].get(node, concerning)
+                found[stage.name][node] = tuple(pair for pair in shared if pair in concerning)
     rows = {node: row for nodes in found.values() for row, node in enumerate(nodes)}
     parents = {node.parent for node in rows}
     keep = {(node.parent.stage.name, node.epoch) for node in rows if node.parent and node.epoch != END}

@@ -11,14 +11,14 @@ from plasticity_jax.timetable import Timetable
 
 
 class Progress:
-    """One line on `stream`, rewritten in place on a terminal, else repeated every `every` seconds."""
+    """One line on `stream` (stderr), rewritten in place on a terminal, else repeated every `every` seconds."""
 
-    def __init__(self, total: int, stream: TextIO = sys.stderr, every: float = 15.0):
+    def __init__(self, total: int, stream: TextIO | None = None, every: float = 15.0):
         self.total = total  # training images in the whole study
         self.base = 0  # of these, in legs that are over
         self.start_done: int | None = None
-        self.stream = stream
-        self.terminal = stream.isatty()
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
         self.every = 0.2 if self.terminal else every
         self.start = time.monotonic()
         self.shown = -np.inf

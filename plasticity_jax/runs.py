@@ -7,7 +7,7 @@ stacked along a leading axis, by one of three strategies:
     vmap   all runs at once (`vmap`)
     loop   one run after another, each by a call of a lone run's program
 
-With several devices the runs are sharded over them, and the strategy holds within each.
+With several devices `map` and `vmap` hold within each, and the runs are dealt out over them; `loop` uses one.
 """
 
 import time

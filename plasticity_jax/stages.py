@@ -155,7 +155,7 @@ class Model:
 class Pack:
     """Runs that one program shape can train: one model, and one plan for each point of the grid.
 
-    scopes: (hyper-parameter, the stage whose field it is) of the grid; one that is not listed concerns every stage.
+    scopes: (hyper-parameter, the `STAGE` or `STAGE/BRANCH` whose field it is); one that is not listed concerns all.
     """
 
     name: str

@@ -5,6 +5,7 @@ epochs that later legs continue from, and at last `end`; a leg whose `end` is wh
 """
 
 import dataclasses
+import functools
 import shutil
 import time
 from pathlib import Path
@@ -35,95 +36,91 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
     Raises:
       Preempted: the process was asked to stop; the leg is saved and the next call goes on.
     """
-    end = lab.checkpoints(leg.name, "end")
-    like = _like(leg, lab)
-    found = end.latest(_kept(leg, lab, like))
-    if found and records.fits(_table(leg, lab), found[2]["mark"]):
-        return found[2]
-    times = lab.timetables[leg.name]
-    rolling = lab.checkpoints(leg.name, "checkpoints", keep=2)
-    states, at, table = _resume(leg, lab, rolling, like)
-    board = Board(lab.directory / "tensorboard" / leg.name, records.read(table.path))
+    end = lab.checkpoints(leg.name, "end").latest(_kept(leg, lab, _like(leg, lab)))
+    if end and records.fits(_table(leg, lab), end[2]["mark"]):
+        return end[2]
+    times, speed = lab.timetables[leg.name], Speed()
+    states, at, saver = _resume(leg, lab)
+    board = Board(lab.directory / "tensorboard" / leg.name, records.read(saver.table.path))
     rows = timetable.tasks(times, lab.slots)
     initial = jax.device_put(runs.stack_on_host([lab.programs.init(state.init_key(run.seed))[0] for run in leg.runs]))
-    last_save = time.monotonic()
-    pause = lab.study.checkpoint_seconds
-
-    def save() -> None:
-        nonlocal last_save, pause
-        with lab.clock("checkpoint"):
-            start = time.monotonic()
-            at.count += 1
-            rolling.save(at.count, states, {"next": at.event, "closed": at.closed, "mark": table.mark()})
-            rolling.wait()
-            last_save = time.monotonic()
-            pause = max(lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (last_save - start))
-        lab.clock.save()
-
-    def stop_if_asked() -> None:
-        if lab.stopped():
-            save()
-            raise Preempted(f"stopped in stage {leg.name}; saved")
-
-    speed = Speed()
-    while at.event < len(times.events):
+    while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]
         targets = np.array([times.target(i, epoch) for i in range(len(leg.runs))], np.int32)
         while True:
-            stop_if_asked()
-            steps, done = (np.asarray(leaf) for leaf in jax.device_get((states.step, states.done)))
+            saver.stop_if_asked(states, at)
+            steps, done = jax.device_get((states.step, states.done))
             lab.progress.update(lab.directory.name, times, steps, at.accuracy)
             if np.all(done | (steps >= targets)):
                 break
-            if time.monotonic() - last_save > pause:
-                save()
+            saver.save_if_due(states, at)
             states = speed.advance(leg, lab, states, rows, targets)
         with lab.timed("evaluate"):
-            values = measure.measure(leg, lab, states, initial, stop_if_asked)
-        table_rows, closed = measure.rows(leg, times, at.closed, epoch, steps, done, values)
-        at.accuracy = float(np.mean(values["test_accuracy"]))
+            values = measure.measure(leg, lab, states, initial, functools.partial(saver.stop_if_asked, states, at))
+        found, closed = measure.rows(leg, times, at.closed, epoch, steps, done, values)
         with lab.clock("records"):
-            table.append(table_rows)
-            board.append(table_rows)
-        at.closed, at.event = closed, at.event + 1
+            saver.table.append(found)
+            board.append(found)
         if epoch in leg.keep:
-            _keep(lab.checkpoints(leg.name, "snapshots"), int(epoch), states, {}, lab, leg)
-        if all(at.closed):
-            break
+            _keep(leg, lab, "snapshots", int(epoch), states, {})
+        at = Place(at.event + 1, closed, float(np.mean(values["test_accuracy"])))
     for epoch in leg.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
-            _keep(lab.checkpoints(leg.name, "snapshots"), epoch, states, {}, lab, leg)
-    host = jax.device_get(states)
-    meta = {
-        "mark": table.mark(),
-        "runs": [
-            {
-                "id": run.id,
-                "sha256": trees.sha256(runs.take(host.params, i)),
-                "failed": bool(host.failed[i])
-                or not all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(host.params)),
-                "steps": int(host.step[i]),
-            }
-            for i, run in enumerate(leg.runs)
-        ],
-    }
-    rolling.close()
-    _keep(end, 0, states, meta, lab, leg)
-    shutil.rmtree(rolling.directory, ignore_errors=True)
-    table.close()
+            _keep(leg, lab, "snapshots", epoch, states, {})
+    outcome = {"mark": saver.table.mark(), "runs": _outcomes(leg, jax.device_get(states))}
+    _keep(leg, lab, "end", 0, states, outcome)
+    saver.close()
     board.close()
-    lab.clock.save()
-    return meta
+    return outcome
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a leg stands: the next event, the runs recorded to their end, checkpoints so far, the last accuracy."""
+    """Where a leg stands: the next event, the runs recorded to their end, the last mean test accuracy."""
 
     event: int
     closed: list[bool]
-    count: int
     accuracy: float
+
+
+class Saver:
+    """The rolling checkpoints of a leg, each with the mark of the table that belongs to it."""
+
+    def __init__(self, lab: Lab, rolling: Checkpoints, count: int, table: records.Table):
+        self.lab = lab
+        self.rolling = rolling
+        self.count = count
+        self.table = table
+        self.last = time.monotonic()
+        self.pause = lab.study.checkpoint_seconds
+
+    def save(self, states: Tree, at: Place) -> None:
+        """Save now, and decide how long to go without from what it took."""
+        start = time.monotonic()
+        self.count += 1
+        with self.lab.clock("checkpoint"):
+            self.rolling.save(self.count, states, {"next": at.event, "closed": at.closed, "mark": self.table.mark()})
+            self.rolling.wait()
+        self.lab.clock.save()
+        self.last = time.monotonic()
+        self.pause = max(self.lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
+
+    def save_if_due(self, states: Tree, at: Place) -> None:
+        if time.monotonic() - self.last > self.pause:
+            self.save(states, at)
+
+    def stop_if_asked(self, states: Tree, at: Place) -> None:
+        """Save and raise Preempted if a signal came."""
+        if self.lab.stopped():
+            self.save(states, at)
+            raise Preempted(f"stopped in stage {self.rolling.directory.parent.name}; saved")
+
+    def close(self) -> None:
+        """The leg is over: rolling checkpoints are of no more use."""
+        self.rolling.close()
+        shutil.rmtree(self.rolling.directory, ignore_errors=True)
+        self.table.close()
+        self.lab.clock.save()
 
 
 class Speed:
@@ -145,21 +142,36 @@ class Speed:
         return states
 
 
-def _resume(leg: Leg, lab: Lab, rolling: Checkpoints, like: Tree) -> tuple[Tree, Place, records.Table]:
-    """The newest checkpoint that is whole, or the start of the stage."""
-    found = rolling.latest(like)
+def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
+    """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
+    rolling, path = lab.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, lab)
+    found = rolling.latest(_like(leg, lab))
+    if found and not records.fits(path, found[2]["mark"]):
+        lab.progress.note(f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again")
+        shutil.rmtree(rolling.directory)
+        found = None
     if found:
         count, states, meta = found
-        if records.fits(_table(leg, lab), meta["mark"]):
-            place = Place(meta["next"], meta["closed"], count, float("nan"))
-            return jax.device_put(states), place, records.Table(_table(leg, lab), meta["mark"])
-        lab.progress.note(
-            f"{_table(leg, lab)} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again"
-        )
-        shutil.rmtree(rolling.directory)
+        place = Place(meta["next"], meta["closed"], float("nan"))
+        return jax.device_put(states), place, Saver(lab, rolling, count, records.Table(path, meta["mark"]))
     with lab.timed("begin"):
-        states = _begin(leg, lab, like)
-    return states, Place(0, [False] * len(leg.runs), 0, float("nan")), records.Table(_table(leg, lab), None)
+        states = _begin(leg, lab)
+    place = Place(0, [False] * len(leg.runs), float("nan"))
+    return states, place, Saver(lab, rolling, 0, records.Table(path, None))
+
+
+def _outcomes(leg: Leg, host: state.TrainState) -> list[dict[str, Any]]:
+    """What is known of each run at its end."""
+    finite = [all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(host.params)) for i in range(len(leg.runs))]
+    return [
+        {
+            "id": run.id,
+            "sha256": trees.sha256(runs.take(host.params, i)),
+            "failed": bool(host.failed[i]) or not finite[i],
+            "steps": int(host.step[i]),
+        }
+        for i, run in enumerate(leg.runs)
+    ]
 
 
 def _table(leg: Leg, lab: Lab) -> Path:
@@ -174,16 +186,18 @@ def _kept(leg: Leg, lab: Lab, states: Tree) -> dict[str, Tree]:
     return saved.kept(leg, [times.leg for times in lab.timetables.values()], states)
 
 
-def _keep(where: Checkpoints, number: int, states: Tree, meta: dict, lab: Lab, leg: Leg) -> None:
+def _keep(leg: Leg, lab: Lab, kind: str, number: int, states: Tree, meta: dict[str, Any]) -> None:
+    """Save the networks of a leg for good."""
+    where = lab.checkpoints(leg.name, kind)
     with lab.clock("checkpoint"):
         where.save(number, _kept(leg, lab, states), meta)
         where.wait()
         where.close()
 
 
-def _begin(leg: Leg, lab: Lab, like: state.TrainState) -> state.TrainState:
+def _begin(leg: Leg, lab: Lab) -> state.TrainState:
     """The states at step 0: parents gathered row by row, then the resets."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like(leg, lab))
     parents, starts = [], []
     for run in leg.runs:
         fresh = lab.programs.init(sampling.key(run.seed, "fresh", leg.name))

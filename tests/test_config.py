@@ -603,3 +603,14 @@ def test_parsing_leaves_the_config_alone():
     locked = multistage.get_config("small").lock()
     config.parse(locked)
     assert locked.to_json() == multistage.get_config("small").to_json()
+
+
+def test_a_value_is_part_of_a_name_only_where_it_matters():
+    for rates in ((1e-2,), (1e-2, 1e-1)):  # the same with one point as with several
+        study = grid(("stages.tune.optim.learning_rate", rates))
+        pretrain, tune = unfold(study.packs[0], (0,))
+        assert [run.id for run in pretrain.runs] == ["pretrain/seed0"]
+        assert "pretrain+tune,learning_rate=0.01/seed0" in [run.id for run in tune.runs]
+        study = grid((f"{WARM}.optim.learning_rate", rates))
+        _, tune = unfold(study.packs[0], (0,))
+        assert [run.id for run in tune.runs][0] == "fresh/seed0"

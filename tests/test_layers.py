@@ -14,9 +14,9 @@ PACKAGE = "plasticity_jax"
 # The lowest first.
 LAYERS = [
     {"errors"},
-    {"stages", "trees", "records", "workdir", "results", "convolution", "cifar", "sampling", "checks", "prepared"},
-    {"legs", "datasets", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock"},
-    {"state", "grid", "commandline", "diagnostics"},
+    {"stages", "trees", "records", "workdir", "results", "convolution", "cifar", "sampling", "checks"},
+    {"legs", "prepared", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock"},
+    {"datasets", "state", "grid", "commandline", "diagnostics"},
     {"resets", "train", "saved"},
     {"programs", "timetable", "config"},
     {"progress", "summary"},
