@@ -17,8 +17,8 @@ Expected, in test accuracy:
     small    fresh 34.1 %, pretrain+tune 31.3 %, gap 2.7 points, 95 % interval [1.4, 4.0], 5 seeds (measured on CIFAR-10
              re-encoded as JPEG: `--config.dataset=cifar10_jpeg`, analysis/results/multistage).  A random 5,000 images,
              width 8, 50 + 100 epochs; running train accuracy at the end 97.4 and 97.8 %.
-    digits   fresh 77.9 %, pretrain+tune 75.1 %, gap 2.9 points [1.3, 4.4], 8 seeds (measured).  A fifth of the labels is
-             wrong; on clean labels the task is nearly solved, and the gap is 0.7 points [0.1, 1.2] (label_noise=0 in
+    digits   fresh 77.9 %, pretrain+tune 75.1 %, gap 2.9 points [1.3, 4.4], 8 seeds (measured).  A fifth of the labels
+             is wrong; on clean labels the task is nearly solved, and the gap is 0.7 points [0.1, 1.2] (label_noise=0 in
              both stages).  With the CIFAR stem, noise and 5 seeds it is 0.9 points [-1.1, 2.9]: not told from zero.
 
 Cost, of 2 branches of 5 seeds (digits: 8):

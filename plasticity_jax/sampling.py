@@ -79,7 +79,7 @@ def normalise(images: Array, mean: Array, std: Array) -> Array:
 
 
 def augment(k: Array, images: Array, pad: int = 4) -> Array:
-    """Pad with zeros, crop at random to the old size, flip left-right with probability 1/2; [B, H, W, C]."""
+    """Pad with zeros (black), crop at random to the old size, flip left-right with probability 1/2; [B, H, W, C]."""
     batch, height, width, channels = images.shape
     k_row, k_column, k_flip = jax.random.split(k, 3)
     rows = jax.random.randint(k_row, (batch,), 0, 2 * pad + 1)

@@ -105,9 +105,10 @@ def advance(
         epoch, position = state.step // task.epoch_steps, state.step % task.epoch_steps
         order = orders[epoch - first_epoch]
         slots = sampling.batch_slots(batch_key, order, state.step, task.steps, position, stage.batch_size, task.source)
-        image = images.take(task.source.indices[slots])
+        pixels = images.images[task.source.indices[slots]]
         if stage.augment:
-            image = sampling.augment(jax.random.fold_in(augment_key, state.step), image)
+            pixels = sampling.augment(jax.random.fold_in(augment_key, state.step), pixels)
+        image = sampling.normalise(pixels, images.mean, images.std)
         batch = {"image": image, "label": task.source.labels[slots]}
         share = state.step / task.steps
         state, sums = train_step(state, batch, model=model, spec=stage.optim, hyper=task.hyper, done=share)
