@@ -6,6 +6,7 @@ Exit status: 0 finished, 1 an error (a line says which) or all runs diverged, 75
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -31,7 +32,10 @@ def main(argv: Sequence[str]) -> int:
         result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value)
     except LabError as error:
         commandline.leave(str(error))
-    except (Preempted, KeyboardInterrupt):
+    except Preempted as stop:
+        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+    except KeyboardInterrupt:
         return STOPPED
     return 0 if DRY_RUN.value or result["status"] == "finished" else 1
 
