@@ -257,7 +257,11 @@ def test_help_shows_the_flags(call):
         ({"status": "failed"}, 1, ""),
         (ConfigError("config.window=2: must be in (0, 1]"), 1, "error: config.window=2: must be in (0, 1]\n"),
         (WorkdirError("workdir x is in use"), 1, "error: workdir x is in use\n"),
-        (Preempted(), 75, ""),
+        (
+            Preempted("stopped in stage tune; saved"),
+            75,
+            "stopped in stage tune; saved; the same command goes on from here\n",
+        ),
         (KeyboardInterrupt(), 75, ""),
     ],
 )
