@@ -215,8 +215,9 @@ def test_advance_walks_through_the_permuted_pool(augment):
     tallies = []
     for n in range(STEPS):
         chosen = row.source.indices[np.resize(orders[n // 7][:100], 7 * 16)[n % 7 * 16 :][:16]]
-        image = jnp.asarray((DATASET.train_images[chosen] / np.float32(255) - mean) / std)
-        image = sampling.augment(jax.random.fold_in(augment_key, n), image) if augment else image
+        pixels = DATASET.train_images[chosen]
+        pixels = sampling.augment(jax.random.fold_in(augment_key, n), jnp.asarray(pixels)) if augment else pixels
+        image = jnp.asarray((np.asarray(pixels) / np.float32(255) - mean) / std)
         made = {"image": image, "label": jnp.asarray(DATASET.train_labels[chosen])}
         state, sums = step(state, made, MLP, record.optim, n / STEPS)
         tallies.append([float(sums["loss"]), float(sums["correct"]), 16.0])
