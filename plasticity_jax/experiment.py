@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from plasticity_jax import config as configs
-from plasticity_jax import datasets, models, records, results, runs, stages, state, timetable, train, walk, workdir
+from plasticity_jax import datasets, models, records, results, runs, stages, state, timetable, train, walk
+from plasticity_jax import workdir as workdirs
 from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
@@ -28,7 +29,6 @@ from plasticity_jax.legs import Run, unfold
 from plasticity_jax.programs import Programs
 from plasticity_jax.progress import Progress
 from plasticity_jax.resets import OwnReset, factors
-from plasticity_jax.summary import expected_compilations as expected_compilations
 from plasticity_jax.summary import summary
 from plasticity_jax.train import Diagnostic
 
@@ -38,7 +38,7 @@ Timetables = dict[str, timetable.Timetable]
 
 def run(
     config: ConfigDict,
-    directory: str | Path,
+    workdir: str | Path,
     *,
     dry_run: bool = False,
     dataset: Dataset | None = None,
@@ -46,11 +46,11 @@ def run(
     resets: Mapping[str, OwnReset] | None = None,
     diagnostics: Mapping[str, Diagnostic] | None = None,
 ) -> Result:
-    """Train and evaluate all runs of a config in `directory`, or go on where an earlier call stopped there.
+    """Train and evaluate all runs of a config in `workdir`, or go on where an earlier call stopped there.
 
     Args:
       config: a config as `configs/` makes them.
-      directory: the working directory; it belongs to this config from now on.
+      workdir: the working directory; it belongs to this config from now on.
       dry_run: only print the plan; nothing is written.
       dataset: own arrays (`datasets.from_arrays`) instead of `config.dataset`.
       model: an own linen module, called like those of `models`, instead of `config.model`.
@@ -68,26 +68,15 @@ def run(
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
     dataset = dataset or datasets.load(study.dataset, study.data_dir)
     packs = [(pack, draw_up(pack, study, dataset)) for pack in study.packs]
-    directory = Path(directory).expanduser().absolute()
+    directory = Path(workdir).expanduser().absolute()
     for pack, timetables in packs:
         check_resets(timetables, own.network(pack, dataset), dataset)
     if dry_run:
         for pack, timetables in packs:
-            strategy = runs.choose(study.strategy, pack.model.name)
-            print(
-                summary(
-                    pack,
-                    timetables,
-                    study,
-                    own.network(pack, dataset),
-                    dataset,
-                    strategy,
-                    (*study.diagnostics, *own.diagnostics),
-                )
-            )
+            print(_summary(pack, timetables, study, dataset, own, runs.choose(study.strategy, pack.model.name)))
         return {}
-    with workdir.lock(directory), _listening() as stopped:
-        workdir.claim(directory, configs.describe(study))
+    with workdirs.lock(directory), _listening() as stopped:
+        workdirs.claim(directory, configs.describe(study))
         strategies = _environment(directory, study, dataset)["strategies"]
         with _status(directory):  # not before: whoever is refused says nothing about the study that is here
             progress = Progress(sum(times.images() for _, timetables in packs for times in timetables.values()))
@@ -96,8 +85,8 @@ def run(
                 for pack, timetables in packs
             )
             result = _result(study, [_walk(directory, lab) for lab in labs])
-            workdir.write_json(directory / "result.json", result)
-            workdir.status(directory, status=result["status"], exit_code=0 if result["status"] == "finished" else 1)
+            workdirs.write_json(directory / "result.json", result)
+            workdirs.status(directory, status=result["status"], exit_code=0 if result["status"] == "finished" else 1)
     print(results.table(result))
     return result
 
@@ -112,6 +101,13 @@ class Own:
 
     def network(self, pack: stages.Pack, dataset: Dataset) -> nn.Module:
         return self.model or models.build(pack.model, dataset.classes)
+
+
+def _summary(
+    pack: stages.Pack, timetables: Timetables, study: stages.Study, dataset: Dataset, own: Own, strategy: str
+) -> str:
+    names = (*study.diagnostics, *own.diagnostics)
+    return summary(pack, timetables, study, own.network(pack, dataset), dataset, strategy, names)
 
 
 def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetables:
@@ -157,11 +153,11 @@ def _status(directory: Path) -> Iterator[None]:
     try:
         yield
     except Preempted:
-        workdir.status(directory, status="preempted", exit_code=75)
+        workdirs.status(directory, status="preempted", exit_code=75)
         raise
     except Exception as error:
         with contextlib.suppress(LabError):
-            workdir.status(directory, status="failed", exit_code=1, error=str(error).partition("\n")[0])
+            workdirs.status(directory, status="failed", exit_code=1, error=str(error).partition("\n")[0])
         if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
             raise LabError(
                 "the device is out of memory; train fewer seeds at once, or --config.strategy=map (one after another)"
@@ -172,7 +168,7 @@ def _status(directory: Path) -> Iterator[None]:
 def _environment(directory: Path, study: stages.Study, dataset: Dataset) -> dict[str, Any]:
     """What this directory was begun with; a note says which bits may differ when it goes on elsewhere."""
     path = directory / "environment.json"
-    now = workdir.environment()
+    now = workdirs.environment()
     now["dataset"] = {
         "name": dataset.name,
         "version": dataset.version,
@@ -182,9 +178,9 @@ def _environment(directory: Path, study: stages.Study, dataset: Dataset) -> dict
     }
     now["strategies"] = {pack.name: runs.choose(study.strategy, pack.model.name) for pack in study.packs}
     if not path.exists():
-        workdir.write_json(path, now)
+        workdirs.write_json(path, now)
         return now
-    old = workdir.read_json(path)
+    old = workdirs.read_json(path)
     if old["dataset"]["sha256"] != dataset.sha256:
         raise LabError(f"{directory} was begun on other images than those of {dataset.name} now; use another workdir")
     differing = [
@@ -214,7 +210,7 @@ def _lab(
     model = own.network(pack, dataset)
     diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own.diagnostics}
     diagnostics |= own.diagnostics
-    progress.note(summary(pack, timetables, study, model, dataset, strategy, diagnostics))
+    progress.note(_summary(pack, timetables, study, dataset, own, strategy))
     scale = jnp.asarray(dataset.mean, jnp.float32), jnp.asarray(dataset.std, jnp.float32)
     shape = dataset.train_images.shape[1:]
     return Lab(
@@ -237,7 +233,7 @@ def _walk(directory: Path, lab: Lab) -> Result:
     """Walk the legs of a pack; returns its part of the result."""
     images, entries = 0, []
     for name, times in lab.timetables.items():
-        workdir.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
+        workdirs.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
         outcomes = walk.walk(times.leg, lab)["runs"]
         rows = records.read(lab.directory / name / "metrics.jsonl")
         for run, outcome in zip(times.leg.runs, outcomes, strict=True):
