@@ -100,8 +100,8 @@ class Programs:
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    kind = jax.typeof(leaf)  # numpy's int64 becomes int32, as it will on the device
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
 
 
 class Start(NamedTuple):
