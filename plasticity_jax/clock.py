@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plasticity_jax import workdir
+from plasticity_jax.errors import WorkdirError
 
 
 class Clock:
@@ -13,7 +14,9 @@ class Clock:
 
     def __init__(self, path: Path):
         self.path = path
-        self.seconds: dict[str, float] = workdir.read_json(path) if path.exists() else {}
+        self.seconds: dict[str, float] = {}
+        with contextlib.suppress(WorkdirError, TypeError, ValueError):  # a damaged clock must not cost the run
+            self.seconds = {kind: float(spent) for kind, spent in dict(workdir.read_json(path)).items()}
         self.before = self.seconds.get("total", 0.0)
         self.start = time.perf_counter()
 

@@ -23,7 +23,7 @@ from plasticity_jax import workdir as workdirs
 from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
-from plasticity_jax.errors import LabError, Preempted
+from plasticity_jax.errors import LabError, Preempted, WorkdirError
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Run, unfold
 from plasticity_jax.programs import Programs
@@ -84,9 +84,11 @@ def run(
                 _lab(directory, pack, timetables, study, dataset, own, strategies[pack.name], progress, stopped)
                 for pack, timetables in packs
             )
-            result = _result(study, [_walk(directory, lab) for lab in labs])
+            parts = [_walk(directory, lab) for lab in labs]
+            result = _result(study, parts)
             workdirs.write_json(directory / "result.json", result)
-            workdirs.status(directory, status=result["status"], exit_code=0 if result["status"] == "finished" else 1)
+            code, compiled = 0 if result["status"] == "finished" else 1, sum(part["compilations"] for part in parts)
+            workdirs.status(directory, status=result["status"], exit_code=code, compilations=compiled)
     print(results.table(result))
     return result
 
@@ -181,6 +183,8 @@ def _environment(directory: Path, study: stages.Study, dataset: Dataset) -> dict
         workdirs.write_json(path, now)
         return now
     old = workdirs.read_json(path)
+    if not isinstance(old, dict) or old.keys() != now.keys() or old["strategies"].keys() != now["strategies"].keys():
+        raise WorkdirError(f"{path} is damaged; delete it to go on, with the strategies chosen anew")
     if old["dataset"]["sha256"] != dataset.sha256:
         raise LabError(f"{directory} was begun on other images than those of {dataset.name} now; use another workdir")
     differing = [
@@ -275,5 +279,4 @@ def _result(study: stages.Study, parts: list[Result]) -> Result:
         "images": images,
         "images_per_second": images / seconds["train"] if seconds.get("train") else None,
         "seconds": seconds,
-        "compilations": sum(part["compilations"] for part in parts),
     }

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from plasticity_jax import measure, records, resets, runs, sampling, saved, stages, state, timetable, train, trees
 from plasticity_jax.checkpoint import Checkpoints
-from plasticity_jax.errors import Preempted
+from plasticity_jax.errors import CheckpointError, Preempted
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Leg, Run
 from plasticity_jax.programs import Start
@@ -36,9 +37,9 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
     Raises:
       Preempted: the process was asked to stop; the leg is saved and the next call goes on.
     """
-    end = lab.checkpoints(leg.name, "end").latest(_kept(leg, lab, _like(leg, lab)))
-    if end and records.fits(_table(leg, lab), end[2]["mark"]):
-        return end[2]
+    done_before = _done_before(leg, lab)
+    if done_before:
+        return done_before
     times, speed = lab.timetables[leg.name], Speed()
     states, at, saver = _resume(leg, lab)
     board = Board(lab.directory / "tensorboard" / leg.name, records.read(saver.table.path))
@@ -142,6 +143,25 @@ class Speed:
         return states
 
 
+def _done_before(leg: Leg, lab: Lab) -> dict[str, Any] | None:
+    """What `walk` returned for a leg that ended, if its table and all that was kept of it are still whole."""
+    like = _kept(leg, lab, _like(leg, lab))
+    end = lab.checkpoints(leg.name, "end").latest(like)
+    if not end:
+        return None
+    snapshots = lab.checkpoints(leg.name, "snapshots")
+    try:
+        for epoch in leg.keep:
+            snapshots.restore(epoch, like)
+    except CheckpointError as error:
+        lab.progress.note(f"{error}; stage {leg.name} starts again")
+        return None
+    if not records.fits(_table(leg, lab), end[2]["mark"]):
+        lab.progress.note(f"{_table(leg, lab)} lost or changed rows; stage {leg.name} starts again")
+        return None
+    return end[2]
+
+
 def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = lab.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, lab)
@@ -199,22 +219,30 @@ def _begin(leg: Leg, lab: Lab) -> state.TrainState:
     """The states at step 0: parents gathered row by row, then the resets."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like(leg, lab))
     parents, starts = [], []
+    restore = functools.cache(functools.partial(_restore, lab))  # many runs may have one parent
     for run in leg.runs:
         fresh = lab.programs.init(sampling.key(run.seed, "fresh", leg.name))
-        parents.append(_parent(run, lab, one))
+        parents.append(_parent(run, lab, one, restore))
         starts.append(Start(*fresh, resets.factors(run.stage.reset, one)))
     return lab.programs.begin(leg.runs[0].stage, runs.stack_on_host(parents), runs.stack_on_host(starts))
 
 
-def _parent(run: Run, lab: Lab, one: state.TrainState) -> tuple[Tree, Tree, Tree]:
+def _restore(lab: Lab, name: str, epoch: int) -> dict[str, Tree]:
+    """What was kept of the networks of a leg at an epoch, leaves [R, ...]."""
+    leg = lab.timetables[name].leg
+    where = lab.checkpoints(name, "end" if epoch == stages.END else "snapshots")
+    tree, _ = where.restore(0 if epoch == stages.END else epoch, _kept(leg, lab, _like(leg, lab)))
+    return tree
+
+
+def _parent(
+    run: Run, lab: Lab, one: state.TrainState, restore: Callable[[str, int], dict[str, Tree]]
+) -> tuple[Tree, Tree, Tree]:
     """(params, stats, opt) that a run continues from: the first weights of its seed, or what another leg kept."""
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), one.opt)
     if run.parent is None:
         return (*lab.programs.init(state.init_key(run.seed)), opt)
     name, row, epoch = run.parent
-    origin = lab.timetables[name].leg
-    where = lab.checkpoints(name, "end" if epoch == stages.END else "snapshots")
-    kept, _ = where.restore(0 if epoch == stages.END else epoch, _kept(origin, lab, _like(origin, lab)))
-    kept = runs.take(kept, row)
+    kept = runs.take(restore(name, epoch), row)
     # Moments that the reset forgets may be those of another optimiser.
     return kept["params"], kept["stats"], opt if run.stage.reset.optimiser == "all" else kept["opt"]

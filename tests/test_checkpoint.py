@@ -1,10 +1,8 @@
 """Checkpoints come back bit for bit, or not at all."""
 
-import contextlib
 import gc
 import json
 import logging
-import resource
 import shutil
 
 import jax
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from disks import disk_of
 
 from plasticity_jax.checkpoint import Checkpoints, Misfit
 from plasticity_jax.errors import CheckpointError
@@ -294,17 +293,6 @@ def test_leftovers_of_a_killed_save_are_ignored_and_cleared(where):
     checkpoints.save(2, tree(2), {})
     checkpoints.wait()
     assert checkpoints.numbers() == [1, 2] and not part.exists()
-
-
-@contextlib.contextmanager
-def disk_of(size):
-    """No file may grow beyond `size` bytes, as on a disk that fills up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_one_line_and_harms_no_earlier_checkpoint(where):

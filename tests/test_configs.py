@@ -10,7 +10,7 @@ import small
 import plasticity_jax
 from configs import base
 from plasticity_jax import config as configs
-from plasticity_jax import experiment
+from plasticity_jax import experiment, workdir
 from plasticity_jax.errors import ConfigError
 
 FILES = [
@@ -109,7 +109,7 @@ def test_multistage_runs_on_digits(tmp_path):
     for each in config.stages.values():
         each.update(steps=2, eval_every=0, batch_size=64)
     result = plasticity_jax.run(config, tmp_path)
-    assert result["compilations"] == 9
+    assert workdir.read_json(tmp_path / "status.json")["compilations"] == 9
     assert [(run["run"], run["status"]) for run in result["runs"]] == [
         ("fresh/seed0", "finished"),
         ("pretrain+tune/seed0", "finished"),

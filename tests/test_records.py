@@ -1,13 +1,12 @@
 """The long table loses and doubles no row, wherever it is cut."""
 
-import contextlib
 import json
 import math
 import os
-import resource
 
 import numpy as np
 import pytest
+from disks import disk_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,17 +26,6 @@ def row(step, value=0.5, metric="test_accuracy"):
         "metric": metric,
         "value": value,
     }
-
-
-@contextlib.contextmanager
-def disk_of(size):
-    """No file may grow beyond `size` bytes, as on a disk that fills up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def written(path, rows, mark=None):

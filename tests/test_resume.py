@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import plasticity_jax
 from configs import multistage
 from plasticity_jax import checkpoint, experiment, programs, records, walk, workdir
-from plasticity_jax.errors import Preempted
+from plasticity_jax.errors import Preempted, WorkdirError
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def outcome(directory: Path, result: dict | None = None) -> dict:
     found = workdir.read_json(directory / "result.json")
     assert result is None or found == result
     assert workdir.read_json(directory / "status.json")["status"] == "finished"
-    timed = ("seconds", "images_per_second", "compilations")
+    timed = ("seconds", "images_per_second")
     return {"tables": small.tables(directory), **{key: value for key, value in found.items() if key not in timed}}
 
 
@@ -258,6 +258,11 @@ def damage_end(directory: Path) -> None:
     spoil(directory / "end" / "0")
 
 
+def damage_snapshot(directory: Path) -> None:
+    for path in (directory / "snapshots").glob("*"):
+        spoil(path)
+
+
 def damage_table(directory: Path) -> None:
     path = directory / "metrics.jsonl"
     path.write_bytes(path.read_bytes().replace(b"test_accuracy", b"test-accuracy", 1))
@@ -271,6 +276,29 @@ def test_a_damaged_end_is_made_again(damage, stage, tmp_path, unbroken, seen):
     small.run(config(), directory)
     assert {stage for stage, _ in seen} == {stage}
     assert outcome(directory) == outcome(unbroken)
+
+
+def test_a_damaged_snapshot_is_made_again(tmp_path, unbroken, seen, capsys):
+    """Even if its stage has ended: later stages start from it."""
+    directory = shutil.copytree(unbroken, tmp_path / "damaged")
+    damage_snapshot(directory / "main" / "pretrain")
+    shutil.rmtree(directory / "main" / "tune")
+    small.run(config(), directory)
+    assert {stage for stage, _ in seen} == {"pretrain", "tune"}
+    assert outcome(directory) == outcome(unbroken)
+
+
+def test_a_damaged_clock_costs_nothing(half, unbroken):
+    (half / "main" / "clock.json").write_text("[1, 2")
+    small.run(config(), half)
+    assert outcome(half) == outcome(unbroken)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"dataset": 1}'])
+def test_a_damaged_environment_is_one_line(text, half):
+    (half / "environment.json").write_text(text)
+    with pytest.raises(WorkdirError, match="environment.json is damaged; delete it to go on"):
+        small.run(config(), half)
 
 
 def test_seconds_add_up_over_interruptions(half):

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+from disks import disk_of
 
 from plasticity_jax import workdir
 from plasticity_jax.errors import WorkdirError
@@ -23,17 +23,6 @@ with workdir.lock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-@contextlib.contextmanager
-def disk_of(size):
-    """No file may grow beyond `size` bytes, as on a disk that fills up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextlib.contextmanager
