@@ -32,7 +32,7 @@ def base() -> ConfigDict:
     config.test_images = 0
     config.seeds = (0, 1, 2, 3, 4)
     config.model = ConfigDict(
-        {"name": "resnet", "depth": 2, "width": 64, "stem": "imagenet", "norm": "batch", "dtype": "float32"}
+        {"name": "resnet", "depth": 2, "width": 64, "stem": "imagenet", "norm": "batch", "dtype": "auto"}
     )
     config.stages = ConfigDict(sort_keys=False)
     config.control = "fresh"

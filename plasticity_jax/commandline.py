@@ -30,7 +30,7 @@ config_flags.register_flag_parser_for_type(tuple, _Tuples())
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """A flags parser for `absl.app.run`, with the flags `config`, `workdir` and `dry_run`; the last needs no workdir.
+    """A flags parser for `absl.app.run`, with the flags of `main`; `dry_run` and `autotune` need no workdir.
 
     A mistake exits with one line, where absl and ml_collections answer with a traceback or a list of all flags.
     """
@@ -47,7 +47,10 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise ConfigError(_explain(error, file, given)) from error
         if not file:
             raise ConfigError("--config is missing")
-        if not flags.FLAGS["workdir"].value and not flags.FLAGS["dry_run"].value:
+        instead = [name for name in ("dry_run", "autotune") if flags.FLAGS[name].value]
+        if len(instead) > 1:
+            raise ConfigError("--dry_run and --autotune exclude each other; give one of them")
+        if not flags.FLAGS["workdir"].value and not instead:
             raise ConfigError("--workdir is missing")
         if rest[1:]:
             raise ConfigError(f"{rest[1]!r} is no flag; arguments have the form --name=value")

@@ -1,29 +1,53 @@
-"""Convolution and max-pooling whose gradients stay fast on CPU.
+"""Convolution that is fast on CPU, also inside loops, for few channels and for small images.
 
-XLA's CPU backend brings convolutions into the form that its fast kernels take only at the top level of a program.
-Inside a loop (`lax.map` over runs, `lax.scan` over steps) the gradients that autodiff writes fall back to naive
-code, some twenty times slower.  Here the gradients are written in the fast form (NHWC images, HWIO kernels) from the
-start; see https://github.com/jax-ml/jax/issues/12868.  On other backends these are the plain `lax` operations.
+XLA's CPU backend has good kernels for convolutions of NHWC images with HWIO kernels, but
+
+- it brings other layouts into that form only at the top level of a program: inside a loop (`lax.map` over runs, a loop
+  over steps) the gradients that autodiff writes fall back to code some twenty times slower
+  (https://github.com/jax-ml/jax/issues/12868);
+- it computes 16 output channels at a time, however few there are;
+- it takes a weight gradient for a convolution by an enormous kernel (the other images' gradients), which is read from
+  memory again for each row of the small result.
+
+So the three products of a convolution are written out here, in that form and in shapes that suit these kernels:
+
+    matrix   images of a few pixels: one matrix product, with the kernel laid out for every pixel
+    fold     few channels: neighbouring columns of the result become channels of a wider kernel
+    parts    weight gradients of large images: one part of the batch after another, each small enough for the cache
+    rows     weight gradients of small images: the input channels side by side as one wide image
+
+On other backends this is the plain `lax` operation.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-Pads = tuple[tuple[int, int], ...]
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+# Chosen by timing the steps of ResNet-18 at widths 4 to 16 with both stems; all four are flat around these values.
+LANES = 16  # numbers that one instruction works on
+MATRIX = 256  # rows and columns up to which a convolution is laid out as a matrix
+NARROW = 8  # columns up to which a weight gradient is computed by rows
+PART = 512 * 1024  # bytes of the gradients in one part of a batch
 
 
 def conv_general_dilated(
-    x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[tuple[int, int]], **options: Any
+    x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[Pair], **options: Any
 ) -> Array:
     """`lax.conv_general_dilated`, for `flax.linen.Conv(conv_general_dilated=...)`.
 
-    Takes the written-out gradients for plain two-dimensional convolutions (no groups, no dilation) on CPU.
+    Takes the fast forms for plain two-dimensional convolutions (no groups, no dilation) on CPU; they differ from
+    `lax` in the order of sums only.
 
     Args:
       x: images [N, H, W, C].
@@ -35,12 +59,26 @@ def conv_general_dilated(
     Returns:
       [N, H', W', O].
     """
+    if _seedwise.get():
+        conv = functools.partial(_here, strides=tuple(strides), padding=padding, **options)
+        return _apart(conv, x, kernel)
+    return _here(x, kernel, strides, padding, **options)
+
+
+def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[Pair], **options: Any) -> Array:
+    """The convolution as suits this backend."""
     if jax.default_backend() != "cpu" or not _is_plain(x, kernel, options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
-    return _conv(x, kernel, tuple(strides), pads, options.get("precision"))
+    (top, bottom), (left, right) = padding
+    pads = ((int(top), int(bottom)), (int(left), int(right)))
+    steps, precision = (strides[0], strides[1]), options.get("precision")
+    out = _out(x, kernel, steps, pads)
+    pixels = max(math.prod(x.shape[1:3]), math.prod(out))
+    if pixels <= 4 or max(math.prod(x.shape[1:]), math.prod(out) * kernel.shape[3]) <= MATRIX:
+        return _matrix(x, kernel, steps, pads, precision)
+    return _conv(x, kernel, steps, pads, precision)
 
 
 def _is_plain(x: Array, kernel: Array, options: dict[str, Any]) -> bool:
@@ -56,95 +94,171 @@ def _is_plain(x: Array, kernel: Array, options: dict[str, Any]) -> bool:
     )
 
 
+def _out(x: Array, kernel: Array, strides: Pair, pads: Pads) -> Pair:
+    """Height and width of the result."""
+    sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
+    height, width = ((n + sum(pad) - k) // s + 1 for n, k, s, pad in sizes)
+    return height, width
+
+
+def _matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
+    """The convolution as [N, H W C] times [H W C, H' W' O]; autodiff makes matrix products of its gradients."""
+    out, columns = _out(x, kernel, strides, pads), []
+    for place in ((i, j) for i in range(out[0]) for j in range(out[1])):
+        starts = [s * p - pad[0] for s, p, pad in zip(strides, place, pads, strict=True)]
+        edges = [(a, n - a - k, 0) for a, n, k in zip(starts, x.shape[1:3], kernel.shape[:2], strict=True)]
+        columns.append(lax.pad(kernel, jnp.zeros((), kernel.dtype), [*edges, (0, 0, 0), (0, 0, 0)]))
+    matrix = jnp.concatenate(columns, -1).reshape(-1, math.prod(out) * kernel.shape[3])
+    return jnp.dot(x.reshape(len(x), -1), matrix, precision=precision).reshape(len(x), *out, kernel.shape[3])
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(x: Array, kernel: Array, strides: tuple[int, ...], pads: Pads, precision: Any) -> Array:
-    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUT, precision=precision)
+def _conv(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
+    return _folded(x, kernel, strides, pads, precision)
 
 
-def _conv_forward(x: Array, kernel: Array, strides: tuple[int, ...], pads: Pads, precision: Any) -> tuple[Array, Any]:
+def _conv_forward(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> tuple[Array, Any]:
     return _conv(x, kernel, strides, pads, precision), (x, kernel)
 
 
 def _conv_backward(
-    strides: tuple[int, ...], pads: Pads, precision: Any, saved: tuple[Array, Array], dy: Array
+    strides: Pair, pads: Pads, precision: Any, saved: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array]:
     x, kernel = saved
-    sides = range(2)
-    size, kernel_size = x.shape[1:3], kernel.shape[:2]
-    reach = [(dy.shape[1 + i] - 1) * strides[i] + 1 for i in sides]  # of dy with the strides' gaps in it
-    conv = functools.partial(lax.conv_general_dilated, dimension_numbers=LAYOUT, precision=precision)
-
-    # XLA folds a bare transpose back into the convolution's layout, off the fast path; the barrier stops that.
-    # One barrier for each operand: a shared one would keep an input gradient alive that nobody asked for.
-    flipped = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
-    before = [kernel_size[i] - 1 - pads[i][0] for i in sides]
-    after = [size[i] + kernel_size[i] - 1 - reach[i] - before[i] for i in sides]
-    dx = conv(dy, flipped, (1, 1), tuple(zip(before, after, strict=True)), lhs_dilation=strides)
-
-    images = lax.optimization_barrier(x.transpose(3, 1, 2, 0))
-    taps = lax.optimization_barrier(dy.transpose(1, 2, 0, 3))
-    after = [kernel_size[i] + reach[i] - 1 - size[i] - pads[i][0] for i in sides]
-    padding = tuple((pads[i][0], after[i]) for i in sides)
-    dkernel = conv(images, taps, (1, 1), padding, rhs_dilation=strides).transpose(1, 2, 0, 3)
-    return dx, dkernel
+    by = _kernel_gradient_by_rows if dy.shape[2] <= NARROW else _kernel_gradient_by_parts
+    return (
+        _input_gradient(dy, kernel, x.shape, strides, pads, precision),
+        by(x, dy, kernel.shape, strides, pads, precision),
+    )
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
-    """The largest value in each window; the gradient goes to the first of equal values, as in PyTorch and `lax`.
-
-    On CPU it is written with shifted slices: there the scatter that `lax.reduce_window` has for a gradient takes a
-    fifth of a whole training step of a small network.
-
-    Args:
-      x: images [N, H, W, C] of floats.
-      size: side of the windows.
-      stride: between the windows.
-      pad: rows and columns around the image that never win, fewer than `size`.
-
-    Returns:
-      [N, H', W', C].
-    """
-    if jax.default_backend() != "cpu":
-        window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), (pad, pad), (pad, pad), (0, 0))
-        return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
-    return _max_pool(x, size, stride, pad)
+def _folded(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
+    """The convolution; with few channels, `fold` columns of the result are computed as channels of one."""
+    channels, width = kernel.shape[3], _out(x, kernel, strides, pads)[1]
+    fold = LANES // channels if strides[1] == 1 else 1
+    if 1 < fold and width % fold == 0:
+        shifted = [jnp.pad(kernel, ((0, 0), (t, fold - 1 - t), (0, 0), (0, 0))) for t in range(fold)]
+        kernel, strides = jnp.concatenate(shifted, -1), (strides[0], fold)
+    y = lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=LAYOUT, precision=precision)
+    return y.reshape(*y.shape[:2], width, channels)
 
 
-def _windows(x: Array, size: int, stride: int, pad: int) -> list[Array]:
-    """One array for each place in the window, in reading order: what each window holds there."""
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
-    height, width = (side - size + 1 for side in x.shape[1:3])
-    return [x[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
+# XLA folds a bare transpose back into the convolution's layout, off the fast path; the barriers stop that.
+# One barrier for each operand: a shared one would keep an input gradient alive that nobody asked for.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
-    return functools.reduce(jnp.maximum, _windows(x, size, stride, pad))
+def _input_gradient(
+    dy: Array, kernel: Array, shape: tuple[int, ...], strides: Pair, pads: Pads, precision: Any
+) -> Array:
+    flipped = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    edges = []
+    for n, m, k, s, pad in zip(shape[1:3], dy.shape[1:3], kernel.shape[:2], strides, pads, strict=True):
+        before = k - 1 - pad[0]
+        edges.append((before, n + k - 2 - (m - 1) * s - before))
+    if strides == (1, 1):
+        return _folded(dy, flipped, strides, (edges[0], edges[1]), precision)
+    return lax.conv_general_dilated(
+        dy, flipped, (1, 1), edges, lhs_dilation=strides, dimension_numbers=LAYOUT, precision=precision
+    )
 
 
-def _max_pool_forward(x: Array, size: int, stride: int, pad: int) -> tuple[Array, Any]:
-    y = _max_pool(x, size, stride, pad)
-    return y, (x, y)
+def _edges(x: Array, dy: Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> list[Pair]:
+    """Padding of x that puts the gradients, with the strides' gaps between them, at `shape` places and no more."""
+    sizes = zip(x.shape[1:3], dy.shape[1:3], shape[:2], strides, pads, strict=True)
+    return [(pad[0], k + (m - 1) * s - n - pad[0]) for n, m, k, s, pad in sizes]
 
 
-def _max_pool_backward(size: int, stride: int, pad: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
-    x, y = saved
-    zero = jnp.zeros((), dy.dtype)
-    free = jnp.ones(y.shape, bool)  # no earlier place has had the gradient
-    dx = jnp.zeros_like(x)
-    for place, values in enumerate(_windows(x, size, stride, pad)):
-        wins = free & (values == y)
-        free &= ~wins
-        starts = (place // size - pad, place % size - pad)
-        edges = [
-            (start, n - start - (m - 1) * stride - 1, stride - 1)
-            for start, n, m in zip(starts, x.shape[1:3], y.shape[1:3], strict=True)
-        ]
-        dx += lax.pad(jnp.where(wins, dy, zero), zero, [(0, 0, 0), *edges, (0, 0, 0)])
-    return (dx,)
+def _kernel_gradient_by_parts(
+    x: Array, dy: Array, shape: tuple[int, ...], strides: Pair, pads: Pads, precision: Any
+) -> Array:
+    """Convolution of x as [C, H, W, N] with dy as [H', W', N, O], one part of the batch after another."""
+    height, width, channels = dy.shape[1:]
+    fold = 2 if 2 * channels <= LANES and width % 2 == 0 and strides[1] == 1 else 1
+
+    def part(x: Array, dy: Array) -> Array:
+        images = lax.optimization_barrier(x.transpose(3, 1, 2, 0))
+        folded = dy.reshape(len(dy), height, width // fold, fold * channels)
+        taps = lax.optimization_barrier(folded.transpose(1, 2, 0, 3))
+        found = lax.conv_general_dilated(
+            images,
+            taps,
+            (1, 1),
+            _edges(x, dy, shape, strides, pads),
+            rhs_dilation=(strides[0], fold * strides[1]),
+            dimension_numbers=LAYOUT,
+            precision=precision,
+        ).reshape(shape[2], shape[0], -1, fold, channels)
+        return functools.reduce(jnp.add, [found[:, :, t : t + shape[1], t] for t in range(fold)])
+
+    wanted = max(1, dy.size * dy.dtype.itemsize // PART)
+    count = max(n for n in range(1, wanted + 1) if len(x) % n == 0)
+    pairs = zip(jnp.split(x, count), jnp.split(dy, count), strict=True)
+    return functools.reduce(jnp.add, [part(*pair) for pair in pairs]).transpose(1, 2, 0, 3)
 
 
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+def _kernel_gradient_by_rows(
+    x: Array, dy: Array, shape: tuple[int, ...], strides: Pair, pads: Pads, precision: Any
+) -> Array:
+    """For each column of the kernel a convolution of x as [1, H, C W, N]; its stride of W leads to the next channel."""
+    edges = [(*edge, 0) for edge in _edges(x, dy, shape, strides, pads)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    batch, height, width, channels = x.shape
+    images = lax.optimization_barrier(x.transpose(1, 3, 2, 0).reshape(1, height, channels * width, batch))
+    taps = lax.optimization_barrier(dy.transpose(1, 2, 0, 3))
+    conv = functools.partial(
+        lax.conv_general_dilated, rhs_dilation=strides, dimension_numbers=LAYOUT, precision=precision
+    )
+    columns = [conv(images, taps, (1, width), ((0, 0), (-j, j)))[0] for j in range(shape[1])]
+    return jnp.stack(columns, 1)
+
+
+_seedwise: contextvars.ContextVar[bool] = contextvars.ContextVar("seedwise", default=False)
+
+
+@contextlib.contextmanager
+def seedwise() -> Iterator[None]:
+    """Convolutions traced inside stay convolutions of one run under `vmap`, one after another."""
+    token = _seedwise.set(True)
+    try:
+        yield
+    finally:
+        _seedwise.reset(token)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _apart(conv: Callable[..., Array], x: Array, kernel: Array) -> Array:
+    return _one_by_one(conv)(x, kernel)
+
+
+def _apart_forward(conv: Callable[..., Array], x: Array, kernel: Array) -> tuple[Array, Any]:
+    return _apart(conv, x, kernel), (x, kernel)
+
+
+def _apart_backward(conv: Callable[..., Array], saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    # Two loops, so that the one whose result nobody asks for is dropped.
+    dx = _one_by_one(lambda x, kernel, dy: jax.vjp(lambda x: conv(x, kernel), x)[1](dy)[0])
+    dkernel = _one_by_one(lambda x, kernel, dy: jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](dy)[0])
+    return dx(*saved, dy), dkernel(*saved, dy)
+
+
+_apart.defvjp(_apart_forward, _apart_backward)
+
+
+def _one_by_one(fn: Callable[..., Array]) -> Callable[..., Array]:
+    """`fn`, which `vmap` turns into a loop."""
+    each = jax.custom_batching.custom_vmap(fn)
+
+    @each.def_vmap
+    def rule(size: int, batched: Sequence[bool], *args: Array) -> tuple[Array, bool]:
+        moving = [arg for arg, split in zip(args, batched, strict=True) if split]
+
+        def one(moving: list[Array]) -> Array:
+            left = iter(moving)
+            return fn(*(next(left) if split else arg for arg, split in zip(args, batched, strict=True)))
+
+        return lax.map(one, moving), True
+
+    return each

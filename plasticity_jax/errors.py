@@ -9,6 +9,10 @@ class ConfigError(LabError):
     """A config with an unknown key, a wrong value or a plan that cannot be walked."""
 
 
+class RoomError(ConfigError):
+    """A plan that does not fit into the memory of the device."""
+
+
 class DataError(LabError):
     """A data set that is missing, unreadable or unfit."""
 

@@ -7,23 +7,37 @@ module that knows all the others.
 import contextlib
 import dataclasses
 import math
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
+from plasticity_jax import (
+    cache,
+    datasets,
+    environment,
+    models,
+    records,
+    results,
+    room,
+    runs,
+    signals,
+    stages,
+    state,
+    timetable,
+    train,
+    walk,
+)
 from plasticity_jax import config as configs
-from plasticity_jax import datasets, models, records, results, runs, stages, state, timetable, train, walk
 from plasticity_jax import workdir as workdirs
+from plasticity_jax.autotune import Entry, tune
 from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
-from plasticity_jax.errors import LabError, Preempted, WorkdirError
+from plasticity_jax.errors import LabError, Preempted, RoomError
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Run, unfold
 from plasticity_jax.programs import Programs
@@ -34,6 +48,7 @@ from plasticity_jax.train import Diagnostic
 
 Result = dict[str, Any]
 Timetables = dict[str, timetable.Timetable]
+Network = tuple[Any, Any]  # the shapes of (params, statistics)
 
 
 def run(
@@ -41,6 +56,7 @@ def run(
     workdir: str | Path,
     *,
     dry_run: bool = False,
+    autotune: bool = False,
     dataset: Dataset | None = None,
     model: nn.Module | None = None,
     resets: Mapping[str, OwnReset] | None = None,
@@ -52,43 +68,55 @@ def run(
       config: a config as `configs/` makes them.
       workdir: the working directory; it belongs to this config from now on.
       dry_run: only print the plan; nothing is written.
+      autotune: only measure which strategy trains fastest here, and print it; nothing is written.
       dataset: own arrays (`datasets.from_arrays`) instead of `config.dataset`.
       model: an own linen module, called like those of `models`, instead of `config.model`.
       resets: own resets by name, for `reset.function`.
       diagnostics: own diagnostics by name; they are measured besides `config.diagnostics`.
 
     Returns:
-      What `result.json` holds; an empty dict after a dry run.
+      What `result.json` holds; an empty dict after a dry run or a measurement.
 
     Raises:
       LabError: bad config, data or directory, in one line; what was saved before stays good.
       Preempted: SIGTERM or SIGINT came; all is saved and the same call goes on.
     """
+    runs.use_all_cores()
     own = Own(model, dict(resets or {}), dict(diagnostics or {}))
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
     dataset = dataset or datasets.load(study.dataset, study.data_dir)
-    packs = [(pack, draw_up(pack, study, dataset)) for pack in study.packs]
+    drafts = [_draft(pack, study, dataset, own) for pack in study.packs]
     directory = Path(workdir).expanduser().absolute()
-    for pack, timetables in packs:
-        check_resets(timetables, own.network(pack, dataset), dataset)
+    for draft in drafts:
+        check_resets(draft.timetables, draft.network)
     if dry_run:
-        for pack, timetables in packs:
-            print(_summary(pack, timetables, study, dataset, own, runs.choose(study.strategy, pack.model.name)))
+        for draft in drafts:
+            print(_summary(draft, study, dataset, own))
         return {}
-    with workdirs.lock(directory), _listening() as stopped:
+    cache.turn_on()
+    if autotune:
+        entries = [
+            Entry(draft.pack.name, draft.timetables, own.network(draft.pack, dataset), draft.choice["strategy"])
+            for draft in drafts
+        ]
+        for text in tune(entries, study.strategy, dataset):
+            print(text, flush=True)
+        return {}
+    with workdirs.lock(directory), signals.listening() as stopped:
         workdirs.claim(directory, configs.describe(study))
-        strategies = _environment(directory, study, dataset)["strategies"]
+        begun = environment.settle(directory, dataset, {draft.pack.name: draft.choice for draft in drafts})
+        drafts = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drafts]
         with _status(directory):  # not before: whoever is refused says nothing about the study that is here
-            progress = Progress(sum(times.images() for _, timetables in packs for times in timetables.values()))
-            labs = (
-                _lab(directory, pack, timetables, study, dataset, own, strategies[pack.name], progress, stopped)
-                for pack, timetables in packs
-            )
-            parts = [_walk(directory, lab) for lab in labs]
+            progress = Progress(sum(leg.images() for draft in drafts for leg in draft.timetables.values()))
+            parts = [
+                _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drafts
+            ]
             result = _result(study, parts)
             workdirs.write_json(directory / "result.json", result)
-            code, compiled = 0 if result["status"] == "finished" else 1, sum(part["compilations"] for part in parts)
-            workdirs.status(directory, status=result["status"], exit_code=code, compilations=compiled)
+            code = 0 if result["status"] == "finished" else 1
+            counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
+            needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drafts, parts, strict=True)}
+            workdirs.status(directory, status=result["status"], exit_code=code, **counts, bytes_per_run=needs)
     print(results.table(result))
     return result
 
@@ -105,11 +133,27 @@ class Own:
         return self.model or models.build(pack.model, dataset.classes)
 
 
-def _summary(
-    pack: stages.Pack, timetables: Timetables, study: stages.Study, dataset: Dataset, own: Own, strategy: str
-) -> str:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draft:
+    """A pack drawn up; `choice` is the strategy and the dtype that it trains with."""
+
+    pack: stages.Pack
+    timetables: Timetables
+    network: Network
+    choice: Mapping[str, str]
+
+
+def _draft(pack: stages.Pack, study: stages.Study, dataset: Dataset, own: Own) -> Draft:
+    """What is known of a pack before it trains; `auto` as this machine means it."""
+    timetables = draw_up(pack, study, dataset)
+    network = state.network_like(own.network(pack, dataset), dataset.train_images.shape[1:])
+    return Draft(pack, timetables, network, _choose(pack, timetables, study))
+
+
+def _summary(draft: Draft, study: stages.Study, dataset: Dataset, own: Own) -> str:
     names = (*study.diagnostics, *own.diagnostics)
-    return summary(pack, timetables, study, own.network(pack, dataset), dataset, strategy, names)
+    how = f"strategy {draft.choice['strategy']}" + ("" if own.model else f"; {draft.choice['dtype']}")
+    return summary(draft.pack, draft.timetables, study, draft.network[0], dataset, how, names)
 
 
 def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetables:
@@ -117,36 +161,12 @@ def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetab
     return {leg.name: timetable.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
 
 
-def check_resets(timetables: Timetables, module: nn.Module, dataset: Dataset) -> None:
+def check_resets(timetables: Timetables, network: Network) -> None:
     """Raise a ConfigError if a reset names a module that the network does not have."""
     for times in timetables.values():
-        spec = times.leg.runs[0].stage.optim
-        shape = dataset.train_images.shape[1:]
-        like = jax.eval_shape(lambda: state.create(*state.init_network(module, jax.random.key(0), shape), spec))  # noqa: B023
+        like = state.like(network, times.leg.runs[0].stage.optim)
         for each in times.leg.runs:
             factors(each.stage.reset, like)
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into a flag while inside; a second SIGINT stops at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        caught.append(number)
-        if caught.count(signal.SIGINT) > 1:
-            raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    try:
-        before = {number: signal.signal(number, note) for number in numbers}
-    except ValueError:  # not the main thread, as in a notebook server
-        before = {}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -158,76 +178,55 @@ def _status(directory: Path) -> Iterator[None]:
         workdirs.status(directory, status="preempted", exit_code=75)
         raise
     except Exception as error:
+        if isinstance(error, RoomError):
+            workdirs.disclaim(directory)
         with contextlib.suppress(LabError):
             workdirs.status(directory, status="failed", exit_code=1, error=str(error).partition("\n")[0])
         if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
             raise LabError(
-                "the device is out of memory; train fewer seeds at once, or --config.strategy=map (one after another)"
+                "the memory ran out, though the plan seemed to fit; take fewer seeds, or --config.strategy=map "
+                "(one after another)"
             ) from error
         raise
 
 
-def _environment(directory: Path, study: stages.Study, dataset: Dataset) -> dict[str, Any]:
-    """What this directory was begun with; a note says which bits may differ when it goes on elsewhere."""
-    path = directory / "environment.json"
-    now = workdirs.environment()
-    now["dataset"] = {
-        "name": dataset.name,
-        "version": dataset.version,
-        "sha256": dataset.sha256,
-        "classes": dataset.classes,
-        "image_shape": list(dataset.train_images.shape[1:]),
-    }
-    now["strategies"] = {pack.name: runs.choose(study.strategy, pack.model.name) for pack in study.packs}
-    if not path.exists():
-        workdirs.write_json(path, now)
-        return now
-    old = workdirs.read_json(path)
-    if not isinstance(old, dict) or old.keys() != now.keys() or old["strategies"].keys() != now["strategies"].keys():
-        raise WorkdirError(f"{path} is damaged; delete it to go on, with the strategies chosen anew")
-    if old["dataset"]["sha256"] != dataset.sha256:
-        raise LabError(f"{directory} was begun on other images than those of {dataset.name} now; use another workdir")
-    differing = [
-        key
-        for key in ("backend", "device_kind", "devices", "cpu_threads", "xla_flags", "packages")
-        if old[key] != now[key]
-    ]
-    if differing:
-        changes = ", ".join(f"{key} {old[key]} -> {now[key]}" for key in differing)
-        print(f"note: results may differ in their last bits from an unbroken run: {changes}", flush=True)
-    return old
+def _choose(pack: stages.Pack, timetables: Timetables, study: stages.Study) -> dict[str, str]:
+    """What `auto` means for a pack on this machine; the strategy is the one for the stage with the most runs."""
+    count = max(len(times.leg.runs) for times in timetables.values())
+    strategy = runs.choose(study.strategy, pack.model.name, count)
+    return {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}
 
 
 def _lab(
     directory: Path,
-    pack: stages.Pack,
-    timetables: Timetables,
+    draft: Draft,
     study: stages.Study,
     dataset: Dataset,
     own: Own,
-    strategy: str,
     progress: Progress,
     stopped: Callable[[], bool],
 ) -> Lab:
     """Put the data of a pack on the device and say what is going to happen."""
-    clock = Clock(directory / pack.name / "clock.json")
+    room.check_images(dataset)
+    name, choice = draft.pack.name, draft.choice
+    pack = dataclasses.replace(draft.pack, model=dataclasses.replace(draft.pack.model, dtype=choice["dtype"]))
     model = own.network(pack, dataset)
     diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own.diagnostics}
     diagnostics |= own.diagnostics
-    progress.note(_summary(pack, timetables, study, dataset, own, strategy))
-    scale = jnp.asarray(dataset.mean, jnp.float32), jnp.asarray(dataset.std, jnp.float32)
+    progress.note(_summary(draft, study, dataset, own))
+    scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
     shape = dataset.train_images.shape[1:]
     return Lab(
-        directory=directory / pack.name,
+        directory=directory / name,
         pack=pack,
         study=study,
-        model=model,
+        network=draft.network,
         dataset=dataset,
-        images=train.Images(jnp.asarray(dataset.train_images), *scale),
-        test_images=train.Images(jnp.asarray(dataset.test_images), *scale),
-        timetables=timetables,
-        programs=Programs(model, shape, strategy, study.eval_batch, diagnostics, own.resets),
-        clock=clock,
+        images=train.Images(dataset.train_images, *scale),
+        test_images=train.Images(dataset.test_images, *scale),
+        timetables=draft.timetables,
+        programs=Programs(model, shape, choice["strategy"], study.eval_batch, diagnostics, own.resets),
+        clock=Clock(directory / name / "clock.json"),
         progress=progress,
         stopped=stopped,
     )
@@ -235,7 +234,7 @@ def _lab(
 
 def _walk(directory: Path, lab: Lab) -> Result:
     """Walk the legs of a pack; returns its part of the result."""
-    images, entries = 0, []
+    images, entries, bytes_per_run = 0, [], room.check(lab)
     for name, times in lab.timetables.items():
         workdirs.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
         outcomes = walk.walk(times.leg, lab)["runs"]
@@ -245,7 +244,14 @@ def _walk(directory: Path, lab: Lab) -> Result:
             if run.final:
                 entries.append(_run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id]))
         lab.progress.finish(times)
-    return {"runs": entries, "images": images, "seconds": lab.clock.save(), "compilations": lab.programs.compiled}
+    return {
+        "runs": entries,
+        "images": images,
+        "seconds": lab.clock.save(),
+        "compilations": lab.programs.compiled,
+        "from_cache": lab.programs.loaded,
+        "bytes_per_run": bytes_per_run,
+    }
 
 
 def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:

@@ -5,8 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-
-import flax.linen as nn
+from typing import Any
 
 from plasticity_jax import stages, train
 from plasticity_jax.checkpoint import Checkpoints
@@ -19,12 +18,15 @@ from plasticity_jax.timetable import Timetable
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lab:
-    """A pack that is being worked on; `directory` is that of the pack, `stopped` says whether a signal came."""
+    """A pack that is being worked on.
+
+    directory: that of the pack.  network: its `state.network_like`.  stopped: whether a signal came.
+    """
 
     directory: Path
     pack: stages.Pack
     study: stages.Study
-    model: nn.Module
+    network: tuple[Any, Any]
     dataset: Dataset
     images: train.Images
     test_images: train.Images

@@ -1,6 +1,8 @@
 """The command: train what a config asks for, or go on where it stopped.
 
-    python -m plasticity_jax.main --config=configs/multistage.py:digits --workdir=DIR [--config.KEY=VALUE] [--dry_run]
+    python -m plasticity_jax.main --config=configs/multistage.py:digits --workdir=DIR [--config.KEY=VALUE]
+
+`--dry_run` or `--autotune` instead of --workdir: only say what would be trained, or which strategy is fastest here.
 
 Exit status: 0 finished, 1 an error (a line says which) or all runs diverged, 75 stopped early (start it again).
 """
@@ -20,6 +22,7 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; a stopped study goes on in the same one.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be trained, and train nothing.")
+AUTOTUNE = flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         from plasticity_jax import experiment  # imports jax: seconds that a misspelt flag need not cost
 
-        result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value)
+        result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)
     except LabError as error:
         commandline.leave(str(error))
     except Preempted as stop:
@@ -37,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         return STOPPED
     except KeyboardInterrupt:
         return STOPPED
-    return 0 if DRY_RUN.value or result["status"] == "finished" else 1
+    return int(result.get("status") == "failed")
 
 
 def entry() -> None:

@@ -1,5 +1,6 @@
 """Measuring the runs of a leg at one event: exact evaluation, diagnostics, and the table rows that come of it."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,29 +20,42 @@ def measure(
     leg: Leg, lab: Lab, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
 ) -> dict[str, np.ndarray]:
     """Every metric [R] of the states, accuracies in percent.  Stops between batches if asked; nothing is lost then."""
-    times, study = lab.timetables[leg.name], lab.study
     states = states.replace(opt=())  # nothing here looks at it, and so stages of other optimisers share the programs
-    n_test = study.test_images or len(lab.dataset.test_labels)
-    everything = timetable.plain_source(np.arange(n_test, dtype=np.int32), lab.dataset.test_labels)
+    everything = test_source(lab)
+    n_test = int(everything.size)
     values = _evaluate(lab.programs.evaluate, "test", states, everything, lab.test_images, n_test, lab, stop_if_asked)
-    own = {}
-    if study.validation_images:
-        own["validation"] = [timetable.plain_source(held, lab.dataset.train_labels) for held in times.held_out]
-    if study.evaluate_train:
-        pools = zip(times.pools, leg.runs, strict=True)
-        own["train_eval"] = [timetable.source(pool, run.stage.data, lab.slots) for pool, run in pools]
-    for name, sources in own.items():
-        stacked = runs.stack_on_host(sources)
-        longest = int(stacked.size.max())
-        values |= _evaluate(lab.programs.evaluate_own, name, states, stacked, lab.images, longest, lab, stop_if_asked)
+    for name, sources in own_sources(lab.timetables[leg.name], lab).items():
+        longest = int(sources.size.max())
+        values |= _evaluate(lab.programs.evaluate_own, name, states, sources, lab.images, longest, lab, stop_if_asked)
     running = np.asarray(states.last, np.float64)
     values |= {"train_loss": running[:, 0], "train_accuracy": running[:, 1]}
-    probe = np.arange(min(PROBE, n_test), dtype=np.int32)
     if lab.programs.diagnostics:
-        batch = {"index": probe, "label": lab.dataset.test_labels[probe]}
-        found = jax.device_get(lab.programs.diagnose(states, initial, batch, lab.test_images))
+        found = jax.device_get(lab.programs.diagnose(states, initial, probe(lab), lab.test_images))
         values |= {name: np.asarray(value, np.float64) for name, value in found.items()}
     return values
+
+
+def test_source(lab: Lab) -> sampling.Source:
+    """The test images of the study."""
+    n_test = lab.study.test_images or len(lab.dataset.test_labels)
+    return timetable.plain_source(np.arange(n_test, dtype=np.int32), lab.dataset.test_labels)
+
+
+def own_sources(times: timetable.Timetable, lab: Lab) -> dict[str, sampling.Source]:
+    """What each run is evaluated on by itself, by name; leaves [R, ...]."""
+    own = {}
+    if lab.study.validation_images:
+        own["validation"] = [timetable.plain_source(held, lab.dataset.train_labels) for held in times.held_out]
+    if lab.study.evaluate_train:
+        pools = zip(times.pools, times.leg.runs, strict=True)
+        own["train_eval"] = [timetable.source(pool, run.stage.data, lab.slots) for pool, run in pools]
+    return {name: runs.stack_on_host(sources) for name, sources in own.items()}
+
+
+def probe(lab: Lab) -> train.Batch:
+    """The test images that the diagnostics look at, and their labels."""
+    index = np.arange(min(PROBE, lab.study.test_images or len(lab.dataset.test_labels)), dtype=np.int32)
+    return {"index": index, "label": lab.dataset.test_labels[index]}
 
 
 def _evaluate(
@@ -56,11 +70,19 @@ def _evaluate(
 ) -> dict[str, np.ndarray]:
     """Loss and accuracy [R] as sums over all slots, divided once; batch by batch in a fixed order."""
     sums: dict[str, Any] = {"loss": 0.0, "correct": 0.0, "count": 0.0}
+    waiting: list[train.Metrics] = []  # one batch is read while the next is at work
     for first in range(0, length, lab.programs.eval_batch):
         stop_if_asked()
-        batch = jax.device_get(program(states, source, first, images))
-        sums = {key: sums[key] + np.asarray(batch[key], np.float64) for key in sums}
+        waiting.append(program(states, source, first, images))
+        if len(waiting) > 1:
+            sums = _add(sums, waiting.pop(0))
+    sums = functools.reduce(_add, waiting, sums)
     return {f"{name}_loss": sums["loss"] / sums["count"], f"{name}_accuracy": 100.0 * sums["correct"] / sums["count"]}
+
+
+def _add(sums: dict[str, Any], batch: train.Metrics) -> dict[str, Any]:
+    found = jax.device_get(batch)
+    return {key: sums[key] + np.asarray(found[key], np.float64) for key in sums}
 
 
 def rows(

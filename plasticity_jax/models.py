@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from plasticity_jax import convolution, stages
+from plasticity_jax import convolution, pooling, stages
 from plasticity_jax.errors import ConfigError
 
 STEMS = ("cifar", "imagenet")
 NORMS = ("batch", "layer", "group", "none")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 
 Output = tuple[Array, dict[str, Array]]
 
@@ -148,7 +148,7 @@ class ResNet(nn.Module):
         x = Stem(self.width, self.stem, self.norm, self.dtype, name="stem")(images, train)
         features = {"stem": x}
         if self.stem == "imagenet":
-            x = convolution.max_pool(x, 3, 2, 1)
+            x = pooling.max_pool(x, 3, 2, 1)
         for k in range(4):
             name = f"module{k + 2}"
             stack = Stack(self.width * 2**k, self.depth, 1 if k == 0 else 2, self.norm, self.dtype, name=name)
@@ -185,18 +185,28 @@ def resnet(model: stages.Model, classes: int) -> nn.Module:
     """A `ResNet`; uses every field of the model."""
     for field, choices in (("stem", STEMS), ("norm", NORMS)):
         _check(field, getattr(model, field), choices)
-    return ResNet(classes, model.depth, model.width, model.stem, model.norm, jnp.dtype(model.dtype))
+    return ResNet(classes, model.depth, model.width, model.stem, model.norm, jnp.dtype(compute_dtype(model.dtype)))
 
 
 def mlp(model: stages.Model, classes: int) -> nn.Module:
     """An `MLP`; the model's stem and norm are not used."""
-    return MLP(classes, model.depth, model.width, jnp.dtype(model.dtype))
+    return MLP(classes, model.depth, model.width, jnp.dtype(compute_dtype(model.dtype)))
 
 
 def logistic(model: stages.Model, classes: int) -> nn.Module:
     """An `MLP` without hidden layers, always float32; of the model, only the name is used."""
     del model
     return MLP(classes, 0, 0, jnp.dtype("float32"))
+
+
+def compute_dtype(dtype: str) -> str:
+    """The type behind `auto`: bfloat16 on accelerators, whose fast units want it, float32 on CPU, where it is slow.
+
+    Parameters, statistics, their updates and the head are float32 either way.
+    """
+    if dtype != "auto":
+        return dtype
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 MODELS: dict[str, Callable[[stages.Model, int], nn.Module]] = {"resnet": resnet, "mlp": mlp, "logistic": logistic}

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from plasticity_jax import resets, runs, stages, state, train
+from plasticity_jax import cache, resets, runs, stages, state, train
 from plasticity_jax.sampling import Source
 
 Tree = Any
@@ -20,7 +20,10 @@ Array = jax.Array
 
 
 class Programs:
-    """Compiles on first use and keeps; `compiled` counts, `seconds` adds up the time."""
+    """Compiles on first use and keeps; `compiled` counts, `seconds` adds up the time.
+
+    `loaded` counts those that an earlier process had left on disk.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class Programs:
         self.diagnostics = diagnostics
         self.own_resets = own_resets
         self.cache: dict[Any, runs.Program] = {}
+        self.placed: dict[Any, tuple[train.Images, train.Images]] = {}
+        self.loaded = 0
 
     @property
     def compiled(self) -> int:
@@ -49,54 +54,72 @@ class Programs:
 
     def init(self, key: Array) -> tuple[Tree, Tree]:
         """Fresh (params, stats) of one run, on the host."""
-        if "init" not in self.cache:
-            fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
-            self.cache["init"] = runs.compile_one(fn, key, once=True)
-        return jax.device_get(self.cache["init"](key))
+        fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
+        return jax.device_get(self._program("init", lambda: runs.compile_one(fn, key, once=True))(key))
 
     def begin(self, stage: stages.Stage, states: Tree, rows: Tree) -> state.TrainState:
         """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`."""
-        own = self.own_resets[stage.reset.function] if stage.reset.function else None
-        fn = functools.partial(begin, stage=stage, own=own)
-        return self._run("begin", stage, fn, states, rows, donate=False)
+        return self.program("begin", stage, states, rows)(states, rows)
 
-    def advance(self, stage: stages.Stage, states: Tree, rows: Tree, images: train.Images) -> state.TrainState:
-        """States [R] after at most one epoch more."""
-        fn = functools.partial(train.advance, model=self.model, stage=stage)
-        return self._run("advance", stage, fn, states, rows, images, donate=True)
+    def advance(
+        self, stage: stages.Stage, states: Tree, rows: Tree, images: train.Images
+    ) -> tuple[state.TrainState, tuple[Array, Array]]:
+        """States [R] after at most one epoch more, and their (step, done) [R], which outlive the states."""
+        shared = (self._place(images, states),)
+        return self.program("advance", stage, states, rows, *shared)(states, rows, *shared)
 
     def evaluate(self, states: Tree, source: Source, first: int, images: train.Images) -> train.Metrics:
         """Sums [R] over one batch of the test set."""
-        fn = functools.partial(_evaluate_shared, model=self.model, batch=self.eval_batch)
-        return self._run("evaluate", None, fn, states, (), source, jnp.int32(first), images, donate=False)
+        shared = source, np.int32(first), self._place(images, states)
+        return self.program("evaluate", None, states, (), *shared)(states, (), *shared)
 
     def evaluate_own(self, states: Tree, sources: Source, first: int, images: train.Images) -> train.Metrics:
         """Sums [R] over one batch of each run's own pool; `sources` has leaves [R, ...]."""
-        fn = functools.partial(train.evaluate, model=self.model, batch=self.eval_batch)
-        return self._run("evaluate_own", None, fn, states, sources, jnp.int32(first), images, donate=False)
+        shared = np.int32(first), self._place(images, states)
+        return self.program("evaluate_own", None, states, sources, *shared)(states, sources, *shared)
 
     def diagnose(self, states: Tree, initial: Tree, probe: train.Batch, images: train.Images) -> train.Metrics:
         """Every diagnostic [R]; `initial` are the first weights [R, ...] of the runs' seeds."""
-        fn = functools.partial(train.diagnose, model=self.model, diagnostics=self.diagnostics)
-        return self._run("diagnose", None, fn, states, initial, probe, images, donate=False)
+        shared = probe, self._place(images, states)
+        return self.program("diagnose", None, states, initial, *shared)(states, initial, *shared)
 
-    def _run(
-        self,
-        kind: str,
-        stage: stages.Stage | None,
-        fn: Callable[..., Tree],
-        states: Tree,
-        rows: Tree,
-        *shared: Tree,
-        donate: bool,
-    ) -> Tree:
+    def _place(self, images: train.Images, states: state.TrainState) -> train.Images:
+        """The images on the devices that these runs train on; brought there once."""
+        devices = runs.devices_for(self.strategy, len(states.step))
+        key = id(images), len(devices)
+        if key not in self.placed:
+            self.placed[key] = images, runs.replicate(images, devices)  # whose id stays its own as long as it lives
+        return self.placed[key][1]
+
+    def program(self, kind: str, stage: stages.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> runs.Program:
+        """The program of a kind for arguments like these, given as arrays or their shapes; nothing is run."""
         args = jax.tree.map(_shape, (states, rows, *shared))
         shape = tuple(sorted(stage.shape().items())) if stage else ()
         leaves, structure = jax.tree.flatten(args)
         key = (kind, shape, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        fn, donate = self._function(kind, stage), kind == "advance"
+        return self._program(key, lambda: runs.compile_over(fn, self.strategy, *args, donate=donate))
+
+    def _program(self, key: Any, compile_it: Callable[[], runs.Program]) -> runs.Program:
         if key not in self.cache:
-            self.cache[key] = runs.compile_over(fn, self.strategy, *args, donate=donate)
-        return self.cache[key](states, rows, *shared)
+            with cache.counting() as count:
+                self.cache[key] = compile_it()
+            self.loaded += count.loaded
+        return self.cache[key]
+
+    def _function(self, kind: str, stage: stages.Stage | None) -> Callable[..., Tree]:
+        """What a kind of program does with one run."""
+        match kind:
+            case "begin" if stage:
+                own = self.own_resets[stage.reset.function] if stage.reset.function else None
+                return functools.partial(begin, stage=stage, own=own)
+            case "advance" if stage:
+                return functools.partial(_advance, model=self.model, stage=stage)
+            case "evaluate":
+                return functools.partial(_evaluate_shared, model=self.model, batch=self.eval_batch)
+            case "evaluate_own":
+                return functools.partial(train.evaluate, model=self.model, batch=self.eval_batch)
+        return functools.partial(train.diagnose, model=self.model, diagnostics=self.diagnostics)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -117,6 +140,13 @@ def begin(
 ) -> state.TrainState:
     """The state that ONE run starts a stage with; `parent` is its (params, stats, opt)."""
     return resets.begin(*parent, start.params, start.stats, start.factors, stage.optim, own)
+
+
+def _advance(
+    states: Tree, row: Tree, images: train.Images, *, model: nn.Module, stage: stages.Stage
+) -> tuple[state.TrainState, tuple[Array, Array]]:
+    after = train.advance(states, row, images, model=model, stage=stage)
+    return after, (after.step, after.done)
 
 
 def _evaluate_shared(

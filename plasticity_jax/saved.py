@@ -64,20 +64,16 @@ def load(
     checkpoints, number = Checkpoints(where, None), 0 if epoch == stages.END else epoch
     if number not in checkpoints.numbers():
         raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
-    like = states_like(leg, module, tuple(data["image_shape"]))
+    like = states_like(leg, state.network_like(module, tuple(data["image_shape"])))
     tree, _ = checkpoints.restore(number, kept(leg, unfold(pack, study.seeds), like))
     checkpoints.close()
     return module, runs.take(tree["params"], row), runs.take(tree["stats"], row)
 
 
-def states_like(leg: Leg, model: nn.Module, image_shape: tuple[int, ...]) -> state.TrainState:
-    """The shapes of the states of a leg, leaves [R, ...]."""
-
-    def one() -> state.TrainState:
-        return state.create(*state.init_network(model, jax.random.key(0), image_shape), leg.runs[0].stage.optim)
-
-    shapes = jax.eval_shape(one)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), shapes)
+def states_like(leg: Leg, network: tuple[Any, Any]) -> state.TrainState:
+    """The shapes of the states of a leg, leaves [R, ...], for a `state.network_like`."""
+    one = state.like(network, leg.runs[0].stage.optim)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), one)
 
 
 def kept(leg: Leg, legs: Iterable[Leg], states: state.TrainState) -> dict[str, Any]:

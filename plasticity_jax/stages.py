@@ -141,7 +141,10 @@ HParams = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network: `resnet` (depth, width, stem, norm), `mlp` (depth, width) or `logistic`; `dtype` is of the compute."""
+    """A network: `resnet` (depth, width, stem, norm), `mlp` (depth, width) or `logistic`.
+
+    `dtype` is of the compute: `float32`, `bfloat16`, or `auto`: bfloat16 on accelerators.
+    """
 
     name: str
     depth: int

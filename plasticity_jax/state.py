@@ -42,6 +42,11 @@ def init_network(model: nn.Module, seed_key: Array, image_shape: tuple[int, ...]
     return variables["params"], variables.get("batch_stats", {})
 
 
+def network_like(model: nn.Module, image_shape: tuple[int, ...]) -> tuple[Tree, Tree]:
+    """The shapes of what `init_network` returns; tracing a network takes long enough to do it once."""
+    return jax.eval_shape(lambda: init_network(model, jax.random.key(0), image_shape))
+
+
 def init_key(seed: int) -> Array:
     """The key of a seed's first weights; fresh and warm runs of a seed share it."""
     return key(seed, "init")
@@ -59,3 +64,8 @@ def create(params: Tree, stats: Tree, spec: stages.Optim) -> TrainState:
         done=jnp.bool_(False),
         failed=jnp.bool_(False),
     )
+
+
+def like(network: tuple[Tree, Tree], spec: stages.Optim) -> TrainState:
+    """The shapes of what `create` returns for a `network_like`."""
+    return jax.eval_shape(lambda params, stats: create(params, stats, spec), *network)

@@ -1,12 +1,12 @@
 """The plan as a person reads it before it starts: stages, steps, parameters, device, programs to compile."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import clu.parameter_overview
-import flax.linen as nn
 import jax
 
-from plasticity_jax import models, stages, state
+from plasticity_jax import models, stages
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.timetable import Timetable
 
@@ -17,14 +17,12 @@ def summary(
     pack: stages.Pack,
     timetables: Timetables,
     study: stages.Study,
-    module: nn.Module,
+    params: Mapping[str, Any],
     dataset: Dataset,
-    strategy: str,
+    how: str,
     diagnostics: Collection[str],
 ) -> str:
-    """The plan of one pack as text; nothing is compiled for it."""
-    shape = dataset.train_images.shape[1:]
-    params = jax.eval_shape(lambda: state.init_network(module, jax.random.key(0), shape)[0])
+    """The plan of one pack as text; nothing is compiled for it.  `params` are those of the network, or their shapes."""
     sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
     devices = jax.devices()
     images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
@@ -36,7 +34,7 @@ def summary(
             f"  {images:,} training images in all"
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
-            f"  device: {len(devices)} x {devices[0].device_kind} ({jax.default_backend()}); strategy {strategy}; "
+            f"  device: {len(devices)} x {devices[0].device_kind} ({jax.default_backend()}); {how}; "
             f"{expected_compilations(timetables, study, diagnostics)} programs to compile",
         ]
     )
@@ -46,8 +44,10 @@ def expected_compilations(timetables: Timetables, study: stages.Study, diagnosti
     """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
     shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
     counts = {len(t.leg.runs) for t in timetables.values()}
-    own = {(len(t.leg.runs), t.held_out[0].size) for t in timetables.values() if study.validation_images}
-    return 1 + 2 * len(shapes) + len(counts) * (1 + bool(diagnostics) + study.evaluate_train) + len(own)
+    slots = max(len(pool.indices) for t in timetables.values() for pool in t.pools)
+    sizes = {slots} if study.evaluate_train else set()
+    sizes |= {study.validation_images} if study.validation_images else set()  # one program if both are as long
+    return 1 + 2 * len(shapes) + len(counts) * (1 + bool(diagnostics) + len(sizes))
 
 
 def shared_images(timetables: Timetables) -> int:

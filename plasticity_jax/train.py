@@ -1,5 +1,6 @@
 """Training and evaluating ONE run.  Seeds, sweeps and devices are added outside, in `runs`."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -36,11 +37,11 @@ class Task(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The images of a data set on the device, uint8 [N, H, W, C], and its float32 [C] mean and deviation."""
+    """The images of a data set, uint8 [N, H, W, C], and its float32 [C] mean and deviation."""
 
-    images: Array
-    mean: Array
-    std: Array
+    images: Leaf
+    mean: Leaf
+    std: Leaf
 
     def take(self, indices: Array) -> Array:
         """float32 [B, H, W, C], normalised."""
@@ -98,8 +99,11 @@ def advance(
     order_key = jax.random.fold_in(task.key, 0)
     batch_key = jax.random.fold_in(task.key, 1)
     augment_key = jax.random.fold_in(task.key, 2)
-    orders = sampling.permutations(order_key, first_epoch, 2, task.source)
     stop = jnp.minimum(jnp.minimum(until, task.steps), state.step + task.epoch_steps)
+    draw = functools.partial(sampling.permutations, order_key, count=1, source=task.source)
+    order = draw(first_epoch)
+    into_next = (stop - 1) // task.epoch_steps > first_epoch  # else a second sort would be for nothing
+    orders = jnp.concatenate([order, jax.lax.cond(into_next, draw, lambda _: order, first_epoch + 1)])
 
     def body(state: TrainState) -> TrainState:
         epoch, position = state.step // task.epoch_steps, state.step % task.epoch_steps

@@ -15,16 +15,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity_jax import measure, records, resets, runs, sampling, saved, stages, state, timetable, train, trees
+from plasticity_jax import measure, records, resets, runs, sampling, saved, stages, state, timetable, trees
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.errors import CheckpointError, Preempted
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Leg, Run
+from plasticity_jax.pace import Pace
 from plasticity_jax.programs import Start
 from plasticity_jax.tensorboard import Board
 
 Tree = Any
-CALL_SECONDS = 0.7  # the length of one call into a program: how late a signal may be noticed
 CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
 
 
@@ -40,25 +40,25 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
     done_before = _done_before(leg, lab)
     if done_before:
         return done_before
-    times, speed = lab.timetables[leg.name], Speed()
+    times = lab.timetables[leg.name]
     states, at, saver = _resume(leg, lab)
     board = Board(lab.directory / "tensorboard" / leg.name, records.read(saver.table.path))
-    rows = timetable.tasks(times, lab.slots)
+    pace = Pace(leg, lab, timetable.tasks(times, lab.slots))
     initial = jax.device_put(runs.stack_on_host([lab.programs.init(state.init_key(run.seed))[0] for run in leg.runs]))
     while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]
         targets = np.array([times.target(i, epoch) for i in range(len(leg.runs))], np.int32)
+        pace.start(states)
         while True:
             saver.stop_if_asked(states, at)
-            steps, done = jax.device_get((states.step, states.done))
-            lab.progress.update(lab.directory.name, times, steps, at.accuracy)
-            if np.all(done | (steps >= targets)):
+            lab.progress.update(lab.directory.name, times, pace.steps, at.accuracy)
+            if pace.arrived(targets):
                 break
             saver.save_if_due(states, at)
-            states = speed.advance(leg, lab, states, rows, targets)
+            states = pace.advance(states, targets)
         with lab.timed("evaluate"):
             values = measure.measure(leg, lab, states, initial, functools.partial(saver.stop_if_asked, states, at))
-        found, closed = measure.rows(leg, times, at.closed, epoch, steps, done, values)
+        found, closed = measure.rows(leg, times, at.closed, epoch, pace.steps, pace.done, values)
         with lab.clock("records"):
             saver.table.append(found)
             board.append(found)
@@ -124,25 +124,6 @@ class Saver:
         self.lab.clock.save()
 
 
-class Speed:
-    """Chooses how many steps one call takes, so that a call is short however large the network."""
-
-    def __init__(self) -> None:
-        self.steps = 1
-
-    def advance(self, leg: Leg, lab: Lab, states: Tree, rows: train.Task, targets: np.ndarray) -> Tree:
-        """The states some steps on, none of them behind its target."""
-        before = np.array(states.step)  # a copy: the buffer is about to be given away
-        until = np.minimum(targets, before + self.steps)
-        spent = lab.clock.seconds.get("train", 0.0)
-        with lab.timed("train"):
-            states = jax.block_until_ready(lab.programs.advance(leg.runs[0].stage, states, (rows, until), lab.images))
-        spent = lab.clock.seconds["train"] - spent
-        taken = max(1, int(np.max(np.asarray(states.step) - before)))
-        self.steps = int(np.clip(taken * CALL_SECONDS / max(spent, 1e-3), 1, 4 * taken))
-        return states
-
-
 def _done_before(leg: Leg, lab: Lab) -> dict[str, Any] | None:
     """What `walk` returned for a leg that ended, if its table and all that was kept of it are still whole."""
     like = _kept(leg, lab, _like(leg, lab))
@@ -199,7 +180,7 @@ def _table(leg: Leg, lab: Lab) -> Path:
 
 
 def _like(leg: Leg, lab: Lab) -> state.TrainState:
-    return saved.states_like(leg, lab.model, lab.programs.image_shape)
+    return saved.states_like(leg, lab.network)
 
 
 def _kept(leg: Leg, lab: Lab, states: Tree) -> dict[str, Tree]:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from plasticity_jax import machine
 from plasticity_jax.errors import WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
@@ -93,6 +94,13 @@ def claim(directory: Path, config: Mapping[str, Any]) -> None:
         raise WorkdirError("\n".join([head, *lines]))
 
 
+def disclaim(directory: Path) -> None:
+    """Give a directory in which nothing was trained free for other configs; one that holds a stage stays claimed."""
+    if not any(path.is_dir() for path in Path(directory).iterdir()):
+        for name in ("config.json", "environment.json"):
+            (Path(directory) / name).unlink(missing_ok=True)
+
+
 def status(directory: Path, **fields: Any) -> None:
     """Write `status.json`: the fields, the time (UTC) and the process."""
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -145,7 +153,7 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device_kind": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "cpu_threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_threads": machine.threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 

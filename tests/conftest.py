@@ -10,6 +10,7 @@ SCRATCH = tempfile.mkdtemp(prefix="plasticity_jax-tests-")
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that all tests deal runs out in the same way
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Every study compiles its own programs; here the same one is compiled once for all tests and their child processes.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(SCRATCH, "compiled")

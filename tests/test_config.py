@@ -50,7 +50,7 @@ def test_figure_1_at_the_scale_of_the_paper():
     (pack,) = study.packs
     ((hparams, stage_records),) = pack.plans
     assert (pack.name, hparams) == ("main", ())
-    assert pack.model == stages.Model("resnet", 2, 64, "imagenet", "batch", "float32")
+    assert pack.model == stages.Model("resnet", 2, 64, "imagenet", "batch", "auto")
     assert (study.dataset, study.seeds, study.control, study.window) == ("cifar10", (0, 1, 2, 3, 4), "fresh", 0.2)
     assert [(s.name, s.branch, s.after, s.epochs, s.data.fraction) for s in stage_records] == [
         ("pretrain", "pretrain", "init", 350.0, 0.5),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from plasticity_jax import convolution
+from plasticity_jax import convolution, pooling
 
 KINDS = [(3, 1), (3, 2), (1, 1), (1, 2), (7, 2)]
 
@@ -27,15 +27,15 @@ def reference(x, kernel, dy, stride, pads):
     return y, dpadded[:, top : top + x.shape[1], left : left + x.shape[2]], dkernel
 
 
-def example(size, stride, padding, shape, seed=0):
+def example(size, stride, padding, shape, seed=0, channels=5):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((3, *shape, 4)).astype(np.float32)
-    kernel = rng.standard_normal((size, size, 4, 5)).astype(np.float32)
+    kernel = rng.standard_normal((size, size, 4, channels)).astype(np.float32)
     pads = padding
     if isinstance(padding, str):
         pads = lax.padtype_to_pads(shape, (size, size), (stride, stride), padding)
     out = [(n + sum(pad) - size) // stride + 1 for n, pad in zip(shape, pads, strict=True)]
-    return x, kernel, rng.standard_normal((3, *out, 5)).astype(np.float32), pads
+    return x, kernel, rng.standard_normal((3, *out, channels)).astype(np.float32), pads
 
 
 def with_gradients(conv, stride, padding):
@@ -55,6 +55,28 @@ def test_values_and_gradients_equal_the_definition(size, stride, padding):
     for shape in ((8, 9), (7, 12)):
         x, kernel, dy, pads = example(size, stride, padding, shape)
         found = with_gradients(convolution.conv_general_dilated, stride, padding)(x, kernel, dy)
+        for ours, true in zip(found, reference(x, kernel, dy, stride, pads), strict=True):
+            np.testing.assert_allclose(ours, true, rtol=0, atol=2e-6 * np.abs(true).max())
+
+
+FORMS = {
+    "matrix": {"MATRIX": 10**6},
+    "rows": {"MATRIX": 0, "NARROW": 99},
+    "parts": {"MATRIX": 0, "NARROW": 0, "PART": 32},
+    "whole": {"MATRIX": 0, "NARROW": 0},
+}
+
+
+@pytest.mark.parametrize("channels", [2, 8, 16])  # of the result: folded by 8 and 2, and not at all
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size, stride", KINDS)
+def test_every_form_equals_the_definition(monkeypatch, size, stride, form, channels):
+    for name, value in FORMS[form].items():
+        monkeypatch.setattr(convolution, name, value)
+    pads = [(size // 2, size // 2)] * 2
+    for shape in ((8, 16), (5, 7)):
+        x, kernel, dy, pads = example(size, stride, pads, shape, channels=channels)
+        found = with_gradients(convolution.conv_general_dilated, stride, pads)(x, kernel, dy)
         for ours, true in zip(found, reference(x, kernel, dy, stride, pads), strict=True):
             np.testing.assert_allclose(ours, true, rtol=0, atol=2e-6 * np.abs(true).max())
 
@@ -146,37 +168,6 @@ def test_other_layouts_are_those_of_lax():
     np.testing.assert_array_equal(ours, lax.conv_general_dilated(x, kernel, (1, 1), "SAME"))
 
 
-@pytest.mark.parametrize("size, stride, pad", [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
-def test_max_pool_and_its_gradient_are_those_of_lax(size, stride, pad):
-    window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), (pad, pad), (pad, pad), (0, 0))
-
-    def plain(x):
-        return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
-
-    def ours(x):
-        return convolution.max_pool(x, size, stride, pad)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def with_gradient(pool, x):
-        y, pull = jax.vjp(pool, x)
-        return y, *pull(jnp.sin(jnp.arange(1.0, y.size + 1)).reshape(y.shape))
-
-    for shape in ((8, 9), (7, 2)):
-        x = np.round(np.random.default_rng(0).standard_normal((2, *shape, 3))).astype(np.float32)  # many ties
-        y, dx = with_gradient(ours, x)
-        true, true_dx = with_gradient(plain, x)
-        np.testing.assert_array_equal(y, true)
-        np.testing.assert_allclose(dx, true_dx, atol=1e-6)
-        rows = jax.jit(jax.vmap(ours))(x[:, None])
-        np.testing.assert_array_equal(rows[:, 0], true)
-
-
-def test_max_pool_gives_the_whole_gradient_to_the_first_of_equals():
-    x = jnp.zeros((1, 2, 2, 1))
-    dx = jax.grad(lambda x: convolution.max_pool(x, 2, 2, 0).sum())(x)
-    assert dx[0, :, :, 0].tolist() == [[1, 0], [0, 0]]
-
-
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_another_backend_gets_the_plain_operations_and_the_same_results(monkeypatch, dtype):
     x, kernel, _, _ = example(3, 2, [(1, 1)] * 2, (8, 8))
@@ -184,7 +175,7 @@ def test_another_backend_gets_the_plain_operations_and_the_same_results(monkeypa
 
     def both(x, kernel):
         y = convolution.conv_general_dilated(x, kernel, (2, 2), [(1, 1)] * 2, dimension_numbers=convolution.LAYOUT)
-        return convolution.max_pool(y, 3, 2, 1)
+        return pooling.max_pool(y, 3, 2, 1)
 
     def gradients(x, kernel):
         return jax.grad(lambda *args: both(*args).astype(jnp.float32).sum(), (0, 1))(x, kernel)
@@ -198,3 +189,51 @@ def test_another_backend_gets_the_plain_operations_and_the_same_results(monkeypa
         scale = float(jnp.abs(b).max())
         tolerance = scale * (1e-6 if dtype == jnp.float32 else 0.02)
         np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=0, atol=tolerance)
+
+
+def primitives(jaxpr):
+    """Every equation of a program, also those inside loops and calls."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else [value]:
+                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                    yield from primitives(getattr(inner, "jaxpr", inner))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (1, 2), (7, 2)])
+def test_seedwise_convolutions_are_those_of_one_run(monkeypatch, backend, size, stride):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    pads = [(size // 2, size // 2)] * 2
+    rows = [example(size, stride, pads, (9, 8), seed, channels=16)[:3] for seed in range(3)]
+    stacked = [np.stack(column) for column in zip(*rows, strict=True)]
+
+    def run(x, kernel, dy):
+        call = lambda x, kernel: convolution.conv_general_dilated(  # noqa: E731
+            x, kernel, (stride, stride), pads, dimension_numbers=convolution.LAYOUT
+        )
+        y, pull = jax.vjp(call, x, kernel)
+        return y, *pull(dy)
+
+    with convolution.seedwise():
+        traced = jax.jit(jax.vmap(run)).trace(*stacked)
+    convs = [e for e in primitives(traced.jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
+    assert convs and all(e.params["feature_group_count"] == e.params["batch_group_count"] == 1 for e in convs)
+    found = traced.lower().compile()(*stacked)
+    for i, row in enumerate(rows):
+        for ours, true in zip(found, reference(*row, stride, pads), strict=True):
+            np.testing.assert_allclose(ours[i], true, rtol=0, atol=2e-6 * np.abs(true).max())
+
+
+def test_seedwise_shares_what_is_not_of_a_run():
+    x, kernel, _, pads = example(3, 1, [(1, 1)] * 2, (9, 8), channels=16)
+    call = functools.partial(
+        convolution.conv_general_dilated, strides=(1, 1), padding=pads, dimension_numbers=convolution.LAYOUT
+    )
+    kernels = np.stack([kernel, -kernel, 2 * kernel])
+    with convolution.seedwise():
+        found = jax.jit(jax.vmap(call, (None, 0)))(x, kernels)
+        alone = call(x, kernel)
+    for y, factor in zip(found, (1, -1, 2), strict=True):
+        np.testing.assert_allclose(y, factor * alone, rtol=1e-5, atol=1e-5)

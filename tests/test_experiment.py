@@ -14,7 +14,7 @@ import small
 import plasticity_jax
 from plasticity_jax import config as configs
 from plasticity_jax import experiment, results, trees, workdir
-from plasticity_jax.errors import ConfigError, LabError, WorkdirError
+from plasticity_jax.errors import ConfigError, LabError, Preempted, WorkdirError
 
 KINDS = {"compile", "begin", "train", "evaluate", "checkpoint", "records"}
 
@@ -105,7 +105,7 @@ def test_environment_tells_the_data_apart(study):
     found = workdir.read_json(study[0] / "environment.json")
     assert found["dataset"]["sha256"] == small.TOY.sha256
     assert found["dataset"]["image_shape"] == [8, 8, 1]
-    assert found["strategies"] == {"main": "map"}
+    assert found["choices"] == {"main": {"strategy": "map", "dtype": "float32"}}
 
 
 def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
@@ -439,3 +439,28 @@ def test_the_parsed_study_survives_its_file(study):
     directory, _ = study
     described = workdir.read_json(directory / "config.json")
     assert described == configs.describe(configs.parse(small.config()))
+
+
+def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
+    config = small.config()
+    config.strategy = config.model.dtype = "auto"
+    made, real = [], experiment.Programs
+
+    def programs(model, shape, strategy, *args):
+        made.append((strategy, str(model.dtype)))
+        return real(model, shape, strategy, *args)
+
+    def stop(leg, lab):
+        raise Preempted("stopped")
+
+    monkeypatch.setattr(experiment, "Programs", programs)
+    with monkeypatch.context() as patch, pytest.raises(Preempted):
+        patch.setattr(experiment.walk, "walk", stop)
+        small.run(config, tmp_path)
+    path = tmp_path / "environment.json"
+    begun = workdir.read_json(path)
+    assert begun["choices"] == {"main": {"strategy": "vmap", "dtype": "float32"}}
+    begun["choices"]["main"] = {"strategy": "loop", "dtype": "bfloat16"}
+    workdir.write_json(path, begun)
+    small.run(config, tmp_path)
+    assert made == [("vmap", "float32"), ("loop", "bfloat16")]

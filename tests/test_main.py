@@ -23,7 +23,7 @@ WARM = 'stages.tune.branches["pretrain+tune"]'
 
 
 class Outcome(types.SimpleNamespace):
-    """`status`, `out` and `err` of a call, and the `config`, `workdir` and `dry_run` that the study was run with."""
+    """`status`, `out` and `err` of a call, and the `config`, `workdir` and flags that the study was run with."""
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def call(monkeypatch, capsys):
     def call(*args, result=None) -> Outcome:
         outcome = Outcome(config=None)
 
-        def run(config, workdir, *, dry_run=False):
-            outcome.__dict__.update(config=config, workdir=workdir, dry_run=dry_run)
+        def run(config, workdir, *, dry_run, autotune):
+            outcome.__dict__.update(config=config, workdir=workdir, dry_run=dry_run, autotune=autotune)
             if isinstance(result, BaseException):
                 raise result
             return {"status": "finished"} if result is None else result
@@ -75,6 +75,7 @@ def test_config_and_workdir_arrive(call):
     assert (outcome.workdir, outcome.dry_run, outcome.config.train_images) == ("somewhere", False, 5000)
     assert outcome.config.is_locked
     assert call(f"--config={FIGURE}:small", "--workdir=x", "--dry_run").dry_run
+    assert call(f"--config={FIGURE}:small", "--autotune").autotune and not outcome.autotune
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,7 @@ GOOD = [f"--config={FIGURE}:small", "--workdir=somewhere"]
         (["--config.model.width=3", "--workdir=x"], ["--config is missing"]),
         (["--config="], ["--config is missing"]),
         (GOOD[:1], ["--workdir is missing"]),
+        ([GOOD[0], "--dry_run", "--autotune"], ["--dry_run and --autotune exclude each other"]),
         ([GOOD[0], "--workdir="], ["--workdir is missing"]),
         ([GOOD[0], "--workdir"], ["Missing value", "workdir"]),
         (["--config"], ["Missing value", "config"]),

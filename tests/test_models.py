@@ -206,6 +206,14 @@ def test_bfloat16_computes_so_and_keeps_everything_else_in_float32(fields):
     assert 0 < float(jnp.abs(logits - reference).max()) < 0.2
 
 
+def test_accelerators_compute_in_bfloat16_unless_told_otherwise(monkeypatch):
+    assert make(dtype="auto").dtype == make(name="mlp", dtype="auto").dtype == jnp.float32
+    for backend in ("gpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)  # noqa: B023
+        assert make(dtype="auto").dtype == make(name="mlp", dtype="auto").dtype == jnp.bfloat16
+        assert make(dtype="float32").dtype == jnp.float32
+
+
 def test_mlp_of_ash_and_adams():
     net = make(name="mlp", depth=2, width=100)
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
@@ -246,7 +254,7 @@ def test_logistic_regression_is_linear():
         ({"name": "vgg"}, "model.name='vgg': there is no such name; choose one of ['resnet', 'mlp', 'logistic']"),
         ({"stem": "big"}, "model.stem='big': there is no such stem; choose one of ['cifar', 'imagenet']"),
         ({"norm": "batchnorm"}, "choose one of ['batch', 'layer', 'group', 'none']"),
-        ({"dtype": "float16"}, "choose one of ['float32', 'bfloat16']"),
+        ({"dtype": "float16"}, "choose one of ['auto', 'float32', 'bfloat16']"),
         ({"depth": 0}, "model.depth=0: must be 1 or more"),
         ({"width": -1, "name": "mlp"}, "model.width=-1: must be 1 or more"),
     ],

@@ -1,7 +1,8 @@
 """Runs that train side by side are the runs that train alone, by every strategy and on any number of devices.
 
-On CPU `map` and `loop` give the same bits as a lone run.  `vmap` turns matrix products into batched ones, which may
-add up in another order: parameters agree to `ROUNDING` after a handful of steps.
+On CPU `map` and `loop` give the same bits as a lone run, and `cores` those of a lone run with one thread.  `vmap` and
+`seedwise` turn matrix products into batched ones, which may add up in another order: parameters agree to `ROUNDING`
+after a handful of steps.
 """
 
 import functools
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONVOLVED, DATASET, IMAGES, MLP, SHAPE, first_state, same, stage, task
 
-from plasticity_jax import models, programs, resets, runs, sampling, state, timetable, train, trees
+from plasticity_jax import machine, models, programs, resets, runs, sampling, stages, state, timetable, train, trees
 from plasticity_jax.errors import ConfigError
 
 ROUNDING = dict(rtol=1e-4, atol=1e-5)
@@ -54,7 +55,9 @@ def test_any_shape(strategy, count, height, width, donate):
 
 
 def test_unknown_strategy():
-    with pytest.raises(ConfigError, match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'loop'"):
+    with pytest.raises(
+        ConfigError, match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'seedwise', 'cores', 'loop'"
+    ):
         runs.compile_over(move, "pmap", jnp.zeros(2), jnp.zeros(2), donate=False)
 
 
@@ -67,18 +70,43 @@ def test_donated_states_are_given_away(strategy, donate):
     np.testing.assert_array_equal(found, np.arange(6.0).reshape(3, 2) + 1)
 
 
-def test_auto_maps_convolutions_and_batches_matrix_products():
-    chosen = {model: runs.choose("auto", model) for model in models.MODELS}
-    assert chosen == {"resnet": "map", "mlp": "vmap", "logistic": "vmap"}
-    assert runs.choose("loop", "mlp") == "loop"
+def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_products(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: list(range(2)))
+    assert {model: runs.choose("auto", model, 4) for model in models.MODELS} == {
+        "resnet": "cores",
+        "mlp": "vmap",
+        "logistic": "vmap",
+    }
+    assert [runs.choose("auto", "resnet", count) for count in (5, 11)] == ["map", "cores"]  # a sixth idle, a twelfth
+    assert runs.choose("auto", "resnet", 1) == "map" and runs.choose("loop", "mlp", 4) == "loop"
+    monkeypatch.setattr(jax, "local_devices", lambda: [0])
+    assert runs.choose("auto", "resnet", 4) == "map"
+    monkeypatch.setattr(jax, "local_devices", lambda: list(range(2)))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert runs.choose("auto", "resnet", 4) == "map"
 
 
 @pytest.mark.parametrize(
-    ("devices", "runs_", "used"), [(4, 8, 4), (4, 6, 3), (4, 5, 1), (4, 3, 3), (3, 1, 1), (1, 7, 1)]
+    ("devices", "runs_", "used"), [(4, 8, 4), (4, 6, 3), (4, 5, 3), (4, 3, 3), (3, 1, 1), (1, 7, 1), (2, 5, 2)]
 )
-def test_runs_are_dealt_out_evenly(monkeypatch, devices, runs_, used):
+def test_runs_are_dealt_out_to_as_few_devices_as_make_them_soonest(monkeypatch, devices, runs_, used):
     monkeypatch.setattr(jax, "local_devices", lambda: list(range(devices)))
-    assert runs.devices_for(runs_) == list(range(used))
+    assert runs.devices_for("cores", runs_) == list(range(used))
+    assert runs.devices_for("map", runs_) == runs.devices_for("vmap", runs_) == [0]  # with all threads of the CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert runs.devices_for("map", runs_) == runs.devices_for("vmap", runs_) == list(range(used))
+    assert runs.devices_for("loop", runs_) == [0]
+
+
+def test_all_cores_are_devices_unless_somebody_chose():
+    code = "import os, jax; from plasticity_jax import runs; runs.use_all_cores(); print(jax.device_count())"
+    asked = {"JAX_NUM_CPU_DEVICES": "3"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, {}
+    found = []
+    for each in asked:
+        kept = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+        call = [sys.executable, "-W", "error", "-c", code]
+        found.append(subprocess.run(call, env=kept | each, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    assert [int(line) for line in found] == [3, 3, machine.threads()]
 
 
 def test_stack_and_take():
@@ -100,26 +128,62 @@ ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
 
 
 @functools.cache
-def lone(model):
+def lone(model, threads=True):
     """What each of the runs is after 6 steps when it has a program to itself."""
     rows = [task(MOMENTUM, *row) for row in ROWS]
     first = [first_state(model, MOMENTUM.optim, seed) for seed, _, _ in ROWS]
-    program = runs.compile_one(advance(model, MOMENTUM), first[0], (rows[0], np.int32(6)), IMAGES)
+    program = runs.compile_one(advance(model, MOMENTUM), first[0], (rows[0], np.int32(6)), IMAGES, threads=threads)
     return first, rows, [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
 
 
 @pytest.mark.parametrize("strategy", runs.STRATEGIES)
 @pytest.mark.parametrize("model", [MLP, CONVOLVED], ids=["mlp", "convolved"])
 def test_runs_side_by_side_are_the_runs_alone(model, strategy):
-    first, rows, expected = lone(model)
+    first, rows, expected = lone(model, threads=strategy != "cores")
     args = runs.stack(first), (runs.stack(rows), np.full(len(rows), 6, np.int32)), IMAGES
     found = runs.compile_over(advance(model, MOMENTUM), strategy, *args, donate=True)(*args)
     assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
     for i, alone in enumerate(expected):
-        if strategy == "vmap":
+        if strategy in ("vmap", "seedwise"):
             close(runs.take(found, i), alone)
         else:
             assert same(runs.take(found, i), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "width, depth, stem, side, batch, count", [(3, 1, "cifar", 20, 24, 3), (4, 1, "imagenet", 32, 16, 2)]
+)
+def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
+    """Two steps of each strategy lead where those of a lone run lead, to a hundredth of the way."""
+    model = models.build(stages.Model("resnet", depth, width, stem, "batch", "float32"), 4)
+    shape = (side, side, 3)
+    start = jax.jit(lambda key: state.create(*state.init_network(model, key, shape), MOMENTUM.optim))
+    first = [start(jax.random.key(seed)) for seed in range(count)]
+    rng = np.random.default_rng(width)
+    rows = [
+        {"image": rng.normal(size=(batch, *shape)).astype(np.float32), "label": rng.integers(0, 4, batch)}
+        for _ in range(count)
+    ]
+    hyper = task(MOMENTUM).hyper
+
+    def steps(state, row):
+        for _ in range(2):
+            state, _ = train.train_step(
+                state, row, model=model, spec=MOMENTUM.optim, hyper=hyper, done=jnp.float32(0.0)
+            )
+        return state.params
+
+    alone = runs.compile_one(steps, first[0], rows[0])
+    expected = [alone(*pair) for pair in zip(first, rows, strict=True)]
+    stacked = runs.stack(first), runs.stack_on_host(rows)
+    for strategy in runs.STRATEGIES:
+        found = runs.compile_over(steps, strategy, *stacked, donate=False)(*stacked)
+        for i in range(count):
+            way = jax.tree.map(lambda a, b: np.asarray(a - b), expected[i], first[i].params)
+            off = jax.tree.map(lambda a, b: np.asarray(a - b), runs.take(found, i), expected[i])
+            for path, moved in trees.paths(way).items():
+                assert np.linalg.norm(trees.paths(off)[path]) < 1e-2 * np.linalg.norm(moved) + 1e-6, (strategy, path)
 
 
 # ---- devices ----
@@ -137,7 +201,7 @@ def study_of_four_programs(strategy, count):
     rows = runs.stack([task(record, seed) for seed in range(count)])
     states = made.begin(record, runs.stack_on_host(parents), runs.stack_on_host(starts))
     for until in (4, 9):
-        states = made.advance(record, states, (rows, np.full(count, until, np.int32)), IMAGES)
+        states, _ = made.advance(record, states, (rows, np.full(count, until, np.int32)), IMAGES)
     everything = timetable.plain_source(np.arange(100), DATASET.train_labels)
     sums = made.evaluate(states, everything, 0, IMAGES)
     own = made.evaluate_own(states, runs.stack([task(record, seed).source for seed in range(count)]), 32, IMAGES)
@@ -148,19 +212,24 @@ def study_of_four_programs(strategy, count):
 
 
 def studies():
-    return study_of_four_programs("map", 4) | study_of_four_programs("vmap", 6)
+    return study_of_four_programs("cores", 4) | study_of_four_programs("cores", 7) | study_of_four_programs("vmap", 3)
 
 
 @pytest.mark.slow
 def test_several_devices_give_what_one_gives(tmp_path):
-    """Four devices, in a process of its own: four runs are one each, six are two on each of three."""
-    code = f"import numpy, test_runs; numpy.savez({str(tmp_path / 'found.npz')!r}, **test_runs.studies())"
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, cwd=tmp_path, check=True, timeout=300)
-    several, one = dict(np.load(tmp_path / "found.npz")), studies()
-    assert [int(several.pop(f"devices/{name}")) for name in ("map/4", "vmap/6")] == [4, 3]
-    assert [int(one.pop(f"devices/{name}")) for name in ("map/4", "vmap/6")] == [1, 1]
-    assert several.keys() == one.keys() and one["map/4/state/step"].tolist() == [9] * 4
-    close(several, one)
+    """Four devices and one, in processes of their own: four runs are one each, seven are two on each but one."""
+    found = {}
+    for devices in (1, 4):
+        code = f"import numpy, test_runs; numpy.savez({str(tmp_path / f'{devices}.npz')!r}, **test_runs.studies())"
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+        call = [sys.executable, "-W", "error", "-c", code]
+        subprocess.run(call, env=environment, cwd=tmp_path, check=True, timeout=300)
+        found[devices] = dict(np.load(tmp_path / f"{devices}.npz"))
+    names = ("cores/4", "cores/7", "vmap/3")
+    assert [int(found[4].pop(f"devices/{name}")) for name in names] == [4, 4, 1]
+    assert [int(found[1].pop(f"devices/{name}")) for name in names] == [1, 1, 1]
+    assert found[4].keys() == found[1].keys() and found[1]["cores/4/state/step"].tolist() == [9] * 4
+    exact = {name for name in found[1] if "/state/" in name}
+    assert all(same(found[4][name], found[1][name]) for name in exact)
+    close(found[4], found[1])  # a loop over a single run is no loop, and a sum may be rounded in another way

@@ -8,9 +8,11 @@ from ml_collections import ConfigDict
 
 import plasticity_jax
 from plasticity_jax import config as configs
-from plasticity_jax import sampling, saved, trees
+from plasticity_jax import sampling, saved, state, trees
 from plasticity_jax.errors import LabError, WorkdirError
 from plasticity_jax.legs import unfold
+
+NETWORK = state.network_like(small.Net(), (8, 8, 1))
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +112,13 @@ def test_moments_are_kept_only_where_a_stage_goes_on_with_them():
     (pack,) = configs.parse(config).packs
     legs = unfold(pack, (0,))
     assert [leg.name for leg in legs] == ["pretrain", "tune", "last"]
-    kept = [set(saved.kept(leg, legs, saved.states_like(leg, small.Net(), (8, 8, 1)))) for leg in legs]
+    kept = [set(saved.kept(leg, legs, saved.states_like(leg, NETWORK))) for leg in legs]
     assert kept == [{"params", "stats"}, {"params", "stats", "opt"}, {"params", "stats"}]
 
 
 def test_shapes_of_the_states_have_the_run_axis():
     leg = unfold(configs.parse(small.config()).packs[0], (0, 1))[1]
-    like = saved.states_like(leg, small.Net(), (8, 8, 1))
+    like = saved.states_like(leg, NETWORK)
     assert like.params["conv"]["kernel"].shape == (4, 3, 3, 1, 4)
     assert like.stats["norm"]["mean"].shape == (4, 4)
     assert like.step.shape == (4,)
