@@ -1,0 +1,117 @@
+"""A program of the lab, built as the lab builds it, that trains so many steps on request.
+
+`advance` runs whole: it shuffles, gathers its batches from uint8 images on the device, normalises and counts, and is
+called at most for an epoch at once.  PyTorch gets one normalised batch that lies ready (see `peer`).
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs.base import base, stage
+from plasticity_jax import config, datasets, legs, models, runs, stages, state, timetable, train
+from plasticity_jax.datasets import Dataset
+from plasticity_jax.programs import Programs
+from plasticity_jax.timetable import Timetable
+from tests.benchmarks.plans import MODEL, Case, Plan, Point
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Built:
+    """A compiled program and its networks.
+
+    train: trains every run so many steps and gives the seconds.
+    bytes: arguments, results and temporaries on all its devices, by XLA's account; None if it has none.
+    run_bytes: the same without the images, divided among the runs.
+    """
+
+    train: Callable[[int], float]
+    step_images: int
+    compile_seconds: float
+    bytes: int | None
+    run_bytes: float | None
+    parameters: int
+    devices: int
+    program: runs.Program
+
+
+def noise(plan: Plan) -> Dataset:
+    """Images and labels without meaning."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (plan.images, plan.side, plan.side, 3), np.uint8)
+    labels = np.arange(plan.images) % 10
+    return datasets.from_arrays("noise", images, labels, images[:10], labels[:10])
+
+
+def point(plan: Plan, case: Case, asked: Point, dataset: Dataset) -> Built:
+    """The program of one point."""
+    wanted = base()
+    wanted.update(seeds=tuple(range(asked.runs)), strategy=asked.strategy)
+    wanted.model.update(name=MODEL, depth=case.depth, width=case.width, stem=case.stem, dtype=case.dtype)
+    wanted.stages = ConfigDict({"tune": stage(epochs=1, batch_size=plan.batch)})
+    study = config.parse(wanted)
+    (pack,) = study.packs
+    (leg,) = legs.unfold(pack, study.seeds)
+    times = timetable.draw_up(leg, study, dataset)
+    return build(pack.model, times, asked.strategy, dataset, plan.images)
+
+
+def build(model: stages.Model, times: Timetable, strategy: str, dataset: Dataset, slots: int) -> Built:
+    """The program that trains a leg, for pools padded to `slots`; its runs never end."""
+    first, count = times.leg.runs[0].stage, len(times.leg.runs)
+    network, shape = models.build(model, dataset.classes), dataset.train_images.shape[1:]
+    made = Programs(network, shape, strategy, 0, {}, {})
+    rows = timetable.tasks(times, slots)._replace(
+        steps=np.full(count, 2**30, np.int32), until_accuracy=np.zeros(count, np.float32)
+    )
+    images = train.Images(
+        dataset.train_images, np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
+    )
+    params, stats = _weights(network, shape)
+    # Equal networks on equal batches take as long as different ones.
+    states = runs.stack_on_host([jax.device_get(state.create(params, stats, first.optim))] * count)
+    taken = 0
+
+    def advance(steps: int) -> float:
+        nonlocal states, taken
+        end, start = taken + steps, time.perf_counter()
+        while taken < end:
+            taken = min(end, taken + min(times.epoch_steps))
+            until = np.full(count, taken, np.int32)
+            states, _ = made.advance(first, states, (rows, until), images)
+        jax.block_until_ready(states)
+        spent = time.perf_counter() - start
+        if not np.all(states.step == taken):
+            raise RuntimeError(f"runs stand at steps {states.step}, not at {taken}: a loss that is not finite?")
+        return spent
+
+    advance(1)
+    (program,) = made.cache.values()
+    devices = len(states.step.sharding.device_set)
+    # A loop of calls on the host is no program; what is known of it is one run.
+    total = program.footprint.total if program.footprint and strategy != "loop" else None
+    return Built(
+        train=advance,
+        step_images=count * first.batch_size,
+        compile_seconds=program.seconds,
+        bytes=None if total is None else devices * total,
+        run_bytes=None if total is None else devices * (total - dataset.train_images.nbytes) / count,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        devices=devices,
+        program=program,
+    )
+
+
+@functools.cache
+def _weights(network: nn.Module, shape: tuple[int, ...]) -> tuple[Tree, Tree]:
+    fn = functools.partial(state.init_network, network, image_shape=shape)
+    return jax.device_get(runs.compile_one(fn, state.init_key(0), once=True)(state.init_key(0)))

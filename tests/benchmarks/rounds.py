@@ -1,0 +1,38 @@
+"""Things measured in turn, so that a machine that is shared, or grows warm, is so for all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+Side = Callable[[], float]
+REST = 0.05  # seconds, until the threads of the last one sleep
+
+
+def interleave(
+    sides: Mapping[str, Side], count: int, each: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """What each side gives in each of `count` rounds; every other round goes backwards.  Calls `each` after a round."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for i in range(count):
+        for name in list(sides)[:: -1 if i % 2 else 1]:
+            time.sleep(REST)
+            found[name].append(sides[name]())
+        each()
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The middle and both ends."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def ratio(rates: Mapping[str, Sequence[float]], one: str, other: str) -> dict[str, float]:
+    """The spread of `one` over `other`, round by round: what slows both cancels."""
+    return spread([a / b for a, b in zip(rates[one], rates[other], strict=True)])
+
+
+def steps_for(train: Callable[[int], float], seconds: float) -> int:
+    """How many steps take so long; `train` takes steps and gives seconds, the first time not to be trusted."""
+    train(1)
+    few = max(1, round(seconds / 4 / max(train(1), 1e-6)))
+    return max(1, round(seconds * few / max(train(few), 1e-6)))

@@ -1,0 +1,81 @@
+"""What a real run's wall-clock time goes into, and how near it comes to its bare training programs."""
+
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl.testing import flagsaver
+from ml_collections import ConfigDict
+
+import plasticity_jax
+from plasticity_jax import commandline, config, datasets, experiment, workdir
+from plasticity_jax import main as command
+from tests.benchmarks import ours, rounds
+
+
+def shares(directory: Path, wall: float) -> dict[str, float]:
+    """Share of the `wall` seconds by kind of work, from the directory's `result.json`; `waiting` is what is left.
+
+    Work beside the main thread counts as well, so with enough of it `waiting` is below zero.
+    """
+    seconds = workdir.read_json(directory / "result.json")["seconds"]
+    found = {kind: spent / wall for kind, spent in seconds.items() if kind != "total"}
+    return found | {"waiting": 1 - sum(found.values())}
+
+
+def real(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Do what `plasticity_jax.main` does with these arguments, then time the bare programs of the same stages.
+
+    of_bare: bare training time over wall minus evaluation; 1 would be a run that does nothing but train and evaluate.
+
+    Raises:
+      LabError: as `plasticity_jax.run`.
+      SystemExit: arguments that the command refuses; it has said why.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        directory = Path(scratch) / "run"
+        wanted = _config([*arguments, f"--workdir={directory}"])
+        start = time.perf_counter()
+        result = plasticity_jax.run(wanted, directory)
+        wall = time.perf_counter() - start
+        found = shares(directory, wall)
+        choices = workdir.read_json(directory / "environment.json")["choices"]
+    bare, planned = 0.0, 0
+    study = config.parse(wanted)
+    dataset = datasets.load(study.dataset, study.data_dir)
+    for pack in study.packs:
+        legs = experiment.draw_up(pack, study, dataset)
+        slots = max(len(pool.indices) for times in legs.values() for pool in times.pools)
+        for times in legs.values():
+            choice = choices[pack.name]
+            model = dataclasses.replace(pack.model, dtype=choice["dtype"])
+            built = ours.build(model, times, choice["strategy"], dataset, slots)
+            steps = rounds.steps_for(built.train, seconds)
+            rate = steps * built.step_images / min(built.train(steps) for _ in range(3))
+            bare += times.images() / rate
+            planned += times.images()
+    bare *= result["images"] / planned  # less, if runs ended early
+    return {
+        "arguments": list(arguments),
+        "wall_seconds": wall,
+        "seconds": result["seconds"],
+        "shares": found,
+        "images": result["images"],
+        "bare_seconds": bare,
+        "of_bare": bare / (wall - result["seconds"].get("evaluate", 0.0)),
+    }
+
+
+def _config(arguments: Sequence[str]) -> ConfigDict:
+    """The config that these arguments of the command mean."""
+    argv, sys.argv = sys.argv, ["plasticity_jax.main", *arguments]  # where ml_collections looks for overrides
+    try:
+        with flagsaver.flagsaver():  # which also forgets the overrides that were defined on the way
+            commandline.parse(sys.argv)
+            return command.CONFIG.value
+    finally:
+        sys.argv = argv

@@ -1,0 +1,66 @@
+"""How long the command takes to its first training step, its programs having been compiled before.
+
+    python -m tests.benchmarks.start --config=configs/multistage.py:small [flags of plasticity_jax.main but --workdir]
+
+Starts the command four times, each in a fresh directory, and ends it behind its first step; the first time compiles
+and does not count.  Prints the seconds from the start of the process, and what most of them went into.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TIMES = 4
+
+
+def child(file: str) -> None:
+    """What `plasticity_jax.main` does, up to its first step; writes its clock to `file`."""
+    import jax
+
+    from plasticity_jax import main, pace
+
+    advance = pace.Pace.advance
+
+    def first(self, *args):
+        jax.block_until_ready(advance(self, *args))
+        Path(file).write_text(json.dumps(self.lab.clock.seconds))
+        os._exit(0)
+
+    pace.Pace.advance = first  # type: ignore[method-assign]
+    main.entry()
+
+
+def seconds(arguments: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """(from the start of a process to its first step, the clock of the study there).
+
+    Raises:
+      RuntimeError: the command ended without a step.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        file = Path(scratch) / "clock"
+        code = f"from tests.benchmarks import start; start.child({str(file)!r})"
+        start = time.perf_counter()
+        call = [sys.executable, "-c", code, *arguments, f"--workdir={scratch}/run"]
+        done = subprocess.run(call, capture_output=True, text=True)
+        spent = time.perf_counter() - start
+        if not file.exists():
+            raise RuntimeError(f"no step was taken: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        return spent, json.loads(file.read_text())
+
+
+def main() -> None:
+    """The command."""
+    seconds(sys.argv[1:])
+    found = sorted((seconds(sys.argv[1:]) for _ in range(TIMES - 1)), key=lambda each: each[0])
+    spent, clock = found[len(found) // 2]
+    parts = ", ".join(f"{kind} {part:.1f}" for kind, part in clock.items() if part >= 0.05)
+    print(f"{spent:.1f} s [{found[0][0]:.1f}, {found[-1][0]:.1f}] to the first step: {parts}")
+
+
+if __name__ == "__main__":
+    main()
