@@ -1,6 +1,7 @@
 # make demo        a small study and its learning curves, in a few minutes on a laptop
 # make test        lint, types and all tests
 # make test_quick  the tests that take seconds
+# make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make clean       remove the environment, caches and the demo's results
 #
 # PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment.
@@ -11,7 +12,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test_quick clean
+.PHONY: help demo test test_quick bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -28,6 +29,10 @@ test: $(VENV)/.test
 
 test_quick: $(VENV)/.test
 	@$(RUN) -m pytest -q -m "not slow"
+
+bench: $(VENV)/.demo
+	@mkdir -p runs
+	@$(RUN) -m tests.benchmarks --json runs/bench.json $(if $(TORCH),--torch_python $(TORCH))
 
 clean:
 	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
