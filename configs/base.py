@@ -22,9 +22,10 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 }
 
 
-def base() -> ConfigDict:
+def base(name: str = "") -> ConfigDict:
     """A study without stages: the data and the network of Berariu et al. 2021, and how to measure."""
     config = ConfigDict()
+    config.name = name
     config.dataset = "cifar10"
     config.data_dir = ""
     config.train_images = 0
@@ -113,16 +114,6 @@ def optimiser(name: str, **overrides: Any) -> ConfigDict:
         }
     )
     _update(config, OPTIMISERS[name] | overrides, "optimiser")
-    return config
-
-
-def smoke(config: ConfigDict) -> ConfigDict:
-    """Cut every stage to 30 steps, evaluated only at the start and the end, on 1000 test images."""
-    config.test_images = 1000
-    for cut in config.stages.values():
-        cut.steps = 30
-        cut.eval_every = 0
-        cut.eval_tail = 0
     return config
 
 

@@ -32,14 +32,15 @@ Cost, of 2 branches of 5 seeds (digits: 8):
 
 from ml_collections import ConfigDict
 
-from configs.base import OPTIMISERS, base, optimiser, parse_arg, smoke, stage
+from configs import presets
+from configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
-    preset, chosen = parse_arg(arg, ("small", "digits", "smoke"), optimiser=tuple(OPTIMISERS))
+    preset, chosen = parse_arg(arg, presets.NAMES, optimiser=tuple(OPTIMISERS))
     optim = optimiser(chosen["optimiser"])
-    config = base()
+    config = base("multistage")
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
     config.stages.tune = stage(
         epochs=500,
@@ -47,26 +48,11 @@ def get_config(arg: str = "") -> ConfigDict:
         branches={"fresh": {"after": "init"}, "pretrain+tune": {"after": "pretrain"}},
     )
     match preset:
-        case "small" | "smoke":
-            config.train_images = 5000
-            config.model.width = 8
-            _lengths(config, pretrain=50, tune=100, eval_every=10)
+        case "small":
+            presets.small(config, tune=100)
+            config.seeds = tuple(range(10))
         case "digits":
-            config.dataset = "digits"
-            config.seeds = tuple(range(8))
-            config.model.update(depth=1, width=8)
-            for each in config.stages.values():
-                each.batch_size = 64
-                each.data.label_noise = 0.2
-            _lengths(config, pretrain=30, tune=60, eval_every=5)
-    return smoke(config) if preset == "smoke" else config
-
-
-def _lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -> None:
-    """Shorter stages, evaluated sparsely outside the metric's window and every other epoch inside."""
-    config.stages.pretrain.epochs = pretrain
-    config.stages.tune.epochs = tune
-    for each in config.stages.values():
-        each.eval_every = eval_every
-        each.eval_tail = 2
-    config.stages.pretrain.eval_tail = 0
+            presets.digits(config)
+        case "smoke":
+            presets.smoke(presets.small(config))
+    return config

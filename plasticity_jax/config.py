@@ -35,11 +35,11 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
     values = checks.plain(config)
     top = check_study(values, "config")
     plans = []
-    for pairs in grid.points(values, top["grid"]):
-        point = grid.apply(values, pairs)
-        model = check_model(point["model"], "config.model")
-        plans.append((grid.hparams(pairs), model, _plan(point["stages"], check_stage)))
-    packs = grid.packs(plans, grid.scopes([path for path, _ in pairs]))
+    for point in grid.points(values, top["grid"]):
+        here = grid.apply(values, point)
+        model = check_model(here["model"], "config.model")
+        plans.append((grid.hparams(point), model, _plan(here["stages"], check_stage)))
+    packs = grid.packs(plans, grid.scopes(point))
     branches = {branch: None for pack in packs for branch in _final_branches(pack, top["seeds"])}
     if len(branches) > 1 and top["control"] not in branches:
         raise checks.error("config.control", top["control"], f"choose one of {', '.join(branches)}")
@@ -119,6 +119,7 @@ def _checks(own: Collection[str]) -> tuple[Check, Check, Check]:
     )
     study = checks.group(
         dict,
+        name=checks.text,
         dataset=checks.some_text,
         data_dir=checks.text,
         train_images=checks.whole(0),

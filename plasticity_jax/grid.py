@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,17 +13,30 @@ from ml_collections import ConfigDict
 from plasticity_jax import checks, stages
 from plasticity_jax.errors import ConfigError
 
-Pairs = tuple[tuple[str, Any], ...]  # (path, value) of every axis
+Changes = tuple[tuple[str, Any], ...]  # (path, value) of every key that changes
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One value of one axis.  `axis` is the path that it changes, or the name of an axis whose values are named."""
+
+    axis: str
+    value: Any
+    changes: Changes
+
+
+Point = tuple[Choice, ...]  # a choice of every axis
 
 LONGEST = 100  # characters of a pack's name: file systems take 255 bytes
 
 
-def points(values: Mapping[str, Any], grid: Any) -> Iterator[Pairs]:
-    """Every point as (path, value) pairs; without a grid, one empty point.
+def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
+    """Every point of the grid; without a grid, one empty point.
 
     Args:
       values: the whole config.
-      grid: a tuple of (path, values) pairs or of strings `path=value,value`; or a mapping path -> values.
+      grid: a tuple of axes, or a mapping.  An axis is a pair (path, values), a string `path=value,value`, or a pair
+        (name, {word: {path: value, ..}}) whose values are named and may change several keys together.
 
     Raises:
       ConfigError: not such a thing, an axis without values, or a path that is unknown or shared by all runs.
@@ -33,27 +47,40 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Pairs]:
         raise checks.error("config.grid", grid, "must be a tuple of (path, values) pairs")
     if len(grid) == 2 and isinstance(grid[0], str) and "=" not in grid[0]:
         grid = (grid,)  # a lone pair
-    axes: dict[str, tuple] = {}
+    axes: dict[str, tuple[Choice, ...]] = {}
+    reached: dict[str, str] = {}
     for axis in grid:
-        path, choices = _axis(axis)
-        if path in axes:
-            raise ConfigError(f"config.grid: {path} is given twice")
-        _check_path(values, path)
-        if not choices or any(choices[i] in choices[:i] for i in range(len(choices))):
-            raise ConfigError(f"config.grid: {path}={choices!r}: give at least one value, and none twice")
-        axes[path] = choices
-    for chosen in itertools.product(*axes.values()):
-        yield tuple(zip(axes, chosen, strict=True))
+        name, choices = _axis(axis)
+        if name in axes:
+            raise ConfigError(f"config.grid: {name} is given twice")
+        for path in dict.fromkeys(path for choice in choices for path, _ in choice.changes):
+            if path in reached:
+                raise ConfigError(f"config.grid: {path} is changed by {reached[path]} and by {name}")
+            reached[path] = name
+            _check_path(values, path)
+        found = [choice.value for choice in choices]
+        if not found or any(found[i] in found[:i] for i in range(len(found))):
+            raise ConfigError(f"config.grid: {name}={tuple(found)!r}: give at least one value, and none twice")
+        axes[name] = choices
+    yield from itertools.product(*axes.values())
 
 
-def _axis(axis: Any) -> tuple[str, tuple]:
+def _axis(axis: Any) -> tuple[str, tuple[Choice, ...]]:
     if isinstance(axis, str) and "=" in axis:
         path, _, written = axis.partition("=")
-        return path.strip(), _literals(written)
+        axis = path.strip(), _literals(written)
     match axis:
-        case (str() as path, (tuple() | list()) as choices):
-            return path, tuple(choices)
-    raise checks.error("config.grid", axis, "must be a (path, values) pair, or PATH=VALUE,VALUE on the command line")
+        case (str() as path, (tuple() | list()) as values):
+            return path, tuple(Choice(path, value, ((path, value),)) for value in values)
+        case (str() as name, (ConfigDict() | Mapping()) as named) if all(
+            isinstance(changes, (ConfigDict, Mapping)) for changes in named.values()
+        ):
+            return name, tuple(Choice(name, word, tuple(changes.items())) for word, changes in named.items())
+    raise checks.error(
+        "config.grid",
+        axis,
+        "must be a pair (path, values) or (name, {word: {path: value}}), or PATH=VALUE,VALUE on the command line",
+    )
 
 
 def _literals(written: str) -> tuple:
@@ -92,10 +119,10 @@ def _check_path(values: Mapping[str, Any], path: str) -> None:
         raise ConfigError(f"config.grid: {path} is a group of keys; vary one of them")
 
 
-def apply(values: Mapping[str, Any], pairs: Pairs) -> dict[str, Any]:
+def apply(values: Mapping[str, Any], point: Point) -> dict[str, Any]:
     """A copy of the config at one point."""
     result = copy.deepcopy(dict(values))
-    for path, value in pairs:
+    for path, value in (change for choice in point for change in choice.changes):
         *groups, key = path.split(".")
         holder = result
         for group in groups:
@@ -104,20 +131,28 @@ def apply(values: Mapping[str, Any], pairs: Pairs) -> dict[str, Any]:
     return result
 
 
-def hparams(pairs: Pairs) -> stages.HParams:
+def hparams(point: Point) -> stages.HParams:
     """Short keys where they are unambiguous, and tuples as one word, because both become part of a run's name."""
-    keys = _keys([path for path, _ in pairs])
-    return tuple((key, _word(value)) for key, (_, value) in zip(keys, pairs, strict=True))
+    keys = _keys([choice.axis for choice in point])
+    return tuple((key, _word(choice.value)) for key, choice in zip(keys, point, strict=True))
 
 
-def scopes(paths: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The `STAGE` or `STAGE/BRANCH` that each hyper-parameter belongs to; those of the model concern all."""
+def scopes(point: Point) -> tuple[tuple[str, str], ...]:
+    """The `STAGE` or `STAGE/BRANCH` that each hyper-parameter belongs to; those that reach further concern all."""
     found = []
-    for key, path in zip(_keys(paths), paths, strict=True):
-        group, *names = path.split(".")
-        if group == "stages":
-            found.append((key, f"{names[0]}/{names[2]}" if names[1] == "branches" else names[0]))
+    for key, choice in zip(_keys([choice.axis for choice in point]), point, strict=True):
+        reach = {_scope(path) for path, _ in choice.changes}
+        if len(reach) == 1 and (scope := reach.pop()):
+            found.append((key, scope))
     return tuple(found)
+
+
+def _scope(path: str) -> str:
+    """The `STAGE` or `STAGE/BRANCH` that a path lies in; empty for a path of the model."""
+    group, *names = path.split(".")
+    if group != "stages":
+        return ""
+    return f"{names[0]}/{names[2]}" if names[1] == "branches" else names[0]
 
 
 def _keys(paths: Sequence[str]) -> list[str]:

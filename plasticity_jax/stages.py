@@ -169,8 +169,12 @@ class Pack:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All that one config asks for.  Counts of images are 0 for "all of them" (validation: none)."""
+    """All that one config asks for.  Counts of images are 0 for "all of them" (validation: none).
 
+    name: what the analysis knows the study by, to judge its claims and draw its figure; empty for no such thing.
+    """
+
+    name: str
     dataset: str
     data_dir: str
     train_images: int

@@ -45,7 +45,9 @@ def stage(**fields) -> stages.Stage:
 
 
 def study(**fields) -> stages.Study:
-    values = dict(dataset="own", data_dir="", train_images=0, validation_images=0, test_images=0, seeds=(0,), packs=())
+    values = dict(
+        name="", dataset="own", data_dir="", train_images=0, validation_images=0, test_images=0, seeds=(0,), packs=()
+    )
     values |= dict(control="train", window=0.25, diagnostics=(), evaluate_train=False, eval_batch=32, strategy="map")
     return stages.Study(**values | dict(checkpoint_seconds=600.0) | fields)
 

@@ -1,0 +1,47 @@
+"""The scales that every study is offered at, besides the paper's.
+
+`small` is real images on 2 CPU cores; `digits` is scikit-learn's digits, offline and in a minute or two; `smoke` is
+`small` cut to 30 steps a stage, to try a machine and to time it.
+"""
+
+from ml_collections import ConfigDict
+
+NAMES = ("small", "digits", "smoke")
+
+
+def small(config: ConfigDict, tune: float = 60) -> ConfigDict:
+    """5,000 images, width 8, 3 seeds, 50 epochs before the stage `tune`, which has `tune`; evaluated sparsely."""
+    config.train_images = 5000
+    config.seeds = (0, 1, 2)
+    config.model.width = 8
+    return lengths(config, pretrain=50, tune=tune, eval_every=10)
+
+
+def digits(config: ConfigDict) -> ConfigDict:
+    """8x8 digits of which a fifth has wrong labels, depth 1, width 8, 8 seeds, 30 + 60 epochs."""
+    config.dataset = "digits"
+    config.seeds = tuple(range(8))
+    config.model.update(depth=1, width=8)
+    for each in config.stages.values():
+        each.batch_size = 64
+        each.data.label_noise = 0.2
+    return lengths(config, pretrain=30, tune=60, eval_every=5)
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Cut every stage to 30 steps, evaluated only at the start and the end, on 1000 test images."""
+    config.test_images = 1000
+    for cut in config.stages.values():
+        cut.steps = 30
+        cut.eval_every = 0
+        cut.eval_tail = 0
+    return config
+
+
+def lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -> ConfigDict:
+    """Set the lengths of `tune` and of the stages before it; every other epoch is evaluated in the metric's window."""
+    for name, each in config.stages.items():
+        each.epochs = tune if name == "tune" else pretrain
+        each.eval_every = eval_every
+        each.eval_tail = 2 if name == "tune" else 0
+    return config
