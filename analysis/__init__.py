@@ -16,6 +16,7 @@ from plasticity_jax import records
 from plasticity_jax.errors import LabError
 
 TABLE = "metrics.jsonl"
+COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
 KEYS = ["pack", "run", "seed", "branch"]
 MEASURED = ["stage", "epoch", "step", "metric", "value"]
 
@@ -28,7 +29,7 @@ def load(*directories: Directory) -> pd.DataFrame:
     A study that is still running can be read too.
 
     Args:
-      directories: working directories, each `DIR/<pack>/<stage>/metrics.jsonl`.
+      directories: working directories, each `DIR/<pack>/<stage>/metrics.jsonl`, or compact ones, `DIR/metrics.parquet`.
     Returns:
       Columns pack, run, seed, branch, one per hyper-parameter of a grid (empty where a run does not have it), stage,
       epoch and step (both since the stage began), metric, value (accuracies in percent).  Behind several directories
@@ -36,20 +37,33 @@ def load(*directories: Directory) -> pd.DataFrame:
     Raises:
       LabError: a directory without measurements, or a broken table.
     """
+    frames = [_table(Path(directory)) for directory in directories]
+    if len(frames) > 1:
+        frames = [frame.assign(directory=str(one)) for frame, one in zip(frames, directories, strict=True)]
+    frame = pd.concat(frames, ignore_index=True)
+    first = ["directory"] if len(frames) > 1 else []
+    hparams = [column for column in frame if column not in {*first, *KEYS, *MEASURED}]
+    return frame[[*first, *KEYS, *hparams, *MEASURED]]
+
+
+def _table(directory: Path) -> pd.DataFrame:
+    """The measurements below one directory."""
+    if (directory / COMPACT).exists():
+        try:
+            return pd.read_parquet(directory / COMPACT)
+        except (OSError, ValueError) as e:
+            raise LabError(f"cannot read {directory / COMPACT} ({e}): collect it anew from its --workdir") from e
     rows: list[records.Row] = []
     hparams: dict[str, None] = {}
-    for directory in map(Path, directories):
-        before = len(rows)
-        for path in sorted(directory.rglob(TABLE)):
-            pack = path.parent.parent.relative_to(directory).as_posix()
-            for row in records.read(path):
-                point = row.pop("hparams")
-                hparams |= dict.fromkeys(point)
-                rows.append({"directory": str(directory), "pack": pack, **row, **point})
-        if len(rows) == before:
-            raise LabError(f"{directory} holds no measurements ({TABLE}); give the --workdir of a study")
-    several = ["directory"] if len(directories) > 1 else []
-    return pd.DataFrame(rows, columns=[*several, *KEYS, *hparams, *MEASURED])
+    for path in sorted(directory.rglob(TABLE)):
+        pack = path.parent.parent.relative_to(directory).as_posix()
+        for row in records.read(path):
+            point = row.pop("hparams")
+            hparams |= dict.fromkeys(point)
+            rows.append({"pack": pack, **row, **point})
+    if not rows:
+        raise LabError(f"{directory} holds no measurements ({TABLE}); give the --workdir of a study")
+    return pd.DataFrame(rows, columns=[*KEYS, *hparams, *MEASURED])
 
 
 def load_result(directory: Directory) -> dict[str, Any]:

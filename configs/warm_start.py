@@ -1,4 +1,4 @@
-"""Warm starts of several models, data that keep arriving, shrink and perturb: Ash & Adams 2020, Table 1 and Figure 2."""
+"""Warm starts of three models, data that keep arriving, shrink and perturb: Ash & Adams 2020, Table 1, Figure 2."""
 
 from ml_collections import ConfigDict
 

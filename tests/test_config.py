@@ -203,6 +203,7 @@ def test_lists_do_for_tuples_and_words_may_be_joined():
 
 
 MALFORMED = {
+    "name": [3, None],
     "dataset": ["", " ", None, 3],
     "data_dir": [None, 1],
     "train_images": [-1, 1.5, True, "10", 2**31],

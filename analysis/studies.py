@@ -1,0 +1,142 @@
+"""A working directory as the analysis sees it: what was planned, every measurement, and each branch's values by seed.
+
+    study = studies.read("runs/figure1")
+    studies.values(study, "fresh")                                    {seed: the metric in percent}
+    studies.values(study, "fresh", "train_accuracy", "end")           {seed: running train accuracy at the end}
+
+A *label* names a branch at a point of the grid: `fresh`, `fresh[rate=10x]`, `fresh[depth=1,width=4]`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import analysis
+from plasticity_jax import results
+
+WINDOW, END, START = "window", "end", "start"
+EARLY = 0.1  # the share of a stage that START means
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """What one working directory holds.
+
+    config: `config.json`.  result: `result.json`, None while the study is in progress.
+    table: `analysis.load`, with the label of each row's run, and the row's failed runs left in.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    table: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """What claims and figures find the study by, as `multistage`; may be empty."""
+        return self.config.get("name", "")
+
+
+def read(directory: analysis.Directory) -> Study:
+    """The study in a working directory, finished or in progress.
+
+    Raises:
+      LabError: no study, or a broken one.
+    """
+    directory = Path(directory)
+    config, table = analysis.load_config(directory), analysis.load(directory)
+    result = analysis.load_result(directory) if (directory / "result.json").exists() else None
+    series = table.run.str.rpartition("/")[0]
+    return Study(directory, config, result, table.assign(label=series.map(_label)))
+
+
+def _label(series: str) -> str:
+    """`branch[key=value,..]` for `branch,key=value,..`."""
+    branch, _, point = series.partition(",")
+    return f"{branch}[{point}]" if point else branch
+
+
+def records(study: Study) -> list[Mapping[str, Any]]:
+    """The stages of all plans of the study, as `config.json` has them."""
+    return [stage for pack in study.config["packs"] for _, plan in pack["plans"] for stage in plan]
+
+
+def stages(study: Study, label: str) -> list[str]:
+    """The stages that have rows of a label, in the order of the plan."""
+    found = set(study.table[study.table.label == label].stage)
+    return [name for name in dict.fromkeys(stage["name"] for stage in records(study)) if name in found]
+
+
+def labels(study: Study) -> list[str]:
+    """The labels of the runs that no stage continues from, in the order of the table.
+
+    While the study is in progress, those that are known so far.
+    """
+    parents = {stage["after"].partition("@")[0] for stage in records(study)}
+    final = {
+        (stage["name"], stage["branch"])
+        for stage in records(study)
+        if not parents & {stage["name"], f"{stage['name']}/{stage['branch']}"}
+    }
+    ends = study.table[[pair in final for pair in zip(study.table.stage, study.table.branch, strict=True)]]
+    return list(dict.fromkeys(ends.label))
+
+
+def values(
+    study: Study, label: str, metric: str = results.METRIC, at: str | float = WINDOW, stage: str = ""
+) -> dict[int, float]:
+    """What was measured of a label, by seed; seeds whose run failed, or has not come so far, are left out.
+
+    Args:
+      metric: as in the table; `steps` is the number of updates in the stage.
+      at: `window` the mean over the study's window at the end of the stage (the paper's metric), `end` the last value,
+        `start` the mean over the first tenth of the stage but for step 0, or an epoch of the stage.
+      stage: the last stage of the label, if empty.
+    """
+    rows = study.table[study.table.label == label]
+    if rows.empty:
+        return {}
+    rows = rows[rows.stage == (stage or stages(study, label)[-1])]
+    found = {}
+    for (pack, run), own in rows.groupby(["pack", "run"], sort=False):
+        value = _value(own.sort_values("step"), metric, at, study.config["window"])
+        if math.isfinite(value) and (pack, run) not in _failed(study) and (_ended(study, own) or at == START):
+            found[int(own.seed.iloc[0])] = value
+    return found
+
+
+def _value(run: pd.DataFrame, metric: str, at: str | float, window: float) -> float:
+    end = run.step.max()
+    if metric == "steps":
+        return float(end)
+    run = run[run.metric == metric]
+    if at == END:
+        run = run[run.step == end]
+    elif at == WINDOW:  # as in `results.score`: open on its left
+        run = run[(run.step == end) | (end - run.step < window * end * (1 - 1e-9))]
+    elif at == START:
+        run = run[(run.step > 0) & (run.step <= EARLY * end * (1 + 1e-9))]
+    else:
+        run = run[np.isclose(run.epoch, float(at))]
+    return float(run.value.astype(float).mean(skipna=False)) if len(run) else math.nan
+
+
+def _failed(study: Study) -> set[tuple[str, str]]:
+    runs = study.result["runs"] if study.result else []
+    return {(run["pack"], run["run"].removeprefix(f"{run['pack']}/")) for run in runs if run["status"] != "finished"}
+
+
+def _ended(study: Study, run: pd.DataFrame) -> bool:
+    """Whether a run came to the end of its stage: the study did, or all the epochs of the plan are there."""
+    stage, branch = run.stage.iloc[0], run.branch.iloc[0]
+    planned = [
+        math.inf if each["steps"] or each["until_accuracy"] else each["epochs"]
+        for each in records(study)
+        if (each["name"], each["branch"]) == (stage, branch)
+    ]
+    return study.result is not None or run.epoch.max() >= max(planned, default=math.inf) - 1e-9
