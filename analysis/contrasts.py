@@ -242,7 +242,9 @@ def verdict(direction: str, margin: float, low: float | None, high: float | None
 def formula(total: Sum, longest: int = 4) -> str:
     """A sum as a person reads it: `fresh - blend[gamma=0.9]`, and the metric if it is not the study's."""
     terms = total.terms
-    parts = [(term.weight, f"{_factor(term.weight)}{term.label}") for term in terms]
+    stages = {term.stage for term in terms}
+    names = [term.label if len(stages) == 1 else f"{term.stage}/{term.label}".strip("/") for term in terms]
+    parts = [(term.weight, _factor(term.weight) + name) for term, name in zip(terms, names, strict=True)]
     if len(terms) > longest:
         parts = [(1.0, f"a weighted sum of {len(terms)} measurements")]
     if total.offset:
@@ -252,8 +254,7 @@ def formula(total: Sum, longest: int = 4) -> str:
     plain = Term(1.0, "")
     metrics = dict.fromkeys(term.metric for term in terms if term.metric != plain.metric)
     times = dict.fromkeys(_time(term.at) for term in terms if term.at != plain.at)
-    stages = dict.fromkeys(term.stage for term in terms if term.stage)
-    where = [*metrics, *times, *([f"in {', '.join(stages)}"] if 0 < len(stages) <= longest else [])]
+    where = [*metrics, *times, *(f"in {stage}" for stage in stages if stage and len(stages) == 1)]
     return f"{text} ({' '.join(where)})" if where else text
 
 

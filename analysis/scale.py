@@ -5,7 +5,7 @@ seeds 0-2
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis import studies
@@ -22,20 +22,11 @@ SIZES = {"resnet": ("depth", "width", "stem"), "mlp": ("depth", "width")}
 
 def describe(study: studies.Study) -> str:
     """Data set, training images, networks, lengths of the stages, optimisers with their learning rates, and seeds."""
-    seeds = study.config["seeds"]
-    return "; ".join(
-        [
-            _data(study),
-            _models(study),
-            _lengths(study),
-            _optimisers(study),
-            f"seed{'s'[: len(seeds) > 1]} {span(seeds)}",
-        ]
-    )
+    return "; ".join([_data(study), _models(study), _lengths(study), _optimisers(study), _seeds(study)])
 
 
 def span(values: Iterable[Any]) -> str:
-    """`0-4` for numbers in a row, `0.001-0.03` for the ends of others, `a/b` for words; one value as it is."""
+    """`0.001-0.03` for the ends of numbers, `a/b` for words; one value as it is."""
     found = list(dict.fromkeys(values))
     if any(isinstance(value, str) for value in found):
         return "/".join(map(str, found))
@@ -61,21 +52,25 @@ def _models(study: studies.Study) -> str:
 
 
 def _lengths(study: studies.Study) -> str:
-    """`pretrain 50, tune 60 epochs`; stages in a row that are equally long share a word: `part1..part4 30`."""
-    stages: dict[str, dict[str, None]] = {}
+    """`pretrain 50 epochs, tune 60 epochs`; stages in a row that are equally long as `part1..part4 30 epochs`."""
+    stages: dict[str, list[Mapping[str, Any]]] = {}
     for stage in studies.records(study):
-        stages.setdefault(stage["name"], {})[_length(stage)] = None
-    texts = {name: "/".join(lengths) for name, lengths in stages.items()}
+        stages.setdefault(stage["name"], []).append(stage)
+    texts = {name: _length(found) for name, found in stages.items()}
     parts = []
     for text, group in itertools.groupby(texts, key=texts.__getitem__):
         names = list(group)
         parts.append(f"{names[0]}..{names[-1]} {text}" if len(names) > 1 else f"{names[0]} {text}")
-    return f"{', '.join(parts)} epochs"
+    return ", ".join(parts)
 
 
-def _length(stage: Mapping[str, Any]) -> str:
-    text = f"{stage['steps']} steps instead of" if stage["steps"] else f"{stage['epochs']:g}"
-    return f"{text} (less at {100 * stage['until_accuracy']:g} % train accuracy)" if stage["until_accuracy"] else text
+def _length(stages: Sequence[Mapping[str, Any]]) -> str:
+    """How long the branches of a stage train."""
+    found = dict.fromkeys(
+        f"{each['steps']} steps" if each["steps"] else f"{each['epochs']:g} epochs" for each in stages
+    )
+    until = max(each["until_accuracy"] for each in stages)
+    return " or ".join(found) + (f" (or until {100 * until:g} % train accuracy)" if until else "")
 
 
 def _optimisers(study: studies.Study) -> str:
@@ -85,3 +80,9 @@ def _optimisers(study: studies.Study) -> str:
         momentum = f" momentum {rule['momentum']:g}" if rule["momentum"] else ""
         rates.setdefault(f"{rule['name']}{momentum}", []).append(rule["learning_rate"])
     return ", ".join(f"{name} {span(found)}" for name, found in rates.items())
+
+
+def _seeds(study: studies.Study) -> str:
+    seeds = sorted(study.config["seeds"])
+    in_a_row = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"seed{'s'[: len(seeds) > 1]} {span(seeds) if in_a_row else ', '.join(map(str, seeds))}"

@@ -266,5 +266,7 @@ def test_a_formula_can_be_read(contrast, expected):
 
 
 def test_a_formula_names_stages():
-    contrast = minus(the("a", stage="one"), the("b", "steps", stage="one"))
+    contrast = measured(minus(the("a", stage="one"), the("b", stage="one")), "steps")
     assert contrasts.formula(contrast([("one", "a"), ("one", "b")])) == "a - b (steps in one)"
+    contrast = minus(minus(the("a", stage="two"), the("a", stage="one")), "a")
+    assert contrasts.formula(contrast([("one", "a"), ("two", "a"), ("", "a")])) == "two/a - one/a - a"
