@@ -138,7 +138,7 @@ def test_each_directory_of_a_study_is_judged(tmp_path, capsys):
     gaps = {each["directory"]: each for each in written["claims"] if each["id"] == "gap"}
     assert gaps[str(tmp_path / "adam")]["verdict"] == REPRODUCED
     assert gaps[str(tmp_path / "sgd")]["verdict"] == CONTRADICTED
-    assert written["summary"]["studies"] == 2
+    assert (written["summary"]["studies"], written["summary"]["tested"]) == (2, 2)
 
 
 def test_json_says_what_was_judged(tmp_path):
