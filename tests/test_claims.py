@@ -247,3 +247,12 @@ def test_no_effect_is_rarely_reproduced_from_table_to_verdict():
     assert verdicts.count(REPRODUCED) <= 7 and verdicts.count(CONTRADICTED) <= 7  # 2 expected
     assert verdicts.count(INCONCLUSIVE) >= 70
     assert sum(bool(each.holds) for each in judged) <= 1
+
+
+def test_the_summary_counts_each_verdict_by_itself():
+    judged = claims.judge(
+        [study()], [claim(), claim("other"), claim("wrong", BELOW), claim("equal", WITHIN, margin=3.0)]
+    )
+    found = claims.summary(judged)
+    assert (found["reproduced"], found["contradicted"], found["inconclusive"]) == (2, 1, 1)
+    assert (found["reproduced_after_bonferroni"], found["contradicted_after_bonferroni"]) == (2, 1)
