@@ -65,15 +65,14 @@ def facts(pairs: Iterable[tuple[Any, Any]]) -> Html:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in given))
 
 
-def tree(value: Any, name: str = "", opened: bool = False) -> Html:
+def tree(value: Any, name: str = "") -> Html:
     """A nested value, each level of it folded away behind its name."""
     items = _items(value)
     if items is None:
         shown = json.dumps(value) if not isinstance(value, str) else value
         return tag("div", tag("span", name, class_="key-name"), " ", tag("code", shown), class_="leaf")
-    called = " / ".join(str(value[key]) for key in ("name", "branch") if isinstance(value, dict) and value.get(key))
-    summary = tag("summary", tag("span", name, class_="key-name"), f" {called}" if called else "")
-    return tag("details", summary, *(tree(inner, key) for key, inner in items), open=opened)
+    summary = tag("summary", tag("span", name, class_="key-name"), " ", dict(items).get("name"))
+    return tag("details", summary, *(tree(inner, key) for key, inner in items))
 
 
 def data(value: Any) -> Html:

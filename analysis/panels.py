@@ -1,7 +1,9 @@
-"""Charts as parts of a page: each with its title, its caption, its key, and the data that plotly draws.
+"""Charts as parts of a page.
 
-panels.panel(chart)               means and intervals, as `analysis.figures` draws them
-panels.every_run(charts)          every run in full, and a list to pick one from
+    panels.panel(chart)               means and intervals, as `analysis.figures` has them
+    panels.every_run(charts)          every run in full, and a list to pick one from
+
+Each has its title, its caption, its key, and the data that plotly draws when the page is open.
 """
 
 from collections.abc import Sequence

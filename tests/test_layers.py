@@ -104,7 +104,7 @@ def test_the_packages_around_it_stay_outside(path):
 
 def test_reading_results_and_configs_needs_no_jax():
     """The analysis runs anywhere, and a wrong flag is answered before jax is loaded."""
-    modules = f"analysis.claims, analysis.figures, configs.base, {PACKAGE}.config, {PACKAGE}.main"
+    modules = f"analysis.claims, analysis.figures, analysis.report, configs.base, {PACKAGE}.config, {PACKAGE}.main"
     code = f"import sys, {modules}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -86,10 +86,9 @@ def test_facts_without_a_value_are_left_out():
 
 
 def test_a_tree_folds_what_is_nested_and_names_it():
-    made = page.tree({"width": 8, "seeds": [0, 1], "plans": [{"name": "tune", "branch": "fresh", "epochs": 5}]}, "pack")
-    read = Reader(made)
-    assert [name for name, _ in read.tags if name == "details"] == ["details"] * 3
-    assert "0 tune / fresh" in read.text
+    read = Reader(page.tree({"width": 8, "seeds": [0, 1], "optim": {"name": "adam", "b": [{"b1": 0.9}]}}, "pack"))
+    assert [name for name, _ in read.tags if name == "details"] == ["details"] * 4
+    assert "optim adamname adam" in read.text
     assert "seeds [0, 1]" in read.text
     assert not any("open" in seen for _, seen in read.tags)
 
