@@ -86,7 +86,9 @@ def series(name: str, by_seed: Mapping[int, Mapping[float, float]], role: str = 
     return Series(name, tuple(xs), tuple(float(np.mean(found)) for found in at), low, high, lines, role, level)
 
 
-def across(name: str, at: Mapping[float, Mapping[int, float]], role: str = "other") -> Series:
+def across(
+    name: str, at: Mapping[float, Mapping[int, float]] | Mapping[int, Mapping[int, float]], role: str = "other"
+) -> Series:
     """A series from {x: {seed: y}}, as `studies.values` gives y; nothing stands at an x without a seed."""
     seeds = dict.fromkeys(seed for values in at.values() for seed in values)
     by_seed = {seed: {float(x): values[seed] for x, values in at.items() if seed in values} for seed in seeds}

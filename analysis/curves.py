@@ -201,14 +201,14 @@ def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) 
     return found
 
 
-def view(found: Sequence[Series]) -> tuple[float, float] | None:
-    """Accuracies to show: all but those at the beginnings of the curves."""
+def view(found: Sequence[Series], first: float = FIRST) -> tuple[float, float] | None:
+    """Accuracies to show: those of every run but for the first share of its curve."""
     late = [
         y
         for one in found
         for line in one.lines
         for x, y in zip(line.x, line.y, strict=True)
-        if x >= line.x[0] + FIRST * (line.x[-1] - line.x[0])
+        if x >= line.x[0] + first * (line.x[-1] - line.x[0])
     ]
     if not late:
         return None

@@ -24,7 +24,6 @@ from plasticity_jax.errors import LabError
 FRESH, WARM, PERTURBED = "fresh", "pretrain+tune", "shrink-perturb"
 ROLES = {FRESH: "fresh", WARM: "warm", "warm": "warm", PERTURBED: "other"}
 ACCURACY, LOSS = "test accuracy (%)", "gap to fresh (points of test accuracy)"
-HEAD = 6  # the number of the last module
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for directory in options.directories:
             for chart in charts(studies.read(directory)):
                 if chart.name in made:
-                    both = f"{made[chart.name][0]} and {directory}"
-                    raise LabError(f"{both} both make {chart.name}.png; draw them one by one, each with its own --out")
+                    twice = f"{made[chart.name][0]} and {directory} both make {chart.name}.png"
+                    raise LabError(f"{twice}: draw them one by one, each with its own --out")
                 made[chart.name] = directory, chart
         for path in pen.save([chart for _, chart in made.values()], options.out):
             print(path)
@@ -75,7 +74,11 @@ def pretrain_length(study: Study) -> list[Chart]:
     fit = curves.stage(study, "pretrain", "train_accuracy")
     end = {line.seed: line.y[-1] for line in fit.lines if line.x[-1] == fit.x[-1]}
     said = [effect(f"train accuracy on the half, epoch {fit.x[-1]:g}", end, "%")] if fit.x else []
-    on_half: dict[str, Any] = {"form": "curve", "view": curves.view([fit]), "y_label": "running train accuracy (%)"}
+    on_half: dict[str, Any] = {
+        "form": "curve",
+        "view": curves.view([fit], 0.0),
+        "y_label": "running train accuracy (%)",
+    }
     return [
         _chart(study, "pretrain_length", effects, "pretraining epochs (0: fresh)", series, scale="symlog"),
         _chart(study, "pretrain_length_fit", said, "pretraining epochs", [fit], **on_half),
@@ -127,8 +130,7 @@ def architecture(study: Study) -> list[Chart]:
         for branch in (FRESH, WARM)
     ]
     series = [across(f"depth {d}", {w: gaps[d, w] for w in widths[d]}) for d in widths]
-    ends = dict.fromkeys([*sizes[:1], *sizes[-1:]])
-    effects = [effect(f"gap at depth {d}, width {w}", gaps[d, w]) for d, w in ends]
+    effects = [effect(f"gap at depth {d}, width {w}", gaps[d, w]) for d, w in dict.fromkeys(sizes[:1] + sizes[-1:])]
     return [
         _chart(study, "architecture", effects, "width", pairs, scale="log"),
         _chart(study, "architecture_gap", effects, "width", series, y_label=LOSS, scale="log", zero=True),
@@ -137,15 +139,13 @@ def architecture(study: Study) -> list[Chart]:
 
 def resets(study: Study) -> list[Chart]:
     """Figure 6: which modules start anew; and figure 11, the learning curves of three of the networks."""
-    found = _by_label(study)
-    subsets: dict[tuple[int, int], str] = {}
-    for label in found:
-        if match := re.fullmatch(r"reset-(\d)(?:-(\d))?", label):
-            subsets[int(match[1]), int(match[2] or match[1])] = label
+    found, head = _by_label(study), 6
+    ends = {label: re.findall(r"\d", label) for label in found if label.startswith("reset-")}
+    subsets = {(int(each[0]), int(each[-1])): label for label, each in ends.items() if each}
     groups = {
-        "the last modules": sorted((s for s in subsets if s[1] == HEAD), reverse=True),
-        "the first modules": sorted(s for s in subsets if s[0] == 1 and s[1] < HEAD),
-        "one module between": sorted(s for s in subsets if s[0] == s[1] and 1 < s[0] < HEAD),
+        "the last modules": sorted((s for s in subsets if s[1] == head), reverse=True),
+        "the first modules": sorted(s for s in subsets if s[0] == 1 and s[1] < head),
+        "one module between": sorted(s for s in subsets if s[0] == s[1] and 1 < s[0] < head),
     }
     series, ticks, x = [], [], 0
     for name, members in groups.items():
@@ -171,7 +171,7 @@ def tuning_rate(study: Study) -> list[Chart]:
     same = {x: difference(found, (FRESH, x), (WARM, x)) for x in rates}
     once = {x: difference(found, (FRESH, 1.0), (WARM, x)) for x in rates}
     gaps = [across("against fresh at the same rate", same, "warm"), across("against fresh at 1x", once)]
-    effects = [effect(f"gap at {x:g}x", same[x]) for x in (1.0, 10.0) if x in same]
+    effects = [effect(f"fresh {MINUS} {WARM}, both at {x:g}x", same[x]) for x in (1.0, 10.0) if x in same]
     x_label = "learning rate of tuning, as a multiple of that of pretraining"
     axis: dict[str, Any] = {"scale": "log", "ticks": tuple((x, f"{x:g}x") for x in rates)}
     return [
@@ -273,7 +273,6 @@ def _at(labels: Mapping[float, str], found: Found) -> dict[float, Mapping[int, f
 
 
 def _last(labels: Mapping[float, str]) -> list[str]:
-    """The label of the largest x, if there is any."""
     return [labels[max(labels)]] if labels else []
 
 

@@ -10,6 +10,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -119,7 +120,12 @@ def _points(axes: Axes, chart: Chart, shown: Sequence[Series], look: dict[str, S
         )
         for line in one.lines:
             axes.plot(line.x, line.y, ".", color=colour, markersize=6, alpha=0.6, markeredgewidth=0, transform=beside)
-        form = {"fmt": marker + (dash if chart.joined else ""), "color": colour, "label": one.name, "transform": at}
+        form: dict[str, Any] = {
+            "fmt": marker + (dash if chart.joined else ""),
+            "color": colour,
+            "label": one.name,
+            "transform": at,
+        }
         axes.errorbar(one.x, one.mean, _reach(one), **form, markersize=5, linewidth=1.3, capsize=3)
     # Axes do not see what stands aside of its x.
     values = [y for one in chart.series for line in one.lines for y in line.y]

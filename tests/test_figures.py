@@ -71,13 +71,14 @@ def test_pretrain_length_starts_from_fresh(tmp_path):
     assert (main.scale, main.form) == ("symlog", "points")
     assert main.title == gap(f"fresh {MINUS} pretrain-30", 41.0)
     assert (fit.form, fit.series[0].x[-1], fit.series[0].mean[-1]) == ("curve", 30.0, tables.FIT)
+    assert fit.view[0] < fit.series[0].mean[0] and fit.view[1] > tables.FIT  # every point is to be seen
     assert "train accuracy on the half, epoch 30: 98.00%" in fit.title
 
 
 def test_blending_has_two_controls(tmp_path):
-    (chart,) = charts(tmp_path, "blending").values()
+    (chart,) = charts(tmp_path, "blending", "digits").values()
     blend, fresh, replacement = chart.series
-    gammas = importlib.import_module("configs.blending").get_config("small").grid[0][1]
+    gammas = importlib.import_module("configs.blending").get_config("digits").grid[0][1]
     assert points(blend) == dict.fromkeys(gammas, 46.0)
     assert fresh.level and replacement.level and replacement.mean == (51.0,)
     assert chart.title == "; ".join(gap(f"{control} {MINUS} blend[gamma=0.9]") for control in ("fresh", "replacement"))
@@ -97,12 +98,14 @@ def test_splits_against_number_and_uniform_share(tmp_path):
 
 
 def test_architecture_has_a_series_per_depth(tmp_path):
-    pairs, gaps = charts(tmp_path, "architecture").values()
-    assert set(named(pairs)) == {f"{branch}, depth {d}" for branch in ("fresh", "pretrain+tune") for d in (1, 2)}
-    assert points(named(gaps)["depth 2"]) == {4.0: 5.0, 16.0: 5.0}
+    pairs, gaps = charts(tmp_path, "architecture", "").values()
+    depths, widths = (1, 2, 3, 4), (16.0, 32.0, 64.0, 128.0)
+    assert set(named(pairs)) == {f"{branch}, depth {d}" for branch in ("fresh", "pretrain+tune") for d in depths}
+    assert points(named(pairs)["fresh, depth 4"]) == dict.fromkeys(widths, 51.0)
+    assert points(named(gaps)["depth 2"]) == dict.fromkeys(widths, 5.0)
     assert named(gaps)["depth 2"].low[0] == pytest.approx(5 - HALF, abs=1e-5)  # of the differences, not of either side
     assert gaps.zero and gaps.scale == "log"
-    assert gaps.title == "; ".join(gap(f"gap at depth {d}, width {w}") for d, w in ((1, 4), (2, 16)))
+    assert gaps.title == "; ".join(gap(f"gap at depth {d}, width {w}") for d, w in ((1, 16), (4, 128)))
 
 
 def test_resets_in_three_groups_and_learning_curves(tmp_path):
@@ -137,7 +140,8 @@ def test_tuning_rate_has_both_gaps(tmp_path):
     assert points(named(gaps)["against fresh at the same rate"]) == {1.0: 5.0, 3.0: 5.0, 10.0: 3.0, 30.0: 5.0}
     assert points(named(gaps)["against fresh at 1x"]) == dict.fromkeys((1.0, 3.0, 10.0, 30.0), 5.0)
     assert (rates.scale, [name for _, name in rates.ticks]) == ("log", ["1x", "3x", "10x", "30x"])
-    assert rates.title == "; ".join([gap("gap at 1x"), gap("gap at 10x", 3.0)])
+    name = f"fresh {MINUS} pretrain+tune, both at"
+    assert rates.title == "; ".join([gap(f"{name} 1x"), gap(f"{name} 10x", 3.0)])
 
 
 def test_controls_by_stem(tmp_path):
@@ -163,7 +167,7 @@ def test_warm_start_table_in_the_order_of_the_config(tmp_path):
 
 @pytest.mark.parametrize("images, last", [(5000, "5,000 images"), (0, "100%")])
 def test_warm_start_online_against_images_so_far(tmp_path, images, last):
-    scores, updates = charts(tmp_path, "warm_start", "small,study=online", changed={"train_images": images}).values()
+    scores, updates = charts(tmp_path, "warm_start", "digits,study=online", changed={"train_images": images}).values()
     share = (images or 100) / 5
     chunks = [share * k for k in range(1, 6)]
     assert {name: points(series) for name, series in named(scores).items()} == {
@@ -212,10 +216,10 @@ def test_branches_may_be_missing(tmp_path):
     chart = charts(tmp_path / "splits", "splits", "digits", failed=gone)["splits"]
     assert points(named(chart)["one after another"]) == {5.0: 46.0}
     assert (list(named(chart)), chart.title) == (["one after another"], "splits")
-    gone = [f"fresh,depth=1,width=4/seed{s}" for s in SEEDS]
-    pairs, gaps = charts(tmp_path / "architecture", "architecture", failed=gone).values()
-    assert points(named(pairs)["fresh, depth 1"]) == {16.0: 51.0}
-    assert points(named(gaps)["depth 1"]) == {16.0: 5.0} and len(points(named(gaps)["depth 2"])) == 2
+    gone = [f"fresh,depth=1,width={width}/seed{s}" for width in (16, 32, 128) for s in SEEDS]
+    pairs, gaps = charts(tmp_path / "architecture", "architecture", "", failed=gone).values()
+    assert points(named(pairs)["fresh, depth 1"]) == {64.0: 51.0}
+    assert points(named(gaps)["depth 1"]) == {64.0: 5.0} and len(points(named(gaps)["depth 2"])) == 4
 
 
 def test_the_command_draws_several_studies(tmp_path, capsys):
