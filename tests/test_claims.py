@@ -138,7 +138,7 @@ def test_each_directory_of_a_study_is_judged(tmp_path, capsys):
     gaps = {each["directory"]: each for each in written["claims"] if each["id"] == "gap"}
     assert gaps[str(tmp_path / "adam")]["verdict"] == REPRODUCED
     assert gaps[str(tmp_path / "sgd")]["verdict"] == CONTRADICTED
-    assert written["summary"]["studies"] == 2
+    assert (written["summary"]["studies"], written["summary"]["tested"]) == (2, 2)
 
 
 def test_json_says_what_was_judged(tmp_path):
@@ -247,3 +247,12 @@ def test_no_effect_is_rarely_reproduced_from_table_to_verdict():
     assert verdicts.count(REPRODUCED) <= 7 and verdicts.count(CONTRADICTED) <= 7  # 2 expected
     assert verdicts.count(INCONCLUSIVE) >= 70
     assert sum(bool(each.holds) for each in judged) <= 1
+
+
+def test_the_summary_counts_each_verdict_by_itself():
+    judged = claims.judge(
+        [study()], [claim(), claim("other"), claim("wrong", BELOW), claim("equal", WITHIN, margin=3.0)]
+    )
+    found = claims.summary(judged)
+    assert (found["reproduced"], found["contradicted"], found["inconclusive"]) == (2, 1, 1)
+    assert (found["reproduced_after_bonferroni"], found["contradicted_after_bonferroni"]) == (2, 1)

@@ -146,6 +146,12 @@ def test_what_a_study_lacks_is_none(contrast):
     assert contrast(KNOWN) is None
 
 
+def test_a_member_that_is_only_on_the_way_is_left_out():
+    assert weights(largest(family("k-{}")), [*KNOWN, ("part1", "k-20")]) == {"k-10": 1.0}
+    on_the_way = family("k-{}", each=lambda n: the(f"k-{n}", stage="part1"))
+    assert on_the_way([("part1", "k-20")]) == {}
+
+
 def test_a_member_that_lacks_something_is_left_out():
     known = [*KNOWN, ("", "cold-2"), ("", "cold-5")]
     contrast = largest(family("k-{}", each=lambda n: minus(f"cold-{n}", f"k-{n}")))
@@ -199,6 +205,7 @@ def test_a_stage_on_the_way_is_not_taken_for_the_end():
         ("within", 0.2, 0.9, REPRODUCED),  # different from zero, but by nothing that matters
         ("within", 0.9, 1.1, INCONCLUSIVE),
         ("within", -3, 3, INCONCLUSIVE),
+        ("within", -3, -0.5, INCONCLUSIVE),
         ("within", 1.1, 3, CONTRADICTED),
         ("within", -3, -1.1, CONTRADICTED),
         ("above", None, None, INCONCLUSIVE),
