@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     match preset:
         case "small":
             presets.small(config)
-            depths, widths = (1, 2), (4, 16)
+            depths, widths = (1, 2), (4, 8)
         case "digits":
             presets.digits(config)
             depths, widths = (1,), (4, 8)

@@ -11,7 +11,7 @@ def get_config(arg: str = "") -> ConfigDict:
     preset, _ = parse_arg(arg, presets.NAMES)
     gammas = {
         "": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        "small": (0.1, 0.5, 0.7, 0.9),
+        "small": (0.1, 0.5, 0.9),
         "digits": (0.1, 0.5, 0.9),
         "smoke": (0.5,),
     }[preset]

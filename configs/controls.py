@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
     match preset:
         case "small":
             presets.small(config)
-            config.train_images = 2500  # the CIFAR stem costs five times as much
+            config.train_images = 2000  # the CIFAR stem costs five times as much
             config.model.width = 4
         case "digits":
             presets.digits(config)

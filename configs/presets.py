@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 NAMES = ("small", "digits", "smoke")
 
 
-def small(config: ConfigDict, tune: float = 60) -> ConfigDict:
+def small(config: ConfigDict, tune: float = 40) -> ConfigDict:
     """5,000 images, width 8, 3 seeds, 50 epochs before the stage `tune`, which has `tune`; evaluated sparsely."""
     config.train_images = 5000
     config.seeds = (0, 1, 2)

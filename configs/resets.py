@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     preset, _ = parse_arg(arg, presets.NAMES)
     subsets = {
         "": [*SUFFIXES, *PREFIXES, *SINGLES],
-        "small": [*SUFFIXES, (1,), (1, 2, 3), (1, 2, 3, 4, 5)],
+        "small": [(6,), (4, 5, 6), (3, 4, 5, 6), (2, 3, 4, 5, 6), (1, 2, 3)],
         "digits": [(6,), (4, 5, 6), (3, 4, 5, 6), (2, 3, 4, 5, 6), (1, 2, 3)],
         "smoke": [(6,), (3, 4, 5, 6)],
     }[preset]

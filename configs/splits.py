@@ -14,7 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Chains of training: in how many parts the data come, and the share of them that comes uniformly.
     chains = {
         "": [(n, 1.0) for n in (2, 3, 5, 10)] + [(n, r) for n in (2, 5, 10) for r in (0.75, 0.5, 0.25, 0.0)],
-        "small": [(2, 1.0), (3, 1.0), (5, 1.0), (5, 0.5), (5, 0.0)],
+        "small": [(2, 1.0), (5, 1.0), (5, 0.5), (5, 0.0)],
         "digits": [(2, 1.0), (5, 1.0), (5, 0.5), (5, 0.0)],
         "smoke": [(2, 1.0), (3, 0.0)],
     }[preset]
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     match preset:
         case "small":
             presets.small(config)
-            presets.lengths(config, pretrain=30, tune=60, eval_every=10)
+            presets.lengths(config, pretrain=30, tune=40, eval_every=10)
         case "digits":
             presets.digits(config)
         case "smoke":

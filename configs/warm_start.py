@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.dataset = chosen["dataset"]
     config.window = 0.01  # the metric is the accuracy at the end of training, as theirs
     config.model.update(width=16, stem="cifar")  # the thin network of the released code
-    chunks = {"": 50, "small": 5, "digits": 5, "smoke": 3}[preset]
+    chunks = {"": 50, "small": 4, "digits": 5, "smoke": 3}[preset]
     if chosen["study"] == "table":
         _table(config, sgd=1e-3 if preset == "" else 1e-2)
     else:
@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
         case "small":
             presets.small(config)
             config.model.stem = "imagenet"
+            config.train_images = 1000 * chunks if chosen["study"] == "online" else 5000
         case "digits":
             presets.digits(config)
             config.seeds = (0, 1, 2, 3)
@@ -34,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if chosen["study"] == "table":
         _models(config)
     elif preset in ("small", "digits"):
-        presets.lengths(config, pretrain=100, tune=100, eval_every=0)
+        presets.lengths(config, pretrain=60, tune=60, eval_every=0)
     return config
 
 
