@@ -104,6 +104,6 @@ def test_the_packages_around_it_stay_outside(path):
 
 def test_reading_results_and_configs_needs_no_jax():
     """The analysis runs anywhere, and a wrong flag is answered before jax is loaded."""
-    code = f"import sys, analysis.curves, configs.base, {PACKAGE}.config, {PACKAGE}.main; print('jax' in sys.modules)"
+    code = f"import sys, analysis.figures, configs.base, {PACKAGE}.config, {PACKAGE}.main; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
