@@ -1,6 +1,6 @@
 """Every claim of the papers about the studies at hand: effect, interval, verdict, and what it was measured on.
 
-    python -m analysis.claims DIR [DIR...] [--json FILE]
+    python -m analysis.claims DIR [DIR...] [--json FILE] [--markdown]
 
 `analysis/papers.py` holds the claims, `analysis/contrasts.py` the rule that gives the verdicts.
 """
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="the --workdir of a study")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the same for machines")
+    parser.add_argument("--markdown", action="store_true", help="print a short table in Markdown instead")
     options = parser.parse_args(argv)
     try:
         found = [studies.read(directory) for directory in dict.fromkeys(options.directories)]
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             options.json.write_text(json.dumps(to_json(found, judged), indent=2) + "\n")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.claims: {e}")
-    print(table(found, judged))
+    print(markdown(judged) if options.markdown else table(found, judged))
 
 
 def judge(found: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> list[Judged]:
@@ -192,12 +193,30 @@ def table(found: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
     return "\n".join([*lines, *_summary(judged)])
 
 
+def markdown(judged: Sequence[Judged]) -> str:
+    """What could be judged, a row each, as a table in Markdown; bold what holds after Bonferroni too."""
+    lines = ["| study | claim | effect | 95 % interval | n | verdict |", "|---|---|---:|---|---:|---|"]
+    for each in judged:
+        if each.verdict != UNTESTED:
+            effect, between = _effect(each)
+            verdict = f"**{each.verdict}**" if each.holds else each.verdict
+            cells = [each.claim.study, each.claim.statement, effect, between, each.n, verdict]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", *_summary(judged)])
+
+
+def _effect(each: Judged) -> tuple[str, str]:
+    """The effect and its interval in words."""
+    digits = ",.2f" if max(map(abs, each.by_seed.values()), default=0) < 1000 else ",.0f"
+    effect = "-" if each.effect is None else format(each.effect, "+" + digits)
+    return effect, "-" if each.low is None else f"[{each.low:+{digits}}, {each.high:+{digits}}]"
+
+
 def _rows(each: Judged) -> list[str]:
     """A claim: its numbers, then what it says and what was measured."""
-    claim, digits = each.claim, ",.2f" if max(map(abs, each.by_seed.values()), default=0) < 1000 else ",.0f"
+    claim = each.claim
     target = {"above": "> 0", "below": "< 0"}.get(claim.direction, f"-{claim.margin:g} to {claim.margin:g}")
-    effect = "-" if each.effect is None else format(each.effect, "+" + digits)
-    between = "-" if each.low is None else f"[{each.low:+{digits}}, {each.high:+{digits}}]"
+    effect, between = _effect(each)
     holds = {True: "holds", False: "lost", None: "-"}[each.holds]
     numbers = COLUMNS.format(claim.id, target, effect, between, each.n, each.verdict, holds)
     what = f"Measured: {each.formula}; in {claim.unit}." if each.formula else ""

@@ -203,6 +203,15 @@ def test_the_table_says_all_and_keeps_its_width(tmp_path, capsys):
     assert re.search(r"about 0\.1 of 1 would\s+exclude zero by chance", out) and "1 of 1 verdicts remain" in out
 
 
+def test_markdown_has_a_row_for_each_claim_that_was_judged(tmp_path, capsys):
+    run(synthetic.write(study(), tmp_path / "one"), "--markdown")
+    head, rule, row, *rest = capsys.readouterr().out.splitlines()
+    low, high = results.interval(GAPS)
+    assert head.count("|") == rule.count("|") == row.count("|") and not any("|" in line for line in rest)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0] == "multistage" and cells[2:] == ["+3.00", f"[{low:+.2f}, {high:+.2f}]", "5", "**reproduced**"]
+
+
 def test_a_table_of_nothing_is_a_summary():
     found = [study(name="unheard")]
     assert "0 contrasts tested in 0 studies" in claims.table(found, claims.judge(found))
