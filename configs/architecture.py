@@ -14,16 +14,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.stages.tune = stage(
         epochs=500, branches={"fresh": {"after": "init"}, "pretrain+tune": {"after": "pretrain"}}
     )
-    depths, widths = (1, 2, 3, 4), (16, 32, 64, 128)
-    match preset:
-        case "small":
-            presets.small(config)
-            depths, widths = (1, 2), (4, 8)
-        case "digits":
-            presets.digits(config)
-            depths, widths = (1,), (4, 8)
-        case "smoke":
-            presets.smoke(presets.small(config))
-            depths, widths = (1,), (4, 8)
+    presets.apply(config, preset)
+    depths, widths = {
+        "": ((1, 2, 3, 4), (16, 32, 64, 128)),
+        "small": ((1, 2), (4, 8)),
+        "digits": ((1,), (4, 8)),
+        "smoke": ((1,), (4, 8)),
+    }[preset]
     config.grid = (("model.depth", depths), ("model.width", widths))
     return config

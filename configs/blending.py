@@ -25,11 +25,5 @@ def get_config(arg: str = "") -> ConfigDict:
         },
     )
     config.grid = (("stages.tune.branches.blend.data.gamma", gammas),)
-    match preset:
-        case "small":
-            presets.small(config)
-        case "digits":
-            presets.digits(config)
-        case "smoke":
-            presets.smoke(presets.small(config))
+    presets.apply(config, preset)
     return config

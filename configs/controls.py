@@ -13,16 +13,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350)
     config.stages.tune = stage(epochs=500)
     config.grid = (("model.stem", ("imagenet", "cifar")),)
+    presets.apply(config, preset)
     match preset:
         case "small":
-            presets.small(config)
             config.train_images = 2000  # the CIFAR stem costs five times as much
             config.model.width = 4
         case "digits":
-            presets.digits(config)
             config.model.width = 4
-        case "smoke":
-            presets.smoke(presets.small(config))
+            config.seeds = (0, 1, 2, 3, 4)
+            presets.lengths(config, pretrain=20, tune=40, eval_every=5)
     matched = config.stages.tune.epochs + config.stages.pretrain.data.fraction * config.stages.pretrain.epochs
     config.stages.tune.branches = ConfigDict(
         {

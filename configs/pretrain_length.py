@@ -20,11 +20,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=lengths[-1], optim=optim)
     warm = {f"pretrain-{epochs}": {"after": f"pretrain@{epochs}"} for epochs in lengths}
     config.stages.tune = stage(epochs=500, optim=optim, branches={"fresh": {"after": "init"}, **warm})
-    match preset:
-        case "small":
-            presets.small(config)
-        case "digits":
-            presets.digits(config)
-        case "smoke":
-            presets.smoke(presets.small(config))
+    presets.apply(config, preset)
     return config

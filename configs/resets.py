@@ -32,13 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
             **{_name(subset): {"after": "pretrain", "reset": {"modules": _modules(subset)}} for subset in subsets},
         },
     )
-    match preset:
-        case "small":
-            presets.small(config)
-        case "digits":
-            presets.digits(config)
-        case "smoke":
-            presets.smoke(presets.small(config))
+    presets.apply(config, preset)
     return config
 
 

@@ -26,14 +26,9 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     last = {_name(splits, uniform): _branch(splits, uniform, splits) for splits, uniform in chains}
     config.stages.tune = stage(epochs=500, branches={"fresh": {}, **last})
-    match preset:
-        case "small":
-            presets.small(config)
-            presets.lengths(config, pretrain=30, tune=40, eval_every=10)
-        case "digits":
-            presets.digits(config)
-        case "smoke":
-            presets.smoke(presets.small(config))
+    presets.apply(config, preset)
+    if preset == "small":
+        presets.lengths(config, pretrain=30, tune=40, eval_every=10)
     return config
 
 

@@ -20,11 +20,5 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     rates = {f"{k}x": {"stages.tune.optim.learning_rate": k * optim.learning_rate} for k in factors}
     config.grid = (("rate", rates),)
-    match preset:
-        case "small":
-            presets.small(config)
-        case "digits":
-            presets.digits(config)
-        case "smoke":
-            presets.smoke(presets.small(config))
+    presets.apply(config, preset)
     return config

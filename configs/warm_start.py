@@ -22,16 +22,14 @@ def get_config(arg: str = "") -> ConfigDict:
         _table(config, sgd=1e-3 if preset == "" else 1e-2)
     else:
         _online(config, chunks)
+    presets.apply(config, preset)
     match preset:
         case "small":
-            presets.small(config)
             config.model.stem = "imagenet"
             config.train_images = 1000 * chunks if chosen["study"] == "online" else 5000
         case "digits":
-            presets.digits(config)
+            config.model.stem = "imagenet"
             config.seeds = (0, 1, 2, 3)
-        case "smoke":
-            presets.smoke(presets.small(config))
     if chosen["study"] == "table":
         _models(config)
     elif preset in ("small", "digits"):

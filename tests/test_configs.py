@@ -16,7 +16,7 @@ from plasticity_jax.errors import ConfigError
 FILES = [
     path
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-    if path.stem not in ("__init__", "base")
+    if path.stem not in ("__init__", "base", "presets")
 ]
 PRESETS = ("", "small", "digits", "smoke")
 
