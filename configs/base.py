@@ -23,7 +23,10 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 
 
 def base(name: str = "") -> ConfigDict:
-    """A study without stages: the data and the network of Berariu et al. 2021, and how to measure."""
+    """A study without stages: the data and the network of Berariu et al. 2021, and how to measure.
+
+    `name` is what the analysis knows the study by, its claims and its figure; a study of your own needs none.
+    """
     config = ConfigDict()
     config.name = name
     config.dataset = "cifar10"

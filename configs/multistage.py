@@ -47,12 +47,8 @@ def get_config(arg: str = "") -> ConfigDict:
         optim=optim,
         branches={"fresh": {"after": "init"}, "pretrain+tune": {"after": "pretrain"}},
     )
-    match preset:
-        case "small":
-            presets.small(config, tune=100)
-            config.seeds = (0, 1, 2, 3, 4)
-        case "digits":
-            presets.digits(config)
-        case "smoke":
-            presets.smoke(presets.small(config))
+    presets.apply(config, preset)
+    if preset == "small":
+        config.seeds = (0, 1, 2, 3, 4)
+        config.stages.tune.epochs = 100
     return config

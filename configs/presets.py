@@ -6,18 +6,16 @@
 
 from ml_collections import ConfigDict
 
-NAMES = ("small", "digits", "smoke")
 
-
-def small(config: ConfigDict, tune: float = 40) -> ConfigDict:
-    """5,000 images, width 8, 3 seeds, 50 epochs before the stage `tune`, which has `tune`; evaluated sparsely."""
+def small(config: ConfigDict) -> None:
+    """A random 5,000 images, width 8, 3 seeds, 40 epochs of the stage `tune` and 50 of those before it."""
     config.train_images = 5000
     config.seeds = (0, 1, 2)
     config.model.width = 8
-    return lengths(config, pretrain=50, tune=tune, eval_every=10)
+    lengths(config, pretrain=50, tune=40, eval_every=10)
 
 
-def digits(config: ConfigDict) -> ConfigDict:
+def digits(config: ConfigDict) -> None:
     """8x8 digits of which a fifth has wrong labels, depth 1, width 8, 8 seeds, 30 + 60 epochs."""
     config.dataset = "digits"
     config.seeds = tuple(range(8))
@@ -25,23 +23,32 @@ def digits(config: ConfigDict) -> ConfigDict:
     for each in config.stages.values():
         each.batch_size = 64
         each.data.label_noise = 0.2
-    return lengths(config, pretrain=30, tune=60, eval_every=5)
+    lengths(config, pretrain=30, tune=60, eval_every=5)
 
 
-def smoke(config: ConfigDict) -> ConfigDict:
-    """Cut every stage to 30 steps, evaluated only at the start and the end, on 1000 test images."""
+def smoke(config: ConfigDict) -> None:
+    """`small` with 30 steps a stage, evaluated only at the start and the end, on 1000 test images."""
+    small(config)
     config.test_images = 1000
     for cut in config.stages.values():
         cut.steps = 30
         cut.eval_every = 0
         cut.eval_tail = 0
-    return config
 
 
-def lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -> ConfigDict:
+def lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -> None:
     """Set the lengths of `tune` and of the stages before it; every other epoch is evaluated in the metric's window."""
     for name, each in config.stages.items():
         each.epochs = tune if name == "tune" else pretrain
         each.eval_every = eval_every
         each.eval_tail = 2 if name == "tune" else 0
-    return config
+
+
+PRESETS = {"small": small, "digits": digits, "smoke": smoke}
+NAMES = tuple(PRESETS)
+
+
+def apply(config: ConfigDict, preset: str) -> None:
+    """Cut a study of the paper's scale, all its stages included, down to one of `NAMES`; `""` leaves it alone."""
+    if preset:
+        PRESETS[preset](config)

@@ -34,12 +34,12 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
     check_study, check_model, check_stage = _checks(own)
     values = checks.plain(config)
     top = check_study(values, "config")
-    plans = []
-    for point in grid.points(values, top["grid"]):
+    plans, points = [], list(grid.points(values, top["grid"]))
+    for point in points:
         here = grid.apply(values, point)
         model = check_model(here["model"], "config.model")
         plans.append((grid.hparams(point), model, _plan(here["stages"], check_stage)))
-    packs = grid.packs(plans, grid.scopes(point))
+    packs = grid.packs(plans, grid.scopes(points))
     branches = {branch: None for pack in packs for branch in _final_branches(pack, top["seeds"])}
     if len(branches) > 1 and top["control"] not in branches:
         raise checks.error("config.control", top["control"], f"choose one of {', '.join(branches)}")

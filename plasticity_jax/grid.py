@@ -72,15 +72,17 @@ def _axis(axis: Any) -> tuple[str, tuple[Choice, ...]]:
     match axis:
         case (str() as path, (tuple() | list()) as values):
             return path, tuple(Choice(path, value, ((path, value),)) for value in values)
-        case (str() as name, (ConfigDict() | Mapping()) as named) if all(
-            isinstance(changes, (ConfigDict, Mapping)) for changes in named.values()
-        ):
+        case (str() as name, (ConfigDict() | Mapping()) as named) if all(map(_by_path, named.values())):
             return name, tuple(Choice(name, word, tuple(changes.items())) for word, changes in named.items())
     raise checks.error(
         "config.grid",
         axis,
         "must be a pair (path, values) or (name, {word: {path: value}}), or PATH=VALUE,VALUE on the command line",
     )
+
+
+def _by_path(changes: Any) -> bool:
+    return isinstance(changes, (ConfigDict, Mapping)) and all(isinstance(path, str) for path in changes)
 
 
 def _literals(written: str) -> tuple:
@@ -137,11 +139,11 @@ def hparams(point: Point) -> stages.HParams:
     return tuple((key, _word(choice.value)) for key, choice in zip(keys, point, strict=True))
 
 
-def scopes(point: Point) -> tuple[tuple[str, str], ...]:
+def scopes(points: Sequence[Point]) -> tuple[tuple[str, str], ...]:
     """The `STAGE` or `STAGE/BRANCH` that each hyper-parameter belongs to; those that reach further concern all."""
     found = []
-    for key, choice in zip(_keys([choice.axis for choice in point]), point, strict=True):
-        reach = {_scope(path) for path, _ in choice.changes}
+    for key, *choices in zip(_keys([choice.axis for choice in points[0]]), *points, strict=True):
+        reach = {_scope(path) for choice in choices for path, _ in choice.changes}  # words may change different keys
         if len(reach) == 1 and (scope := reach.pop()):
             found.append((key, scope))
     return tuple(found)

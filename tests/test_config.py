@@ -557,15 +557,24 @@ def test_a_grid_from_the_command_line(written, found):
         ((("learning_rate", (1.0,)),), "optim.learning_rate?"),
         ((("stages.tune.branches.frsh.epochs", (1,)),), "there is no stages.tune.branches.frsh.epochs"),
         (((f"{WARM}.epoch", (1,)),), "there is no"),
+        ((("size", {"s": {"model.widht": 8}}),), "there is no model.widht; did you mean model.width?"),
+        ((("size", {"s": {"model": 8}}),), "model is a group of keys"),
+        ((("size", {"s": {"seeds": (1,)}}),), "all runs share seeds"),
+        ((("size", {"s": {"model.width": 0}}),), "config.model.width=0: must be at least 1"),
+        ((("size", {}),), "config.grid: size=(): give at least one value"),
+        ((("size", {"s": 8}),), "config.grid=('size', {'s': 8}): must be a pair (path, values) or (name, {word:"),
+        ((("size", {"s": {8: 8}}),), "config.grid=('size', {'s': {8: 8}}): must be a pair"),
+        ((("size", {"s": {"model.width": 8}}), ("model.width", (4,))), "model.width is changed by size and by"),
+        ((("size", {"s": {}}), ("size", {"t": {}})), "config.grid: size is given twice"),
         ((("model.width", ()),), "at least one value"),
         ((("model.width", (8, 8)),), "none twice"),
         ((("model.width", (8,)), ("model.width", (16,))), "given twice"),
         ((("seeds", ((0,), (1,))),), "all runs share seeds"),
         ((("dataset", ("a", "b")),), "all runs share dataset"),
         ((("stages.tune.optim", ("adam",)),), "is a group of keys"),
-        ((("model.width", 8),), "must be a (path, values) pair"),
-        (("model.width",), "must be a (path, values) pair"),
-        ((3,), "must be a (path, values) pair"),
+        ((("model.width", 8),), "config.grid=('model.width', 8): must be a pair (path, values) or (name, {word: {path"),
+        (("model.width",), "config.grid='model.width': must be a pair"),
+        ((3,), "config.grid=3: must be a pair"),
         (3, "must be a tuple"),
         ((("model.width", (8, 0)),), "config.model.width=0: must be at least 1"),
         ((("stages.tune.epochs", ("a",)),), "config.stages.tune.epochs='a': must be a number"),
@@ -573,6 +582,73 @@ def test_a_grid_from_the_command_line(written, found):
 )
 def test_malformed_grids(axes, line):
     assert line in refused({"grid": axes})
+
+
+RULES = {
+    "slow": {"stages.pretrain.optim.learning_rate": 1e-4, "stages.tune.optim.learning_rate": 1e-4},
+    "fast": {"stages.pretrain.optim.learning_rate": 1e-2, "stages.tune.optim.learning_rate": 3e-2},
+}
+
+
+def test_an_axis_with_names_changes_several_keys_together():
+    study = grid(("rule", RULES), ("stages.tune.epochs", (1, 2)))
+    (pack,) = study.packs
+    assert [hparams for hparams, _ in pack.plans] == [
+        (("rule", rule), ("epochs", epochs)) for rule in RULES for epochs in (1, 2)
+    ]
+    for i, (hparams, _) in enumerate(pack.plans):
+        found, rule = plan(study, point=i), RULES[dict(hparams)["rule"]]
+        assert found["pretrain"].optim.learning_rate == rule["stages.pretrain.optim.learning_rate"]
+        assert found["fresh"].optim.learning_rate == rule["stages.tune.optim.learning_rate"]
+        assert (found["pretrain"].epochs, found["fresh"].epochs) == (350, dict(hparams)["epochs"])
+
+
+@pytest.mark.parametrize("axes", [("rule", RULES), (("rule", RULES),), {"rule": RULES}])
+def test_ways_to_write_an_axis_with_names(axes):
+    (pack,) = config.parse(at({"grid": axes})).packs
+    assert [hparams for hparams, _ in pack.plans] == [(("rule", "slow"),), (("rule", "fast"),)]
+
+
+def test_names_may_stand_for_shapes():
+    sizes = {"deep": {"model.depth": 3, "model.width": 8}, "wide": {"model.width": 16}}
+    study = grid(("size", sizes), ("stages.tune.optim.learning_rate", (1e-3, 1e-2)))
+    assert [(pack.name, pack.model.depth, pack.model.width, len(pack.plans)) for pack in study.packs] == [
+        ("size=deep", 3, 8, 2),
+        ("size=wide", 2, 16, 2),  # the depth of the config
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "pretrained", "tuned"),
+    [
+        # the word is part of a run's name from the first stage on that it changes
+        (RULES, ["pretrain,rule=slow", "pretrain,rule=fast"], ["fresh,rule=slow", "fresh,rule=fast"]),
+        (
+            {"a": {"stages.tune.epochs": 1}, "b": {"stages.tune.epochs": 2, "stages.tune.optim.eps": 1e-4}},
+            ["pretrain"],
+            ["fresh,rule=a", "fresh,rule=b"],
+        ),
+        ({"a": {}, "b": {f"{WARM}.optim.learning_rate": 1.0}}, ["pretrain"], ["fresh"]),
+        (  # each word another stage
+            {"a": {"stages.pretrain.epochs": 1}, "b": {"stages.tune.epochs": 2}},
+            ["pretrain,rule=a", "pretrain,rule=b"],
+            ["fresh,rule=a", "fresh,rule=b"],
+        ),
+        (
+            {"a": {"model.dtype": "float32"}, "b": {"model.dtype": "float32", "stages.tune.epochs": 1}},
+            ["pretrain"],  # the same for both
+            ["fresh,rule=a", "fresh,rule=b"],
+        ),
+    ],
+)
+def test_a_word_is_part_of_a_name_only_where_it_matters(words, pretrained, tuned):
+    (pack,) = grid(("rule", words)).packs
+    pretrain, tune = unfold(pack, (0,))
+    assert [run.id for run in pretrain.runs] == [f"{name}/seed0" for name in pretrained]
+    assert [run.id for run in tune.runs if run.branch == "fresh"] == [f"{name}/seed0" for name in tuned]
+    assert [run.id for run in tune.runs if run.branch != "fresh"] == [
+        f"pretrain+tune,rule={word}/seed0" for word in words
+    ]
 
 
 def test_run_ids_are_distinct():

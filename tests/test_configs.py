@@ -12,11 +12,12 @@ from configs import base
 from plasticity_jax import config as configs
 from plasticity_jax import experiment, workdir
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.legs import unfold
 
 FILES = [
     path
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-    if path.stem not in ("__init__", "base")
+    if path.stem not in ("__init__", "base", "presets")
 ]
 PRESETS = ("", "small", "digits", "smoke")
 
@@ -67,6 +68,11 @@ def test_an_argument_that_is_misspelt_is_one_line(file):
         module(file).get_config("smal")
 
 
+def test_digits_has_data_of_its_own():
+    with pytest.raises(ConfigError, match="digits and dataset=cifar100 exclude each other"):
+        importlib.import_module("configs.warm_start").get_config("digits,dataset=cifar100")
+
+
 def test_the_docstring_tells_how_to_run_it_and_what_comes_out(file):
     text = module(file).__doc__
     assert f"--config=configs/{file.stem}.py" in text
@@ -98,6 +104,30 @@ def test_the_paper_s_protocol_is_what_is_planned():
     assert times["pretrain"].steps == [350 * 196] * 5 and times["tune"].steps == [500 * 391] * 10
     window = [epoch for epoch in times["tune"].events if epoch > 400]
     assert window == [float(epoch) for epoch in range(401, 501)]
+
+
+STUDIES = [(path, "digits") for path in FILES]
+STUDIES.append((Path("warm_start.py"), "digits,study=online"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "arg"), STUDIES, ids=lambda value: getattr(value, "stem", value))
+def test_every_branch_stage_and_pack_runs_on_digits(path, arg, tmp_path):
+    config = module(path).get_config(arg)
+    config.update(seeds=(0,), train_images=96, test_images=50, diagnostics=(), strategy="loop")
+    for each in config.stages.values():
+        each.update(steps=2, eval_every=0)
+    study = configs.parse(config)
+    result = plasticity_jax.run(config, tmp_path)
+    final = [run for pack in study.packs for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
+    assert [(run["branch"], run["hparams"], run["status"]) for run in result["runs"]] == [
+        (run.branch, dict(run.hparams), "finished") for run in final
+    ]
+    for pack in study.packs:
+        for _, plan in pack.plans:
+            assert all((tmp_path / pack.name / stage.name / "end").is_dir() for stage in plan)
+    others = {run.branch for run in final} - {study.control}
+    assert others == {pair["treatment"].partition("[")[0] for pair in result["contrasts"]}
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ LAYERS = [
 
 # What the other packages may import of this repository.
 ALLOWED = {
-    "configs": {"configs.base", f"{PACKAGE}.errors"},
+    "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},
     "analysis": {"analysis", f"{PACKAGE}.records", f"{PACKAGE}.results", f"{PACKAGE}.errors"},
     "launch": {"configs", f"{PACKAGE}.errors"},
 }

@@ -47,9 +47,11 @@ def files() -> list[Path]:
 
     def walk(folder: Path) -> Iterator[Path]:
         for path in folder.iterdir():
+            if path.name == ".git":  # a folder, or in a linked worktree a file that says where that is
+                continue
             if path.is_file():
                 yield path
-            elif path.name != ".git" and not any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored):
+            elif not any(fnmatch.fnmatch(path.name, pattern) for pattern in ignored):
                 yield from walk(path)
 
     return sorted(walk(ROOT))

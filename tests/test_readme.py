@@ -71,3 +71,9 @@ def test_every_module_is_on_the_map() -> None:
     modules = {path.stem for path in (ROOT / "plasticity_jax").glob("*.py")} - {"__init__"}
     modules |= {path.parent.name for path in (ROOT / "plasticity_jax").glob("*/__init__.py")} - {"plasticity_jax"}
     assert modules == rows, f"missing {modules - rows}, too many {rows - modules}"
+
+
+def test_every_config_is_on_the_map() -> None:
+    rows = set(re.findall(r"^\| `configs/(\w+)\.py` \|", README, re.MULTILINE))
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
+    assert files == rows, f"missing {files - rows}, too many {rows - files}"
