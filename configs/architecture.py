@@ -1,6 +1,8 @@
 """Deeper and wider networks: Berariu et al. 2021, Figure 5 and appendix A.4.
 
-    python -m plasticity_jax.main --config=configs/architecture.py:digits --workdir=/tmp/architecture
+    python -m plasticity_jax.main --config=configs/architecture.py --workdir=runs/architecture
+    python -m plasticity_jax.main --config=configs/architecture.py:small --workdir=runs/architecture-small
+    python -m plasticity_jax.main --config=configs/architecture.py:digits --workdir=runs/architecture-digits
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 

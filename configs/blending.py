@@ -1,6 +1,8 @@
 """A slow slide from a half to the whole of the data: Berariu et al. 2021, Figure 3 and appendix A.2.
 
-    python -m plasticity_jax.main --config=configs/blending.py:digits --workdir=/tmp/blending
+    python -m plasticity_jax.main --config=configs/blending.py --workdir=runs/blending
+    python -m plasticity_jax.main --config=configs/blending.py:small --workdir=runs/blending-small
+    python -m plasticity_jax.main --config=configs/blending.py:digits --workdir=runs/blending-digits
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 

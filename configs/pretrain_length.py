@@ -1,6 +1,8 @@
 """How much pretraining it takes to lose: Berariu et al. 2021, Figure 2 (and, by our reading, Figures 8-10).
 
-    python -m plasticity_jax.main --config=configs/pretrain_length.py:digits --workdir=/tmp/pretrain_length
+    python -m plasticity_jax.main --config=configs/pretrain_length.py --workdir=runs/pretrain_length
+    python -m plasticity_jax.main --config=configs/pretrain_length.py:small --workdir=runs/pretrain_length-small
+    python -m plasticity_jax.main --config=configs/pretrain_length.py:digits --workdir=runs/pretrain_length-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
 `adamw`, `rmsprop`, `sgd` or `momentum`; without one of the three, the scale of the paper.

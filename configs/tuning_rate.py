@@ -1,6 +1,8 @@
 """A larger learning rate for tuning: Berariu et al. 2021, Figure 7, with the control that it leaves out.
 
-    python -m plasticity_jax.main --config=configs/tuning_rate.py:digits --workdir=/tmp/tuning_rate
+    python -m plasticity_jax.main --config=configs/tuning_rate.py --workdir=runs/tuning_rate
+    python -m plasticity_jax.main --config=configs/tuning_rate.py:small --workdir=runs/tuning_rate-small
+    python -m plasticity_jax.main --config=configs/tuning_rate.py:digits --workdir=runs/tuning_rate-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
 `adamw`, `rmsprop`, `sgd` or `momentum`; without one of the three, the scale of the paper.
