@@ -23,7 +23,7 @@ Expected, in test accuracy:
     small    RESULT_SMALL
     digits   DIGITS_CONTROLS
 
-Cost, of 2 stems of 4 branches of 5 seeds (small: 3, digits: 8); the two warm branches of a seed share its pretraining:
+Cost, of 2 stems of 4 branches of 5 seeds (small: 3, digits: 5); the two warm branches of a seed share its pretraining:
     paper    9.2 million steps, 1,176 million images; without sharing 88 million more.  Not yet measured on a GPU.
     small    2.6 million images (0.3 saved); TIME_SMALL.  2,000 images of the data set and width 4, as the CIFAR stem
              costs five times as much; 50 + 40 epochs, and 65 of fresh-matched.

@@ -23,7 +23,7 @@ Expected, in test accuracy over pretraining epochs:
     small    RESULT_SMALL
     digits   DIGITS_PRETRAIN_LENGTH
 
-Cost, of 11 lengths and fresh, 5 seeds (small: 6 lengths, 3 seeds; digits: 4 lengths, 8 seeds); all lengths of a seed
+Cost, of 11 lengths and fresh, 5 seeds (small: 6 lengths, 3 seeds; digits: 4 lengths, 5 seeds); all lengths of a seed
 are one pretraining:
     paper    12.1 million steps, 1,545 million images; pretraining each length by itself would take 53 million more.
              Not yet measured on a GPU.

@@ -23,7 +23,7 @@ Expected, in test accuracy:
     small    RESULT_SMALL
     digits   DIGITS_RESETS
 
-Cost, of 14 subsets and 2 controls, 5 seeds (small: 5 subsets, 3 seeds; digits: 5 subsets, 8 seeds); all subsets of a
+Cost, of 14 subsets and 2 controls, 5 seeds (small: 5 subsets, 3 seeds; digits: 5 subsets, 5 seeds); all subsets of a
 seed share its pretraining:
     paper    16.0 million steps, 2,046 million images; without sharing 615 million more.  Not yet measured on a GPU.
     small    4.7 million images (1.9 saved); TIME_SMALL.  Subsets 6, 4-6, 3-6, 2-6 and 1-3; 50 + 40 epochs.
