@@ -1,6 +1,8 @@
 """Deeper and wider networks: Berariu et al. 2021, Figure 5 and appendix A.4.
 
-    python -m plasticity_jax.main --config=configs/architecture.py:digits --workdir=/tmp/architecture
+    python -m plasticity_jax.main --config=configs/architecture.py --workdir=runs/architecture
+    python -m plasticity_jax.main --config=configs/architecture.py:small --workdir=runs/architecture-small
+    python -m plasticity_jax.main --config=configs/architecture.py:digits --workdir=runs/architecture-digits
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
@@ -17,7 +19,7 @@ Expected, in test accuracy:
     small    RESULT_SMALL
     digits   DIGITS_ARCHITECTURE
 
-Cost, of 16 shapes of 2 branches of 5 seeds (small: 4 shapes, 3 seeds; digits: 2 shapes, 8 seeds); shapes share nothing:
+Cost, of 16 shapes of 2 branches of 5 seeds (small: 4 shapes, 3 seeds; digits: 2 shapes, 5 seeds); shapes share nothing:
     paper    36.8 million steps, 4,706 million images, those of width 128 at 4 times the price of width 64.  Not yet
              measured on a GPU.
     small    6.5 million images; TIME_SMALL.  Depths 1 and 2, widths 4 and 8; 50 + 40 epochs.

@@ -1,6 +1,8 @@
 """A slow slide from a half to the whole of the data: Berariu et al. 2021, Figure 3 and appendix A.2.
 
-    python -m plasticity_jax.main --config=configs/blending.py:digits --workdir=/tmp/blending
+    python -m plasticity_jax.main --config=configs/blending.py --workdir=runs/blending
+    python -m plasticity_jax.main --config=configs/blending.py:small --workdir=runs/blending-small
+    python -m plasticity_jax.main --config=configs/blending.py:digits --workdir=runs/blending-digits
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
@@ -19,7 +21,7 @@ Expected, in test accuracy:
     small    RESULT_SMALL
     digits   DIGITS_BLENDING
 
-Cost, of 9 gammas and 2 controls, 5 seeds (small: 3 gammas, 3 seeds; digits: 3 gammas, 8 seeds); nothing is shared:
+Cost, of 9 gammas and 2 controls, 5 seeds (small: 3 gammas, 3 seeds; digits: 3 gammas, 5 seeds); nothing is shared:
     paper    10.8 million steps, 1,376 million images.  Not yet measured on a GPU.
     small    3.1 million images; TIME_SMALL.  Gammas 0.1, 0.5, 0.9; 40 epochs.
     digits   3.5 million images of 8x8; DIGITS_TIME.  Gammas 0.1, 0.5, 0.9; 60 epochs.

@@ -1,17 +1,20 @@
 """Is the gap an artefact?  Controls that Berariu et al. 2021 leave out: updates, BatchNorm statistics, the stem.
 
-    python -m plasticity_jax.main --config=configs/controls.py:digits --workdir=/tmp/controls
+    python -m plasticity_jax.main --config=configs/controls.py --workdir=runs/controls
+    python -m plasticity_jax.main --config=configs/controls.py:small --workdir=runs/controls-small
+    python -m plasticity_jax.main --config=configs/controls.py:digits --workdir=runs/controls-digits
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
 Protocol: `fresh` and `pretrain+tune` as in `configs/multistage.py`, and beside them
     fresh-matched      fresh, trained for 500 + 350/2 = 675 epochs: 263,925 updates, where `pretrain+tune` has 264,100
-    fresh-statistics   pretrain+tune whose BatchNorm statistics start anew (the others keep those of the pretraining)
+    fresh-statistics   pretrain+tune whose BatchNorm statistics start anew; training never reads them, so its weights
+                       stay those of pretrain+tune to the bit, and only evaluations early in the tuning tell them apart
 each with the ImageNet stem, which is by our reading the paper's, and with the 3x3 CIFAR stem of Ash & Adams 2020.
 The last fifth that is averaged of `fresh-matched` is the last fifth of its own 675 epochs.
 
-Claim: ours, to be refuted: the gap is none of too few or too many updates, none of stale statistics, and none of a stem
-that throws away most of the resolution.
+Claim: ours, to be refuted: the gap comes neither of the number of updates, nor of stale statistics, nor of a stem that
+throws away most of the resolution.
 
 Choices: all ours.  The paper's definition of the gap does not fix the number of updates.
 
@@ -20,8 +23,7 @@ Expected, in test accuracy:
     small    RESULT_SMALL
     digits   DIGITS_CONTROLS
 
-Cost, of 2 stems of 4 branches of 5 seeds (small: 3 seeds); the two warm branches of a seed share its pretraining, stems
-share nothing:
+Cost, of 2 stems of 4 branches of 5 seeds (small: 3, digits: 5); the two warm branches of a seed share its pretraining:
     paper    9.2 million steps, 1,176 million images; without sharing 88 million more.  Not yet measured on a GPU.
     small    2.6 million images (0.3 saved); TIME_SMALL.  2,000 images of the data set and width 4, as the CIFAR stem
              costs five times as much; 50 + 40 epochs, and 65 of fresh-matched.
@@ -48,7 +50,6 @@ def get_config(arg: str = "") -> ConfigDict:
             config.model.width = 4
         case "digits":
             config.model.width = 4
-            config.seeds = (0, 1, 2, 3, 4)
             presets.lengths(config, pretrain=20, tune=40, eval_every=5)
     matched = config.stages.tune.epochs + config.stages.pretrain.data.fraction * config.stages.pretrain.epochs
     config.stages.tune.branches = ConfigDict(

@@ -16,9 +16,9 @@ def small(config: ConfigDict) -> None:
 
 
 def digits(config: ConfigDict) -> None:
-    """8x8 digits of which a fifth has wrong labels, depth 1, width 8, 8 seeds, 30 + 60 epochs."""
+    """8x8 digits of which a fifth has wrong labels, depth 1, width 8, 5 seeds, 30 + 60 epochs."""
     config.dataset = "digits"
-    config.seeds = tuple(range(8))
+    config.seeds = (0, 1, 2, 3, 4)
     config.model.update(depth=1, width=8)
     for each in config.stages.values():
         each.batch_size = 64

@@ -1,6 +1,8 @@
 """How much pretraining it takes to lose: Berariu et al. 2021, Figure 2 (and, by our reading, Figures 8-10).
 
-    python -m plasticity_jax.main --config=configs/pretrain_length.py:digits --workdir=/tmp/pretrain_length
+    python -m plasticity_jax.main --config=configs/pretrain_length.py --workdir=runs/pretrain_length
+    python -m plasticity_jax.main --config=configs/pretrain_length.py:small --workdir=runs/pretrain_length-small
+    python -m plasticity_jax.main --config=configs/pretrain_length.py:digits --workdir=runs/pretrain_length-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
 `adamw`, `rmsprop`, `sgd` or `momentum`; without one of the three, the scale of the paper.
@@ -21,7 +23,7 @@ Expected, in test accuracy over pretraining epochs:
     small    RESULT_SMALL
     digits   DIGITS_PRETRAIN_LENGTH
 
-Cost, of 11 lengths and fresh, 5 seeds (small: 6 lengths, 3 seeds; digits: 4 lengths, 8 seeds); all lengths of a seed
+Cost, of 11 lengths and fresh, 5 seeds (small: 6 lengths, 3 seeds; digits: 4 lengths, 5 seeds); all lengths of a seed
 are one pretraining:
     paper    12.1 million steps, 1,545 million images; pretraining each length by itself would take 53 million more.
              Not yet measured on a GPU.

@@ -1,6 +1,8 @@
 """Which modules to start anew before tuning: Berariu et al. 2021, Figures 6 and 11 and appendix A.5.
 
-    python -m plasticity_jax.main --config=configs/resets.py:digits --workdir=/tmp/resets
+    python -m plasticity_jax.main --config=configs/resets.py --workdir=runs/resets
+    python -m plasticity_jax.main --config=configs/resets.py:small --workdir=runs/resets-small
+    python -m plasticity_jax.main --config=configs/resets.py:digits --workdir=runs/resets-digits
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
@@ -12,15 +14,16 @@ statistics.  The others keep weights and statistics.  `reset-6` is the head alon
 Claim: resetting the last four or five modules recovers the accuracy of a fresh network; less does not, and it is the
 top that must go.  What is kept of the first modules does not make the tuning faster (Figure 11).
 
-Choices: the modules, that they are drawn anew, and "last 4, or 5" are the paper's.  Which other subsets it tried is
-inferred: all suffixes, all prefixes and all single modules.  So is what becomes of statistics and moments (zero, all).
+Choices: the modules, that they are drawn anew, "last 4, or 5", and that the optimiser starts without moments are the
+paper's.  Which other subsets it tried is inferred, here all suffixes, prefixes and single modules; so is what becomes
+of the BatchNorm statistics.
 
 Expected, in test accuracy:
     paper    between 70 and 79 % (the axis of Figure 11); reset-3-6 and reset-2-6 level with fresh.
     small    RESULT_SMALL
     digits   DIGITS_RESETS
 
-Cost, of 14 subsets and 2 controls, 5 seeds (small: 5 subsets, 3 seeds; digits: 5 subsets, 8 seeds); all subsets of a
+Cost, of 14 subsets and 2 controls, 5 seeds (small: 5 subsets, 3 seeds; digits: 5 subsets, 5 seeds); all subsets of a
 seed share its pretraining:
     paper    16.0 million steps, 2,046 million images; without sharing 615 million more.  Not yet measured on a GPU.
     small    4.7 million images (1.9 saved); TIME_SMALL.  Subsets 6, 4-6, 3-6, 2-6 and 1-3; 50 + 40 epochs.

@@ -1,6 +1,8 @@
 """Data that arrive in several parts: Berariu et al. 2021, Figure 4, left and right, and appendix A.3.
 
-    python -m plasticity_jax.main --config=configs/splits.py:digits --workdir=/tmp/splits
+    python -m plasticity_jax.main --config=configs/splits.py --workdir=runs/splits
+    python -m plasticity_jax.main --config=configs/splits.py:small --workdir=runs/splits-small
+    python -m plasticity_jax.main --config=configs/splits.py:digits --workdir=runs/splits-digits
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
@@ -13,8 +15,7 @@ the classes are spread evenly over the parts.  Branches: `splits-5` has n + 1 = 
 Claim: the more parts, the lower the final test accuracy; and the lower, the fewer images arrive uniformly.
 
 Choices: the sets D_i are the paper's, and so is that a stage has steps in proportion to its images.  Inferred: 350
-epochs for every part and 500 for the last; the values of n and r; that the uniform share is a plain random one.  No
-digit of the paper's r is known to us.
+epochs for every part and 500 for the last; the values of n and r; that the uniform share is a plain random one.
 
 Expected, in test accuracy:
     paper    a fall from 2 parts to 10, and from r = 1 to r = 0; it prints no number.

@@ -1,6 +1,8 @@
 """A larger learning rate for tuning: Berariu et al. 2021, Figure 7, with the control that it leaves out.
 
-    python -m plasticity_jax.main --config=configs/tuning_rate.py:digits --workdir=/tmp/tuning_rate
+    python -m plasticity_jax.main --config=configs/tuning_rate.py --workdir=runs/tuning_rate
+    python -m plasticity_jax.main --config=configs/tuning_rate.py:small --workdir=runs/tuning_rate-small
+    python -m plasticity_jax.main --config=configs/tuning_rate.py:digits --workdir=runs/tuning_rate-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
 `adamw`, `rmsprop`, `sgd` or `momentum`; without one of the three, the scale of the paper.
@@ -20,7 +22,7 @@ Expected, in test accuracy:
     small    RESULT_SMALL
     digits   DIGITS_TUNING_RATE
 
-Cost, of 4 rates of 2 branches of 5 seeds (small: 3 rates, 3 seeds; digits: 4 rates, 8 seeds); all rates of a seed share
+Cost, of 4 rates of 2 branches of 5 seeds (small: 3 rates, 3 seeds; digits: 4 rates, 5 seeds); all rates of a seed share
 its pretraining:
     paper    8.2 million steps, 1,045 million images; without sharing 132 million more.  Not yet measured on a GPU.
     small    4.1 million images (0.8 saved); TIME_SMALL.  Factors 1, 3 and 10; 50 + 40 epochs.

@@ -75,9 +75,10 @@ def test_digits_has_data_of_its_own():
 
 def test_the_docstring_tells_how_to_run_it_and_what_comes_out(file):
     text = module(file).__doc__
-    assert f"--config=configs/{file.stem}.py" in text
+    for preset in ("", ":small", ":digits"):
+        assert f"    python -m plasticity_jax.main --config=configs/{file.stem}.py{preset} --workdir=" in text
     assert re.search(r"\d{4}", text.splitlines()[0])  # the paper
-    assert all(word in text for word in ("Protocol", "Claim", "Expected", "Cost"))
+    assert all(word in text for word in ("Protocol", "Claim", "Choices", "Expected", "Cost"))
 
 
 def test_the_paper_s_protocol_is_what_is_planned():

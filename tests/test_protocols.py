@@ -379,6 +379,8 @@ def test_statistics_start_anew_and_nothing_else_does(tmp_path):
         assert same(anew["params"], warm["params"])
         assert same(anew["stats"], network(seed, "init")[1]) and not same(anew["stats"], warm["stats"])
         assert same(starts["fresh-matched", seed], starts["fresh", seed])
+        ends = [ended(tmp_path, "tune", name, seed) for name in ("pretrain+tune", "fresh-statistics")]
+        assert same(ends[0][0], ends[1][0]) and not same(ends[0][1], ends[1][1])  # training does not read them
 
 
 # ---- Ash & Adams 2020 ----
