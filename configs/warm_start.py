@@ -75,8 +75,8 @@ def get_config(arg: str = "") -> ConfigDict:
     presets.apply(config, preset)
     if preset in ("small", "digits"):
         config.model.stem = "imagenet"
-    if preset == "small" and study == "online":
-        config.train_images = 1000 * chunks
+    if preset == "small":
+        config.train_images = 1000 * chunks if study == "online" else 2500
     if study == "table":
         models = _models(depth=config.model.depth, width=config.model.width)
         config.grid = (("model", models), ("optimiser", _rules(config.stages, sgd=1e-2 if preset else 1e-3)))
