@@ -7,18 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from analysis.scale import NAMES, SIZES
 from analysis.studies import Study
 from plasticity_jax import results
 
 MINUS = "\N{MINUS SIGN}"
-DATASETS = {
-    "cifar10": "CIFAR-10",
-    "cifar10_jpeg": "CIFAR-10 (JPEG)",
-    "cifar100": "CIFAR-100",
-    "svhn_cropped": "SVHN",
-}
 MODELS = {"resnet": "ResNet", "mlp": "MLP", "logistic": "logistic regression"}
-SIZES = {"resnet": ("depth", "width", "stem"), "mlp": ("depth", "width")}
 
 Found = Mapping[Any, Mapping[int, float]]  # {what: {seed: value}}
 
@@ -63,7 +57,7 @@ def about(study: Study, packs: Sequence[Mapping[str, Any]] = ()) -> str:
     failed = sum(run["status"] != "finished" for run in (study.result or {"runs": ()})["runs"])
     return ", ".join(
         [
-            DATASETS.get(config["dataset"], config["dataset"]),
+            NAMES.get(config["dataset"], config["dataset"]),
             *images,
             _model([pack["model"] for pack in packs]),
             rules,

@@ -46,7 +46,9 @@ def test_about_names_data_network_lengths_and_seeds(tmp_path):
     )
     assert said == ", ".join([*parts, "1 seed", "1 failed run left out"])
     changed = {"train_images": 4000, "seeds": (0, 1)}
-    assert about(tmp_path / "few", "multistage", "digits", **changed).startswith("digits, 4,000 train images, 20%")
+    assert about(tmp_path / "few", "multistage", "digits", **changed).startswith(
+        "scikit-learn's digits, 4,000 train images, 20%"
+    )
 
 
 def test_about_says_what_is_common_to_all_packs(tmp_path):
