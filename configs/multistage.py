@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
     presets.apply(config, preset)
     if preset == "small":
         config.seeds = (0, 1, 2, 3, 4)
+        config.stages.tune.epochs = 100
     elif preset == "digits":
         config.seeds = tuple(range(8))
-        config.stages.tune.epochs = 100
     return config
