@@ -19,7 +19,7 @@ help:
 
 demo: $(VENV)/.demo
 	@$(RUN) -m plasticity_jax.main --config=configs/multistage.py:digits --workdir=runs/demo
-	@$(RUN) -m analysis.curves runs/demo --out runs/demo/curves.png
+	@$(RUN) -m analysis.figures runs/demo --out runs/demo/figures
 
 test: $(VENV)/.test
 	@$(RUN) -m ruff check .

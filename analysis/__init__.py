@@ -84,6 +84,15 @@ def load_config(directory: Directory) -> dict[str, Any]:
     return _json(Path(directory) / "config.json", "give the --workdir of a study")
 
 
+def load_environment(directory: Directory) -> dict[str, Any]:
+    """With what the study was computed: versions, commit, devices, hash of the data: `environment.json`.
+
+    Raises:
+      LabError: there is none, or it is broken.
+    """
+    return _json(Path(directory) / "environment.json", "give the --workdir of a study")
+
+
 def _json(path: Path, advice: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())

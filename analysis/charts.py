@@ -44,6 +44,7 @@ class Series:
 class Chart:
     """Axes and what is on them.
 
+    series: those of one name belong together, as the stages of one branch do: one colour, named once.
     about: data set, scale and seeds in a line.
     form: `curve` (lines), `points` (means with error bars, joined), or `bars` (a group of each x side by side).
     scale: of x: `linear`, `log`, or `symlog` (for counts from 0 on).
@@ -51,6 +52,8 @@ class Chart:
     window: the stretch of x that the metric is taken over.
     origin: mark x = 0, where tuning begins.
     view: the y axis, (low, high); None for all there is.
+    joined: connect the means of `points`; not where x is only a name.
+    zero: mark y = 0, where there is no gap.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Chart:
     window: tuple[float, float] | None = None
     origin: bool = False
     view: tuple[float, float] | None = None
+    joined: bool = True
+    zero: bool = False
 
 
 def series(name: str, by_seed: Mapping[int, Mapping[float, float]], role: str = "other", level: bool = False) -> Series:
@@ -79,3 +84,17 @@ def series(name: str, by_seed: Mapping[int, Mapping[float, float]], role: str = 
         Line(seed, tuple(sorted(points)), tuple(points[x] for x in sorted(points))) for seed, points in by_seed.items()
     )
     return Series(name, tuple(xs), tuple(float(np.mean(found)) for found in at), low, high, lines, role, level)
+
+
+def across(
+    name: str, at: Mapping[float, Mapping[int, float]] | Mapping[int, Mapping[int, float]], role: str = "other"
+) -> Series:
+    """A series from {x: {seed: y}}, as `studies.values` gives y; nothing stands at an x without a seed."""
+    seeds = dict.fromkeys(seed for values in at.values() for seed in values)
+    by_seed = {seed: {float(x): values[seed] for x, values in at.items() if seed in values} for seed in seeds}
+    return series(name, by_seed, role)
+
+
+def level(name: str, values: Mapping[int, float], role: str = "other") -> Series:
+    """A level from {seed: y}."""
+    return series(name, {seed: {0.0: value} for seed, value in values.items()}, role, level=True)

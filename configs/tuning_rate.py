@@ -19,14 +19,19 @@ rates of the optimisers other than Adam (`configs/base.py`).
 
 Expected, in test accuracy:
     paper    a smaller gap at 10x; it prints no number.
-    small    RESULT_SMALL
-    digits   DIGITS_TUNING_RATE
+    small    fresh 33.1, 40.2 and 44.1 %, pretrain+tune 30.4, 35.5 and 42.4 % at 1x, 3x and 10x: a larger rate is better
+             for both, and the gap at equal rates is 2.8 [0.6, 4.9], 4.7 [2.8, 6.6] and 1.7 [-2.7, 6.1], 3 seeds
+             (measured on CIFAR-10 re-encoded as JPEG: `--config.dataset=cifar10_jpeg`, analysis/results/tuning_rate).
+    digits   fresh 77.9, 79.6, 82.2 and 81.9 %, pretrain+tune 75.4, 77.7, 80.9 and 81.9 % at 1x, 3x, 10x and 30x, 5
+             seeds (measured).
 
 Cost, of 4 rates of 2 branches of 5 seeds (small: 3 rates, 3 seeds; digits: 4 rates, 5 seeds); all rates of a seed share
 its pretraining:
     paper    8.2 million steps, 1,045 million images; without sharing 132 million more.  Not yet measured on a GPU.
-    small    4.1 million images (0.8 saved); TIME_SMALL.  Factors 1, 3 and 10; 50 + 40 epochs.
-    digits   5.8 million images of 8x8 (0.6 saved); DIGITS_TIME.  All factors; 30 + 60 epochs.
+    small    4.1 million images (0.8 saved); measured 12 min on 2 CPU cores that had other work too.  Factors 1, 3 and
+             10; 50 + 40 epochs.
+    digits   3.7 million images of 8x8; measured 5 min on 2 CPU cores that had much other work.  All factors; 30 + 60
+             epochs.
 """
 
 from ml_collections import ConfigDict

@@ -19,6 +19,7 @@ from plasticity_jax import (
     cache,
     datasets,
     environment,
+    machine,
     models,
     records,
     results,
@@ -82,6 +83,7 @@ def run(
       Preempted: SIGTERM or SIGINT came; all is saved and the same call goes on.
     """
     runs.use_all_cores()
+    machine.use_one_lapack_thread()
     own = Own(model, dict(resets or {}), dict(diagnostics or {}))
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
     dataset = dataset or datasets.load(study.dataset, study.data_dir)

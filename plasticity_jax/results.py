@@ -37,14 +37,14 @@ def score(rows: Iterable[Mapping[str, Any]], window: float) -> float:
     return math.nan if None in inside else float(np.mean(inside))
 
 
-def interval(values: Sequence[float]) -> list[float | None]:
-    """The 95% t interval of the mean of n values as [low, high]; [None, None] if n < 2."""
+def interval(values: Sequence[float], level: float = LEVEL) -> list[float | None]:
+    """The t interval of the mean of n values as [low, high], 95% unless told otherwise; [None, None] if n < 2."""
     if len(values) < 2:
         return [None, None]
     # The quantile of Student's t, imported when all is trained: a start waits 0.1 s for it, and 1 s for scipy.stats.
     from scipy.special import stdtrit
 
-    half = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * np.std(values, ddof=1) / math.sqrt(len(values))
+    half = stdtrit(len(values) - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(len(values))
     return [float(np.mean(values) - half), float(np.mean(values) + half)]
 
 

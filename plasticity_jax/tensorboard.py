@@ -1,9 +1,13 @@
 """The same rows as the long table, as TensorBoard event files.
 
-    tensorboard --logdir DIR       shows  BRANCH,KEY=VALUE/seedN  with one curve per  STAGE/METRIC
+    tensorboard --logdir DIR/tensorboard
+
+lists the runs as `BRANCH,KEY=VALUE/seedN`; `?runColorGroup=regex:(.*)/` in its address gives each branch one colour.
+Tags are KIND/METRIC/STAGE, as `accuracy/test/tune`: TensorBoard sorts by name, so shows the test accuracy first, its
+stages beside each other.  x is the step since the stage began.
 
 The long table is the truth: at a start the event files are written anew from it, so whatever was cut from the table
-is gone here too.  Event files belong to nobody's checkpoint.
+is gone here too.  Event files belong to nobody's checkpoint.  Their times are those of writing.
 """
 
 import struct
@@ -21,23 +25,30 @@ from plasticity_jax.errors import WorkdirError
 from plasticity_jax.records import Row
 
 _LONGEST = 200  # characters of a directory name; file systems take 255 bytes
+_KINDS = ("accuracy", "loss")  # what the name of a metric may end with
+_OTHER = "network"  # the diagnostics; sorted behind
 
 
 class Board:
-    """Event files of the runs of one stage."""
+    """Event files of the runs of one stage of one pack.
 
-    def __init__(self, directory: Path, rows_so_far: Sequence[Row]) -> None:
-        """Replace all event files in and below `directory` by those of the rows so far.
+    A run has one directory for all its stages, also where several packs have it (which is then the same run twice).
+    """
+
+    def __init__(self, directory: Path, pack: str, stage: str, rows_so_far: Sequence[Row]) -> None:
+        """Replace this stage's event files below `directory` by those of the rows so far.
 
         Raises:
           WorkdirError: they cannot be deleted or written.
         """
         self.directory = Path(directory)
         # The time in the name tells a TensorBoard that is running that these are other files.
-        self._name = f"events.out.tfevents.{time.time_ns() // 1000}.plasticity_jax"
+        owner = f"@{pack}@{stage}"  # names have no @
+        self._name = f"events.out.tfevents.{time.time_ns() // 1000}{owner}"
         try:
             for path in self.directory.rglob("events.out.tfevents.*"):
-                path.unlink()
+                if path.name.endswith(owner):
+                    path.unlink()
         except OSError as e:
             raise WorkdirError(f"cannot delete old event files in {directory}: {e.strerror}") from e
         self.append(rows_so_far)
@@ -50,7 +61,7 @@ class Board:
         """
         events: dict[str, bytearray] = {}
         for row in rows:
-            value = Summary.Value(tag=f"{row['stage']}/{row['metric']}", simple_value=row["value"])
+            value = Summary.Value(tag=tag(row["metric"], row["stage"]), simple_value=row["value"])
             event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=[value]))
             events.setdefault(row["run"], bytearray()).extend(_record(event))
         for run, data in events.items():
@@ -66,6 +77,12 @@ class Board:
 
     def close(self) -> None:
         """Nothing is open between calls."""
+
+
+def tag(metric: str, stage: str) -> str:
+    """`accuracy/test/tune` for `test_accuracy` in `tune`, `network/weight_norm/head/tune` for a diagnostic."""
+    name, _, kind = metric.rpartition("_")
+    return f"{kind}/{name}/{stage}" if name and kind in _KINDS else f"{_OTHER}/{metric}/{stage}"
 
 
 def run_directory(run: str) -> Path:

@@ -42,7 +42,7 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
         return done_before
     times = lab.timetables[leg.name]
     states, at, saver = _resume(leg, lab)
-    board = Board(lab.directory / "tensorboard" / leg.name, records.read(saver.table.path))
+    board = Board(lab.directory.parent / "tensorboard", lab.directory.name, leg.name, records.read(saver.table.path))
     pace = Pace(leg, lab, timetable.tasks(times, lab.slots))
     initial = jax.device_put(runs.stack_on_host([lab.programs.init(state.init_key(run.seed))[0] for run in leg.runs]))
     while at.event < len(times.events) and not all(at.closed):

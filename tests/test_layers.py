@@ -95,7 +95,8 @@ def test_the_packages_around_it_stay_outside(path):
     package = path.relative_to(ROOT).parts[0]
     eager = set(imports(path, inside=False))
     for imported in imports(path):
-        if imported.split(".")[0] not in {PACKAGE, *ALLOWED} or imported in ALLOWED[package]:
+        first = imported.split(".")[0]
+        if first not in {PACKAGE, *ALLOWED} or imported in ALLOWED[package] or first == package == "analysis":
             continue
         lazy = package == "analysis" and imported == PACKAGE and imported not in eager
         assert lazy, f"{path.relative_to(ROOT)} must not import {imported}"
@@ -103,6 +104,7 @@ def test_the_packages_around_it_stay_outside(path):
 
 def test_reading_results_and_configs_needs_no_jax():
     """The analysis runs anywhere, and a wrong flag is answered before jax is loaded."""
-    code = f"import sys, analysis.curves, configs.base, {PACKAGE}.config, {PACKAGE}.main; print('jax' in sys.modules)"
+    modules = f"analysis.claims, analysis.figures, analysis.report, configs.base, {PACKAGE}.config, {PACKAGE}.main"
+    code = f"import sys, {modules}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -1,4 +1,10 @@
 import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+import threadpoolctl
 
 from plasticity_jax import machine
 
@@ -13,3 +19,22 @@ def test_systems_without_affinity_use_all_cores(monkeypatch):
     for cores, found in ((8, 8), (None, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert machine.threads() == found
+
+
+def test_lapack_works_with_one_thread_once_loaded(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")  # so that it is gone again at the end
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        jnp.linalg.svd(jnp.eye(2))  # loads the library
+        machine.use_one_lapack_thread()
+        assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"} == {1}
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "1"), ("2", "2")])
+def test_lapack_that_is_not_loaded_yet_will_have_one_thread_unless_asked(asked, found):
+    code = "from plasticity_jax import machine; machine.use_one_lapack_thread(); import os; "
+    code += "print(os.environ['OPENBLAS_NUM_THREADS'])"
+    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    environment |= {"OPENBLAS_NUM_THREADS": asked} if asked else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{found}\n"

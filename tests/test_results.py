@@ -73,6 +73,12 @@ def test_interval_is_the_one_of_scipy_stats(values):
     np.testing.assert_allclose(results.interval(values), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_interval_of_another_level():
+    values = [1.0, 2.0, 4.0]
+    expected = stats.t.interval(0.999, 2, loc=np.mean(values), scale=stats.sem(values))
+    np.testing.assert_allclose(results.interval(values, 0.999), expected, rtol=1e-9)
+
+
 def test_interval_of_few_or_equal_values():
     assert results.interval([]) == results.interval([3.0]) == [None, None]
     assert results.interval([3.0, 3.0, 3.0]) == [3.0, 3.0]

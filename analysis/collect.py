@@ -1,0 +1,97 @@
+"""The results of a study in a few small files, to be kept in a repository: all measurements, no networks.
+
+    python -m analysis.collect DIR --out OUT
+
+OUT then serves the analysis like DIR: `analysis.load`, `studies.read` and what is built on them find the same there.
+
+OUT/metrics.parquet      every row of every table, to the last bit
+OUT/result.json          what came out; missing for a study in progress, which is taken with --partial only
+OUT/config.json          the study, without the place of its data
+OUT/environment.json     versions, commit, devices, hash of the data; nothing that names the machine
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import analysis
+from plasticity_jax.errors import LabError
+
+# Of environment.json; the rest, the name of the kernel and XLA's flags, may hold names and paths of the machine.
+KEPT = "python packages commit dirty backend device_kind devices cpu_threads dataset choices".split()
+MAY_DIFFER = ("data_dir", "checkpoint_seconds")  # in the config of one and the same study
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m analysis.collect", description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path, help="the --workdir of a study")
+    parser.add_argument("--out", type=Path, required=True, help="the directory of the small files")
+    parser.add_argument("--partial", action="store_true", help="take a study in progress as it is now")
+    options = parser.parse_args(argv)
+    try:
+        written = collect(options.directory, options.out, options.partial)
+    except (LabError, OSError) as e:
+        sys.exit(f"analysis.collect: {e}")
+    size = sum(path.stat().st_size for path in written)
+    print(f"{options.out}: {size / 1000:.0f} kB in {', '.join(path.name for path in written)}")
+
+
+def collect(directory: analysis.Directory, out: analysis.Directory, partial: bool = False) -> list[Path]:
+    """Write the results in `directory` to `out` (made if need be); the same input gives the same bytes.
+
+    Args:
+      directory: a working directory.
+      out: a directory that is new, or holds older results of the same study.
+      partial: whether a study in progress is welcome.
+    Returns:
+      The files that were written.
+    Raises:
+      LabError: no study, one in progress, or `out` belongs to something else.
+    """
+    directory, out = Path(directory), Path(out)
+    table, config = analysis.load(directory), {**analysis.load_config(directory), "data_dir": ""}
+    environment = analysis.load_environment(directory)
+    finished = (directory / "result.json").exists()
+    if not finished and not partial:
+        raise LabError(
+            f"{directory} is in progress; run its command to the end, or give --partial to take what is there"
+        )
+    _check(out, config, finished)
+    out.mkdir(parents=True, exist_ok=True)
+    contents = {"config": config, "environment": {key: environment[key] for key in KEPT if key in environment}}
+    if finished:
+        contents["result"] = analysis.load_result(directory)
+    for name, content in contents.items():
+        (out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    words = [column for column in table if column != "value"]
+    table.to_parquet(
+        out / analysis.COMPACT,
+        index=False,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=words,
+        column_encoding={"value": "BYTE_STREAM_SPLIT"},  # a fifth smaller: neighbours share their first bytes
+    )
+    return [*(out / f"{name}.json" for name in contents), out / analysis.COMPACT]
+
+
+def _check(out: Path, config: Mapping[str, Any], finished: bool) -> None:
+    """Raise a LabError unless the results of a study may be written to `out`."""
+    if out.exists() and any(out.rglob(analysis.TABLE)):
+        raise LabError(f"{out} is a working directory; give --out another one")
+    kept = [name for name in ("result.json", analysis.COMPACT) if (out / name).exists()]
+    if (out / "config.json").exists():
+        old = analysis.load_config(out)
+        if {**old, **dict.fromkeys(MAY_DIFFER)} != {**config, **dict.fromkeys(MAY_DIFFER)}:
+            raise LabError(f"{out} holds the results of another study; give --out another one, or delete that")
+    elif kept:
+        raise LabError(f"{out / kept[0]} is of an unknown study: no config.json; give --out another one, or delete it")
+    if "result.json" in kept and not finished:
+        raise LabError(f"{out} holds finished results, which those in progress would replace; give --out another one")
+
+
+if __name__ == "__main__":
+    main()

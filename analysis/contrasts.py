@@ -1,0 +1,267 @@
+"""Contrasts between the branches of a study, and the rule that turns a claim about one into a verdict.
+
+    gap = minus("fresh", "pretrain+tune")                                 fresh - pretrain+tune, seed by seed
+    minus("fresh", largest(family("blend[gamma={}]")))                    at the largest gamma that there is
+    slope(family("splits-{}", also={1: "fresh"}))                         points per data set
+
+A *contrast* looks at what a study knows and answers with a weighted sum of measurements per seed, or with None if the
+study lacks a branch that it needs.  So the same claim holds for the paper's grid and for a thinner one.
+
+The rule, the same for every claim.  It, the claims and their margins were written before the results were looked at,
+except for an earlier run of `multistage:small` (a gap of 2.6 points, train accuracy 97.2 %), which was known:
+
+1.  The sum is taken seed by seed; a seed that misses any term (failed, or not finished yet) is left out.  What a seed
+    shares, its data and its batches, so cancels.
+2.  Its mean over the n seeds is the effect, with the 95% interval of Student's t.  n < 2 has no interval: inconclusive.
+3.  `above`   reproduced if the whole interval is above 0, contradicted if all of it is below 0, else inconclusive.
+    `below`   the same, mirrored.
+    `within`  |effect| <= margin, an equivalence: reproduced if the whole interval is inside [-margin, margin],
+              contradicted if all of it is outside, else inconclusive.  That no difference was found is no proof that
+              there is none; so with few seeds the verdict is mostly inconclusive, as it should be.
+4.  A verdict *holds after Bonferroni* if the interval of level 1 - 0.05/k gives the same one, where k is the number of
+    contrasts tested in the same call.
+
+An effect of zero so comes out as reproduced in 2.5% of all cases, at any n, if seeds scatter normally.  The margin of
+`within` is one point unless a claim gives another: the gap that is looked for has 3 to 4 points (Ash & Adams 2020,
+Table 1: 78.0 and 74.4), so a point is what may be called nothing beside it; and it is about the standard deviation of
+a run (0.6 to 1.0 there), so ten seeds or more can show it: their interval has a half-width of 0.7 points or less.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from analysis import studies
+from plasticity_jax import results
+
+ABOVE, BELOW, WITHIN = "above", "below", "within"
+REPRODUCED, CONTRADICTED, INCONCLUSIVE = "reproduced", "contradicted", "inconclusive"
+UNTESTED = "not tested"
+MARGIN = 1.0  # points
+DIGITS = 9  # decimals of an effect; what lies behind them is rounding, and must not decide a verdict
+TINY = 1e-12  # a weight that is rounding
+
+NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A weight and what it multiplies: the other fields are the arguments of `studies.values`."""
+
+    weight: float
+    label: str
+    metric: str = results.METRIC
+    at: str | float = studies.WINDOW
+    stage: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum:
+    """A weighted sum of measurements of one seed, plus a constant."""
+
+    terms: tuple[Term, ...]
+    offset: float = 0.0
+
+
+Known = Collection[
+    tuple[str, str]
+]  # (stage, label) of all runs; those that no stage continues from also as ("", label)
+Contrast = Callable[[Known], Sum | None]
+Operand = Contrast | str | float  # a contrast, a label, or a constant
+Key = tuple[float, ...]
+Family = Callable[[Known], Mapping[Key, Sum]]  # the members that there are, by the numbers in their labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Something that a paper says, or that a control should show, as a contrast of one study.
+
+    id: unique within the study.  study: the `name` of the config.
+    source: paper and figure.  direction: `above`, `below` or `within`.  margin: of `within`, in units of the effect.
+    unit: of the effect; `points` are points of accuracy.
+    """
+
+    id: str
+    study: str
+    statement: str
+    source: str
+    contrast: Contrast
+    direction: str = ABOVE
+    margin: float = MARGIN
+    unit: str = "points"
+
+
+def the(
+    label: str, metric: str = results.METRIC, at: str | float = studies.WINDOW, stage: str = ""
+) -> Callable[[Known], Sum | None]:
+    """One measurement of a label, as `studies.values` takes it; without a stage, at the end of its training."""
+    return lambda known: Sum((Term(1.0, label, metric, at, stage),)) if (stage, label) in known else None
+
+
+def minus(first: Operand, second: Operand) -> Contrast:
+    """first - second."""
+    return lambda known: _add([(1.0, _sum(first, known)), (-1.0, _sum(second, known))])
+
+
+def measured(contrast: Operand, metric: str, at: str | float = studies.WINDOW) -> Contrast:
+    """The same contrast of another metric."""
+
+    def find(known: Known) -> Sum | None:
+        found = _sum(contrast, known)
+        return found and Sum(
+            tuple(dataclasses.replace(each, metric=metric, at=at) for each in found.terms), found.offset
+        )
+
+    return find
+
+
+def family(
+    pattern: str,
+    each: Callable[..., Operand] | None = None,
+    least: float = -math.inf,
+    also: Mapping[float, Operand] | None = None,
+) -> Family:
+    """The labels that differ in a number.
+
+    Args:
+      pattern: a label with `{}` for the number, or several, and `*` for numbers that do not tell members apart.
+      each: what to take of a member, a function of its numbers as they are written; the label itself, if None.
+      least: leave out members whose first number is below.
+      also: further members by their number.
+    """
+    regex = re.compile(re.escape(pattern).replace(r"\{\}", f"({NUMBER})").replace(r"\*", NUMBER))
+
+    def members(known: Known) -> Mapping[Key, Sum]:
+        matches = [regex.fullmatch(label) for stage, label in known if not stage]
+        texts = {match.groups(): match.string for match in matches if match}
+        operands = {tuple(map(float, text)): each(*text) if each else label for text, label in texts.items()}
+        operands |= {(float(number),): operand for number, operand in (also or {}).items()}
+        sums = {key: _sum(operands[key], known) for key in sorted(operands) if key[0] >= least}
+        return {key: found for key, found in sums.items() if found}
+
+    return members
+
+
+def largest(members: Family) -> Contrast:
+    """The member with the largest number (of several numbers, the first counts first)."""
+    return lambda known: _last(members(known))
+
+
+def spread(members: Family) -> Contrast:
+    """The member with the largest number minus the one with the smallest; None if there is only one."""
+
+    def find(known: Known) -> Sum | None:
+        found = members(known)
+        return _add([(1.0, found[max(found)]), (-1.0, found[min(found)])]) if len(found) > 1 else None
+
+    return find
+
+
+def average(members: Family, least: int = 1) -> Contrast:
+    """The mean over the members; None if there are less than `least`."""
+
+    def find(known: Known) -> Sum | None:
+        found = members(known)
+        return _add([(1 / len(found), each) for each in found.values()]) if len(found) >= least else None
+
+    return find
+
+
+def slope(members: Family, per: float = 1.0) -> Contrast:
+    """The least-squares slope over the members' number, for a step of `per`; None if there are less than two."""
+
+    def find(known: Known) -> Sum | None:
+        found = members(known)
+        if len(found) < 2:
+            return None
+        centre = sum(x for (x,) in found) / len(found)
+        square = sum((x - centre) ** 2 for (x,) in found)
+        return _add([(per * (x - centre) / square, each) for (x,), each in found.items()])
+
+    return find
+
+
+def _last(found: Mapping[Key, Sum]) -> Sum | None:
+    return found[max(found)] if found else None
+
+
+def _sum(operand: Operand, known: Known) -> Sum | None:
+    if isinstance(operand, str):
+        operand = the(operand)
+    return operand(known) if callable(operand) else Sum((), operand)
+
+
+def _add(parts: Sequence[tuple[float, Sum | None]]) -> Sum | None:
+    """The weighted sum of sums, every measurement once and without those that cancel; None if one of the sums is."""
+    weights: dict[Term, float] = {}
+    offset = 0.0
+    for weight, part in parts:
+        if part is None:
+            return None
+        offset += weight * part.offset
+        for term in part.terms:
+            key = dataclasses.replace(term, weight=1.0)
+            weights[key] = weights.get(key, 0.0) + weight * term.weight
+    kept = {term: weight for term, weight in weights.items() if abs(weight) > TINY}
+    return Sum(tuple(dataclasses.replace(term, weight=weight) for term, weight in kept.items()), offset)
+
+
+def known(study: studies.Study) -> Known:
+    """What a contrast may ask of a study: the (stage, label) of every run, and ("", label) of those at the end."""
+    pairs = study.table[["stage", "label"]].drop_duplicates().itertuples(index=False, name=None)
+    return dict.fromkeys([*pairs, *(("", label) for label in studies.labels(study))])
+
+
+def by_seed(study: studies.Study, total: Sum) -> dict[int, float]:
+    """The sum for every seed that has all of its terms."""
+    found = [studies.values(study, term.label, term.metric, term.at, term.stage) for term in total.terms]
+    seeds = sorted(set.intersection(*map(set, found))) if found else []
+    pairs = list(zip(total.terms, found, strict=True))
+    return {
+        seed: round(total.offset + math.fsum(term.weight * values[seed] for term, values in pairs), DIGITS)
+        for seed in seeds
+    }
+
+
+def verdict(direction: str, margin: float, low: float | None, high: float | None) -> str:
+    """The verdict that an interval gives, by the rule above; None for an interval that there is not."""
+    if low is None or high is None:
+        return INCONCLUSIVE
+    match direction:
+        case "above":
+            yes, no = low > 0, high < 0
+        case "below":
+            yes, no = high < 0, low > 0
+        case "within":
+            yes, no = -margin <= low and high <= margin, low > margin or high < -margin
+        case _:
+            raise ValueError(f"direction={direction!r}: above, below or within")
+    return REPRODUCED if yes else CONTRADICTED if no else INCONCLUSIVE
+
+
+def formula(total: Sum, longest: int = 4) -> str:
+    """A sum as a person reads it: `fresh - blend[gamma=0.9]`, and the metric if it is not the study's."""
+    terms = total.terms
+    stages = {term.stage for term in terms}
+    names = [term.label if len(stages) == 1 else f"{term.stage}/{term.label}".strip("/") for term in terms]
+    parts = [(term.weight, _factor(term.weight) + name) for term, name in zip(terms, names, strict=True)]
+    if len(terms) > longest:
+        parts = [(1.0, f"a weighted sum of {len(terms)} measurements")]
+    if total.offset:
+        parts.append((total.offset, f"{abs(total.offset):g}"))
+    parts.sort(key=lambda part: part[0] < 0)  # what is added before what is taken off, otherwise as they come
+    text = "".join(f" {'-' if sign < 0 else '+'} {what}" for sign, what in parts).removeprefix(" + ").strip()
+    plain = Term(1.0, "")
+    metrics = dict.fromkeys(term.metric for term in terms if term.metric != plain.metric)
+    times = dict.fromkeys(_time(term.at) for term in terms if term.at != plain.at)
+    where = [*metrics, *times, *(f"in {stage}" for stage in stages if stage and len(stages) == 1)]
+    return f"{text} ({' '.join(where)})" if where else text
+
+
+def _factor(weight: float) -> str:
+    return "" if abs(abs(weight) - 1) < TINY else f"{abs(weight):.3g} "
+
+
+def _time(at: str | float) -> str:
+    return f"at the {at}" if isinstance(at, str) else f"at epoch {at:g}"

@@ -1,0 +1,112 @@
+"""What is known of a study besides its measurements: its state, the machine, and what it cost.
+
+    facts.read(study)           finished or in progress, from a working directory or a compact one
+
+A file that a directory lacks, as compact ones do, leaves its facts empty.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis import studies
+from analysis.studies import Study
+
+# What status.json says while there is no result, and how to call it.
+STATES = {"running": "in progress", "preempted": "stopped early", "failed": "failed"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Text for people, and numbers.
+
+    status: `finished`, `failed`, `in progress` or `stopped early`.  detail: how far it is, or why it failed.
+    runs: those that no stage continues from, so far.  failed: how many of them diverged.
+    device: as `CPU, 2 threads` or `2 x NVIDIA H200`.  commit: of the code, empty if unknown; `changed` by hand since.
+    images: trained on, over all runs.  seconds: by kind of work, over all restarts.
+    compilations, from_cache: programs that the last start compiled, or found compiled.
+    """
+
+    status: str
+    detail: str
+    runs: int
+    failed: int
+    device: str
+    versions: str
+    commit: str
+    changed: bool
+    images: int | None
+    images_per_second: float | None
+    seconds: Mapping[str, float]
+    compilations: int | None
+    from_cache: int | None
+
+
+def read(study: Study) -> Facts:
+    """The facts of a study."""
+    environment, status = (_json(study.directory / name) for name in ("environment.json", "status.json"))
+    result = study.result or {}
+    state = result.get("status") or STATES.get(status.get("status", ""), "in progress")
+    packages = environment.get("packages", {})
+    ends = study.table[study.table.label.isin(studies.labels(study))]
+    return Facts(
+        status=state,
+        detail="" if study.result else _detail(status),
+        runs=len(ends[["pack", "run"]].drop_duplicates()),
+        failed=sum(run["status"] != "finished" for run in result.get("runs", ())),
+        device=_device(environment),
+        versions=", ".join(f"{name} {packages[name]}" for name in ("jax", "flax") if packages.get(name)),
+        commit=environment.get("commit", ""),
+        changed=bool(environment.get("dirty")),
+        images=result.get("images"),
+        images_per_second=result.get("images_per_second"),
+        seconds=result.get("seconds") or _seconds(study.directory),
+        compilations=status.get("compilations"),
+        from_cache=status.get("from_cache"),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `41 s`, `12 min 05 s` or `3 h 07 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _detail(status: Mapping[str, Any]) -> str:
+    if status.get("error"):
+        return str(status["error"])
+    where = " / ".join(str(status[key]) for key in ("pack", "stage") if status.get(key))
+    time = str(status.get("time", "")).replace("T", " ").replace("+00:00", " UTC")
+    return ", ".join(part for part in (where, f"since {time}" if time else "") if part)
+
+
+def _device(environment: Mapping[str, Any]) -> str:
+    if not environment:
+        return ""
+    if environment.get("backend") == "cpu":
+        threads = environment.get("cpu_threads", environment.get("devices", 1))
+        return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+    count = environment.get("devices", 1)
+    return f"{count} \N{MULTIPLICATION SIGN} {environment.get('device_kind', 'device')}"
+
+
+def _seconds(directory: Path) -> dict[str, float]:
+    """The clocks of all packs, added up."""
+    total: dict[str, float] = {}
+    for path in sorted(directory.glob("*/clock.json")):
+        for kind, spent in _json(path).items():
+            total[kind] = total.get(kind, 0.0) + float(spent)
+    return total
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A file that may be missing; a damaged one is as good as missing here, since no measurement is in it."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

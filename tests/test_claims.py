@@ -1,0 +1,267 @@
+"""The command and what it prints and writes, on studies whose effects are known."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import synthetic
+from scipy import stats
+
+from analysis import claims, studies
+from analysis.contrasts import BELOW, CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED, WITHIN, Claim, minus
+from plasticity_jax import results
+
+GAPS = [2.0, 3.0, 4.0, 3.0, 3.0]
+
+
+def study(gaps=GAPS, name="multistage", seeds=None, **given):
+    """A study of `fresh` and `pretrain+tune` whose gap at seed s is gaps[s]; None is a run that was not measured."""
+    world = {
+        "fresh": {seed: 70.0 + 5 * seed for seed in range(len(gaps))},
+        "pretrain+tune": {seed: 70.0 + 5 * seed - gap for seed, gap in enumerate(gaps) if gap is not None},
+    }
+    config = synthetic.branches(name, *world, seeds=seeds or len(gaps))
+    return synthetic.study(config, synthetic.values(world), **given)
+
+
+def claim(id="gap", direction="above", **fields):
+    given = dict(study="multistage", statement="It is so.", source="A paper 2021, Figure 1")
+    return Claim(id=id, contrast=minus("fresh", "pretrain+tune"), direction=direction, **given | fields)
+
+
+def claim_of(contrast, id="gap"):
+    return Claim(id, "multistage", "It is so.", "A paper 2021, Figure 1", contrast)
+
+
+def run(*arguments):
+    claims.main(list(map(str, arguments)))
+
+
+def test_a_true_effect_is_measured_with_its_interval():
+    (each,) = claims.judge([study()], [claim()])
+    assert each.by_seed == dict(enumerate(GAPS))
+    assert (each.effect, each.n, each.verdict, each.note) == (3.0, 5, REPRODUCED, "")
+    assert [each.low, each.high] == results.interval(GAPS)
+    assert each.formula == "fresh - pretrain+tune"
+    assert each.about.startswith("CIFAR-10, all training images; resnet")
+
+
+@pytest.mark.parametrize(
+    "gaps, direction, expected",
+    [
+        (GAPS, BELOW, CONTRADICTED),
+        ([-gap for gap in GAPS], "above", CONTRADICTED),
+        ([-1.0, 1.0, 0.5, -0.5], "above", INCONCLUSIVE),
+        (GAPS, WITHIN, CONTRADICTED),
+        ([0.1, -0.1, 0.2, -0.2], WITHIN, REPRODUCED),
+        ([0.0, 0.0, 0.0], "above", INCONCLUSIVE),
+        ([0.0, 0.0, 0.0], WITHIN, REPRODUCED),
+    ],
+)
+def test_verdicts(gaps, direction, expected):
+    (each,) = claims.judge([study(gaps)], [claim(direction=direction)])
+    assert each.verdict == expected
+
+
+def test_one_seed_has_no_verdict():
+    (each,) = claims.judge([study([3.0])], [claim()])
+    assert (each.effect, each.low, each.high, each.n) == (3.0, None, None, 1)
+    assert (each.verdict, each.holds) == (INCONCLUSIVE, None)
+    assert "single seed" in each.note
+
+
+def test_seeds_that_miss_something_are_left_out_and_said():
+    (each,) = claims.judge([study([3.0, None, 4.0, 5.0])], [claim()])
+    assert each.by_seed == {0: 3.0, 2: 4.0, 3: 5.0}
+    assert each.note == "3 of 4 seeds have all that is measured"
+    (each,) = claims.judge([study([3.0, 3.0, 4.0, 5.0], failed=["fresh/seed2"])], [claim()])
+    assert sorted(each.by_seed) == [0, 1, 3]
+
+
+def test_what_cannot_be_tested_is_listed_all_the_same():
+    lacking, unmeasured = claims.judge(
+        [study([None, None])],
+        [claim_of(minus("fresh", "nowhere"), "a"), claim("b")],
+    )
+    assert (lacking.verdict, lacking.effect, lacking.n, lacking.formula) == (UNTESTED, None, 0, "")
+    assert lacking.note == "the study has no such branches"
+    assert unmeasured.verdict == UNTESTED
+
+
+def test_bonferroni_counts_what_was_tested_in_this_call():
+    alone = claims.judge([study()], [claim()])
+    assert claims.tested(alone) == 1 and claims.corrected(alone) == pytest.approx(0.95)
+    assert alone[0].holds is True
+    lacking = [claim_of(minus("fresh", "nowhere"), f"c{i}") for i in range(90)]
+    assert claims.corrected(claims.judge([study()], [claim(), *lacking])) == pytest.approx(0.95)
+    many = claims.judge([study(), study(directory=synthetic.Path("b"))], [claim(f"c{i}") for i in range(10)])
+    assert claims.tested(many) == 20 and claims.corrected(many) == pytest.approx(0.9975)
+
+
+def test_a_verdict_holds_or_is_lost_as_its_corrected_interval_says():
+    """The gap excludes zero up to a level of 1 - p, p of a paired t test."""
+    gaps = [1.0, 3.0, 4.0, 2.0, 3.0]
+    p = stats.ttest_1samp(gaps, 0.0).pvalue
+    limit = int(0.05 / p)
+    assert limit > 1
+    for k, holds in ((limit, True), (limit + 1, False)):
+        judged = claims.judge([study(gaps)], [claim(f"c{i}") for i in range(k)])
+        assert {each.holds for each in judged} == {holds}
+        assert {each.verdict for each in judged} == {REPRODUCED}
+    summary = claims.summary(judged)
+    assert (summary["tested"], summary["reproduced"], summary["reproduced_after_bonferroni"]) == (k, k, 0)
+
+
+def test_an_inconclusive_verdict_neither_holds_nor_is_lost():
+    (each,) = claims.judge([study([-1.0, 1.0])], [claim()])
+    assert each.verdict == INCONCLUSIVE and each.holds is None
+
+
+def test_a_study_in_progress_is_judged_by_its_finished_runs():
+    gone = study([3.0, 4.0, 5.0], finished=False)
+    late = (gone.table.run == "fresh/seed1") & (gone.table.epoch > 10)
+    half = studies.Study(gone.directory, gone.config, None, gone.table[~late])
+    (each,) = claims.judge([half], [claim()])
+    assert each.by_seed == {0: 3.0, 2: 5.0}
+    assert each.note == "in progress; 2 of 3 seeds have all that is measured so far"
+
+
+def test_each_directory_of_a_study_is_judged(tmp_path, capsys):
+    for name, gaps in (("adam", GAPS), ("sgd", [-gap for gap in GAPS])):
+        synthetic.write(study(gaps), tmp_path / name)
+    run(tmp_path / "adam", tmp_path / "sgd", tmp_path / "adam", "--json", tmp_path / "out" / "claims.json")
+    out = capsys.readouterr().out
+    assert out.index(f"multistage: {tmp_path / 'adam'}") < out.index(f"multistage: {tmp_path / 'sgd'}")
+    assert out.count("multistage: ") == 2  # a directory given twice is no second test
+    written = json.loads((tmp_path / "out" / "claims.json").read_text())
+    gaps = {each["directory"]: each for each in written["claims"] if each["id"] == "gap"}
+    assert gaps[str(tmp_path / "adam")]["verdict"] == REPRODUCED
+    assert gaps[str(tmp_path / "sgd")]["verdict"] == CONTRADICTED
+    assert (written["summary"]["studies"], written["summary"]["tested"]) == (2, 2)
+
+
+def test_json_says_what_was_judged(tmp_path):
+    found = [study(), study(name="unheard", directory=synthetic.Path("other"))]
+    judged = claims.judge(found, [claim(), claim("same", WITHIN, margin=5.0), claim_of(minus("fresh", "no"), "no")])
+    written = claims.to_json(found, judged)
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    gap, same, lacking = written["claims"]
+    assert gap == {
+        "id": "gap",
+        "study": "multistage",
+        "statement": "It is so.",
+        "source": "A paper 2021, Figure 1",
+        "direction": "above",
+        "unit": "points",
+        "margin": None,
+        "directory": "somewhere",
+        "formula": "fresh - pretrain+tune",
+        "effect": 3.0,
+        "low": judged[0].low,
+        "high": judged[0].high,
+        "n": 5,
+        "by_seed": {"0": 2.0, "1": 3.0, "2": 4.0, "3": 3.0, "4": 3.0},
+        "verdict": REPRODUCED,
+        "holds": True,
+        "note": "",
+    }
+    assert (same["direction"], same["margin"], same["verdict"]) == (WITHIN, 5.0, REPRODUCED)
+    assert (lacking["verdict"], lacking["effect"], lacking["by_seed"]) == (UNTESTED, None, {})
+    assert [(each["study"], each["has_claims"], each["in_progress"]) for each in written["studies"]] == [
+        ("multistage", True, False),
+        ("unheard", False, False),
+    ]
+    assert written["summary"] == {
+        "tested": 2,
+        "studies": 1,
+        "reproduced": 2,
+        "contradicted": 0,
+        "inconclusive": 0,
+        "not_tested": 1,
+        "level": pytest.approx(0.975),
+        "reproduced_after_bonferroni": 2,
+        "contradicted_after_bonferroni": 0,
+    }
+
+
+def test_the_table_says_all_and_keeps_its_width(tmp_path, capsys):
+    synthetic.write(study(), tmp_path / "done")
+    synthetic.write(study([1.0, 2.0], "unheard"), tmp_path / "new")
+    synthetic.write(study([1.0, 2.0], ""), tmp_path / "nameless")
+    run(tmp_path / "done", tmp_path / "new", tmp_path / "nameless")
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 110
+    low, high = results.interval(GAPS)
+    row = next(line for line in out.splitlines() if line.split()[:1] == ["gap"])
+    assert row.split() == ["gap", ">", "0", "+3.00", f"[{low:+.2f},", f"{high:+.2f}]", "5", "reproduced", "holds"]
+    assert "(Berariu et al. 2021, Figure 1)" in out and "Measured: fresh - pretrain+tune; in points." in out
+    assert "adam 0.001; seeds 0-4" in out
+    assert f"{tmp_path / 'new'}: there are no claims about study unheard" in out
+    assert f"{tmp_path / 'nameless'}: there are no claims about it" in out
+    assert re.search(r"1 contrast tested in 1 study: 1 reproduced, 0 contradicted, 0\s+inconclusive; 3 not tested", out)
+    assert re.search(r"about 0\.1 of 1 would\s+exclude zero by chance", out) and "1 of 1 verdicts remain" in out
+
+
+def test_markdown_has_a_row_for_each_claim_that_was_judged(tmp_path, capsys):
+    run(synthetic.write(study(), tmp_path / "one"), "--markdown")
+    head, rule, row, *rest = capsys.readouterr().out.splitlines()
+    low, high = results.interval(GAPS)
+    assert head.count("|") == rule.count("|") == row.count("|") and not any("|" in line for line in rest)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0] == "multistage" and cells[2:] == ["+3.00", f"[{low:+.2f}, {high:+.2f}]", "5", "**reproduced**"]
+
+
+def test_a_table_of_nothing_is_a_summary():
+    found = [study(name="unheard")]
+    assert "0 contrasts tested in 0 studies" in claims.table(found, claims.judge(found))
+
+
+def test_large_effects_are_written_without_decimals():
+    judged = claims.judge([study([12345.6, 12345.6, 12346.6])], [claim(unit="updates")])
+    assert "+12,346" in claims.table([study()], judged)
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "empty", "no table", "broken"])
+def test_a_directory_that_is_no_study_is_one_line(tmp_path, wrong):
+    synthetic.write(study(), tmp_path / "good")
+    bad = tmp_path / "bad"
+    if wrong != "nothing":
+        bad.mkdir()
+    if wrong == "no table":
+        (bad / "config.json").write_text("{}")
+    if wrong == "broken":
+        synthetic.write(study(), bad)
+        (bad / "config.json").write_text("{")
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "good", bad)
+    assert re.fullmatch(rf"analysis\.claims: .*{re.escape(str(bad))}.*", str(stopped.value))
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+    synthetic.write(study(), tmp_path / "good")
+    with pytest.raises(SystemExit, match="^analysis.claims: .*good"):
+        run(tmp_path / "good", "--json", tmp_path / "good")
+
+
+def test_no_effect_is_rarely_reproduced_from_table_to_verdict():
+    """As of the rule alone, but through tables, labels and seeds: 80 contrasts of five seeds."""
+    gaps = np.random.default_rng(3).normal(0, 1, (80, 5))
+    world = {f"k-{i}": {s: 60.0 + 5 * s - gap for s, gap in enumerate(each)} for i, each in enumerate(gaps)}
+    each = [claim_of(minus("fresh", name), name) for name in world]
+    world["fresh"] = {seed: 60.0 + 5 * seed for seed in range(5)}
+    found = synthetic.study(synthetic.branches("multistage", *world), synthetic.values(world))
+    judged = claims.judge([found], each)
+    verdicts = [each.verdict for each in judged]
+    assert verdicts.count(REPRODUCED) <= 7 and verdicts.count(CONTRADICTED) <= 7  # 2 expected
+    assert verdicts.count(INCONCLUSIVE) >= 70
+    assert sum(bool(each.holds) for each in judged) <= 1
+
+
+def test_the_summary_counts_each_verdict_by_itself():
+    judged = claims.judge(
+        [study()], [claim(), claim("other"), claim("wrong", BELOW), claim("equal", WITHIN, margin=3.0)]
+    )
+    found = claims.summary(judged)
+    assert (found["reproduced"], found["contradicted"], found["inconclusive"]) == (2, 1, 1)
+    assert (found["reproduced_after_bonferroni"], found["contradicted_after_bonferroni"]) == (2, 1)

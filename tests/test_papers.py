@@ -1,0 +1,232 @@
+"""The claims: each can be tested in its config, compares the right branches in the right direction, has a source."""
+
+import functools
+import importlib
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import small
+import synthetic
+
+from analysis import claims, contrasts
+from analysis.contrasts import CONTRADICTED, INCONCLUSIVE, REPRODUCED, WITHIN
+from analysis.papers import CLAIMS
+from plasticity_jax import config as configs
+from plasticity_jax import experiment
+
+CONFIGS = {
+    **{name: (name, "") for name in dict.fromkeys(claim.study for claim in CLAIMS) if "warm_start" not in name},
+    "warm_start_table": ("warm_start", "study=table"),
+    "warm_start_online": ("warm_start", "study=online"),
+}
+# What the presets are too thin for; everything else is tested at every scale.
+THINNER = {
+    "": set(),
+    "small": {("resets", "singles")},
+    "digits": {("resets", "singles"), ("pretrain_length", "gap-5")},
+}
+END = float("inf")
+
+
+def config(study, preset=""):
+    file, arg = CONFIGS[study]
+    found = importlib.import_module(f"configs.{file}").get_config(",".join(filter(None, [preset, arg])))
+    assert found.name == study
+    return found
+
+
+def as_the_papers_say(label, stage, seed, metric, epoch):
+    """A world in which every claim is true; seeds differ by points, runs of a seed by hundredths."""
+    branch, _, point = label.partition("[")
+    if metric == "steps":
+        return {"warm": 300, "shrink-perturb": 500}.get(branch, 1000)
+    scatter = 3.0 * seed + len(label) % 3 * 0.01 * (seed % 2)
+    if metric == "train_accuracy":
+        return 99.9 - 0.001 * seed if epoch == END else 60.0 + scatter
+    numbers = [float(text) for text in re.findall(r"\d+(?:\.\d+)?", label)]
+    if "logistic" in point:
+        return 40.0 + scatter
+    if stage.startswith("chunk"):
+        chunk = int(stage.removeprefix("chunk"))
+        return 20.0 + 0.5 * chunk - 0.2 * chunk * (branch == "warm") + scatter
+    match branch.split("-"):
+        case ["fresh"] | ["fresh", "matched"] | ["replacement"] | ["shrink", "perturb"]:
+            loss = 0.0
+        case ["reset", "3" | "2", "6"]:
+            loss = 0.0
+        case ["reset", "4", "6"]:
+            loss = 2.0
+        case ["pretrain+tune"] if "rate=10x" in point:
+            loss = 2.0
+        case ["blend"]:
+            loss = 4.0 * numbers[0]
+        case ["splits", parts]:
+            loss = 0.5 * int(parts)
+        case ["splits", parts, "uniform", percent]:
+            loss = 0.5 * int(parts) + 0.04 * (100 - int(percent))
+        case _:
+            loss = 4.0
+    return 70.0 - loss + scatter
+
+
+def the_opposite(label, stage, seed, metric, epoch):
+    """Every difference the other way round; train accuracies that contradict what is said of them."""
+    value = as_the_papers_say(label, stage, seed, metric, epoch)
+    scatter = 6.0 * seed  # seeds still agree, after the reflection
+    if metric == "train_accuracy":
+        late = {"pretrain+tune": 90.0}.get(label, 98.0)
+        return late if epoch == END else 99.5 if label == "pretrain" else 60.0 + 20.0 * label.startswith("reset")
+    return 2000 - value if metric == "steps" else 140.0 + scatter - value
+
+
+def nothing_alike(label, stage, seed, metric, epoch):
+    """A world in which whatever a paper says is equal is not."""
+    branch = label.partition("[")[0]
+    value = as_the_papers_say(label, stage, seed, metric, epoch)
+    if metric == "steps":
+        return value
+    warm = {"fresh": 0, "replacement": -9, "reset-3-6": -9, "reset-2-6": -9, "shrink-perturb": -9}.get(branch, -3)
+    if "rate=10x" in label:
+        warm += 5
+    if "width=8" in label and branch != "fresh":
+        warm -= 5
+    return 50.0 + warm + seed
+
+
+def judged(world, preset=""):
+    """(study, claim) -> what comes out of it, at three seeds."""
+    return _judged(world, preset)
+
+
+@functools.cache
+def _judged(world, preset):
+    found = []
+    for study in CONFIGS:
+        each = config(study, preset)
+        each.seeds = (0, 1, 2)
+        found.append(synthetic.study(each, world))
+    return {(each.claim.study, each.claim.id): each for each in claims.judge(found)}
+
+
+def test_there_are_claims_about_every_study():
+    names = {importlib.import_module(f"configs.{file}").get_config(arg).name for file, arg in CONFIGS.values()}
+    assert names == {claim.study for claim in CLAIMS} == set(CONFIGS)
+
+
+def test_ids_are_unique_and_can_be_anchors():
+    assert not [key for key, count in Counter((claim.study, claim.id) for claim in CLAIMS).items() if count > 1]
+    assert all(re.fullmatch(r"[a-z0-9-]{3,22}", claim.id) for claim in CLAIMS)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.study}-{claim.id}")
+def test_a_claim_is_a_sentence_with_a_source(claim):
+    assert re.fullmatch(r"[A-Z].*\.", claim.statement)
+    assert re.search(r"(Berariu et al. 2021|Ash & Adams 2020)(,| \[| )", claim.source)
+    assert claim.direction in ("above", "below", "within") and claim.margin > 0
+    assert not claim.source.startswith("ours") or "[inferred]" in claim.source
+
+
+@pytest.mark.parametrize("preset", THINNER)
+def test_every_claim_can_be_tested_at_every_scale(preset):
+    lacking = {key for key, each in judged(as_the_papers_say, preset).items() if each.verdict == contrasts.UNTESTED}
+    assert lacking == THINNER[preset]
+    assert all("no such branches" in judged(as_the_papers_say, preset)[key].note for key in lacking)
+
+
+@pytest.mark.parametrize("preset", THINNER)
+def test_a_world_as_the_papers_say_reproduces_every_claim(preset):
+    found = judged(as_the_papers_say, preset)
+    assert {key for key, each in found.items() if each.verdict != REPRODUCED} == THINNER[preset]
+
+
+def test_the_opposite_contradicts_every_claim_of_a_difference():
+    found = judged(the_opposite, "small")
+    wrong = {key: each.verdict for key, each in found.items() if each.claim.direction != WITHIN}
+    assert {key for key, verdict in wrong.items() if verdict != CONTRADICTED} == THINNER["small"]
+
+
+def test_where_nothing_is_alike_every_claim_of_equality_is_contradicted():
+    found = judged(nothing_alike, "small")
+    equal = {key: each.verdict for key, each in found.items() if each.claim.direction == WITHIN}
+    assert {key for key, verdict in equal.items() if verdict != CONTRADICTED} == set()
+    assert len(equal) > 8
+
+
+def test_where_seeds_only_scatter_no_difference_is_found():
+    def scatter(label, stage, seed, metric, epoch):
+        rng = np.random.default_rng([seed, *f"{label}/{stage}/{metric}".encode()])
+        return 100.0 if metric == "steps" else rng.normal(98.0, 2.0)
+
+    differences = [each for each in judged(scatter, "small").values() if each.claim.direction == "above"]
+    found = Counter(each.verdict for each in differences if each.claim.unit != "updates")
+    assert found[INCONCLUSIVE] >= 0.8 * found.total()
+
+
+# The contrasts that are easiest to get wrong, written out at the paper's scale.
+@pytest.mark.parametrize(
+    "study, claim, formula",
+    [
+        ("pretrain_length", "gap-longest", "fresh - pretrain-350"),
+        ("pretrain_length", "half-unfit", "99 - pretrain (train_accuracy at epoch 10 in pretrain)"),
+        ("blending", "gap-replacement", "replacement - blend[gamma=0.9]"),
+        ("splits", "gap", "fresh - splits-10"),
+        ("splits", "gap-classes", "fresh - splits-10-uniform-0"),
+        ("architecture", "gap-largest", "fresh[depth=4,width=128] - pretrain+tune[depth=4,width=128]"),
+        ("resets", "speed-4", "reset-3-6 - fresh - 1 (train_accuracy at epoch 10)"),
+        ("resets", "top", "reset-4-6 - reset-1-3"),
+        (
+            "tuning_rate",
+            "shrinks-gap",
+            "fresh[rate=1x] + pretrain+tune[rate=10x] - pretrain+tune[rate=1x] - fresh[rate=10x]",
+        ),
+        ("tuning_rate", "gap-remains", "fresh[rate=1x] - pretrain+tune[rate=10x]"),
+        ("warm_start_online", "gap", "fresh-50 - warm (in chunk50)"),
+        ("warm_start_online", "warm-faster", "fresh-50 - warm (steps in chunk50)"),
+    ],
+)
+def test_what_a_claim_compares(study, claim, formula):
+    assert judged(as_the_papers_say)[study, claim].formula == formula
+
+
+@pytest.mark.parametrize(
+    "study, claim, effect",
+    [
+        ("multistage", "gap", 4.0),
+        ("pretrain_length", "early-stopping", 4.0),
+        ("pretrain_length", "half-unfit", 39.0 - 3.0),
+        ("blending", "slope", -4.0),
+        ("splits", "slope", None),
+        ("splits", "slope-uniform", 4.0),
+        ("architecture", "gap-mean", 4.0),
+        ("architecture", "gap-by-width", 0.0),
+        ("resets", "singles", 4.0),
+        ("tuning_rate", "shrinks-gap", 2.0),
+        ("warm_start_online", "gap-grows", 0.2),
+        ("warm_start_online", "warm-faster", 700.0),
+        ("warm_start_online", "shrink-perturb-faster", 500.0),
+    ],
+)
+def test_the_effect_is_the_one_of_the_world(study, claim, effect):
+    if effect is None:  # fresh counts as one data set, and loses 0 instead of 0.5 points
+        effect = np.polyfit([1, 2, 3, 5, 10], [70, 69, 68.5, 67.5, 65], 1)[0]
+    assert judged(as_the_papers_say)[study, claim].effect == pytest.approx(effect, abs=0.02)
+
+
+@pytest.mark.parametrize("study", ["pretrain_length", "resets"])
+@pytest.mark.parametrize("preset", THINNER)
+def test_what_is_measured_at_an_epoch_is_evaluated_there(study, preset):
+    found = config(study, preset)
+    parsed = configs.parse(found)
+    total = 50_000 if not preset else found.train_images or 1500
+    known = contrasts.known(synthetic.study(found, as_the_papers_say))
+    sums = [claim.contrast(known) for claim in CLAIMS if claim.study == study]
+    terms = [term for each in sums if each for term in each.terms if isinstance(term.at, float)]
+    assert terms
+    for pack in parsed.packs:
+        times = experiment.draw_up(pack, parsed, small.dataset(train=total, test=10))
+        for term in terms:
+            stage = times[term.stage or "tune"]
+            rows = [i for i, run in enumerate(stage.leg.runs) if run.branch == term.label]
+            assert rows and all(term.at in stage.points[i] for i in rows)
