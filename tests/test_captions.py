@@ -53,6 +53,6 @@ def test_about_says_what_is_common_to_all_packs(tmp_path):
     assert "ResNet stem imagenet, adam, 350 + 500 epochs, 5 seeds" in about(tmp_path / "a", "architecture", "")
     several = about(tmp_path / "b", "warm_start", "digits")
     assert "ResNet / MLP / logistic regression, adam and sgd, at most 30 + 60 epochs (until 99% train" in several
-    assert "30 + 60 epochs" in about(tmp_path / "c", "controls", "digits")  # though one branch is longer
+    assert "20 + 40 epochs" in about(tmp_path / "c", "controls", "digits")  # though one branch is longer
     assert "9 \N{MULTIPLICATION SIGN} 350 + 500 epochs" in about(tmp_path / "d", "splits", "", seeds=(0,))
     assert "2 \N{MULTIPLICATION SIGN} 30 steps" in about(tmp_path / "e", "multistage", "smoke")

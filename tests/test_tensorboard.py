@@ -99,7 +99,9 @@ def test_a_restart_leaves_other_stages_and_packs_alone(tmp_path):
 
 
 def test_a_study_shows_all_that_its_tables_hold(tmp_path):
-    small.run(small.single(steps=4, grid=(("model.width", (4, 8)),)), tmp_path)
+    config = small.single(steps=4)
+    config.grid = (("model.width", (4, 8)),)
+    small.run(config, tmp_path)
     table = analysis.load(tmp_path)
     assert scalars(tmp_path / "tensorboard") == {
         (row.run, tag(row.metric, row.stage), row.step): [pytest.approx(row.value, rel=1e-6)]
