@@ -24,7 +24,7 @@ Cost, of 16 shapes of 2 branches of 5 seeds (small: 4 shapes, 3 seeds; digits: 2
     paper    36.8 million steps, 4,706 million images, those of width 128 at 4 times the price of width 64.  Not yet
              measured on a GPU.
     small    6.5 million images; TIME_SMALL.  Depths 1 and 2, widths 4 and 8; 50 + 40 epochs.
-    digits   2.0 million images of 8x8; measured 133 s of CPU time, compiling included.  Depth 1, widths 4 and 8; 30 +
+    digits   1.8 million images of 8x8; measured 133 s of CPU time, compiling included.  Depth 1, widths 4 and 8; 30 +
              60 epochs.
 """
 

@@ -28,7 +28,7 @@ Cost, of 9 gammas and 2 controls, 5 seeds (small: 3 gammas, 3 seeds; digits: 3 g
     paper    10.8 million steps, 1,376 million images.  Not yet measured on a GPU.
     small    3.1 million images; measured 11 min on 2 CPU cores that had other work too.  Gammas 0.1, 0.5, 0.9; 40
              epochs.
-    digits   2.2 million images of 8x8; measured 67 s of CPU time, compiling included.  Gammas 0.1, 0.5, 0.9; 60 epochs.
+    digits   2.0 million images of 8x8; measured 67 s of CPU time, compiling included.  Gammas 0.1, 0.5, 0.9; 60 epochs.
 """
 
 from ml_collections import ConfigDict

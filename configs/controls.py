@@ -29,7 +29,7 @@ Cost, of 2 stems of 4 branches of 5 seeds (small: 3, digits: 5); the two warm br
     paper    9.2 million steps, 1,176 million images; without sharing 88 million more.  Not yet measured on a GPU.
     small    2.6 million images (0.3 saved); not measured yet.  2,000 images of the data set and width 4, as the CIFAR
              stem costs five times as much; 50 + 40 epochs, and 65 of fresh-matched.
-    digits   2.7 million images of 8x8; measured 251 s of CPU time, compiling included.  Width 4; 20 + 40 epochs, and 50
+    digits   2.4 million images of 8x8; measured 251 s of CPU time, compiling included.  Width 4; 20 + 40 epochs, and 50
              of fresh-matched.
 """
 

@@ -32,7 +32,7 @@ are one pretraining:
              Not yet measured on a GPU.
     small    4.7 million images (0.3 saved); measured 15 min on 2 CPU cores that had other work too.  Lengths 1, 2, 5,
              10, 20, 50; 40 epochs of tuning.
-    digits   2.3 million images of 8x8; measured 92 s of CPU time, compiling included.  Lengths 1, 3, 10, 30; 60 epochs
+    digits   2.1 million images of 8x8; measured 92 s of CPU time, compiling included.  Lengths 1, 3, 10, 30; 60 epochs
              of tuning.
 """
 

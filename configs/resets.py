@@ -31,7 +31,7 @@ seed share its pretraining:
     paper    16.0 million steps, 2,046 million images; without sharing 615 million more.  Not yet measured on a GPU.
     small    4.7 million images (1.9 saved); measured 28 min on 2 CPU cores that had other work too.  Subsets 6, 4-6,
              3-6, 2-6 and 1-3; 50 + 40 epochs.
-    digits   3.2 million images of 8x8; time not measured yet.  The same subsets; 30 + 60 epochs.
+    digits   2.9 million images of 8x8; time not measured yet.  The same subsets; 30 + 60 epochs.
 """
 
 from collections.abc import Sequence

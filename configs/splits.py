@@ -25,11 +25,11 @@ Expected, in test accuracy:
              excludes zero.
     digits   DIGITS_SPLITS
 
-Cost, of 16 chains and fresh, 5 seeds (small: 4 chains, 3 seeds; digits: DIGITS_CHAINS); chains share no stage:
+Cost, of 16 chains and fresh, 5 seeds (small: 4 chains, 3 seeds; digits: 4 chains, 5 seeds); chains share no stage:
     paper    41.3 million steps, 5,286 million images.  Not yet measured on a GPU.
     small    6.1 million images; measured 23 min on 2 CPU cores that had other work too.  n + 1 = 2 and 5 with r = 1, 5
              with r = 0.5 and 0; 30 + .. + 40 epochs.
-    digits   5.9 million images of 8x8; DIGITS_TIME.  The same chains; 30 + .. + 60 epochs.
+    digits   3.4 million images of 8x8; DIGITS_TIME.  The same chains; 30 + .. + 60 epochs.
 """
 
 from typing import Any

@@ -35,7 +35,7 @@ Expected, in test accuracy:
              and 31.8 %.  Online, after 4,000 images: fresh 31.9 %, warm 29.4 %, shrink-perturb 35.6 %.  All of 3 seeds
              (measured on CIFAR-10 re-encoded as JPEG: `--config.dataset=cifar10_jpeg`, analysis/results/warm_start_*).
     digits   table: resnet 76.2 and 85.0 % fresh, 74.1 and 83.4 % warm, 76.1 and 86.1 % shrunk and perturbed.  Online:
-             fresh 77.6 %, warm 69.7 %, gap 7.9 points [4.7, 11.1]; shrink-perturb 76.1 %.  4 seeds (measured).
+             fresh 77.6 %, warm 69.7 %, gap 7.9 points [4.8, 11.0]; shrink-perturb 76.1 %.  4 seeds (measured).
 
 Cost, at most, since stages end early (5 seeds; small 3, digits 4):
     paper    table 14.4 million steps, 1,840 million images (263 saved by sharing the pretraining); online 52.4 million
@@ -43,8 +43,8 @@ Cost, at most, since stages end early (5 seeds; small 3, digits 4):
     small    table 6.7 million images (1.2 saved), of a random 2,500, 50 + 40 epochs; measured 10 min on 2 CPU cores
              that had other work too.  Online 5.5 million, 4 chunks of 1,000 images, 60 epochs each; measured 15 min
              likewise.
-    digits   table at most 6.9 million images of 8x8, 30 + 60 epochs; measured 203 s of CPU time, compiling included.
-             Online at most 3.2 million, 5 chunks, 60 epochs each; 83 s likewise.
+    digits   table at most 6.3 million images of 8x8, 30 + 60 epochs; measured 203 s of CPU time, compiling included.
+             Online at most 3.0 million, 5 chunks, 60 epochs each; 83 s likewise.
 """
 
 from collections.abc import Iterable
