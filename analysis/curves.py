@@ -187,11 +187,7 @@ def _leads_to(stages: Records, key: Key, label: str, called: Mapping[str, str]) 
 
 def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) -> tuple[list[Line], list[Line]]:
     """The finished and the failed runs on the axis; `until`: the length of the stage where each run has its own."""
-    failed = {
-        (run["pack"], run["run"].removeprefix(f"{run['pack']}/"))
-        for run in (study.result or {"runs": ()})["runs"]
-        if run["status"] != "finished"
-    }
+    failed = studies.failed(study)
     found: tuple[list[Line], list[Line]] = [], []
     for (pack, run), points in runs.groupby(["pack", "run"], sort=False):
         points = points.sort_values("epoch")

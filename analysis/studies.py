@@ -102,10 +102,10 @@ def values(
     if rows.empty:
         return {}
     rows = rows[rows.stage == (stage or stages(study, label)[-1])]
-    found = {}
+    found, lost = {}, failed(study)
     for (pack, run), own in rows.groupby(["pack", "run"], sort=False):
         value = _value(own.sort_values("step"), metric, at, study.config["window"])
-        if math.isfinite(value) and (pack, run) not in _failed(study) and (_ended(study, own) or at == START):
+        if math.isfinite(value) and (pack, run) not in lost and (_ended(study, own) or at == START):
             found[int(own.seed.iloc[0])] = value
     return found
 
@@ -126,7 +126,8 @@ def _value(run: pd.DataFrame, metric: str, at: str | float, window: float) -> fl
     return float(run.value.astype(float).mean(skipna=False)) if len(run) else math.nan
 
 
-def _failed(study: Study) -> set[tuple[str, str]]:
+def failed(study: Study) -> set[tuple[str, str]]:
+    """(pack, run) of the runs that failed, as the table names them; none are known while the study is in progress."""
     runs = study.result["runs"] if study.result else []
     return {(run["pack"], run["run"].removeprefix(f"{run['pack']}/")) for run in runs if run["status"] != "finished"}
 
