@@ -60,7 +60,7 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         return AGAIN
     except Exception as error:
         line = " ".join((str(error) or type(error).__name__).split("\n")[0].split())
-        tried = tried.failed(line, tries, for_good=isinstance(error, ConfigError))
+        tried = tried.failed(line, attempts.place(directory), tries, for_good=isinstance(error, ConfigError))
         attempts.write(directory, tried)
         if not isinstance(error, LabError):
             logging.exception("%s failed", job.name)

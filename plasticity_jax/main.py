@@ -12,16 +12,13 @@ import sys
 from collections.abc import Sequence
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from plasticity_jax import commandline
 from plasticity_jax.errors import LabError, Preempted
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
-WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; a stopped study goes on in the same one.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be trained, and train nothing.")
+flags.adopt_module_key_flags(commandline)
 AUTOTUNE = flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
 
 
@@ -32,7 +29,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         from plasticity_jax import experiment  # imports jax: seconds that a misspelt flag need not cost
 
-        result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)
+        dry_run = commandline.DRY_RUN.value
+        result = experiment.run(
+            commandline.CONFIG.value, commandline.WORKDIR.value, dry_run=dry_run, autotune=AUTOTUNE.value
+        )
     except LabError as error:
         commandline.leave(str(error))
     except Preempted as stop:
