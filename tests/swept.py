@@ -12,7 +12,7 @@ from plasticity_jax import stages, workdir
 
 RATE = "stages.tune.optim.learning_rate"
 
-FILE = '''
+FILE = """
 from configs.base import base, optimiser, stage, sweep
 
 def one(widths, rates):
@@ -31,7 +31,7 @@ def get_config(arg=""):
     if arg == "two":
         return sweep({"a": one((4,), (0.1,)), "b": one((4, 8), (0.1, 0.2))})
     return one((4, 8), (0.1, 0.2))
-'''
+"""
 
 
 def file(folder: Path) -> Path:
@@ -53,11 +53,11 @@ def price(key: str, pack: stages.Pack, points: tuple[int, ...], seeds: int) -> p
 
 
 def planned(
-    sweep: Path, found: Mapping[str, stages.Study] | ConfigDict, budget: plan.Budget = plan.Budget()
+    sweep: Path, found: Mapping[str, stages.Study] | ConfigDict, budget: plan.Budget | None = None
 ) -> tuple[jobs.Job, ...]:
     """Plan a sweep and write it down."""
     found = plan.studies(found) if isinstance(found, ConfigDict) else found
-    listed = plan.plan(found, (), price, budget)
+    listed = plan.plan(found, (), price, budget or plan.Budget())
     for key, study in found.items():
         workdir.write_json(sweep / key / "config.json", configs.describe(study))
     jobs.write(sweep, listed)

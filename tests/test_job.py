@@ -194,7 +194,9 @@ def test_a_hostile_plan_is_refused(sweep, key, value, capsys):
     assert start(sweep, "0") == 1
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 2, "jobs": []}', '{"version": 1, "jobs": {}}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"version": 2, "jobs": []}', '{"version": 1, "jobs": {}}', "\x00"]
+)
 def test_a_damaged_plan_is_one_line(sweep, content):
     (sweep / "sweep.json").write_text(content)
     with pytest.raises(LabError, match=r"sweep\.json is damaged"):

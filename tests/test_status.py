@@ -59,7 +59,8 @@ def test_every_state(sweep, capsys):
         assert "lost" in rows[2] and "its process ended without a word" in rows[2]
         assert "stopped" in rows[3] and "1 runs diverged" in rows[4]
         assert "4 jobs: 1 running, 1 stopped, 1 lost, 1 finished; 35.7 % of 700 images; 10 images/s" in out
-        assert f"2 jobs are missing; to run them here, the failed ones with new tries:\n  python -m launch.local --workdir={sweep}" in out
+        assert "2 jobs are missing; to run them here, the failed ones with new tries:" in out
+        assert f"  python -m launch.local --workdir={sweep}" in out
     assert shown(sweep)[0] == "lost"
 
 
@@ -93,7 +94,9 @@ def test_for_programs(sweep, capsys):
     ]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00", '{"status": 3}', '{"status": "running", "images": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "\x00", '{"status": 3}', '{"status": "running", "images": "x"}']
+)
 @pytest.mark.parametrize("file", ["status.json", "result.json", "attempts.json"])
 def test_damaged_files_are_a_state(sweep, file, content, capsys):
     directory = sweep / "study/jobs/seeds=0"
