@@ -6,8 +6,9 @@ module that knows all the others.
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from plasticity_jax import (
     environment,
     machine,
     models,
+    peers,
     records,
     results,
     room,
@@ -40,7 +42,7 @@ from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import LabError, Preempted, RoomError
 from plasticity_jax.lab import Lab
-from plasticity_jax.legs import Run, unfold
+from plasticity_jax.legs import Leg, Run, unfold
 from plasticity_jax.programs import Programs
 from plasticity_jax.progress import Progress
 from plasticity_jax.resets import OwnReset, factors
@@ -86,7 +88,7 @@ def run(
     machine.use_one_lapack_thread()
     own = Own(model, dict(resets or {}), dict(diagnostics or {}))
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
-    dataset = dataset or datasets.load(study.dataset, study.data_dir)
+    dataset = dataset or peers.in_turn(lambda: datasets.load(study.dataset, study.data_dir))
     drafts = [_draft(pack, study, dataset, own) for pack in study.packs]
     directory = Path(workdir).expanduser().absolute()
     for draft in drafts:
@@ -97,6 +99,8 @@ def run(
         return {}
     cache.turn_on()
     if autotune:
+        if not peers.alone():
+            raise LabError("--autotune measures one process; start one")
         entries = [
             Entry(draft.pack.name, draft.timetables, own.network(draft.pack, dataset), draft.choice["strategy"])
             for draft in drafts
@@ -104,9 +108,15 @@ def run(
         for text in tune(entries, study.strategy, dataset):
             print(text, flush=True)
         return {}
-    with workdirs.lock(directory), signals.listening() as stopped:
+    choices = {draft.pack.name: draft.choice for draft in drafts}
+
+    def begin() -> dict[str, Any]:
+        held.enter_context(workdirs.lock(directory))
         workdirs.claim(directory, configs.describe(study))
-        begun = environment.settle(directory, dataset, {draft.pack.name: draft.choice for draft in drafts})
+        return environment.settle(directory, dataset, choices)
+
+    with contextlib.ExitStack() as held, signals.listening() as stopped:
+        begun = peers.once(begin)
         drafts = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drafts]
         with _status(directory):  # not before: whoever is refused says nothing about the study that is here
             progress = Progress(sum(leg.images() for draft in drafts for leg in draft.timetables.values()))
@@ -114,12 +124,13 @@ def run(
                 _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drafts
             ]
             result = _result(study, parts)
-            workdirs.write_json(directory / "result.json", result)
+            peers.once(lambda: workdirs.write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
             counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
             needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drafts, parts, strict=True)}
             workdirs.status(directory, status=result["status"], exit_code=code, **counts, bytes_per_run=needs)
-    print(results.table(result))
+    if peers.first():
+        print(results.table(result))
     return result
 
 
@@ -181,7 +192,7 @@ def _status(directory: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, RoomError):
-            workdirs.disclaim(directory)
+            peers.once(lambda: workdirs.disclaim(directory))
         with contextlib.suppress(LabError):
             workdirs.status(directory, status="failed", exit_code=1, error=str(error).partition("\n")[0])
         if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
@@ -240,11 +251,8 @@ def _walk(directory: Path, lab: Lab) -> Result:
     for name, times in lab.timetables.items():
         workdirs.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
         outcomes = walk.walk(times.leg, lab)["runs"]
-        rows = records.read(lab.directory / name / "metrics.jsonl")
-        for run, outcome in zip(times.leg.runs, outcomes, strict=True):
-            images += outcome["steps"] * run.stage.batch_size
-            if run.final:
-                entries.append(_run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id]))
+        images += sum(end["steps"] * run.stage.batch_size for run, end in zip(times.leg.runs, outcomes, strict=True))
+        entries += peers.once(functools.partial(_run_results, lab, times.leg, outcomes))
         lab.progress.finish(times)
     return {
         "runs": entries,
@@ -254,6 +262,18 @@ def _walk(directory: Path, lab: Lab) -> Result:
         "from_cache": lab.programs.loaded,
         "bytes_per_run": bytes_per_run,
     }
+
+
+def _run_results(lab: Lab, leg: Leg, outcomes: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """The results of the runs of a leg that no later one continues from."""
+    rows: dict[str, list[records.Row]] = {run.id: [] for run in leg.runs}
+    for row in records.read(lab.directory / leg.name / "metrics.jsonl"):
+        rows[row["run"]].append(row)
+    return [
+        _run_result(lab, run, outcome, rows[run.id])
+        for run, outcome in zip(leg.runs, outcomes, strict=True)
+        if run.final
+    ]
 
 
 def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:

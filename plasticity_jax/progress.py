@@ -1,5 +1,6 @@
 """The live line: where the runs are, how fast they go, and the time left."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import TextIO
 
 import numpy as np
 
+from plasticity_jax import peers
 from plasticity_jax.timetable import Timetable
 
 
@@ -17,7 +19,7 @@ class Progress:
         self.total = total  # training images in the whole study
         self.base = 0  # of these, in legs that are over
         self.start_done: int | None = None
-        self.stream = stream or sys.stderr
+        self.stream = stream or (sys.stderr if peers.first() else open(os.devnull, "w"))  # noqa: SIM115
         self.terminal = self.stream.isatty()
         self.every = 0.2 if self.terminal else every
         self.start = time.monotonic()

@@ -13,7 +13,8 @@ PACKAGE = "plasticity_jax"
 
 # The lowest first.
 LAYERS = [
-    {"errors", "signals", "memory", "machine"},
+    {"errors"},
+    {"signals", "memory", "machine", "peers"},
     {
         "cache",
         "stages",
