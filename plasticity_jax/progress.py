@@ -19,7 +19,7 @@ class Progress:
         self.total = total  # training images in the whole study
         self.base = 0  # of these, in legs that are over
         self.start_done: int | None = None
-        self.stream = stream or (sys.stderr if peers.first() else open(os.devnull, "w"))  # noqa: SIM115
+        self.stream = stream or (sys.stderr if peers.first() else open(os.devnull, "w"))
         self.terminal = self.stream.isatty()
         self.every = 0.2 if self.terminal else every
         self.start = time.monotonic()

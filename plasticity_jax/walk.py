@@ -149,7 +149,8 @@ def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = lab.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, lab)
     found = rolling.latest(_like(leg, lab))
-    if found and not peers.once(lambda: records.fits(path, found[2]["mark"])):
+    mark = found[2]["mark"] if found else None
+    if mark and not peers.once(lambda: records.fits(path, mark)):
         lab.progress.note(f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again")
         peers.once(lambda: shutil.rmtree(rolling.directory))
         found = None
