@@ -84,10 +84,24 @@ def run(
       LabError: bad config, data or directory, in one line; what was saved before stays good.
       Preempted: SIGTERM or SIGINT came; all is saved and the same call goes on.
     """
-    runs.use_all_cores()
-    machine.use_one_lapack_thread()
     own = Own(model, dict(resets or {}), dict(diagnostics or {}))
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
+    return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
+
+
+def run_study(
+    study: stages.Study,
+    workdir: str | Path,
+    *,
+    dry_run: bool = False,
+    autotune: bool = False,
+    dataset: Dataset | None = None,
+    own: "Own | None" = None,
+) -> Result:
+    """`run` for a study that a config was resolved to."""
+    runs.use_all_cores()
+    machine.use_one_lapack_thread()
+    own = own or Own(None, {}, {})
     dataset = dataset or peers.in_turn(lambda: datasets.load(study.dataset, study.data_dir))
     drafts = [_draft(pack, study, dataset, own) for pack in study.packs]
     directory = Path(workdir).expanduser().absolute()
@@ -118,17 +132,19 @@ def run(
     with contextlib.ExitStack() as held, signals.listening() as stopped:
         begun = peers.once(begin)
         drafts = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drafts]
-        with _status(directory):  # not before: whoever is refused says nothing about the study that is here
-            progress = Progress(sum(leg.images() for draft in drafts for leg in draft.timetables.values()))
+        total = sum(leg.images() for draft in drafts for leg in draft.timetables.values())
+        progress = Progress(total, report=functools.partial(_running, directory))
+        with _status(directory, progress):  # not before: whoever is refused says nothing about the study that is here
             parts = [
                 _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drafts
             ]
-            result = _result(study, parts)
+            result = results.combine(parts, study.dataset, study.control)
             peers.once(lambda: workdirs.write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
             counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
             needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drafts, parts, strict=True)}
-            workdirs.status(directory, status=result["status"], exit_code=code, **counts, bytes_per_run=needs)
+            facts = {"images": result["images"], "images_planned": total}
+            workdirs.status(directory, status=result["status"], exit_code=code, **facts, **counts, bytes_per_run=needs)
     if peers.first():
         print(results.table(result))
     return result
@@ -183,24 +199,29 @@ def check_resets(timetables: Timetables, network: Network) -> None:
 
 
 @contextlib.contextmanager
-def _status(directory: Path) -> Iterator[None]:
+def _status(directory: Path, progress: Progress) -> Iterator[None]:
     """Keep `status.json` true however the work inside ends; memory that ran out becomes an error of one line."""
     try:
         yield
     except Preempted:
-        workdirs.status(directory, status="preempted", exit_code=75)
+        workdirs.status(directory, status="preempted", exit_code=75, **progress.facts())
         raise
     except Exception as error:
         if isinstance(error, RoomError):
             peers.once(lambda: workdirs.disclaim(directory))
         with contextlib.suppress(LabError):
-            workdirs.status(directory, status="failed", exit_code=1, error=str(error).partition("\n")[0])
+            line = str(error).partition("\n")[0]
+            workdirs.status(directory, status="failed", exit_code=1, error=line, **progress.facts())
         if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
             raise LabError(
                 "the memory ran out, though the plan seemed to fit; take fewer seeds, or --config.strategy=map "
                 "(one after another)"
             ) from error
         raise
+
+
+def _running(directory: Path, facts: Mapping[str, Any]) -> None:
+    workdirs.status(directory, status="running", exit_code=None, **facts)
 
 
 def _choose(pack: stages.Pack, timetables: Timetables, study: stages.Study) -> dict[str, str]:
@@ -249,7 +270,7 @@ def _walk(directory: Path, lab: Lab) -> Result:
     """Walk the legs of a pack; returns its part of the result."""
     images, entries, bytes_per_run = 0, [], room.check(lab)
     for name, times in lab.timetables.items():
-        workdirs.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
+        _running(directory, lab.progress.facts() | {"pack": lab.pack.name, "stage": name, "step": 0})
         outcomes = walk.walk(times.leg, lab)["runs"]
         images += sum(end["steps"] * run.stage.batch_size for run, end in zip(times.leg.runs, outcomes, strict=True))
         entries += peers.once(functools.partial(_run_results, lab, times.leg, outcomes))
@@ -288,23 +309,4 @@ def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[recor
         "status": "failed" if failed else "finished",
         "test_accuracy": None if failed else accuracy,
         "params_sha256": outcome["sha256"],
-    }
-
-
-def _result(study: stages.Study, parts: list[Result]) -> Result:
-    """All packs as one result; `failed` only if no run came through."""
-    all_runs = [run for part in parts for run in part["runs"]]
-    seconds: dict[str, float] = {}
-    for part in parts:
-        for kind, value in part["seconds"].items():
-            seconds[kind] = seconds.get(kind, 0.0) + value
-    images = sum(part["images"] for part in parts)
-    return {
-        "status": "finished" if any(run["status"] == "finished" for run in all_runs) else "failed",
-        "dataset": study.dataset,
-        **results.summarise(all_runs, study.control),
-        "runs": all_runs,
-        "images": images,
-        "images_per_second": images / seconds["train"] if seconds.get("train") else None,
-        "seconds": seconds,
     }

@@ -49,7 +49,8 @@ class Need:
 
 def check_images(dataset: Dataset) -> None:
     """Raise a RoomError if the images alone are too large."""
-    there = memory.free(jax.local_devices()[0])
+    free = memory.free(jax.local_devices()[0])
+    there = None if free is None else peers.least(free)
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if there is not None and need > there:
         raise RoomError(
@@ -70,7 +71,7 @@ def check(lab: Lab) -> int | None:
     ended = peers.once(lambda: [name for name in lab.timetables if lab.checkpoints(name, "end").numbers()])
     to_come = [times for name, times in lab.timetables.items() if name not in ended]
     with lab.timed("begin"):
-        needs = [need for times in to_come for need in _needs(times, lab)]
+        needs = [need for times in to_come for need in needs_of(times, lab)]
     free = [memory.free(device) for device in jax.local_devices()]
     known = [count for count in free if count is not None]
     if not needs or not known:
@@ -85,7 +86,7 @@ def check(lab: Lab) -> int | None:
     return each
 
 
-def _needs(times: Timetable, lab: Lab) -> Iterator[Need]:
+def needs_of(times: Timetable, lab: Lab) -> Iterator[Need]:
     """What each program of a stage needs, compiled for all runs of it; nothing more after a signal to stop."""
     states = saved.states_like(times.leg, lab.network)
     strategy, count = lab.programs.strategy, len(times.leg.runs)

@@ -17,12 +17,13 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from plasticity_jax import machine, peers
-from plasticity_jax.errors import WorkdirError
+from plasticity_jax.errors import BusyError, WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
 PACKAGES = (
@@ -46,7 +47,8 @@ def lock(directory: Path) -> Iterator[None]:
     """Hold `directory` (made if need be) for this process; the system lets go of it however the process ends.
 
     Raises:
-      WorkdirError: another process holds it, or it is no directory that can be written.
+      BusyError: another process holds it.
+      WorkdirError: it is no directory that can be written.
     """
     path = _made(directory) / ".lock"
     try:
@@ -55,10 +57,10 @@ def lock(directory: Path) -> Iterator[None]:
         raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(file)
         except BlockingIOError:
             holder = os.read(file, 200).decode(errors="replace").strip() or "another"
-            raise WorkdirError(f"workdir {directory} is in use by {holder}; use another workdir") from None
+            raise BusyError(f"workdir {directory} is in use by {holder}; use another workdir") from None
         except OSError as e:
             raise WorkdirError(f"cannot lock workdir {directory}: {e.strerror}; use a file system with locks") from e
         with _unwritable(path):
@@ -67,6 +69,17 @@ def lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def _flock(file: int) -> None:
+    """Take the lock; whoever looks whether it is held has it for an instant, and is waited for."""
+    for pause in (0.01, 0.1, 0.3, None):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is None:
+                raise
+            time.sleep(pause)
 
 
 def claim(directory: Path, config: Mapping[str, Any]) -> None:
