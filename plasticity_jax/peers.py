@@ -110,24 +110,32 @@ def fetch(tree: Any) -> Any:
     return _jax().device_get(tree) if alone() else _jax().tree.map(_whole, tree)
 
 
+def leave(status: int) -> int:
+    """End this process at once if it is not alone, else return the status to end with.
+
+    For errors that the other processes may not know of: the usual way out would wait for them, and they for this one.
+    When they miss it, they end too.
+    """
+    if not alone():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """End this process with status 1 if an error gets out of here that the others may not know of.
-
-    They miss it then, and end too; the usual way out would wait for them.  Alone, errors go their way.
-    """
+    """Let errors out of here, but end this process with status 1 where others train with it (see `leave`)."""
     try:
         yield
     except Exception as error:
-        if alone() or isinstance(error, Preempted):  # all stop together
-            raise
-        if isinstance(error, LabError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            traceback.print_exception(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+        if not alone() and not isinstance(error, Preempted):  # all stop together
+            if isinstance(error, LabError):
+                print(f"error: {error}", file=sys.stderr)
+            else:
+                traceback.print_exception(error)
+            leave(1)
+        raise
 
 
 def _whole(leaf: Any) -> Any:
