@@ -84,7 +84,7 @@ def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
             raise ConfigError("strategy=loop trains in one process only; use --config.strategy=map")
         return there[:1], 1
     if not accelerated and strategy not in CORES:
-        there = there[:1] if peers.alone() else list({device.process_index: device for device in there[::-1]}.values())
+        there = there[:1] if peers.alone() else _first_of_each_process(there)
     share = -(-count // len(there))  # runs of the device that has the most
     groups = -(-count // share)
     apart = accelerated or (strategy != "cores" and not peers.alone())  # a core of a CPU may as well help its neighbour
@@ -93,6 +93,13 @@ def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
     if not peers.alone() and len({device.process_index for device in used}) < jax.process_count():
         used = there[: len(there) // ways * ways]
     return used, ways
+
+
+def _first_of_each_process(devices: list[jax.Device]) -> list[jax.Device]:
+    found: dict[int, jax.Device] = {}
+    for device in devices:
+        found.setdefault(device.process_index, device)
+    return list(found.values())
 
 
 def mesh_for(strategy: str, count: int) -> Mesh:

@@ -43,9 +43,7 @@ LAYERS = [
 ]
 
 # What the other packages may import of this repository.
-FOR_LAUNCH = (
-    "errors names stages legs description workdir commandline config experiment cost datasets progress units".split()
-)
+FOR_LAUNCH = "errors names stages legs description workdir commandline config experiment cost datasets progress units peers".split()
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},
     "analysis": {"analysis", f"{PACKAGE}.records", f"{PACKAGE}.results", f"{PACKAGE}.errors"},
