@@ -13,12 +13,14 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from plasticity_jax import commandline
+from plasticity_jax import commandline, peers
 from plasticity_jax.errors import LabError, Preempted
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 flags.adopt_module_key_flags(commandline)
+CONFIG, WORKDIR, DRY_RUN = commandline.CONFIG, commandline.WORKDIR, commandline.DRY_RUN
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Ask the cluster for further processes (TPU pod, Open MPI).")
 AUTOTUNE = flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
 
 
@@ -27,12 +29,11 @@ def main(argv: Sequence[str]) -> int:
     del argv
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
+        peers.join(DISTRIBUTED.value)
         from plasticity_jax import experiment  # imports jax: seconds that a misspelt flag need not cost
 
-        dry_run = commandline.DRY_RUN.value
-        result = experiment.run(
-            commandline.CONFIG.value, commandline.WORKDIR.value, dry_run=dry_run, autotune=AUTOTUNE.value
-        )
+        with peers.together():
+            result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)
     except LabError as error:
         commandline.leave(str(error))
     except Preempted as stop:

@@ -13,7 +13,8 @@ PACKAGE = "plasticity_jax"
 
 # The lowest first.
 LAYERS = [
-    {"errors", "signals", "memory", "machine"},
+    {"errors"},
+    {"signals", "memory", "machine", "peers"},
     {
         "cache",
         "stages",
@@ -43,7 +44,7 @@ LAYERS = [
 ]
 
 # What the other packages may import of this repository.
-JAX_FREE = "errors names description workdir commandline config line units signals"
+JAX_FREE = "errors names description workdir commandline config line units signals peers"
 FOR_ANALYSIS = "errors records results stages legs workdir".split()
 FOR_LAUNCH = f"{JAX_FREE} stages legs experiment cost datasets".split()
 ALLOWED = {
