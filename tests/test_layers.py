@@ -36,7 +36,7 @@ LAYERS = [
     {"resets", "train", "saved", "environment"},
     {"programs", "timetable", "config"},
     {"progress", "summary"},
-    {"lab", "autotune"},
+    {"lab", "autotune", "drafts"},
     {"measure", "pace"},
     {"walk", "room"},
     {"experiment"},
