@@ -30,7 +30,9 @@ config_flags.register_flag_parser_for_type(tuple, _Tuples())
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """A flags parser for `absl.app.run`, with the flags of `main`; `dry_run` and `autotune` need no workdir.
+    """A flags parser for `absl.app.run`, for any command with --config and --workdir.
+
+    `dry_run` and `autotune`, where the command has them, need no workdir.
 
     A mistake exits with one line, where absl and ml_collections answer with a traceback or a list of all flags.
     """
@@ -47,7 +49,7 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise ConfigError(_explain(error, file, given)) from error
         if not file:
             raise ConfigError("--config is missing")
-        instead = [name for name in ("dry_run", "autotune") if flags.FLAGS[name].value]
+        instead = [name for name in ("dry_run", "autotune") if name in flags.FLAGS and flags.FLAGS[name].value]
         if len(instead) > 1:
             raise ConfigError("--dry_run and --autotune exclude each other; give one of them")
         if not flags.FLAGS["workdir"].value and not instead:

@@ -5,20 +5,18 @@ Importing this module is cheap; `parse` imports jax, for the names of models, op
 
 import dataclasses
 import json
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from plasticity_jax import checks, grid, stages
+from plasticity_jax import checks, grid, names, stages
 from plasticity_jax.checks import Check
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import unfold
 
 RECIPES = ("random", "split", "blend")
 KEEP = ("keep", "modules", "all")
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 
 
 def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> stages.Study:
@@ -162,11 +160,9 @@ def _plan(values: Any, check: Check) -> stages.Plan:
 
 
 def _check_name(name: str, where: str) -> None:
-    if not NAME.fullmatch(name) or name == stages.INIT:
-        raise ConfigError(
-            f"{where}: a name has letters, digits and _ - + . = only, begins with one of the first three, "
-            f"and is not {stages.INIT!r}"
-        )
+    names.check(name, where)
+    if name == stages.INIT:
+        raise ConfigError(f"{where}: {stages.INIT!r} is where every network begins; take another name")
 
 
 def _merge(stage: Mapping[str, Any], override: Any, where: str) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class WorkdirError(LabError):
     """A working directory that is in use, belongs to another config, or cannot be written."""
 
 
+class BusyError(WorkdirError):
+    """A working directory in which another process is at work."""
+
+
 class CheckpointError(LabError):
     """A checkpoint that cannot be written or read."""
 

@@ -82,10 +82,24 @@ def run(
       LabError: bad config, data or directory, in one line; what was saved before stays good.
       Preempted: SIGTERM or SIGINT came; all is saved and the same call goes on.
     """
-    runs.use_all_cores()
-    machine.use_one_lapack_thread()
     own = Own(model, dict(resets or {}), dict(diagnostics or {}))
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
+    return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
+
+
+def run_study(
+    study: stages.Study,
+    workdir: str | Path,
+    *,
+    dry_run: bool = False,
+    autotune: bool = False,
+    dataset: Dataset | None = None,
+    own: "Own | None" = None,
+) -> Result:
+    """`run` for a study that a config was resolved to."""
+    runs.use_all_cores()
+    machine.use_one_lapack_thread()
+    own = own or Own(None, {}, {})
     dataset = dataset or datasets.load(study.dataset, study.data_dir)
     drafts = [_draft(pack, study, dataset, own) for pack in study.packs]
     directory = Path(workdir).expanduser().absolute()
@@ -113,7 +127,7 @@ def run(
             parts = [
                 _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drafts
             ]
-            result = _result(study, parts)
+            result = results.combine(parts, study.dataset, study.control)
             workdirs.write_json(directory / "result.json", result)
             code = 0 if result["status"] == "finished" else 1
             counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
@@ -268,23 +282,4 @@ def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[recor
         "status": "failed" if failed else "finished",
         "test_accuracy": None if failed else accuracy,
         "params_sha256": outcome["sha256"],
-    }
-
-
-def _result(study: stages.Study, parts: list[Result]) -> Result:
-    """All packs as one result; `failed` only if no run came through."""
-    all_runs = [run for part in parts for run in part["runs"]]
-    seconds: dict[str, float] = {}
-    for part in parts:
-        for kind, value in part["seconds"].items():
-            seconds[kind] = seconds.get(kind, 0.0) + value
-    images = sum(part["images"] for part in parts)
-    return {
-        "status": "finished" if any(run["status"] == "finished" for run in all_runs) else "failed",
-        "dataset": study.dataset,
-        **results.summarise(all_runs, study.control),
-        "runs": all_runs,
-        "images": images,
-        "images_per_second": images / seconds["train"] if seconds.get("train") else None,
-        "seconds": seconds,
     }

@@ -4,13 +4,12 @@ import ast
 import copy
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from plasticity_jax import checks, stages
+from plasticity_jax import checks, names, stages
 from plasticity_jax.errors import ConfigError
 
 Changes = tuple[tuple[str, Any], ...]  # (path, value) of every key that changes
@@ -26,8 +25,6 @@ class Choice:
 
 
 Point = tuple[Choice, ...]  # a choice of every axis
-
-LONGEST = 100  # characters of a pack's name: file systems take 255 bytes
 
 
 def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
@@ -181,10 +178,10 @@ def packs(
     for point, model, plan in plans:
         shapes = {stage.name: tuple(compiled(stage).items()) for stage in plan}
         groups.setdefault((model, tuple(shapes.items())), []).append((point, plan))
-    names = _pack_names([[point for point, _ in group] for group in groups.values()])
+    called = _pack_names([[point for point, _ in group] for group in groups.values()])
     return tuple(
         stages.Pack(name=name, model=model, plans=tuple(group), scopes=scopes)
-        for name, ((model, _), group) in zip(names, groups.items(), strict=True)
+        for name, ((model, _), group) in zip(called, groups.items(), strict=True)
     )
 
 
@@ -195,8 +192,8 @@ def _pack_names(packed: list[list[stages.HParams]]) -> list[str]:
     keys = [key for key, _ in packed[0][0]]
     found = [{key: list(dict.fromkeys(str(dict(point)[key]) for point in pack)) for key in keys} for pack in packed]
     telling = [key for key in keys if any(values[key] != found[0][key] for values in found)]
-    names = [",".join(f"{key}={'+'.join(values[key])}" for key in telling) for values in found]
-    names = [re.sub(r"[^A-Za-z0-9_.+=,-]", "_", name) for name in names]
-    if len(set(names)) < len(names) or max(map(len, names)) > LONGEST:
+    written = [",".join(f"{key}={'+'.join(values[key])}" for key in telling) for values in found]
+    written = [names.safe(name) for name in written]
+    if len(set(written)) < len(written) or max(map(len, written)) > names.LONGEST:
         return [f"pack{i}" for i in range(len(packed))]
-    return names
+    return written

@@ -87,6 +87,32 @@ def summarise(runs: Sequence[Mapping[str, Any]], control: str) -> dict[str, Any]
     }
 
 
+def combine(parts: Sequence[Mapping[str, Any]], dataset: str, control: str) -> dict[str, Any]:
+    """Parts of a study as one result; `failed` only if no run came through.
+
+    Args:
+      parts: {runs, images, seconds: {kind: seconds}} each, the runs as `summarise` takes them; other keys are ignored.
+      dataset, control: those of the study.
+    Returns:
+      What `result.json` holds.
+    """
+    runs = [run for part in parts for run in part["runs"]]
+    seconds: dict[str, float] = {}
+    for part in parts:
+        for kind, value in part["seconds"].items():
+            seconds[kind] = seconds.get(kind, 0.0) + value
+    images = sum(part["images"] for part in parts)
+    return {
+        "status": "finished" if any(run["status"] == "finished" for run in runs) else "failed",
+        "dataset": dataset,
+        **summarise(runs, control),
+        "runs": runs,
+        "images": images,
+        "images_per_second": images / seconds["train"] if seconds.get("train") else None,
+        "seconds": seconds,
+    }
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The one table printed at the end: branches, paired gaps and what failed; at most 100 columns.
 

@@ -1,7 +1,5 @@
 """What is kept of finished networks, and reading them back out of a working directory."""
 
-import dataclasses
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import jax
 
 from plasticity_jax import models, runs, stages, state, workdir
 from plasticity_jax.checkpoint import Checkpoints
+from plasticity_jax.description import restore_study
 from plasticity_jax.errors import LabError
 from plasticity_jax.legs import Leg, unfold
 
@@ -43,7 +42,7 @@ def load(
       LabError: no such run, or its stage has not ended yet.
     """
     directory = Path(directory).expanduser()
-    study = restore_study(workdir.read_json(directory / "config.json"))
+    study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
     data = workdir.read_json(directory / "environment.json")["dataset"]
     wanted = dict(hparams or {}).items()
     found = [
@@ -81,22 +80,3 @@ def kept(leg: Leg, legs: Iterable[Leg], states: state.TrainState) -> dict[str, A
     children = [run.stage for other in legs for run in other.runs if run.parent and run.parent[0] == leg.name]
     moments = any(stage.reset.optimiser != "all" for stage in children)
     return {"params": states.params, "stats": states.stats, **({"opt": states.opt} if moments else {})}
-
-
-def restore_study(described: Mapping[str, Any]) -> stages.Study:
-    """The study that `config.describe` wrote down."""
-    return _restore(stages.Study, described)
-
-
-def _restore(kind: Any, value: Any) -> Any:
-    """`value` from JSON as the dataclass, tuple or plain type `kind`."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _restore(hints[name], value[name]) for name in hints})  # type: ignore[operator]
-    if typing.get_origin(kind) is tuple:
-        args = typing.get_args(kind)
-        each = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(_restore(k, v) for k, v in zip(each, value, strict=True))
-    if kind is Any and isinstance(value, list):
-        return tuple(_restore(Any, item) for item in value)
-    return value

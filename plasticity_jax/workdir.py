@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax import machine
-from plasticity_jax.errors import WorkdirError
+from plasticity_jax.errors import BusyError, WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
 PACKAGES = (
@@ -46,7 +46,8 @@ def lock(directory: Path) -> Iterator[None]:
     """Hold `directory` (made if need be) for this process; the system lets go of it however the process ends.
 
     Raises:
-      WorkdirError: another process holds it, or it is no directory that can be written.
+      BusyError: another process holds it.
+      WorkdirError: it is no directory that can be written.
     """
     path = _made(directory) / ".lock"
     try:
@@ -58,7 +59,7 @@ def lock(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(file, 200).decode(errors="replace").strip() or "another"
-            raise WorkdirError(f"workdir {directory} is in use by {holder}; use another workdir") from None
+            raise BusyError(f"workdir {directory} is in use by {holder}; use another workdir") from None
         except OSError as e:
             raise WorkdirError(f"cannot lock workdir {directory}: {e.strerror}; use a file system with locks") from e
         with _unwritable(path):

@@ -1,0 +1,74 @@
+"""What a job has tried: attempts.json in its working directory, written by `launch.job` only.
+
+A job that fails again and again where it resumed from gives up; one that came further begins to count anew.  Being
+stopped is no failure.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax import workdir
+
+KEPT = 5  # errors that are remembered
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempts:
+    """place: where the job resumed from at its last start.  tries: failures since it started from there.
+
+    errors: the last few, one line each.  gave_up: nobody but a user should start it again.
+    """
+
+    place: str = ""
+    tries: int = 0
+    errors: tuple[str, ...] = ()
+    gave_up: bool = False
+
+    def started(self, place: str) -> "Attempts":
+        """At a start from `place`."""
+        return dataclasses.replace(self, place=place, tries=self.tries if place == self.place else 0)
+
+    def failed(self, error: str, most: int, for_good: bool) -> "Attempts":
+        """After a failure; `for_good` if no other try can mend it."""
+        tries = self.tries + 1
+        errors = (*self.errors, error)[-KEPT:]
+        return dataclasses.replace(self, tries=tries, errors=errors, gave_up=for_good or tries >= most)
+
+
+def read(directory: Path) -> Attempts:
+    """The attempts of the job in a directory: none, if there is no attempts.json or it is damaged."""
+    try:
+        return _restore(json.loads((directory / "attempts.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Attempts()
+
+
+def write(directory: Path, attempts: Attempts) -> None:
+    """Replace attempts.json."""
+    workdir.write_json(directory / "attempts.json", dataclasses.asdict(attempts))
+
+
+def reset(directory: Path) -> None:
+    """Forget all failures, as when a user starts a job again."""
+    (directory / "attempts.json").unlink(missing_ok=True)
+
+
+def place(directory: Path) -> str:
+    """Where a job would resume from: stages that ended, and the newest checkpoint of the others."""
+    found = []
+    for kind in ("end", "checkpoints"):
+        for folder in sorted(directory.glob(f"*/*/{kind}")):
+            numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+            if numbers:
+                at = f"@{max(numbers)}" if kind == "checkpoints" else " ended"
+                found.append(f"{folder.parent.name}{at}")
+    return ", ".join(found) or "the start"
+
+
+def _restore(value: Any) -> Attempts:
+    place, tries, gave_up = value["place"], value["tries"], value["gave_up"]
+    if not isinstance(place, str) or not isinstance(tries, int) or not isinstance(gave_up, bool):
+        raise ValueError
+    return Attempts(place, tries, tuple(str(error) for error in value["errors"]), gave_up)

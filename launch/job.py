@@ -1,0 +1,78 @@
+"""One job of a sweep, trained in this process: what every launcher starts.
+
+    python -m launch.job --workdir=SWEEP --job=NAME_OR_INDEX [--tries=3]
+
+Exit status: 0 finished, 1 failed for good, 75 start it again (stopped and saved, in use, or failed with tries left).
+SIGTERM, SIGINT and SIGUSR1 ask it to stop.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch import attempts, jobs
+from launch.exits import AGAIN, FAILED, FINISHED
+from plasticity_jax import workdir
+from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the job that the flags name; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m launch.job", description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, required=True, help="the directory of the sweep")
+    parser.add_argument("--job", required=True, help="the job's name, or its index in sweep.json")
+    parser.add_argument("--tries", type=int, default=3, help="failures at one and the same place before it gives up")
+    options = parser.parse_args(argv)
+    try:
+        sweep = options.workdir.expanduser().absolute()
+        job = jobs.find(jobs.read(sweep), options.job)
+        return train(sweep, job, options.tries)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+
+
+def train(sweep: Path, job: jobs.Job, tries: int) -> int:
+    """Train a job, or go on where it stopped; keeps its attempts.json."""
+    directory = jobs.directory(sweep, job)
+    if (directory / "result.json").exists():
+        return _outcome(workdir.read_json(directory / "result.json"))
+    if attempts.read(directory).gave_up:
+        print(f"error: {job.name} gave up; launch the sweep again to give it new tries", file=sys.stderr)
+        return FAILED
+    study = jobs.study(sweep, job)
+    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    from plasticity_jax import experiment  # imports jax: seconds that a finished job need not cost
+
+    tried = attempts.read(directory).started(attempts.place(directory))
+    attempts.write(directory, tried)
+    try:
+        return _outcome(experiment.run_study(study, directory))
+    except Preempted as stop:
+        print(f"{job.name}: {stop}", file=sys.stderr)
+        return AGAIN
+    except KeyboardInterrupt:
+        return AGAIN
+    except BusyError as error:
+        print(f"{job.name}: {error}", file=sys.stderr)
+        return AGAIN
+    except Exception as error:
+        line = " ".join((str(error) or type(error).__name__).split("\n")[0].split())
+        tried = tried.failed(line, tries, for_good=isinstance(error, ConfigError))
+        attempts.write(directory, tried)
+        if not isinstance(error, LabError):
+            logging.exception("%s failed", job.name)
+        left = "it gave up" if tried.gave_up else f"try {tried.tries} of {tries} from {tried.place}"
+        print(f"error: {job.name}: {line} ({left})", file=sys.stderr)
+        return FAILED if tried.gave_up else AGAIN
+
+
+def _outcome(result: object) -> int:
+    """The exit status for a result: a job of which all runs diverged has failed for good."""
+    return FINISHED if isinstance(result, dict) and result.get("status") == "finished" else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The jobs of a sweep as they stand in its sweep.json, and the part of a study that each of them trains.
+
+A job is some points of one pack of one study, for some seeds.  What it trains is looked up in files, never described
+on a command line: `study(sweep, job)` is an ordinary study, which trains in an ordinary working directory.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax import names, stages, workdir
+from plasticity_jax.description import restore_study
+from plasticity_jax.errors import LabError
+
+VERSION = 1
+PACK = "main"  # what a lone pack is called: a job's directory does not change when a study gets more packs
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Part of a pack.
+
+    name: of its directory; no other job of the sweep has it.  study: its key in the sweep.
+    pack, points: the pack of the study, and which of its plans.  seeds: of the study's seeds.
+    runs: runs that come out (stages on the way to them not counted).
+    images: training images shown, at most.  seconds: expected time, None if not measured.
+    bytes: memory that it needs on the device, None if not measured.
+    """
+
+    name: str
+    study: str
+    pack: str
+    points: tuple[int, ...]
+    seeds: tuple[int, ...]
+    runs: int
+    images: int
+    seconds: float | None
+    bytes: int | None
+
+
+def restrict(study: stages.Study, pack: str, points: Sequence[int], seeds: Sequence[int]) -> stages.Study:
+    """The study of some points of one pack, for some seeds; its pack is called `PACK`.
+
+    Raises:
+      LabError: the study has no such pack, point or seed.
+    """
+    found = {each.name: each for each in study.packs}.get(pack)
+    if found is None or not set(points) <= set(range(len(found.plans))) or not set(seeds) <= set(study.seeds):
+        raise LabError(f"the study has no pack {names.shown(pack)} with all of the job's points and seeds")
+    part = dataclasses.replace(found, name=PACK, plans=tuple(found.plans[i] for i in points))
+    return dataclasses.replace(study, packs=(part,), seeds=tuple(seeds))
+
+
+def read(sweep: Path) -> tuple[Job, ...]:
+    """The jobs of a sweep.
+
+    Raises:
+      LabError: there is no sweep, or its sweep.json is damaged or unsafe.
+    """
+    path = Path(sweep) / "sweep.json"
+    if not path.exists():
+        raise LabError(f"{sweep} holds no sweep (no sweep.json); plan one with python -m launch.sweep")
+    content = workdir.read_json(path)
+    if not isinstance(content, dict) or content.get("version") != VERSION or not isinstance(content.get("jobs"), list):
+        raise LabError(f"{path} is damaged, or of another version; plan the sweep anew in another --workdir")
+    jobs = tuple(_restore(each, f"{path}, job {i}") for i, each in enumerate(content["jobs"]))
+    if len({job.name for job in jobs}) < len(jobs):
+        raise LabError(f"{path} is damaged: two jobs of one name; plan the sweep anew in another --workdir")
+    return jobs
+
+
+def write(sweep: Path, jobs: Sequence[Job]) -> None:
+    """Replace sweep.json."""
+    workdir.write_json(Path(sweep) / "sweep.json", {"version": VERSION, "jobs": [vars(job) for job in jobs]})
+
+
+def directory(sweep: Path, job: Job) -> Path:
+    """The working directory of a job."""
+    return Path(sweep) / job.study / "jobs" / job.name
+
+
+def study(sweep: Path, job: Job) -> stages.Study:
+    """What a job trains.
+
+    Raises:
+      LabError: the study's config.json is missing, damaged or unsafe, or has no such part.
+    """
+    return restrict(whole(sweep, job.study), job.pack, job.points, job.seeds)
+
+
+def whole(sweep: Path, key: str) -> stages.Study:
+    """A study of the sweep.
+
+    Raises:
+      LabError: its config.json is missing, damaged or unsafe.
+    """
+    path = Path(sweep) / key / "config.json"
+    return restore_study(workdir.read_json(path), str(path))
+
+
+def find(jobs: Sequence[Job], which: str) -> Job:
+    """The job of a name, or else of an index in sweep.json.
+
+    Raises:
+      LabError: there is none.
+    """
+    named = {job.name: job for job in jobs}
+    if which in named:
+        return named[which]
+    if which.isascii() and which.isdecimal() and int(which) < len(jobs):
+        return jobs[int(which)]
+    raise LabError(f"there is no job {names.shown(which)}; give a name in sweep.json, or an index below {len(jobs)}")
+
+
+def _restore(value: Any, where: str) -> Job:
+    keys = [field.name for field in dataclasses.fields(Job)]
+    if not isinstance(value, dict) or sorted(value) != sorted(keys):
+        raise LabError(f"{where}: a job has the keys {', '.join(keys)}")
+    names.check(value["name"], f"{where}, name", commas=True)
+    names.check(value["study"], f"{where}, study")
+    names.check(value["pack"], f"{where}, pack", commas=True)
+    for key in ("points", "seeds"):
+        if not isinstance(value[key], list) or not value[key] or not all(map(_whole, value[key])):
+            raise LabError(f"{where}, {key}: must be a list of whole numbers")
+    if not _whole(value["runs"]) or not _whole(value["images"]):
+        raise LabError(f"{where}: runs and images must be whole numbers")
+    for key in ("seconds", "bytes"):
+        if value[key] is not None and (isinstance(value[key], bool) or not isinstance(value[key], (int, float))):
+            raise LabError(f"{where}, {key}: must be a number or null")
+    return Job(**{**value, "points": tuple(value["points"]), "seeds": tuple(value["seeds"])})
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
