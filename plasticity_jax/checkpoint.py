@@ -76,7 +76,7 @@ class Checkpoints:
                     self._move(other, "replaced")
             for pattern in ("*.replaced", "*.orbax-checkpoint-tmp*"):  # the latter of a save that was killed or failed
                 for path in self.directory.glob(pattern):
-                    shutil.rmtree(path)
+                    _remove(path)
             state = {path: x for path, x in arrays.items() if x.size}  # orbax refuses the others; their shape says all
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(index))
             manager = self._orbax()
@@ -95,8 +95,9 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """The finished checkpoints, ascending, damaged ones included."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal())
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names = [path.name for path in self.directory.iterdir()]
+            return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
         return []
 
     def meta(self, number: int) -> dict[str, Any]:
@@ -136,8 +137,14 @@ class Checkpoints:
         leaves = [arrays[path] for path in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), index["meta"]
 
-    def latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    def latest(
+        self, like: Any, sound: Callable[[dict[str, Any]], bool] = lambda meta: True
+    ) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest undamaged checkpoint as (number, tree, meta), or None.  Damaged ones are noted and moved aside.
+
+        Args:
+          like: as for `restore`.
+          sound: whether a meta is one that this program wrote; a checkpoint of another one counts as damaged.
 
         Raises:
           CheckpointError: (`Misfit`) the newest undamaged one holds other arrays than `like`.
@@ -145,7 +152,10 @@ class Checkpoints:
         numbers = self.numbers()
         for older, number in reversed(list(zip([None, *numbers], numbers, strict=False))):
             try:
-                return number, *self.restore(number, like)
+                tree, meta = self.restore(number, like)
+                if not sound(meta):
+                    raise CheckpointError(f"checkpoint {number} in {self.directory} is damaged (its meta is none)")
+                return number, tree, meta
             except Misfit:
                 raise
             except CheckpointError as e:
@@ -185,7 +195,7 @@ class Checkpoints:
         """Rename a checkpoint at one stroke, so that it no longer counts even if its deletion is cut short."""
         target = self.directory / f"{number}.{suffix}"
         if target.exists():
-            shutil.rmtree(target)
+            _remove(target)
         (self.directory / str(number)).rename(target)
 
     @contextlib.contextmanager
@@ -229,6 +239,13 @@ def _crc(array: np.ndarray) -> int:
 def _json_crc(content: Any) -> int:
     plain = json.loads(json.dumps(content))
     return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _line(error: Exception) -> str:

@@ -253,9 +253,9 @@ def _walk(directory: Path, lab: Lab) -> Result:
     images, entries, bytes_per_run = 0, [], room.check(lab)
     for name, times in lab.timetables.items():
         workdirs.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
-        outcomes = walk.walk(times.leg, lab)["runs"]
-        rows = records.read(lab.directory / name / "metrics.jsonl")
-        for run, outcome in zip(times.leg.runs, outcomes, strict=True):
+        ended = walk.walk(times.leg, lab)
+        rows = records.read(lab.directory / name / "metrics.jsonl", ended["mark"])
+        for run, outcome in zip(times.leg.runs, ended["runs"], strict=True):
             images += outcome["steps"] * run.stage.batch_size
             if run.final:
                 entries.append(_run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id]))

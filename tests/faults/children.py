@@ -5,6 +5,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerContext
@@ -14,6 +15,7 @@ from typing import Any
 
 HUNG = 240.0  # seconds after which a process that has not ended counts as hung
 POLL = 0.003
+ONE = threading.Lock()  # starting a process also asks how all others are, which two threads must not do at once
 
 
 class Lost(Exception):
@@ -46,19 +48,25 @@ class Child:
     def __init__(self, context: ForkServerContext, target: Callable[..., None], args: Sequence[Any], log: Path) -> None:
         self.log = log
         self.process: BaseProcess = context.Process(target=target, args=tuple(args), daemon=True)
-        self.process.start()
+        with ONE:
+            self.process.start()
         self.pid: int = self.process.pid or 0
 
     def stands(self, after: float = 0.0) -> bool:
         """Wait until it has stopped itself, or stop it `after` so many seconds; False if it ended before."""
         began = time.monotonic()
-        while self.process.is_alive() and time.monotonic() - began < HUNG:
+        while self.alive() and time.monotonic() - began < HUNG:
             if _state(self.pid) == "T":
                 return True
             if after and time.monotonic() - began > after:
                 self.signal(signal.SIGSTOP)
             time.sleep(POLL)
         return False
+
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        with ONE:
+            return self.process.is_alive()
 
     def signal(self, number: int) -> None:
         """Send a signal, if it is still there."""
@@ -80,14 +88,16 @@ class Child:
         Raises:
           Lost: it hangs.
         """
-        self.process.join(HUNG)
+        began, hung = time.monotonic(), False
+        while self.alive():
+            if time.monotonic() - began > HUNG and not hung:
+                hung = True
+                self.signal(signal.SIGKILL)
+            time.sleep(POLL)
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        code = self.process.exitcode
-        if code is None:
-            self.signal(signal.SIGKILL)
-            self.process.join()
+        if hung:
             raise Lost(f"hung; the last it said: {text.strip()[-300:]}")
-        return End(code, text)
+        return End(self.process.exitcode or 0, text)
 
 
 def _state(pid: int) -> str:

@@ -67,7 +67,7 @@ def files(kind: str, scene: Scene) -> None:
         child, when = scene.stand()
         if path := pick(scene, FILES[kind]):
             scene.injected(kind, f"{path.relative_to(scene.directory)} {damage.damage(path, scene.draw, how)} {when}")
-            scene.mend = lambda: None  # starting again is all that it should take
+            scene.mend = lambda line: None  # starting again is all that it should take
             child.go_on()
             scene.accept(child.end())
             scene.mend = None
@@ -102,13 +102,13 @@ def full(scene: Scene) -> None:
     scene.injected("full", f"{left} {what} left {when}")
     fill = scene.disk / "fill"
     disks.fill(fill, left, what)
-    scene.mend = functools.partial(damage.remove, fill)
+    scene.mend = lambda line: damage.remove(fill)
     child.go_on()
     done = scene.accept(child.end())
     if scene.mend is not None and not done:
         raise Lost("it stopped without a word")
     if scene.mend is not None:
-        scene.mend()
+        scene.mend("")
         scene.mend = None
 
 
@@ -119,7 +119,7 @@ def file_limit(scene: Scene) -> None:
     size = scene.draw.randrange(0, 4000)
     scene.injected("limit", f"no file beyond {size} bytes {when}")
     subprocess.run(["prlimit", f"--pid={child.pid}", f"--fsize={size}:"], check=True)
-    scene.mend = lambda: None  # the next process has no limit
+    scene.mend = lambda line: None  # the next process has no limit
     child.go_on()
     scene.accept(child.end())
     scene.mend = None
@@ -131,7 +131,7 @@ def read_only(scene: Scene) -> None:
     scene.injected("read_only", "at a start")
     locked = disks.Locked(scene.disk)
     scene.undo.callback(locked.release)
-    scene.mend = locked.release
+    scene.mend = lambda line: locked.release()
     if scene.accept(scene.start().end()) or scene.mend is not None:
         raise Lost("it worked in a directory that is read-only")
 
@@ -145,7 +145,7 @@ def frozen(scene: Scene) -> None:
     locked = disks.Frozen(path)
     scene.undo.callback(locked.release)
     scene.injected("frozen", f"{path.relative_to(scene.disk)} {when}")
-    scene.mend = locked.release
+    scene.mend = lambda line: locked.release()
     child.go_on()
     scene.accept(child.end())
     locked.release()
@@ -166,6 +166,15 @@ def blocked(scene: Scene) -> None:
     path.mkdir() if is_file else path.write_text("?")
     scene.injected("blocked", f"{path.relative_to(scene.directory)} is a {'folder' if is_file else 'file'}")
 
+    def mend(line: str) -> None:
+        if str(path) not in line:
+            raise Lost(f"a refusal that does not name {path}: {line}")
+        damage.remove(path)
+
+    scene.mend = mend
+    scene.accept(scene.start().end())
+    scene.mend = None
+
 
 def two(scene: Scene) -> None:
     """Two processes on one directory: one works, the other is told so."""
@@ -175,9 +184,9 @@ def two(scene: Scene) -> None:
     second = scene.start()
     if not holds:  # the first has not come so far: either may win
         first.go_on()
-    scene.mend = first.go_on
+    scene.mend = lambda line: first.go_on()
     done = scene.accept(second.end())
-    scene.mend = lambda: None
+    scene.mend = lambda line: None
     first.go_on()
     other = scene.accept(first.end())
     scene.mend = None

@@ -22,7 +22,7 @@ TIMED = ("seconds", "images_per_second")
 
 @dataclasses.dataclass
 class Injection:
-    """One fault: its kind, what exactly was done, and the lines with which the command refused to go on because of it."""
+    """One fault: its kind, what exactly was done, and the lines with which the command refused because of it."""
 
     kind: str
     what: str
@@ -58,7 +58,7 @@ class Scene:
         self.draw = draw
         self.argument = ""  # of the study
         self.injections: list[Injection] = []
-        self.mend: Callable[[], None] | None = None  # undoes the fault that is at work, as its user would
+        self.mend: Callable[[str], None] | None = None  # undoes the fault at work, as a user who reads the line would
         self.undo = contextlib.ExitStack()
         self.starts = 0
         self.disk.mkdir(parents=True)
@@ -165,15 +165,20 @@ class Scene:
     def _do_as_told(self, line: str) -> None:
         """What a user does who reads the line."""
         if self.mend is not None:
-            self.mend()
-            self.mend = None
-        elif found := re.search(r"delete (/\S+?)[;,)]? ", line + " "):
-            path = Path(found[1])
+            mend, self.mend = self.mend, None
+            mend(line)
+        elif path := told(line):
             if not path.is_relative_to(self.directory) or not path.exists():
                 raise Lost(f"it says to delete what is not there, or not its own: {line}")
             damage.remove(path)
         else:
             raise Lost(f"a refusal that does not say what to do: {line}")
+
+
+def told(line: str) -> Path | None:
+    """What a line says to delete: by its path, or as `it`, which is the path that the line begins with."""
+    found = re.search(r"delete (/\S+?)[;,)]? ", line + " ") or re.search(r"(/\S+).* delete it\b", line)
+    return Path(found[1]) if found else None
 
 
 def outcome(directory: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from configs.base import base, optimiser, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Perceptrons on a few digits: pretraining with a snapshot, then three branches; two seeds; saved at every chance."""
+    """Perceptrons on a few digits: pretraining with a snapshot, then three branches; saved at every chance."""
     kind, _ = parse_arg(arg, ("nan",))
     rule = optimiser("momentum", learning_rate=0.1)
     config = base()
