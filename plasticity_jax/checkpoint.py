@@ -41,8 +41,7 @@ class Misfit(CheckpointError):
 class Checkpoints:
     """Numbered checkpoints in one directory: `DIRECTORY/NUMBER/{state,meta}`.
 
-    One process writes; others may read meanwhile.  `save` returns once the arrays are copied, and a thread writes
-    them; only complete checkpoints ever carry a plain number as their name.
+    One process writes; others may read meanwhile.  Only complete checkpoints ever carry a plain number as their name.
     """
 
     def __init__(self, directory: Path, keep: int | None, note: Callable[[str], None] = print) -> None:
@@ -57,7 +56,7 @@ class Checkpoints:
         self._manager: ocp.CheckpointManager | None = None
 
     def save(self, number: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Copy a pytree of arrays to the host and start to write it with `meta` (plain JSON), after earlier saves.
+        """Write a pytree of arrays with `meta` (plain JSON).
 
         A checkpoint of the same number is replaced.  Where only the newest are kept, those of higher numbers go too:
         they belong to a future that was given up.
@@ -175,7 +174,8 @@ class Checkpoints:
         if self._manager is None:
             options = ocp.CheckpointManagerOptions(
                 create=False,
-                enable_async_checkpointing=True,
+                # A background save that fails leaves a thread behind that waits, and keeps the process, for minutes.
+                enable_async_checkpointing=False,
                 preservation_policy=ocp.checkpoint_managers.LatestN(self.keep),
             )
             self._manager = ocp.CheckpointManager(self.directory, options=options)

@@ -82,7 +82,7 @@ def environment(home: Path) -> None:
     """Children train on the CPU, and find compiled what the first of them compiled."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(home / "compiled")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "compiled"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
