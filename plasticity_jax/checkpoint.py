@@ -62,9 +62,8 @@ class Checkpoints:
         they belong to a future that was given up.
 
         Raises:
-          CheckpointError: this or the previous save cannot be written.
+          CheckpointError: it cannot be written.
         """
-        self.wait()
         arrays = {path: np.asarray(leaf) for path, leaf in _flat(jax.device_get(tree)).items()}
         content = {"meta": meta, "leaves": {path: [*_spec(x), _crc(x)] for path, x in arrays.items()}}
         index = {**content, "crc32": _json_crc(content)}
@@ -81,16 +80,6 @@ class Checkpoints:
             manager = self._orbax()
             manager.reload()  # it remembers what was there, and would refuse a number that was moved or deleted since
             manager.save(number, args=args, force=True)
-
-    def wait(self) -> None:
-        """Return when all saves are on the disk.
-
-        Raises:
-          CheckpointError: one could not be written.
-        """
-        if self._manager is not None:
-            with self._writing():
-                self._manager.wait_until_finished()
 
     def numbers(self) -> list[int]:
         """The finished checkpoints, ascending, damaged ones included."""
@@ -164,7 +153,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait for all saves, and end orbax' threads."""
+        """End orbax' threads."""
         if self._manager is not None:
             with self._writing():
                 self._manager.close()

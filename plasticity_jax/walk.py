@@ -101,7 +101,6 @@ class Saver:
         self.count += 1
         with self.lab.clock("checkpoint"):
             self.rolling.save(self.count, states, {"next": at.event, "closed": at.closed, "mark": self.table.mark()})
-            self.rolling.wait()
         self.lab.clock.save()
         self.last = time.monotonic()
         self.pause = max(self.lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
@@ -222,7 +221,6 @@ def _keep(leg: Leg, lab: Lab, kind: str, number: int, states: Tree, meta: dict[s
     where = lab.checkpoints(leg.name, kind)
     with lab.clock("checkpoint"):
         where.save(number, _kept(leg, lab, states), meta)
-        where.wait()
         where.close()
 
 

@@ -96,7 +96,7 @@ def interrupted(when, act):
                 if when():
                     act()
                 found = real(*args, **options)
-                if real.__name__ != "save" and when():  # a save goes on in another thread, which a kill would end
+                if when():
                     act()
                 return found
 

@@ -5,7 +5,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ def run(
         return case(world, number, seed, chosen, home / str(number), keep)
 
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(one, numbers)
+        for done in as_completed([pool.submit(one, number) for number in numbers]):
+            yield done.result()
 
 
 def case(world: World, number: int, seed: int, chosen: Sequence[str], home: Path, keep: bool) -> Case:
