@@ -6,6 +6,7 @@ module that knows all the others.
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -122,8 +123,9 @@ def run_study(
         workdirs.claim(directory, configs.describe(study))
         begun = environment.settle(directory, dataset, {draft.pack.name: draft.choice for draft in drafts})
         drafts = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drafts]
-        with _status(directory):  # not before: whoever is refused says nothing about the study that is here
-            progress = Progress(sum(leg.images() for draft in drafts for leg in draft.timetables.values()))
+        total = sum(leg.images() for draft in drafts for leg in draft.timetables.values())
+        progress = Progress(total, report=functools.partial(_running, directory))
+        with _status(directory, progress):  # not before: whoever is refused says nothing about the study that is here
             parts = [
                 _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drafts
             ]
@@ -132,7 +134,8 @@ def run_study(
             code = 0 if result["status"] == "finished" else 1
             counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
             needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drafts, parts, strict=True)}
-            workdirs.status(directory, status=result["status"], exit_code=code, **counts, bytes_per_run=needs)
+            facts = {"images": result["images"], "images_planned": total}
+            workdirs.status(directory, status=result["status"], exit_code=code, **facts, **counts, bytes_per_run=needs)
     print(results.table(result))
     return result
 
@@ -186,24 +189,29 @@ def check_resets(timetables: Timetables, network: Network) -> None:
 
 
 @contextlib.contextmanager
-def _status(directory: Path) -> Iterator[None]:
+def _status(directory: Path, progress: Progress) -> Iterator[None]:
     """Keep `status.json` true however the work inside ends; memory that ran out becomes an error of one line."""
     try:
         yield
     except Preempted:
-        workdirs.status(directory, status="preempted", exit_code=75)
+        workdirs.status(directory, status="preempted", exit_code=75, **progress.facts())
         raise
     except Exception as error:
         if isinstance(error, RoomError):
             workdirs.disclaim(directory)
         with contextlib.suppress(LabError):
-            workdirs.status(directory, status="failed", exit_code=1, error=str(error).partition("\n")[0])
+            line = str(error).partition("\n")[0]
+            workdirs.status(directory, status="failed", exit_code=1, error=line, **progress.facts())
         if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
             raise LabError(
                 "the memory ran out, though the plan seemed to fit; take fewer seeds, or --config.strategy=map "
                 "(one after another)"
             ) from error
         raise
+
+
+def _running(directory: Path, facts: Mapping[str, Any]) -> None:
+    workdirs.status(directory, status="running", exit_code=None, **facts)
 
 
 def _choose(pack: stages.Pack, timetables: Timetables, study: stages.Study) -> dict[str, str]:
@@ -252,7 +260,7 @@ def _walk(directory: Path, lab: Lab) -> Result:
     """Walk the legs of a pack; returns its part of the result."""
     images, entries, bytes_per_run = 0, [], room.check(lab)
     for name, times in lab.timetables.items():
-        workdirs.status(directory, status="running", exit_code=None, pack=lab.pack.name, stage=name)
+        _running(directory, lab.progress.facts() | {"pack": lab.pack.name, "stage": name, "step": 0})
         ended = walk.walk(times.leg, lab)
         rows = records.read(lab.directory / name / "metrics.jsonl", ended["mark"])
         for run, outcome in zip(times.leg.runs, ended["runs"], strict=True):

@@ -17,6 +17,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def lock(directory: Path) -> Iterator[None]:
         raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(file)
         except BlockingIOError:
             holder = os.read(file, 200).decode(errors="replace").strip() or "another"
             raise BusyError(f"workdir {directory} is in use by {holder}; use another workdir") from None
@@ -84,9 +85,18 @@ def check_links(directory: Path) -> None:
         for name in (*folders, *files):
             path = os.path.join(folder, name)
             if os.path.islink(path) and not os.path.realpath(path).startswith(top + os.sep):
-                raise WorkdirError(
-                    f"{path} is a link that leads out of the workdir; delete {path} or move its target in"
-                )
+                raise WorkdirError(f"{path} is a link that leads out of the workdir; delete it or move its target in")
+
+
+def _flock(file: int) -> None:
+    """Take the lock; whoever looks whether it is held has it for an instant, and is waited for."""
+    for pause in (0.01, 0.1, 0.3, None):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is None:
+                raise
+            time.sleep(pause)
 
 
 def claim(directory: Path, config: Mapping[str, Any]) -> None:
