@@ -126,7 +126,7 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), leaves), index["meta"]
 
     def latest(
-        self, like: Any, sound: Callable[[dict[str, Any]], bool] = lambda meta: True
+        self, like: Any, sound: Callable[[Any], bool] = lambda meta: True
     ) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest undamaged checkpoint as (number, tree, meta), or None.  Damaged ones are noted and moved aside.
 

@@ -134,6 +134,7 @@ def _done_before(leg: Leg, lab: Lab) -> dict[str, Any] | None:
     if not records.fits(_table(leg, lab), end[2]["mark"]):
         lab.progress.note(f"{_table(leg, lab)} lost or changed rows; stage {leg.name} starts again")
         return None
+    records.Table(_table(leg, lab), end[2]["mark"]).close()  # cuts off what anybody wrote behind the end
     return end[2]
 
 
@@ -171,16 +172,16 @@ def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
     return states, place, Saver(lab, rolling, 0, records.Table(path, None))
 
 
-def _is_place(leg: Leg, meta: dict[str, Any]) -> bool:
+def _is_place(leg: Leg, meta: Any) -> bool:
     """Whether the meta of a rolling checkpoint is what a `Saver` writes."""
-    closed = meta.get("closed")
+    closed = meta.get("closed") if isinstance(meta, dict) else None
     flags = isinstance(closed, list) and len(closed) == len(leg.runs) and all(isinstance(c, bool) for c in closed)
     return flags and records.is_count(meta.get("next")) and records.is_mark(meta.get("mark"))
 
 
-def _is_outcome(leg: Leg, meta: dict[str, Any]) -> bool:
+def _is_outcome(leg: Leg, meta: Any) -> bool:
     """Whether the meta of an end is what `walk` returns."""
-    known = meta.get("runs")
+    known = meta.get("runs") if isinstance(meta, dict) else None
     return (
         isinstance(known, list)
         and [isinstance(run, dict) and run.get("id") for run in known] == [run.id for run in leg.runs]
