@@ -6,13 +6,13 @@ Exit status: 0 finished, 1 failed for good, 75 start it again (stopped and saved
 SIGTERM, SIGINT and SIGUSR1 ask it to stop.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch import attempts, jobs
+from launch.arguments import Parser, positive
 from launch.exits import AGAIN, FAILED, FINISHED
 from plasticity_jax import workdir
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
@@ -20,10 +20,10 @@ from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the job that the flags name; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m launch.job", description=__doc__.splitlines()[0])
+    parser = Parser("launch.job", __doc__.splitlines()[0])
     parser.add_argument("--workdir", type=Path, required=True, help="the directory of the sweep")
     parser.add_argument("--job", required=True, help="the job's name, or its index in sweep.json")
-    parser.add_argument("--tries", type=int, default=3, help="failures at one and the same place before it gives up")
+    parser.add_argument("--tries", type=positive, default=3, help="failures at one place before it gives up")
     options = parser.parse_args(argv)
     try:
         sweep = options.workdir.expanduser().absolute()

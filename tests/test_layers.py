@@ -18,6 +18,7 @@ LAYERS = [
         "cache",
         "stages",
         "names",
+        "line",
         "units",
         "trees",
         "records",
@@ -42,9 +43,8 @@ LAYERS = [
 ]
 
 # What the other packages may import of this repository.
-FOR_LAUNCH = (
-    "errors names stages legs description workdir commandline config experiment cost datasets progress units".split()
-)
+JAX_FREE = "errors names description workdir commandline config line units signals"
+FOR_LAUNCH = f"{JAX_FREE} stages legs experiment cost datasets".split()
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},
     "analysis": {"analysis", f"{PACKAGE}.records", f"{PACKAGE}.results", f"{PACKAGE}.errors"},
