@@ -14,6 +14,7 @@ from typing import Any
 
 import sklearn.datasets  # noqa: F401  what a study on digits imports on its way
 
+from launch import local
 from plasticity_jax import experiment, main, pace, walk  # noqa: F401
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
@@ -30,10 +31,7 @@ def command(argv: Sequence[str], directory: str, log: str, stop_at: int, count_t
       count_to: a file that the number of operations is written to at the end; empty for none.
       jump: seconds by which the system's time jumps at `stop_at`, instead of a stop; 0 for none.
     """
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
+    print_to(log)
     pace.CALL_SECONDS, walk.CHECKPOINT_SHARE = 0.005, 0
     seen = watch(directory, stop_at, jump)
     sys.argv = ["plasticity_jax.main", *argv]
@@ -44,6 +42,21 @@ def command(argv: Sequence[str], directory: str, log: str, stop_at: int, count_t
             Path(count_to).write_text(str(seen()))
         with contextlib.suppress(OSError):
             sys.stdout.flush()
+
+
+def launch(argv: Sequence[str], log: str) -> None:
+    """Be `python -m launch.local ARGV`, at the head of a process group of its own that its jobs belong to."""
+    os.setsid()
+    print_to(log)
+    sys.exit(local.main(argv))
+
+
+def print_to(log: str) -> None:
+    """From now on stdout and stderr are a file."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
 
 
 def watch(directory: str, stop_at: int, jump: float) -> Any:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults import damage, disks
+from tests.faults import damage, disks, sweeps
 from tests.faults.children import Lost
 from tests.faults.scene import Scene
 
@@ -236,6 +236,7 @@ KINDS: dict[str, Kind] = {
     "two": two,
     "clock": clock,
     "nan": nan,
+    **sweeps.KINDS,
 }
 
 

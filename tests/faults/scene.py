@@ -132,10 +132,7 @@ class Scene:
 
     def compare(self) -> None:
         """Raise Lost unless the directory holds what the undisturbed one holds."""
-        found = outcome(self.directory)
-        for key, expected in self.reference.outcome.items():
-            if found[key] != expected:
-                raise Lost(f"another {key} than undisturbed: {_difference(expected, found[key])}")
+        same(outcome(self.directory), self.reference.outcome)
 
     def close(self) -> None:
         """Undo whatever is mounted or locked."""
@@ -187,6 +184,13 @@ def outcome(directory: Path) -> dict[str, Any]:
     result = workdir.read_json(directory / "result.json")
     fields = {key: value for key, value in result.items() if key not in TIMED}
     return {"status": (status["status"], status["exit_code"]), "tables": small.tables(directory), **fields}
+
+
+def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise Lost unless two outcomes agree."""
+    for key, value in expected.items():
+        if found[key] != value:
+            raise Lost(f"another {key} than undisturbed: {_difference(value, found[key])}")
 
 
 def _difference(expected: Any, found: Any) -> str:

@@ -2,17 +2,19 @@
 
     python -m plasticity_jax.main --config=tests/faults/study.py --workdir=DIR
 
-Argument `nan`: a third branch whose learning rate diverges, beside the same others.
+Argument `nan`: a fourth branch whose learning rate diverges, beside the same others.  `sweep`: both as a sweep.
 """
 
 from ml_collections import ConfigDict
 
-from configs.base import base, optimiser, parse_arg, stage
+from configs.base import base, optimiser, parse_arg, stage, sweep
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """Perceptrons on a few digits: pretraining with a snapshot, then three branches; saved at every chance."""
-    kind, _ = parse_arg(arg, ("nan",))
+    kind, _ = parse_arg(arg, ("nan", "sweep"))
+    if kind == "sweep":
+        return sweep({"plain": get_config(), "nan": get_config("nan")})
     rule = optimiser("momentum", learning_rate=0.1)
     config = base()
     config.dataset = "digits"
