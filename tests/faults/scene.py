@@ -178,12 +178,12 @@ def told(line: str) -> Path | None:
     return Path(found[1]) if found else None
 
 
-def outcome(directory: Path) -> dict[str, Any]:
-    """All of a finished study that must not depend on what happened to it."""
-    status = workdir.read_json(directory / "status.json")
+def outcome(directory: Path, status: bool = True) -> dict[str, Any]:
+    """All of a finished study that must not depend on what happened to it; its `status` may be left out."""
+    said = workdir.read_json(directory / "status.json") if status else {}
     result = workdir.read_json(directory / "result.json")
     fields = {key: value for key, value in result.items() if key not in TIMED}
-    return {"status": (status["status"], status["exit_code"]), "tables": small.tables(directory), **fields}
+    return {**fields, "status": (said.get("status"), said.get("exit_code")), "tables": small.tables(directory)}
 
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
