@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +212,10 @@ def _walk(directory: Path, lab: Lab) -> Result:
     images, entries, bytes_per_run = 0, [], room.check(lab)
     for name, times in lab.timetables.items():
         _running(directory, lab.progress.facts() | {"pack": lab.pack.name, "stage": name, "step": 0})
-        outcomes = walk.walk(times.leg, lab)["runs"]
-        images += sum(end["steps"] * run.stage.batch_size for run, end in zip(times.leg.runs, outcomes, strict=True))
-        entries += peers.once(functools.partial(_run_results, lab, times.leg, outcomes))
+        ended = walk.walk(times.leg, lab)
+        count = zip(times.leg.runs, ended["runs"], strict=True)
+        images += sum(outcome["steps"] * run.stage.batch_size for run, outcome in count)
+        entries += peers.once(functools.partial(_run_results, lab, times.leg, ended))
         lab.progress.finish(times)
     return {
         "runs": entries,
@@ -226,14 +227,12 @@ def _walk(directory: Path, lab: Lab) -> Result:
     }
 
 
-def _run_results(lab: Lab, leg: Leg, outcomes: Sequence[Mapping[str, Any]]) -> list[Result]:
+def _run_results(lab: Lab, leg: Leg, ended: Mapping[str, Any]) -> list[Result]:
     """The results of the runs of a leg that no later one continues from."""
-    rows: dict[str, list[records.Row]] = {run.id: [] for run in leg.runs}
-    for row in records.read(lab.directory / leg.name / "metrics.jsonl"):
-        rows[row["run"]].append(row)
+    rows = records.read(lab.directory / leg.name / "metrics.jsonl", ended["mark"])
     return [
-        _run_result(lab, run, outcome, rows[run.id])
-        for run, outcome in zip(leg.runs, outcomes, strict=True)
+        _run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id])
+        for run, outcome in zip(leg.runs, ended["runs"], strict=True)
         if run.final
     ]
 
