@@ -2,6 +2,7 @@
 # make test        lint, types and all tests
 # make test_quick  the tests that take seconds
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
+# make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make clean       remove the environment, caches and the demo's results
 #
 # PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment.
@@ -12,7 +13,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test_quick bench clean
+.PHONY: help demo test test_quick bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,6 +34,10 @@ test_quick: $(VENV)/.test
 bench: $(VENV)/.demo
 	@mkdir -p runs
 	@$(RUN) -m tests.benchmarks --json runs/bench.json $(if $(TORCH),--torch_python $(TORCH))
+
+faults: $(VENV)/.test
+	@mkdir -p runs
+	@$(RUN) -m tests.faults --count 300 --json runs/faults.json --keep runs/faults
 
 clean:
 	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -8,7 +8,7 @@ from plasticity_jax import peers
 
 
 class Line:
-    """Writes to `stream` (stderr; nowhere, if another process speaks for this one).
+    """Writes to `stream`: stderr, or nowhere if another process speaks for this one.
 
     `every` is for whoever uses it: seconds between two lines.
     """

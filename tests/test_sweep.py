@@ -1,5 +1,6 @@
 """The command that plans, and whole sweeps: trained by children, killed and grown, they are what `main` makes."""
 
+import contextlib
 import json
 import os
 import random
@@ -204,19 +205,18 @@ def test_a_sweep_that_is_killed_at_random_is_the_same(undisturbed, tmp_path):
     file, directory, result = undisturbed
     chance = random.Random(0)
     args = [f"--config={file}", f"--workdir={tmp_path}", "--config.seeds=0,1,2", "--images_per_second=1000"]
-    kills = 0
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, None):
         launcher = launch(*args)
         while number and launcher.poll() is None:
-            time.sleep(0.1)
-            if any(path.exists() for path in tmp_path.glob(f"study/jobs/*/main/{('tune', 'pretrain')[kills % 2]}")):
+            time.sleep(0.05)
+            listed = jobs.read(tmp_path) if (tmp_path / "sweep.json").exists() else ()
+            running = [jobs.directory(tmp_path, job) for job in listed if states.held(jobs.directory(tmp_path, job))]
+            if running:
                 time.sleep(chance.random())
-                running = [job for job in jobs.read(tmp_path) if states.held(jobs.directory(tmp_path, job))]
                 if number == signal.SIGKILL:  # a child, while its launcher goes on
-                    for job in running:
-                        pid = int((jobs.directory(tmp_path, job) / ".lock").read_text().split()[1])
-                        os.kill(pid, number)
-                        kills += 1
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int((running[0] / ".lock").read_text().split()[1]), number)
+                    time.sleep(chance.random())
                 launcher.send_signal(signal.SIGTERM)
                 break
         assert launcher.wait() in ((0, 75) if number else (0,))
