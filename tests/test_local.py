@@ -256,3 +256,17 @@ def test_mistakes_take_one_line(args, message):
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("error: ") and message in done.stderr
+
+
+def test_a_signal_stops_the_planning_too(tmp_path):
+    code = f"import pathlib, time; pathlib.Path({str(tmp_path / 'there')!r}).touch(); time.sleep(600)"
+
+    def stop() -> None:
+        wait_for((tmp_path / "there").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert local._plan([sys.executable, "-c", code]) == 75
+    thread.join()
+    assert local._plan([sys.executable, "-c", "raise SystemExit(1)"]) == 1
