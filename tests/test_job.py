@@ -109,9 +109,9 @@ def test_being_stopped_or_kept_out_is_no_failure(sweep, failing, error):
 
 
 def test_a_job_of_which_all_runs_diverged_has_failed(sweep, monkeypatch):
-    monkeypatch.setattr(experiment, "run_study", lambda study, directory: {"status": "failed"})
+    monkeypatch.setattr(experiment, "run_study", lambda study, directory: {"status": "failed", "runs": []})
     assert start(sweep) == 1
-    workdir.write_json(sweep / "study/jobs/seeds=0/result.json", {"status": "failed"})
+    workdir.write_json(sweep / "study/jobs/seeds=0/result.json", {"status": "failed", "runs": []})
     assert start(sweep) == 1
 
 
