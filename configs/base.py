@@ -50,6 +50,11 @@ def base(name: str = "") -> ConfigDict:
     return config
 
 
+def sweep(studies: Mapping[str, ConfigDict]) -> ConfigDict:
+    """Several studies by the names of their directories, to be run together by `launch.local` or another launcher."""
+    return ConfigDict({"studies": dict(studies)}, sort_keys=False)
+
+
 def stage(
     branches: Mapping[str, Mapping[str, Any]] | None = None,
     data: Mapping[str, Any] | None = None,

@@ -1,36 +1,98 @@
-"""Plan a sweep: cut its studies into jobs, and print them.
+"""Plan a sweep: cut its studies into jobs that fit into memory and time, and show them.
 
     python -m launch.sweep --config=FILE[:ARG] --workdir=SWEEP [--config.KEY=VALUE] [--dry_run]
+        [--memory_gb=N] [--hours=H] [--runs_per_job=N] [--images_per_second=X]
 
-Run again, it changes nothing; with more seeds or grid points, the jobs that are there stay and new ones are added.
+Memory is what XLA says of the compiled programs, time what they take on this device; --images_per_second=X stands for
+another one, as on a login node.  Run again, it changes nothing; with more seeds, grid points or studies, the jobs that
+are there stay as they are, and new ones are added.
 """
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import app
 
-from launch import flags
+from launch import flags, jobs, table
 from launch.exits import FINISHED
-from plasticity_jax import commandline
-from plasticity_jax.errors import LabError
+from plasticity_jax import commandline, stages, workdir
+from plasticity_jax.errors import BusyError, LabError
 
 
 def main(argv: Sequence[str]) -> int:
     """Plan the sweep that the flags ask for; returns the exit status."""
     del argv
+    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
-        from launch import plan  # imports jax: seconds that a misspelt flag need not cost
-
-        found = plan.studies(flags.CONFIG.value)
-        planned = plan.plan(found)
-        for job in planned:
-            print(f"{job.name}  {job.runs} runs")
-        if not flags.DRY_RUN.value:
-            plan.store(Path(flags.WORKDIR.value).expanduser().absolute(), found, planned)
+        prepare()
     except LabError as error:
         commandline.leave(str(error))
     return FINISHED
+
+
+def prepare() -> None:
+    """Plan the sweep that the flags ask for, show its jobs, and write them down unless it is a dry run.
+
+    Raises:
+      LabError: a config that is wrong or no growth of the one before, or a job that cannot be.
+    """
+    from launch import growth, market, plan  # import jax: seconds that a misspelt flag need not cost
+    from plasticity_jax import config, cost
+
+    for flag in (flags.MEMORY_GB, flags.HOURS, flags.IMAGES_PER_SECOND):
+        if flag.value is not None and not 0 < flag.value < float("inf"):
+            raise LabError(f"--{flag.name}={flag.value}: must be above 0")
+    found = plan.studies(flags.CONFIG.value)
+    sweep = Path(flags.WORKDIR.value).expanduser().absolute() if flags.WORKDIR.value else None
+    target = None if flags.DRY_RUN.value else sweep
+    with _turn(target) if target else contextlib.nullcontext():
+        old, stored = _stored(sweep)
+        found = {key: growth.grown(key, stored[key], study) if key in stored else study for key, study in found.items()}
+        gone = [key for key in stored if key not in found]
+        if gone:
+            raise LabError(f"study {gone[0]} is gone from the config; a sweep that was begun only grows")
+        planned = old
+        if plan.anything_missing(found, old):
+            cost.begin()
+            memory = round(flags.MEMORY_GB.value * 1e9) if flags.MEMORY_GB.value else cost.free()
+            seconds = flags.HOURS.value * 3600 if flags.HOURS.value else None
+            budget = plan.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
+            planned = plan.plan(found, old, market.Market(found, flags.IMAGES_PER_SECOND.value), budget)
+        if target:
+            for key, study in found.items():  # first: a plan without its studies is worth nothing
+                if study != stored.get(key):
+                    workdir.write_json(target / key / "config.json", config.describe(study))
+            if planned != old:
+                jobs.write(target, planned)
+    print(table.table(planned, new=len(planned) - len(old), hours=flags.HOURS.value))
+
+
+def _stored(sweep: Path | None) -> tuple[tuple[jobs.Job, ...], dict[str, stages.Study]]:
+    """The jobs and the studies that a sweep has so far."""
+    if sweep is None or not (sweep / "sweep.json").exists():
+        return (), {}
+    found = jobs.read(sweep)
+    return found, {key: jobs.whole(sweep, key) for key in dict.fromkeys(job.study for job in found)}
+
+
+@contextlib.contextmanager
+def _turn(sweep: Path) -> Iterator[None]:
+    """Hold the sweep for this process; wait if another one plans it."""
+    with contextlib.ExitStack() as stack:
+        for wait in itertools.count():
+            try:
+                stack.enter_context(workdir.lock(sweep))
+                break
+            except BusyError:
+                if not wait:
+                    print(f"another process plans {sweep}; waiting for it", file=sys.stderr)
+                time.sleep(0.3)
+        yield
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def race(lanes: Mapping[str, Lane], say: Callable[[str, bool], None]) -> dict[st
     for name, lane in lanes.items():
         say(f"{name}: compiling", False)
         try:
-            steps[name], rate = _look(lane)
+            steps[name], rate = look(lane)
             trials[name] = Trial((rate,) * ROUNDS)
         except Exception as error:  # whatever XLA raises where memory or a kernel is missing
             trials[name] = _failed(error)
@@ -125,7 +125,7 @@ def race(lanes: Mapping[str, Lane], say: Callable[[str, bool], None]) -> dict[st
     return trials | {name: Trial(tuple(rates)) for name, rates in found.items()}
 
 
-def _look(lane: Lane) -> tuple[int, float]:
+def look(lane: Lane) -> tuple[int, float]:
     """(steps that take about `ROUND_SECONDS`, images/s).  A slow lane takes a single step."""
     steps = 1
     while True:
@@ -146,19 +146,26 @@ def _lanes(entry: Entry, times: Timetable, images: train.Images) -> tuple[dict[s
     # On an accelerator `cores` is `map`.
     names = [name for name in runs.STRATEGIES if name != "cores" or jax.default_backend() == "cpu"]
     made = {name: Programs(entry.model, shape, name, 1, {}, {}) for name in names}
-    init = Programs(entry.model, shape, "loop", 1, {}, {}).init
+    task, first = start(entry.model, entry.timetables, times, shape)
+    return {name: functools.partial(train_moment, made[name], times, task, first, images) for name in names}, made
+
+
+def start(
+    model: nn.Module, timetables: Mapping[str, Timetable], times: Timetable, shape: tuple[int, ...]
+) -> tuple[train.Task, state.TrainState]:
+    """The rows of a leg without an early end, and fresh states [R] in numpy; `shape` is that of an image."""
+    init = Programs(model, shape, "loop", 1, {}, {}).init
     networks = {seed: init(state.init_key(seed)) for seed in {run.seed for run in times.leg.runs}}
     params, stats = runs.stack_on_host([networks[run.seed] for run in times.leg.runs])
-    like = saved.states_like(times.leg, state.network_like(entry.model, shape))
+    like = saved.states_like(times.leg, state.network_like(model, shape))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    first = zeros.replace(params=params, stats=stats)
-    slots = max(len(pool.indices) for each in entry.timetables.values() for pool in each.pools)
+    slots = max(len(pool.indices) for each in timetables.values() for pool in each.pools)
     task = timetable.tasks(times, slots)
     task = task._replace(until_accuracy=np.zeros_like(task.until_accuracy))
-    return {name: functools.partial(_train, made[name], times, task, first, images) for name in names}, made
+    return task, zeros.replace(params=params, stats=stats)
 
 
-def _train(
+def train_moment(
     programs: Programs, times: Timetable, task: train.Task, first: state.TrainState, images: train.Images, steps: int
 ) -> tuple[int, float]:
     """Train every run `steps` steps from `first` (numpy), in calls of at most an epoch.

@@ -31,6 +31,8 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
     """
     check_study, check_model, check_stage = _checks(own)
     values = checks.plain(config)
+    if "studies" in values:
+        raise ConfigError("config.studies: this is a sweep of several studies; run it by python -m launch.local")
     top = check_study(values, "config")
     plans, points = [], list(grid.points(values, top["grid"]))
     for point in points:

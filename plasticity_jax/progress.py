@@ -8,6 +8,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from plasticity_jax.timetable import Timetable
+from plasticity_jax.units import duration
 
 REPORT_SECONDS = 10.0  # between two reports
 
@@ -103,11 +104,3 @@ class Progress:
         """Count a leg as over."""
         self.base += timetable.images()
         self.done = self.base
-
-
-def duration(seconds: float) -> str:
-    """`1 h 02 min`, `3 min 05 s` or `7 s`."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

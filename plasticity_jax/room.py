@@ -68,7 +68,7 @@ def check(lab: Lab) -> int | None:
     """
     to_come = [times for name, times in lab.timetables.items() if not lab.checkpoints(name, "end").numbers()]
     with lab.timed("begin"):
-        needs = [need for times in to_come for need in _needs(times, lab)]
+        needs = [need for times in to_come for need in needs_of(times, lab)]
     free = [memory.free(device) for device in jax.local_devices()]
     known = [count for count in free if count is not None]
     if not needs or not known:
@@ -83,7 +83,7 @@ def check(lab: Lab) -> int | None:
     return each
 
 
-def _needs(times: Timetable, lab: Lab) -> Iterator[Need]:
+def needs_of(times: Timetable, lab: Lab) -> Iterator[Need]:
     """What each program of a stage needs, compiled for all runs of it; nothing more after a signal to stop."""
     states = saved.states_like(times.leg, lab.network)
     strategy, count = lab.programs.strategy, len(times.leg.runs)

@@ -55,10 +55,8 @@ def draw_up(leg: Leg, study: stages.Study, dataset: Dataset) -> Timetable:
         raise ConfigError(
             f"config.test_images={study.test_images}: {dataset.name} has {len(dataset.test_labels)} test images"
         )
-    epoch_steps = [math.ceil(len(p.indices) / run.stage.batch_size) for p, run in zip(found, leg.runs, strict=True)]
-    steps = [
-        run.stage.steps or max(1, round(run.stage.epochs * n)) for n, run in zip(epoch_steps, leg.runs, strict=True)
-    ]
+    both = [lengths(run.stage, len(p.indices)) for p, run in zip(found, leg.runs, strict=True)]
+    epoch_steps, steps = [n for n, _ in both], [total for _, total in both]
     points = [
         frozenset(_points(run.stage, total / n, study.window))
         for run, n, total in zip(leg.runs, epoch_steps, steps, strict=True)
@@ -66,6 +64,12 @@ def draw_up(leg: Leg, study: stages.Study, dataset: Dataset) -> Timetable:
     events = sorted(set().union(*points, map(float, leg.keep)))
     held_out = [pools.held_out(run.seed, len(labels), study.validation_images) for run in leg.runs]
     return Timetable(leg, found, held_out, epoch_steps, steps, points, events)
+
+
+def lengths(stage: stages.Stage, images: int) -> tuple[int, int]:
+    """Steps in an epoch, and steps in the whole stage, of a run that trains on so many images."""
+    epoch = math.ceil(images / stage.batch_size)
+    return epoch, stage.steps or max(1, round(stage.epochs * epoch))
 
 
 def _points(stage: stages.Stage, epochs: float, window: float) -> list[float]:

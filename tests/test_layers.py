@@ -18,6 +18,7 @@ LAYERS = [
         "cache",
         "stages",
         "names",
+        "units",
         "trees",
         "records",
         "workdir",
@@ -37,11 +38,13 @@ LAYERS = [
     {"measure", "pace"},
     {"walk", "room"},
     {"experiment"},
-    {"__init__", "main"},
+    {"__init__", "main", "cost"},
 ]
 
 # What the other packages may import of this repository.
-FOR_LAUNCH = "errors names stages legs description workdir commandline config experiment".split()
+FOR_LAUNCH = (
+    "errors names stages legs description workdir commandline config experiment cost datasets progress units".split()
+)
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},
     "analysis": {"analysis", f"{PACKAGE}.records", f"{PACKAGE}.results", f"{PACKAGE}.errors"},

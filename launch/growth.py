@@ -1,0 +1,101 @@
+"""A study of a sweep that is planned again: it may have grown, in seeds and grid points, and in nothing else.
+
+What was there keeps its place, so that every job of the old plan is the same part of the new study: old packs keep
+their names, and new points stand behind the old ones.
+"""
+
+import dataclasses
+from typing import Any
+
+from plasticity_jax import names, stages, workdir
+from plasticity_jax.errors import LabError
+
+Point = tuple[Any, ...]
+
+
+def grown(key: str, old: stages.Study, new: stages.Study) -> stages.Study:
+    """`new` with all that `old` has in its old place.
+
+    Raises:
+      LabError: something changed that is no growth, in one line that names it.
+    """
+    _check_settings(key, old, new)
+    gone = [seed for seed in old.seeds if seed not in new.seeds]
+    if gone:
+        raise _refusal(key, f"seed {gone[0]} is gone")
+    before = {point: pack.name for pack in old.packs for point in _points(pack)}
+    missing = before.keys() - {point for pack in new.packs for point in _points(pack)}
+    if missing:
+        point = next(point for point in before if point in missing)
+        raise _refusal(key, _difference(point, new))
+    taken = {pack.name for pack in old.packs}
+    packs: dict[str, stages.Pack] = {pack.name: pack for pack in old.packs}
+    for pack in new.packs:
+        known = [before[point] for point in _points(pack) if point in before]
+        if known:
+            there = packs[known[0]]
+            plans = [plan for plan, point in zip(pack.plans, _points(pack), strict=True) if point not in before]
+            packs[there.name] = dataclasses.replace(there, plans=(*there.plans, *plans))
+        else:
+            name = _free(pack.name, taken)
+            taken.add(name)
+            packs[name] = dataclasses.replace(pack, name=name)
+    return dataclasses.replace(new, packs=tuple(packs.values()))
+
+
+def _points(pack: stages.Pack) -> list[Point]:
+    """The points of a pack by all that they are; hashable."""
+    return [(hparams, pack.model, pack.scopes, plan) for hparams, plan in pack.plans]
+
+
+def _check_settings(key: str, old: stages.Study, new: stages.Study) -> None:
+    """Whether all but seeds and packs is the same."""
+    for field in dataclasses.fields(stages.Study):
+        if field.name in ("seeds", "packs", *workdir.MAY_CHANGE):
+            continue
+        was, now = getattr(old, field.name), getattr(new, field.name)
+        if was != now:
+            raise _refusal(key, f"{field.name} was {names.shown(was)} and is {names.shown(now)}")
+
+
+def _difference(point: Point, new: stages.Study) -> str:
+    """How a point that is gone differs from the new one of the same hyper-parameters, if there is one."""
+    hparams, model, scopes, plan = point
+    shown = ",".join(f"{name}={value}" for name, value in hparams)
+    of = f" (grid point {names.shown(shown)})" if shown else ""
+    for pack in new.packs:
+        for other, other_plan in pack.plans:
+            if other == hparams:
+                was, now = _flat((model, scopes, plan)), _flat((pack.model, pack.scopes, other_plan))
+                path = next(path for path in {**was, **now} if was.get(path) != now.get(path))
+                return f"{path} was {names.shown(was.get(path))} and is {names.shown(now.get(path))}{of}"
+    return f"the grid point {names.shown(shown)} is gone" if shown else "there is a grid where there was none"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The fields of a (model, scopes, plan) by dotted paths."""
+    if isinstance(value, stages.Stage):
+        prefix = f"stages.{value.name}.{value.branch}"
+    if isinstance(value, stages.Model):
+        prefix = "model"
+    if dataclasses.is_dataclass(value):
+        inside = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    elif isinstance(value, tuple) and any(isinstance(each, (tuple, stages.Stage, stages.Model)) for each in value):
+        inside = [(str(i), each) for i, each in enumerate(value)]
+    else:
+        return {prefix: value}
+    join = f"{prefix}." if prefix else ""
+    return {path: leaf for name, each in inside for path, leaf in _flat(each, f"{join}{name}").items()}
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name of a new pack, which no old one has."""
+    tries = [name, *(f"{name[: names.LONGEST - 5]}.{i}" for i in range(2, len(taken) + 3))]
+    return next(each for each in tries if each not in taken)
+
+
+def _refusal(key: str, difference: str) -> LabError:
+    return LabError(
+        f"study {key}: {difference}; a sweep that was begun takes more seeds and grid points only, so use another "
+        "--workdir"
+    )
