@@ -14,6 +14,7 @@ Exit status: 0 all jobs have finished, 1 some have not.
 """
 
 import asyncio
+import multiprocessing
 import shlex
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,13 @@ def main(argv: Sequence[str]) -> int:
         if not WORKDIR.value:
             raise LabError("--workdir is missing")
         directory = Path(WORKDIR.value).expanduser().absolute()
-        planned = sweep.prepare()
+        # In a child, for it computes with jax: this process must not hold the memory of a GPU.
+        planning = multiprocessing.get_context("fork").Process(target=plan)
+        planning.start()
+        planning.join()
+        if planning.exitcode:
+            return FAILED
+        planned = jobs.read(directory)
         left = missing(directory, planned)
         for job in left:
             attempts.reset(jobs.directory(directory, job))
@@ -56,6 +63,14 @@ def main(argv: Sequence[str]) -> int:
         state = states.look(directory, job)
         print(f"{job.name}: {state.state} {state.reason}".rstrip(), file=sys.stderr)
     return FAILED if unfinished else FINISHED
+
+
+def plan() -> None:
+    """Plan the sweep; a mistake ends the process with a line."""
+    try:
+        sweep.prepare()
+    except LabError as error:
+        commandline.leave(str(error))
 
 
 def missing(directory: Path, planned: Sequence[jobs.Job]) -> list[jobs.Job]:
