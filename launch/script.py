@@ -90,7 +90,7 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
         "# 75: saved, or failed with tries left.  Above 128: killed, and the last checkpoint is good.",
         f'if [ $code -eq 75 ] || {{ [ $code -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {KILLS} ]; }}; then',
         "    me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
-        "    # Back into the queue, unless SLURM is ending the job itself: cancelled it stays so, pre-empted it returns.",
+        "    # Back into the queue, unless SLURM ends the job itself: cancelled it stays so, pre-empted it returns.",
         "    case $(squeue --noheader --jobs=$me --format='%T %r') in",
         '    RUNNING* | *TimeLimit) echo "status $code: back into the queue"; scontrol requeue $me ;;',
         '    *) echo "status $code: SLURM ends this job" ;;',

@@ -1,6 +1,7 @@
 """Plan a sweep and run all that is missing of it through XManager, each job a work unit.
 
-    xmanager launch launch/xm.py -- --config=FILE[:ARG] --workdir=SWEEP [--parallel=N] [--tries=3] [flags of launch.sweep]
+    xmanager launch launch/xm.py -- --config=FILE[:ARG] --workdir=SWEEP [--parallel=N] [--tries=3]
+        [flags of launch.sweep]
 
 Here (`--executor=local`) a work unit is a prebuilt binary: SWEEP/xm/job.sh, a script that runs `launch.job`.  XManager
 runs all work units at once and ends them all when one fails, so this launcher hands over --parallel at a time, and the
@@ -23,14 +24,13 @@ from pathlib import Path
 from absl import flags
 from xmanager import xm, xm_local
 
-from launch import attempts, jobs, states, sweep
+from launch import attempts, binary, jobs, states, sweep
 from launch.exits import AGAIN, FAILED, FINISHED
 from launch.flags import WORKDIR
 from plasticity_jax import commandline
 from plasticity_jax.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAUSE = 5  # seconds before a job that stopped is started again
 
 EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "vertex"], "Where the jobs run.")
 PARALLEL = flags.DEFINE_integer("parallel", 1, "Most jobs at a time.", 1)
@@ -100,31 +100,9 @@ def local(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
     """A prebuilt binary on this machine."""
     path = directory / "xm" / "job.sh"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(script(directory, TRIES.value, sys.executable, Path.cwd()))
+    path.write_text(binary.script(directory, TRIES.value, sys.executable, Path.cwd()))
     path.chmod(0o755)
     return xm.Binary(path=str(path)), xm_local.Local(experimental_stream_output=False)
-
-
-def script(directory: Path, tries: int, python: str, home: Path) -> str:
-    """The binary: trains the job `$1` until it finished or gave up, and passes SIGTERM on."""
-    command = shlex.join([python, "-m", "launch.job", f"--workdir={directory}", f"--tries={tries}"])
-    return f"""#!/bin/sh
-# Trains a job of a sweep for XManager, which would end all others if this ended with another status than 0.
-cd {shlex.quote(str(home))} || exit 0
-stopped=
-trap 'stopped=yes; kill -TERM "$child"' TERM INT
-while :; do
-    {command} "$1" >>{shlex.quote(str(directory))}/xm/"${{1#--job=}}".log 2>&1 &
-    child=$!
-    wait "$child"
-    code=$?
-    # A signal ends the first wait; the job still has to save.
-    [ -n "$stopped" ] && {{ wait "$child"; break; }}
-    [ $code -eq {AGAIN} ] || break
-    sleep {PAUSE}
-done
-exit 0
-"""
 
 
 def vertex(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
@@ -142,7 +120,8 @@ def vertex(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
             f"RUN python -m pip install -c constraints.txt '.{extra}'",
         ],
         # A status of 75 asks for another start: the job saved, or has tries left.
-        entrypoint=xm.CommandList([f'while :; do {command} "$@"; code=$?; [ $code -eq {AGAIN} ] || exit $code; done']),
+        entrypoint=xm.CommandList([f'while {command} "$@"; code=$?; [ $code -eq {AGAIN} ]; do :; done; exit $code']),
     )
-    requirements = xm.JobRequirements(**({ACCELERATOR.value: 1} if ACCELERATOR.value else {"cpu": 4, "ram": 16 * xm.GiB}))
+    resources = {ACCELERATOR.value: 1} if ACCELERATOR.value else {"cpu": 4, "ram": 16 * xm.GiB}
+    requirements = xm.JobRequirements(**resources)
     return container, xm_local.Vertex(requirements=requirements)

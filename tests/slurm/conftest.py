@@ -19,7 +19,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if "slurm" not in config.option.markexpr or _missing():
-        terminalreporter.write_line(f"tests on a real SLURM were left out: {_missing() or '`make test-slurm` runs them'}")
+        why = _missing() or "`make test-slurm` runs them"
+        terminalreporter.write_line(f"tests on a real SLURM were left out: {why}")
 
 
 def _missing() -> str:
