@@ -1,60 +1,77 @@
 """Plan a sweep and run all that is missing of it on this machine, each job in a process of its own.
 
     python -m launch.local --config=FILE[:ARG] --workdir=SWEEP [--parallel=N] [--tries=3] [flags of launch.sweep]
+    python -m launch.local --workdir=SWEEP                      what is planned already
+
+N jobs at a time share the GPUs or the CPU cores.  A job that another launcher is at is waited for.  SIGINT or SIGTERM
+lets the jobs save and stop.
 
 Exit status: 0 all jobs have finished, 1 some failed, 75 stopped (the same command goes on).
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import launch
 from launch import attempts, jobs, states
-from launch.exits import FAILED, FINISHED
+from launch.arguments import Parser, positive
+from launch.crew import Crew
+from launch.exits import FAILED
+from plasticity_jax import signals
+from plasticity_jax.errors import LabError
 
 ROOT = Path(launch.__file__).parents[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Plan, then run; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m launch.local", allow_abbrev=False)
-    parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--parallel", type=int, default=1)
-    parser.add_argument("--tries", type=int, default=3)
+    parser = Parser("launch.local", __doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, help="directory of the sweep; the same one again goes on with it")
+    parser.add_argument("--parallel", type=positive, default=1, help="jobs at a time")
+    parser.add_argument("--tries", type=positive, default=3, help="failures at one place before a job gives up")
+    parser.add_argument("--dry_run", action="store_true", help="show the jobs, and run nothing")
     options, rest = parser.parse_known_args(argv)
-    sweep = options.workdir.expanduser().absolute()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    planning = [sys.executable, "-m", "launch.sweep", f"--workdir={sweep}", *rest]
-    done = subprocess.run(planning, env=environment, check=False)
-    if done.returncode:
-        return done.returncode
-    waiting = [job for job in jobs.read(sweep) if states.look(sweep, job).state != "finished"]
-    for job in waiting:
-        attempts.reset(jobs.directory(sweep, job))
-    running: dict[subprocess.Popen, jobs.Job] = {}
-    failed = 0
-    while waiting or running:
-        while waiting and len(running) < options.parallel:
-            job = waiting.pop(0)
+    planning = options.dry_run or any(word.lstrip("-").startswith(("config", "flagfile")) for word in rest)
+    if options.workdir and not planning:
+        if rest:
+            parser.error(f"{rest[0]}: that is for planning, which needs --config; without, all that is planned runs")
+        return _run(options)
+    # Planned by a child, for it computes with jax: this process must not hold the memory of a GPU.
+    command = [sys.executable, "-m", "launch.sweep", *rest, *["--dry_run"] * options.dry_run]
+    command += [f"--workdir={options.workdir}"] if options.workdir else []
+    planned = subprocess.run(command, env=environment(), check=False).returncode
+    return planned if planned or options.dry_run else _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        return run(options.workdir.expanduser().absolute(), options.parallel, options.tries)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+
+
+def run(sweep: Path, parallel: int, tries: int) -> int:
+    """Run what is missing of a sweep that is planned; returns the exit status."""
+    listed = jobs.read(sweep)
+    with signals.listening() as stopped:
+        for job in listed:
             directory = jobs.directory(sweep, job)
-            directory.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "launch.job", f"--workdir={sweep}", f"--job={job.name}"]
-            command += [f"--tries={options.tries}"]
-            with open(directory / "log.txt", "ab") as log:
-                child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-            running[child] = job
-        for child in [child for child in running if child.poll() is not None]:
-            job = running.pop(child)
-            if child.returncode not in (FINISHED, FAILED):
-                waiting.append(job)
-            failed += child.returncode == FAILED
-        time.sleep(0.1)
-    return FAILED if failed else FINISHED
+            if not states.held(directory):
+                with contextlib.suppress(OSError):
+                    attempts.reset(directory)  # whoever launches again gives new tries
+        return Crew(sweep, listed, parallel, tries, environment()).work(stopped)
+
+
+def environment() -> dict[str, str]:
+    """The environment of this process, in which children find these very packages."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 if __name__ == "__main__":

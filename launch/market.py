@@ -7,7 +7,7 @@ from typing import Any
 from launch.plan import Price
 from plasticity_jax import cost, datasets, stages
 from plasticity_jax.datasets import Dataset
-from plasticity_jax.progress import Progress
+from plasticity_jax.line import Line
 
 
 class Market:
@@ -19,7 +19,7 @@ class Market:
     def __init__(self, studies: Mapping[str, stages.Study], rate: float | None = None):
         self.studies = studies
         self.rate = rate
-        self.progress = Progress(0)
+        self.line = Line()
         self.costs: dict[Any, cost.Cost] = {}
         self.counted = functools.cache(self._count)
         self.load = functools.cache(datasets.load)
@@ -55,8 +55,8 @@ class Market:
             title = f"measuring {key}/{pack.name}"
 
             def say(line: str) -> None:
-                self.progress.write(f"{title}: {line}")
+                self.line.write(f"{title}: {line}")
 
             self.costs[shape] = cost.measure(pack, study, self._dataset(study), say, time_it=not self.rate)
-            self.progress.note(f"measured {key}/{pack.name}")
+            self.line.note(f"measured {key}/{pack.name}")
         return self.costs[shape]

@@ -23,7 +23,8 @@ def name(study: str, pack: stages.Pack, points: Sequence[int], seeds: Sequence[i
 
 def _values(points: Sequence[stages.HParams], pack: stages.Pack) -> list[str]:
     """`key=value+value` for each hyper-parameter in which the points of the pack differ."""
-    varying = {key for hparams, _ in pack.plans for key, value in hparams if value != dict(pack.plans[0][0])[key]}
+    first = dict(pack.plans[0][0])
+    varying = {key for hparams, _ in pack.plans for key, value in hparams if value != first[key]}
     keys = [key for key, _ in points[0] if key in varying]
     return [f"{key}={'+'.join(dict.fromkeys(str(dict(point)[key]) for point in points))}" for key in keys]
 

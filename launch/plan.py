@@ -145,13 +145,15 @@ def _split(whole: Rectangle, fits: Callable[[tuple[int, ...], int], bool]) -> It
 
 
 def _largest(limit: int, good: Callable[[int], bool]) -> int:
-    """The largest number from 1 to `limit` that is good, if those below a good one are; 0 if none is."""
-    if good(limit):
-        return limit
+    """The largest number from 1 to `limit` that is good, if those below a good one are; 0 if none is.
+
+    It looks at small numbers first, which cost less to judge.
+    """
     low, high = 0, 1
-    while high < limit and good(high):
-        low, high = high, 2 * high
-    high = min(high, limit)
+    while good(high):
+        if high == limit:
+            return limit
+        low, high = high, min(2 * high, limit)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if good(middle) else (low, middle)

@@ -14,6 +14,8 @@ from launch import attempts, jobs
 # failed: has tries left.  gave up, diverged (all its runs): only a user can mend it.
 STATES = ("waiting", "running", "stopped", "lost", "failed", "gave up", "diverged", "finished")
 FOR_GOOD = ("gave up", "diverged", "finished")  # no launcher starts these again by itself
+FAILURES = ("failed", "gave up", "diverged")
+URGENCY = ("gave up", "diverged", "failed", "lost", "running", "stopped", "waiting", "finished")
 
 
 @dataclasses.dataclass(frozen=True)

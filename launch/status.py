@@ -1,39 +1,115 @@
-"""Every job of a sweep: its state, progress, time left, and why it failed.
+"""Every job of a sweep: its state, progress, time left, why it failed, and what to run again.
 
     python -m launch.status SWEEP [--json]
 
-Exit status: 0 when every job has finished, 1 if one gave up or all its runs diverged, 75 else.
+Reads files only, so it works wherever the sweep's directory can be seen, while the jobs run.
+
+Exit status: 0 every job has finished, 1 one gave up, failed, or came to nothing, 75 else.
 """
 
-import argparse
 import collections
+import dataclasses
+import json
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch import jobs, states
+from launch.arguments import Parser
 from launch.exits import AGAIN, FAILED, FINISHED
+from launch.jobs import Job
+from launch.states import State
 from plasticity_jax.errors import LabError
+from plasticity_jax.units import duration
+
+SHOWN = 60  # jobs in the table; of more, those that need a look come first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print how a sweep stands; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m launch.status", description=__doc__.splitlines()[0])
+    parser = Parser("launch.status", __doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path, help="the --workdir of a sweep")
+    parser.add_argument("--json", action="store_true", help="print it for programs, all jobs of it")
     options = parser.parse_args(argv)
     try:
-        listed = jobs.read(options.sweep)
+        found = look(options.sweep)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    found = {job: states.look(options.sweep, job) for job in listed}
-    for job, state in found.items():
-        print(f"{job.name}  {state.state}  {100 * state.done / max(state.planned, 1):.0f} %  {state.reason}")
+    print(json.dumps(described(found), indent=2) if options.json else report(options.sweep, found))
+    return outcome(found)
+
+
+def look(sweep: Path) -> dict[Job, State]:
+    """How each job stands, in the order of sweep.json.
+
+    Raises:
+      LabError: there is no sweep, or its sweep.json is damaged.
+    """
+    return {job: states.look(sweep, job) for job in jobs.read(sweep)}
+
+
+def outcome(found: Mapping[Job, State]) -> int:
+    """The exit status."""
     counts = collections.Counter(state.state for state in found.values())
-    print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if counts["finished"] == len(found):
         return FINISHED
-    return FAILED if counts["failed"] + counts["gave up"] + counts["diverged"] else AGAIN
+    return FAILED if any(counts[name] for name in states.FAILURES) else AGAIN
+
+
+def described(found: Mapping[Job, State]) -> dict[str, object]:
+    """All that is known, as plain JSON values."""
+    counts = collections.Counter(state.state for state in found.values())
+    listed = [{**dataclasses.asdict(job), **dataclasses.asdict(state)} for job, state in found.items()]
+    return {"exit_status": outcome(found), "counts": dict(counts), "jobs": listed}
+
+
+def report(sweep: Path, found: Mapping[Job, State]) -> str:
+    """The table, a summary, and what to run again."""
+    shown = list(found)
+    if len(shown) > SHOWN:
+        shown = sorted(shown, key=lambda job: states.URGENCY.index(found[job].state))[:SHOWN]
+    width = max([3, *(len(job.name) for job in shown)])
+    lines = [f"{'job':<{width}}  {'state':<9} {'runs':>6} {'done':>6} {'images/s':>9}  {'ETA':<12}"]
+    lines += [_row(job, found[job], width) for job in shown]
+    if len(shown) < len(found):
+        lines.append(f"... {len(found) - len(shown)} more jobs; --json shows all")
+    return "\n".join([*lines, "", _summary(found), *_commands(sweep, found)])
+
+
+def _row(job: Job, state: State, width: int) -> str:
+    rate = f"{state.rate:,.0f}" if state.rate and state.state == "running" else "-"
+    left = duration(state.left) if state.left is not None and state.state == "running" else "-"
+    done = f"{100 * state.done / max(state.planned, 1):.0f} %"
+    line = f"{job.name:<{width}}  {state.state:<9} {job.runs:>6,} {done:>6} {rate:>9}  {left:<12}  {state.reason}"
+    return line.rstrip()
+
+
+def _summary(found: Mapping[Job, State]) -> str:
+    counts = collections.Counter(state.state for state in found.values())
+    done, planned = (sum(getattr(state, key) for state in found.values()) for key in ("done", "planned"))
+    rate = sum(state.rate for state in found.values() if state.state == "running")
+    parts = [
+        f"{len(found)} jobs: " + ", ".join(f"{counts[name]} {name}" for name in states.STATES if counts[name]),
+        f"{100 * done / max(planned, 1):.1f} % of {planned:,} images",
+        f"{rate:,.0f} images/s, ETA {duration((planned - done) / rate)}" if rate else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _commands(sweep: Path, found: Mapping[Job, State]) -> list[str]:
+    """What brings the missing jobs on."""
+    again = [job for job, state in found.items() if state.state not in ("running", "finished", "diverged")]
+    lost = [job for job, state in found.items() if state.state == "diverged"]
+    lines = []
+    if again:
+        lines.append(f"{len(again)} jobs are missing; to run them here, the failed ones with new tries:")
+        lines.append(f"  python -m launch.local --workdir={shlex.quote(str(sweep))}")
+    if lost:
+        lines.append("all runs diverged, and would again; to train them anew nevertheless, delete these first:")
+        lines += [f"  {shlex.quote(str(jobs.directory(sweep, job)))}" for job in lost]
+    return lines
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from plasticity_jax import (
     environment,
     machine,
     models,
+    peers,
     records,
     results,
     room,
@@ -41,7 +42,7 @@ from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import LabError, Preempted, RoomError
 from plasticity_jax.lab import Lab
-from plasticity_jax.legs import Run, unfold
+from plasticity_jax.legs import Leg, Run, unfold
 from plasticity_jax.programs import Programs
 from plasticity_jax.progress import Progress
 from plasticity_jax.resets import OwnReset, factors
@@ -101,7 +102,7 @@ def run_study(
     runs.use_all_cores()
     machine.use_one_lapack_thread()
     own = own or Own(None, {}, {})
-    dataset = dataset or datasets.load(study.dataset, study.data_dir)
+    dataset = dataset or peers.in_turn(lambda: datasets.load(study.dataset, study.data_dir))
     drafts = [_draft(pack, study, dataset, own) for pack in study.packs]
     directory = Path(workdir).expanduser().absolute()
     for draft in drafts:
@@ -112,6 +113,8 @@ def run_study(
         return {}
     cache.turn_on()
     if autotune:
+        if not peers.alone():
+            raise LabError("--autotune measures one process; start one")
         entries = [
             Entry(draft.pack.name, draft.timetables, own.network(draft.pack, dataset), draft.choice["strategy"])
             for draft in drafts
@@ -119,9 +122,15 @@ def run_study(
         for text in tune(entries, study.strategy, dataset):
             print(text, flush=True)
         return {}
-    with workdirs.lock(directory), signals.listening() as stopped:
+    choices = {draft.pack.name: draft.choice for draft in drafts}
+
+    def begin() -> dict[str, Any]:
+        held.enter_context(workdirs.lock(directory))
         workdirs.claim(directory, configs.describe(study))
-        begun = environment.settle(directory, dataset, {draft.pack.name: draft.choice for draft in drafts})
+        return environment.settle(directory, dataset, choices)
+
+    with contextlib.ExitStack() as held, signals.listening() as stopped:
+        begun = peers.once(begin)
         drafts = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drafts]
         total = sum(leg.images() for draft in drafts for leg in draft.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
@@ -130,13 +139,14 @@ def run_study(
                 _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drafts
             ]
             result = results.combine(parts, study.dataset, study.control)
-            workdirs.write_json(directory / "result.json", result)
+            peers.once(lambda: workdirs.write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
             counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
             needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drafts, parts, strict=True)}
             facts = {"images": result["images"], "images_planned": total}
             workdirs.status(directory, status=result["status"], exit_code=code, **facts, **counts, bytes_per_run=needs)
-    print(results.table(result))
+    if peers.first():
+        print(results.table(result))
     return result
 
 
@@ -198,7 +208,7 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, RoomError):
-            workdirs.disclaim(directory)
+            peers.once(lambda: workdirs.disclaim(directory))
         with contextlib.suppress(LabError):
             line = str(error).partition("\n")[0]
             workdirs.status(directory, status="failed", exit_code=1, error=line, **progress.facts())
@@ -262,11 +272,8 @@ def _walk(directory: Path, lab: Lab) -> Result:
     for name, times in lab.timetables.items():
         _running(directory, lab.progress.facts() | {"pack": lab.pack.name, "stage": name, "step": 0})
         outcomes = walk.walk(times.leg, lab)["runs"]
-        rows = records.read(lab.directory / name / "metrics.jsonl")
-        for run, outcome in zip(times.leg.runs, outcomes, strict=True):
-            images += outcome["steps"] * run.stage.batch_size
-            if run.final:
-                entries.append(_run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id]))
+        images += sum(end["steps"] * run.stage.batch_size for run, end in zip(times.leg.runs, outcomes, strict=True))
+        entries += peers.once(functools.partial(_run_results, lab, times.leg, outcomes))
         lab.progress.finish(times)
     return {
         "runs": entries,
@@ -276,6 +283,18 @@ def _walk(directory: Path, lab: Lab) -> Result:
         "from_cache": lab.programs.loaded,
         "bytes_per_run": bytes_per_run,
     }
+
+
+def _run_results(lab: Lab, leg: Leg, outcomes: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """The results of the runs of a leg that no later one continues from."""
+    rows: dict[str, list[records.Row]] = {run.id: [] for run in leg.runs}
+    for row in records.read(lab.directory / leg.name / "metrics.jsonl"):
+        rows[row["run"]].append(row)
+    return [
+        _run_result(lab, run, outcome, rows[run.id])
+        for run, outcome in zip(leg.runs, outcomes, strict=True)
+        if run.final
+    ]
 
 
 def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:

@@ -1,12 +1,12 @@
 """The live line: where the runs are, how fast they go, and the time left; and the same as facts for `status.json`."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import numpy as np
 
+from plasticity_jax.line import Line
 from plasticity_jax.timetable import Timetable
 from plasticity_jax.units import duration
 
@@ -15,7 +15,7 @@ REPORT_SECONDS = 10.0  # between two reports
 Facts = dict[str, Any]
 
 
-class Progress:
+class Progress(Line):
     """One line on `stream` (stderr), rewritten in place on a terminal, else repeated every `every` seconds.
 
     `report`, if given, hears the facts at the first update and then every `REPORT_SECONDS` of them.
@@ -28,15 +28,12 @@ class Progress:
         every: float = 15.0,
         report: Callable[[Facts], None] | None = None,
     ):
+        super().__init__(stream, every)
         self.total = total  # training images in the whole study
         self.base = 0  # of these, in legs that are over
         self.start_done: int | None = None
-        self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
-        self.every = 0.2 if self.terminal else every
         self.start = time.monotonic()
         self.shown = -np.inf
-        self.width = 0
         self.report = report
         self.reported = -np.inf
         self.place: Facts = {}
@@ -83,22 +80,6 @@ class Progress:
     def pause(self, seconds: float) -> None:
         """Leave `seconds` just gone by out of the rate."""
         self.start += seconds
-
-    def write(self, line: str) -> None:
-        """Show a line that the next one replaces."""
-        if self.terminal:
-            self.stream.write("\r" + line.ljust(self.width))
-            self.width = len(line)
-        else:
-            self.stream.write(line + "\n")
-        self.stream.flush()
-
-    def note(self, line: str) -> None:
-        """Show a line that stays."""
-        self.stream.write("\r".ljust(self.width + 1) + "\r" if self.terminal and self.width else "")
-        self.stream.write(line + "\n")
-        self.stream.flush()
-        self.width = 0
 
     def finish(self, timetable: Timetable) -> None:
         """Count a leg as over."""

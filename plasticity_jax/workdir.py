@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import machine
+from plasticity_jax import machine, peers
 from plasticity_jax.errors import BusyError, WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
@@ -115,7 +115,9 @@ def disclaim(directory: Path) -> None:
 
 
 def status(directory: Path, **fields: Any) -> None:
-    """Write `status.json`: the fields, the time (UTC) and the process."""
+    """Write `status.json` (the first process does): the fields, the time (UTC) and the process."""
+    if not peers.first():
+        return
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     write_json(Path(directory) / "status.json", {**fields, "time": time, "pid": os.getpid()})
 

@@ -9,6 +9,7 @@ import small
 
 import plasticity_jax
 from configs import base
+from launch import plan
 from plasticity_jax import config as configs
 from plasticity_jax import experiment, workdir
 from plasticity_jax.errors import ConfigError
@@ -17,7 +18,7 @@ from plasticity_jax.legs import unfold
 FILES = [
     path
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-    if path.stem not in ("__init__", "base", "presets")
+    if path.stem not in ("__init__", "base", "presets", "paper")
 ]
 PRESETS = ("", "small", "digits", "smoke")
 
@@ -53,6 +54,15 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
     text = capsys.readouterr().out
     assert "digits 1.0.0" in text and "programs to compile" in text
     assert not Path("unused").exists()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_paper_is_a_sweep_of_all_studies(preset):
+    found = plan.studies(importlib.import_module("configs.paper").get_config(preset))
+    assert {study.name for study in found.values()} == set(found)
+    alone = [module(path).get_config(preset) for path in FILES]
+    alone.append(importlib.import_module("configs.warm_start").get_config(",".join([preset, "study=online"])))
+    assert {config.name: configs.parse(config) for config in alone} == found
 
 
 @pytest.mark.parametrize("optimiser", base.OPTIMISERS)

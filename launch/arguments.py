@@ -1,0 +1,25 @@
+"""Arguments of the commands that take no config; a mistake is one line."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from launch.exits import FAILED
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is `error: ..` and exit status 1, as with all other commands."""
+
+    def __init__(self, command: str, description: str):
+        super().__init__(prog=f"python -m {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**6):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)

@@ -1,0 +1,33 @@
+"""A line of text that is rewritten in place on a terminal, and repeated now and then elsewhere."""
+
+import os
+import sys
+from typing import TextIO
+
+from plasticity_jax import peers
+
+
+class Line:
+    """Writes to `stream` (stderr; nowhere, if another process speaks for this one).  `every` is for whoever uses it: seconds between two lines."""
+
+    def __init__(self, stream: TextIO | None = None, every: float = 15.0):
+        self.stream = stream or (sys.stderr if peers.first() else open(os.devnull, "w"))
+        self.terminal = self.stream.isatty()
+        self.every = 0.2 if self.terminal else every
+        self.width = 0
+
+    def write(self, line: str) -> None:
+        """Show a line that the next one replaces."""
+        if self.terminal:
+            self.stream.write("\r" + line.ljust(self.width))
+            self.width = len(line)
+        else:
+            self.stream.write(line + "\n")
+        self.stream.flush()
+
+    def note(self, line: str) -> None:
+        """Show a line that stays."""
+        self.stream.write("\r".ljust(self.width + 1) + "\r" if self.terminal and self.width else "")
+        self.stream.write(line + "\n")
+        self.stream.flush()
+        self.width = 0
