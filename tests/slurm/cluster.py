@@ -1,5 +1,6 @@
 """What the tests ask of the real SLURM, always by its own commands."""
 
+import datetime
 import os
 import re
 import subprocess
@@ -69,12 +70,17 @@ def field(task: str, name: str) -> str:
 
 
 def queued(array: str) -> list[str]:
-    """The tasks of an array that have not ended; those that wait to begin again need not wait any longer."""
-    told = run("squeue", "--noheader", "--array", f"--jobs={array}", "--format=%i %T %r")
-    for task, state, reason in map(str.split, told.splitlines()):
-        if (state, reason) == ("PENDING", "BeginTime"):
-            subprocess.run(["scontrol", "update", f"jobid={task}", "StartTime=now"], check=False)
-    return told.split()[::3]
+    """The tasks of an array that have not ended; those that wait for minutes to begin again wait for seconds only.
+
+    At once they must not begin: SLURM would take the new start for the old one, which it has just ended.
+    """
+    told = run("squeue", "--noheader", "--array", f"--jobs={array}", "--format=%i|%r|%S")
+    rows = [line.split("|") for line in told.splitlines()]
+    soon = (datetime.datetime.now() + datetime.timedelta(seconds=15)).isoformat()
+    for task, reason, start in rows:
+        if reason == "BeginTime" and start > soon:
+            subprocess.run(["scontrol", "update", f"jobid={task}", "StartTime=now+5seconds"], check=False)
+    return [task for task, _, _ in rows]
 
 
 def ended(array: str) -> bool:
