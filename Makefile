@@ -3,6 +3,7 @@
 # make test_quick  the tests that take seconds
 # make test-slurm  the tests on a real SLURM, here or started for it: half an hour
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
+# make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make clean       remove the environment, caches and the demo's results
 #
 # PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment.
@@ -13,7 +14,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test_quick test-slurm bench clean
+.PHONY: help demo test test_quick test-slurm bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -38,6 +39,10 @@ test-slurm: $(VENV)/.test
 bench: $(VENV)/.demo
 	@mkdir -p runs
 	@$(RUN) -m tests.benchmarks --json runs/bench.json $(if $(TORCH),--torch_python $(TORCH))
+
+faults: $(VENV)/.test
+	@mkdir -p runs
+	@$(RUN) -m tests.faults --count 300 --json runs/faults.json --keep runs/faults
 
 clean:
 	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -41,7 +41,7 @@ def read(directory: Path) -> Attempts:
     """The attempts of the job in a directory: none, if there is no attempts.json or it is damaged."""
     try:
         return _restore(json.loads((directory / "attempts.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Attempts()
 
 

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(sweep: Path, job: jobs.Job, tries: int) -> int:
     """Train a job, or go on where it stopped; keeps its attempts.json."""
     directory = jobs.directory(sweep, job)
-    if (directory / "result.json").exists():
-        return _outcome(workdir.read_json(directory / "result.json"))
+    if (code := _outcome(_result(directory))) is not None:
+        return code
     if attempts.read(directory).gave_up:
         print(f"error: {job.name} gave up; launch the sweep again to give it new tries", file=sys.stderr)
         return FAILED
@@ -51,7 +51,7 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
     if peers.first():
         attempts.write(directory, tried)
     try:
-        return _outcome(experiment.run_study(study, directory))
+        return FAILED if _outcome(experiment.run_study(study, directory)) else FINISHED
     except Preempted as stop:
         print(f"{job.name}: {stop}", file=sys.stderr)
         return AGAIN
@@ -71,9 +71,19 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         return peers.leave(FAILED if tried.gave_up else AGAIN)
 
 
-def _outcome(result: object) -> int:
-    """The exit status for a result: a job of which all runs diverged has failed for good."""
-    return FINISHED if isinstance(result, dict) and result.get("status") == "finished" else FAILED
+def _result(directory: Path) -> object:
+    """What is in result.json; None if it is missing or damaged, and then written again."""
+    try:
+        return workdir.read_json(directory / "result.json")
+    except LabError:
+        return None
+
+
+def _outcome(result: object) -> int | None:
+    """The exit status for a result: a job of which all runs diverged has failed for good.  None if it is no result."""
+    if not isinstance(result, dict) or not isinstance(result.get("runs"), list):
+        return None
+    return {"finished": FINISHED, "failed": FAILED}.get(str(result.get("status")))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from plasticity_jax.description import restore_study
 from plasticity_jax.errors import LabError
 
 VERSION = 1
+AGAIN = "delete it and plan the sweep anew: jobs that are in it again keep all that they have"
 PACK = "main"  # what a lone pack is called: a job's directory does not change when a study gets more packs
 
 
@@ -61,12 +62,12 @@ def read(sweep: Path) -> tuple[Job, ...]:
     path = Path(sweep) / "sweep.json"
     if not path.exists():
         raise LabError(f"{sweep} holds no sweep (no sweep.json); plan one with python -m launch.sweep")
-    content = workdir.read_json(path)
+    content = workdir.read_json(path, AGAIN)
     if not isinstance(content, dict) or content.get("version") != VERSION or not isinstance(content.get("jobs"), list):
-        raise LabError(f"{path} is damaged, or of another version; plan the sweep anew in another --workdir")
+        raise LabError(f"{path} is damaged, or of another version; {AGAIN}")
     jobs = tuple(_restore(each, f"{path}, job {i}") for i, each in enumerate(content["jobs"]))
     if len({job.name for job in jobs}) < len(jobs):
-        raise LabError(f"{path} is damaged: two jobs of one name; plan the sweep anew in another --workdir")
+        raise LabError(f"{path} is damaged: two jobs of one name; {AGAIN}")
     return jobs
 
 
@@ -96,7 +97,11 @@ def whole(sweep: Path, key: str) -> stages.Study:
       LabError: its config.json is missing, damaged or unsafe.
     """
     path = Path(sweep) / key / "config.json"
-    return restore_study(workdir.read_json(path), str(path))
+    try:
+        return restore_study(workdir.read_json(path, ""), str(path))
+    except LabError as error:
+        text = str(error).rstrip("; ")
+        raise LabError(f"{text}; delete {Path(sweep) / 'sweep.json'} and plan the sweep anew") from error
 
 
 def find(jobs: Sequence[Job], which: str) -> Job:

@@ -9,6 +9,7 @@ same command again submits what is missing by then and not in the queue.
 """
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at one and the same 
 def main(argv: Sequence[str]) -> int:
     """Plan and submit; returns the exit status."""
     del argv
+    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
         if not WORKDIR.value:
             raise LabError("--workdir is missing")

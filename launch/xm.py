@@ -15,6 +15,7 @@ Exit status: 0 all jobs have finished, 1 some have not.
 """
 
 import asyncio
+import logging
 import multiprocessing
 import shlex
 import sys
@@ -67,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 def plan() -> None:
     """Plan the sweep; a mistake ends the process with a line."""
+    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
         sweep.prepare()
     except LabError as error:

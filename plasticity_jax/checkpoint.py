@@ -42,8 +42,8 @@ class Misfit(CheckpointError):
 class Checkpoints:
     """Numbered checkpoints in one directory: `DIRECTORY/NUMBER/{state,meta}`.
 
-    One process writes, the first of those that train together; others may read meanwhile.  `save` returns once the
-    arrays are copied, and a thread writes them; only complete checkpoints ever carry a plain number as their name.
+    One process writes, the first of those that train together; others may read meanwhile.  Only complete checkpoints
+    ever carry a plain number as their name.
     """
 
     def __init__(self, directory: Path, keep: int | None, note: Callable[[str], None] = print) -> None:
@@ -58,19 +58,18 @@ class Checkpoints:
         self._manager: ocp.CheckpointManager | None = None
 
     def save(self, number: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Copy a pytree of arrays to the host and start to write it with `meta` (plain JSON), after earlier saves.
+        """Write a pytree of arrays with `meta` (plain JSON).
 
         A checkpoint of the same number is replaced.  Where only the newest are kept, those of higher numbers go too:
         they belong to a future that was given up.
 
         Raises:
-          CheckpointError: this or the previous save cannot be written.
+          CheckpointError: it cannot be written.
         """
         arrays = {path: np.asarray(leaf) for path, leaf in _flat(peers.fetch(tree)).items()}
         peers.once(lambda: self._save(number, arrays, meta))
 
     def _save(self, number: int, arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> None:
-        self._wait()
         content = {"meta": meta, "leaves": {path: [*_spec(x), _crc(x)] for path, x in arrays.items()}}
         index = {**content, "crc32": _json_crc(content)}
         with self._writing(number):
@@ -80,30 +79,18 @@ class Checkpoints:
                     self._move(other, "replaced")
             for pattern in ("*.replaced", "*.orbax-checkpoint-tmp*"):  # the latter of a save that was killed or failed
                 for path in self.directory.glob(pattern):
-                    shutil.rmtree(path)
+                    _remove(path)
             state = {path: x for path, x in arrays.items() if x.size}  # orbax refuses the others; their shape says all
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(index))
             manager = self._orbax()
             manager.reload()  # it remembers what was there, and would refuse a number that was moved or deleted since
             manager.save(number, args=args, force=True)
 
-    def wait(self) -> None:
-        """Return when all saves are on the disk.
-
-        Raises:
-          CheckpointError: one could not be written.
-        """
-        peers.once(self._wait)
-
-    def _wait(self) -> None:
-        if self._manager is not None:
-            with self._writing():
-                self._manager.wait_until_finished()
-
     def numbers(self) -> list[int]:
         """The finished checkpoints, ascending, damaged ones included."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal())
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names = [path.name for path in self.directory.iterdir()]
+            return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
         return []
 
     def meta(self, number: int) -> dict[str, Any]:
@@ -143,22 +130,31 @@ class Checkpoints:
         leaves = [arrays[path] for path in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), index["meta"]
 
-    def latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    def latest(
+        self, like: Any, sound: Callable[[Any], bool] = lambda meta: True
+    ) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest undamaged checkpoint as (number, tree, meta), or None.  Damaged ones are noted and moved aside.
+
+        Args:
+          like: as for `restore`.
+          sound: whether a meta is one that this program wrote; a checkpoint of another one counts as damaged.
 
         Raises:
           CheckpointError: (`Misfit`) the newest undamaged one holds other arrays than `like`.
         """
         if peers.alone():
-            return self._latest(like)
-        number = peers.once(lambda: (self._latest(like) or (None,))[0])
+            return self._latest(like, sound)
+        number = peers.once(lambda: (self._latest(like, sound) or (None,))[0])
         return None if number is None else (number, *self.restore(number, like))
 
-    def _latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    def _latest(self, like: Any, sound: Callable[[Any], bool]) -> tuple[int, Any, dict[str, Any]] | None:
         numbers = self.numbers()
         for older, number in reversed(list(zip([None, *numbers], numbers, strict=False))):
             try:
-                return number, *self.restore(number, like)
+                tree, meta = self.restore(number, like)
+                if not sound(meta):
+                    raise CheckpointError(f"checkpoint {number} in {self.directory} is damaged (its meta is none)")
+                return number, tree, meta
             except Misfit:
                 raise
             except CheckpointError as e:
@@ -168,7 +164,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait for all saves, and end orbax' threads."""
+        """End orbax' threads."""
         if self._manager is not None:
             with self._writing():
                 self._manager.close()
@@ -182,7 +178,8 @@ class Checkpoints:
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
                 ),
-                enable_async_checkpointing=True,
+                # A background save that fails leaves a thread behind that waits, and keeps the process, for minutes.
+                enable_async_checkpointing=False,
                 preservation_policy=ocp.checkpoint_managers.LatestN(self.keep),
             )
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -202,7 +199,7 @@ class Checkpoints:
         """Rename a checkpoint at one stroke, so that it no longer counts even if its deletion is cut short."""
         target = self.directory / f"{number}.{suffix}"
         if target.exists():
-            shutil.rmtree(target)
+            _remove(target)
         (self.directory / str(number)).rename(target)
 
     @contextlib.contextmanager
@@ -246,6 +243,13 @@ def _crc(array: np.ndarray) -> int:
 def _json_crc(content: Any) -> int:
     plain = json.loads(json.dumps(content))
     return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _line(error: Exception) -> str:

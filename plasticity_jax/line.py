@@ -8,7 +8,10 @@ from plasticity_jax import peers
 
 
 class Line:
-    """Writes to `stream` (stderr; nowhere, if another process speaks for this one).  `every` is for whoever uses it: seconds between two lines."""
+    """Writes to `stream`: stderr, or nowhere if another process speaks for this one.
+
+    `every` is for whoever uses it: seconds between two lines.
+    """
 
     def __init__(self, stream: TextIO | None = None, every: float = 15.0):
         self.stream = stream or (sys.stderr if peers.first() else open(os.devnull, "w"))

@@ -97,21 +97,37 @@ def fits(path: Path, mark: Mark) -> bool:
         return mark["bytes"] == 0
 
 
-def read(path: Path) -> list[Row]:
+def is_mark(value: Any) -> bool:
+    """Whether a value from a file has the form of a mark."""
+    return isinstance(value, dict) and value.keys() == {"bytes", "crc32"} and all(map(is_count, value.values()))
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value from a file is a whole number, zero or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def read(path: Path, mark: Mark | None = None) -> list[Row]:
     """All rows of a table, also of one that is being written: a torn last line is left out.
 
+    Args:
+      path: the file.
+      mark: what the file has to be from its first byte to its last; None for anything.
+
     Raises:
-      LabError: the file cannot be read, or another line is broken.
+      LabError: the file cannot be read, is not what the mark describes, or another line is broken.
     """
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        data = Path(path).read_bytes()
     except OSError as e:
         raise LabError(f"cannot read {path}: {e.strerror}") from e
-    rows = []
+    if mark is not None and mark != {"bytes": len(data), "crc32": zlib.crc32(data)}:
+        raise LabError(f"{path} was changed by something else; the same command trains its stage again")
+    lines, rows = data.split(b"\n"), []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line else None
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             rows.append(row)

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from plasticity_jax import models, runs, stages, state, workdir
+from plasticity_jax import environment, models, runs, stages, state, workdir
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.description import restore_study
 from plasticity_jax.errors import LabError
@@ -43,7 +43,7 @@ def load(
     """
     directory = Path(directory).expanduser()
     study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
-    data = workdir.read_json(directory / "environment.json")["dataset"]
+    data = environment.read(directory)["dataset"]
     wanted = dict(hparams or {}).items()
     found = [
         (pack, leg, row)

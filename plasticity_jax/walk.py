@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,6 @@ class Saver:
         self.count += 1
         with self.lab.clock("checkpoint"):
             self.rolling.save(self.count, states, {"next": at.event, "closed": at.closed, "mark": self.table.mark()})
-            self.rolling.wait()
         self.lab.clock.save()
         self.last = time.monotonic()
         self.pause = max(self.lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
@@ -129,29 +128,42 @@ class Saver:
 def _done_before(leg: Leg, lab: Lab) -> dict[str, Any] | None:
     """What `walk` returned for a leg that ended, if its table and all that was kept of it are still whole."""
     like = _kept(leg, lab, _like(leg, lab))
-    end = lab.checkpoints(leg.name, "end").latest(like)
+    end = lab.checkpoints(leg.name, "end").latest(like, functools.partial(_is_outcome, leg))
     if not end:
         return None
-    snapshots = lab.checkpoints(leg.name, "snapshots")
-    try:
-        for epoch in leg.keep:
-            snapshots.restore(epoch, like)
-    except CheckpointError as error:
-        lab.progress.note(f"{error}; stage {leg.name} starts again")
+    if not _holds(leg, lab, leg.keep):
         return None
     if not records.fits(_table(leg, lab), end[2]["mark"]):
         lab.progress.note(f"{_table(leg, lab)} lost or changed rows; stage {leg.name} starts again")
         return None
+    records.Table(_table(leg, lab), end[2]["mark"]).close()  # cuts off what anybody wrote behind the end
     return end[2]
+
+
+def _holds(leg: Leg, lab: Lab, epochs: Iterable[int]) -> bool:
+    """Whether the networks of these epochs, which later legs continue from, are whole; a note says which is not."""
+    like, snapshots = _kept(leg, lab, _like(leg, lab)), lab.checkpoints(leg.name, "snapshots")
+    try:
+        for epoch in epochs:
+            snapshots.restore(epoch, like)
+    except CheckpointError as error:
+        lab.progress.note(f"{error}; stage {leg.name} starts again")
+        return False
+    return True
 
 
 def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = lab.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, lab)
-    found = rolling.latest(_like(leg, lab))
+    found = rolling.latest(_like(leg, lab), functools.partial(_is_place, leg))
     mark = found[2]["mark"] if found else None
     if mark and not peers.once(lambda: records.fits(path, mark)):
         lab.progress.note(f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again")
+        peers.once(lambda: shutil.rmtree(rolling.directory))
+        found = None
+    events = lab.timetables[leg.name].events
+    kept = [epoch for epoch in leg.keep if epoch in events[: found[2]["next"]]] if found else []
+    if not peers.once(lambda: _holds(leg, lab, kept)):
         peers.once(lambda: shutil.rmtree(rolling.directory))
         found = None
     if found:
@@ -162,6 +174,25 @@ def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
         states = _begin(leg, lab)
     place = Place(0, [False] * len(leg.runs), float("nan"))
     return states, place, Saver(lab, rolling, 0, _open(path, None))
+
+
+def _is_place(leg: Leg, meta: Any) -> bool:
+    """Whether the meta of a rolling checkpoint is what a `Saver` writes."""
+    closed = meta.get("closed") if isinstance(meta, dict) else None
+    flags = isinstance(closed, list) and len(closed) == len(leg.runs) and all(isinstance(c, bool) for c in closed)
+    return flags and records.is_count(meta.get("next")) and records.is_mark(meta.get("mark"))
+
+
+def _is_outcome(leg: Leg, meta: Any) -> bool:
+    """Whether the meta of an end is what `walk` returns."""
+    known = meta.get("runs") if isinstance(meta, dict) else None
+    return (
+        isinstance(known, list)
+        and [isinstance(run, dict) and run.get("id") for run in known] == [run.id for run in leg.runs]
+        and all(isinstance(run.get("sha256"), str) and isinstance(run.get("failed"), bool) for run in known)
+        and all(records.is_count(run.get("steps")) for run in known)
+        and records.is_mark(meta.get("mark"))
+    )
 
 
 def _outcomes(leg: Leg, host: state.TrainState) -> list[dict[str, Any]]:
@@ -204,7 +235,6 @@ def _keep(leg: Leg, lab: Lab, kind: str, number: int, states: Tree, meta: dict[s
     where = lab.checkpoints(leg.name, kind)
     with lab.clock("checkpoint"):
         where.save(number, _kept(leg, lab, states), meta)
-        where.wait()
         where.close()
 
 

@@ -48,9 +48,10 @@ def lock(directory: Path) -> Iterator[None]:
 
     Raises:
       BusyError: another process holds it.
-      WorkdirError: it is no directory that can be written.
+      WorkdirError: it is no directory that can be written, or something in it lies elsewhere (`check_links`).
     """
     path = _made(directory) / ".lock"
+    check_links(directory)
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as e:
@@ -69,6 +70,22 @@ def lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def check_links(directory: Path) -> None:
+    """Refuse a directory in which a link leads out of it: what is deleted or written here must be its own.
+
+    The directory itself may be a link.
+
+    Raises:
+      WorkdirError: there is such a link.
+    """
+    top = os.path.realpath(directory)
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            if os.path.islink(path) and not os.path.realpath(path).startswith(top + os.sep):
+                raise WorkdirError(f"{path} is a link that leads out of the workdir; delete it or move its target in")
 
 
 def _flock(file: int) -> None:
@@ -94,16 +111,20 @@ def claim(directory: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         write_json(path, config)
         return
-    stored = read_json(path)
+    mend = "use another workdir or, if this one was begun with the config that is asked for, delete it"
+    stored = read_json(path, mend)
     if not isinstance(stored, dict):
-        raise WorkdirError(f"{path} is damaged (no JSON object); use another workdir")
+        raise WorkdirError(f"{path} is damaged (no JSON object); {mend}")
     old, new = _flat(stored), _flat(json.loads(json.dumps(config)))
     keys = [key for key in [*old, *(key for key in new if key not in old)] if key.split(".")[-1] not in MAY_CHANGE]
     differing = [key for key in keys if _shown(old, key) != _shown(new, key)]
     if differing:
         lines = [f"  {key}: {_shown(old, key)} -> {_shown(new, key)}" for key in differing[:_SHOWN]]
         lines += [f"  and {len(differing) - _SHOWN} more"] * (len(differing) > _SHOWN)
-        head = f"workdir {directory} belongs to another config; use another workdir (stored -> asked for):"
+        head = (
+            f"workdir {directory} belongs to another config; use another workdir or, if it is the file that is wrong, "
+            f"delete {path} (stored -> asked for):"
+        )
         raise WorkdirError("\n".join([head, *lines]))
 
 
@@ -140,8 +161,8 @@ def write_json(path: Path, obj: Any) -> None:
         os.replace(part, path)
 
 
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
+def read_json(path: Path, mend: str = "restore it or use another workdir") -> Any:
+    """What `write_json` wrote; `mend` is what to do if it is damaged.
 
     Raises:
       WorkdirError: the file is missing, unreadable or damaged.
@@ -150,8 +171,8 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_bytes())
     except OSError as e:
         raise WorkdirError(f"cannot read {path}: {e.strerror}") from e
-    except ValueError as e:
-        raise WorkdirError(f"{path} is damaged ({e}); restore it or use another workdir") from e
+    except (ValueError, RecursionError) as e:
+        raise WorkdirError(f"{path} is damaged ({e}); {mend}") from e
 
 
 def environment() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import plasticity_jax
 from configs import base
 from launch import plan
 from plasticity_jax import config as configs
-from plasticity_jax import experiment, workdir
+from plasticity_jax import drafts, workdir
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import unfold
 
@@ -111,7 +111,7 @@ def test_the_paper_s_protocol_is_what_is_planned():
     assert {stage.reset.optimiser for stage in plan} == {"all"}
     assert (pack.model.name, pack.model.depth, pack.model.width) == ("resnet", 2, 64)
     assert (study.dataset, study.control, study.window, study.train_images) == ("cifar10", "fresh", 0.2, 0)
-    times = experiment.draw_up(pack, study, small.dataset(train=50_000, test=10))
+    times = drafts.draw_up(pack, study, small.dataset(train=50_000, test=10))
     assert times["pretrain"].steps == [350 * 196] * 5 and times["tune"].steps == [500 * 391] * 10
     window = [epoch for epoch in times["tune"].events if epoch > 400]
     assert window == [float(epoch) for epoch in range(401, 501)]

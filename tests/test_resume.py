@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import plasticity_jax
 from configs import multistage
 from plasticity_jax import checkpoint, experiment, pace, programs, records, walk, workdir
-from plasticity_jax.errors import Preempted, WorkdirError
+from plasticity_jax.errors import LabError, Preempted, WorkdirError
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,7 +96,7 @@ def interrupted(when, act):
                 if when():
                     act()
                 found = real(*args, **options)
-                if real.__name__ != "save" and when():  # a save goes on in another thread, which a kill would end
+                if when():
                     act()
                 return found
 
@@ -243,6 +243,53 @@ def test_rows_that_no_checkpoint_knows_of_are_cut(tail, half, unbroken, seen):
         table.write(tail)
     small.run(config(), half)
     assert seen[0] == ("tune", 10)
+    assert outcome(half) == outcome(unbroken)
+
+
+def test_rows_behind_the_end_of_a_stage_are_cut(tmp_path, unbroken, seen):
+    directory = shutil.copytree(unbroken, tmp_path / "longer")
+    for stage in ("pretrain", "tune"):
+        table = directory / "main" / stage / "metrics.jsonl"
+        table.write_bytes(table.read_bytes() + table.read_bytes().splitlines(keepends=True)[-1] + b'{"run": "fre')
+    small.run(config(), directory)
+    assert not seen
+    assert outcome(directory) == outcome(unbroken)
+
+
+def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path, unbroken, eager, seen):
+    """At once, for a later stage would stumble over it."""
+    real = programs.Programs.advance
+
+    def advance(self, stage, states, *args):
+        if int(states.step.max()) == 4:
+            terminate()
+        return real(self, stage, states, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs.Programs, "advance", advance)
+        with pytest.raises(Preempted, match="stopped in stage pretrain"):
+            small.run(config(), tmp_path)
+    damage_snapshot(tmp_path / "main" / "pretrain")
+    seen.clear()
+    small.run(config(), tmp_path)
+    assert seen[0] == ("pretrain", 0)
+    assert outcome(tmp_path) == outcome(unbroken)
+
+
+def test_rows_changed_under_its_hands_are_noticed(half, unbroken, monkeypatch):
+    """Not taken into the result; the next start makes them again."""
+    real = records.read
+
+    def late(path, *mark):
+        if mark and path.parent.name == "tune":
+            path.write_bytes(path.read_bytes().replace(b'"value": ', b'"value": 1', 1))
+        return real(path, *mark)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "read", late)
+        with pytest.raises(LabError, match="was changed by something else; the same command"):
+            small.run(config(), half)
+    small.run(config(), half)
     assert outcome(half) == outcome(unbroken)
 
 

@@ -1,0 +1,307 @@
+"""Files that others wrote: nothing in them is run, and nothing that they name lies outside their directory."""
+
+import ast
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch import attempts, jobs, states
+from plasticity_jax import cache, config, environment, records, saved, tensorboard, walk, workdir
+from plasticity_jax.description import restore_study
+from plasticity_jax.errors import LabError, WorkdirError
+from plasticity_jax.legs import unfold
+
+ROOT = Path(__file__).parents[1]
+OURS = sorted(
+    path for folder in ("plasticity_jax", "analysis", "launch", "configs") for path in (ROOT / folder).rglob("*.py")
+)
+RUNS_CODE = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "torch", "yaml"}
+DEEP = "[" * 200_000
+
+# Nothing is run.
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_reads_what_could_run_code(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & RUNS_CODE
+        elif isinstance(node, ast.ImportFrom):
+            assert str(node.module).split(".")[0] not in RUNS_CODE
+        elif isinstance(node, ast.Call):
+            options = {word.arg: word.value for word in node.keywords}
+            for name in ("allow_pickle", "shell"):
+                assert name not in options or (isinstance(options[name], ast.Constant) and not options[name].value)
+            called = node.func.id if isinstance(node.func, ast.Name) else ""
+            assert called not in ("eval", "exec", "compile", "__import__")
+            assert ast.unparse(node.func) not in ("os.system", "os.popen", "subprocess.getoutput")
+
+
+CHILD = """
+import pickle, sys
+
+def bomb(*args, **options):
+    raise AssertionError("something was unpickled")
+
+sys.addaudithook(lambda event, args: bomb() if event == "pickle.find_class" else None)
+class Bomb(pickle._Unpickler):
+    __init__ = load = bomb
+pickle.load = pickle.loads = bomb
+pickle.Unpickler = pickle._Unpickler = Bomb
+
+import plasticity_jax
+from plasticity_jax import workdir
+from tests.faults.study import get_config
+
+plasticity_jax.run(get_config(), sys.argv[1])
+plasticity_jax.load(sys.argv[1], "warm", 0)
+counts = workdir.read_json(sys.argv[1] + "/status.json")
+print("compiled", counts["compilations"], "loaded", counts["from_cache"])
+"""
+
+
+@pytest.mark.slow
+def test_no_pickle_is_loaded_by_a_run_nor_by_what_is_read_back(tmp_path):
+    """Not by checkpoints, the data set's cache, or jax's cache of programs, all of which the second start reads."""
+    environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    for name in ("first", "second", "second"):
+        call = [sys.executable, "-c", CHILD, str(tmp_path / name)]
+        done = subprocess.run(call, cwd=ROOT, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if name == "second":
+            assert "loaded 0" not in done.stdout  # so the cache was read
+            break
+    assert list((tmp_path / "cache").rglob("*.npz")) and list((tmp_path / "cache").rglob("*-cache"))
+
+
+def test_nobody_else_may_write_the_programs_that_are_kept(tmp_path, monkeypatch):
+    """They are machine code: no pickle, but whoever writes them runs code."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cache.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(type(cache.jax.config), "jax_compilation_cache_dir", None, raising=False)
+    cache.turn_on()
+    folders = [path for path in (tmp_path / "plasticity_jax" / "compiled").iterdir() if path.is_dir()]
+    assert folders and not any(folder.stat().st_mode & 0o077 for folder in folders)
+
+
+# Nothing lies outside.
+
+NAMES = st.one_of(
+    st.sampled_from(
+        ["../x", "..", ".", "", "/etc", "/etc/passwd", "a/b", "a\x00b", "a\nb", "a" * 300, "\u202ea", "ä", "~", "$(id)"]
+    ),
+    st.text(max_size=20),
+    st.text(alphabet="./\\~-a\x00\n", min_size=1, max_size=8),
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), NAMES),
+    lambda inside: st.one_of(st.lists(inside, max_size=3), st.dictionaries(NAMES, inside, max_size=3)),
+    max_leaves=6,
+)
+
+
+def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
+    """Where something stands in JSON: keys and positions from the top."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield (*at, key)
+        yield from places(part, (*at, key))
+
+
+@st.composite
+def spoilt(draw, good: Any) -> Any:
+    """JSON with something else at one or two of its places, or keys of other names."""
+    found = copy.deepcopy(good)
+    for _ in range(draw(st.integers(1, 2))):
+        there = list(places(found))
+        if not there:
+            return draw(VALUES)
+        *way, last = draw(st.sampled_from(there))
+        holder = found
+        for key in way:
+            holder = holder[key]
+        if isinstance(holder, dict) and draw(st.integers(0, 3)) == 0:
+            holder[draw(NAMES)] = holder.pop(last)
+        else:
+            holder[last] = draw(VALUES)
+    return found
+
+
+def one_line(error: Exception) -> None:
+    assert isinstance(error, LabError), f"{type(error).__name__}: {error}"
+    assert str(error) and all(char.isprintable() for char in str(error)), repr(str(error))
+
+
+def inside(top: Path, *parts: str) -> None:
+    """Assert that a path made of names is one below `top`, each name one entry that any file system takes."""
+    path = top.joinpath(*parts)
+    assert Path(os.path.normpath(path)).is_relative_to(top) and Path(os.path.normpath(path)) != top
+    assert all(0 < len(os.fsencode(part)) <= 255 and "\x00" not in part for part in path.parts)
+
+
+STUDY = config.describe(config.parse(small.config(grid=(("stages.tune.optim.learning_rate", (0.1, 0.2)),))))
+WELL_KNOWN = ["packs", "name", "seeds", "plans", "stages", "branch", "dataset"]
+
+
+@given(spoilt(STUDY))
+def test_a_study_from_anybody_stays_in_its_directory(described):
+    try:
+        study = restore_study(described)
+        for pack in study.packs:
+            for leg in unfold(pack, study.seeds):
+                inside(Path("/top"), pack.name, leg.name, "end")
+                for run in leg.runs:
+                    inside(Path("/top/tensorboard"), *tensorboard.run_directory(run.id).parts)
+    except LabError as error:
+        one_line(error)
+
+
+@given(NAMES)
+def test_names_in_a_config_stay_in_its_directory(name):
+    found = small.single().to_dict()  # a ConfigDict has no keys with dots
+    found |= {"stages": {name: found["stages"]["train"]}, "control": name}
+    try:
+        study = config.parse(found)
+    except LabError:  # whose line may hold the name as it is: a config is code of its user
+        return
+    inside(Path("/top"), study.packs[0].name, study.packs[0].plans[0][1][0].name)
+
+
+JOB = {"name": "a,b=1", "study": "s", "pack": "main", "points": [0], "seeds": [0, 1]}
+JOB |= {"runs": 4, "images": 10, "seconds": None, "bytes": 5}
+ATTEMPTS = {"place": "the start", "tries": 1, "errors": ["no"], "gave_up": False}
+ENVIRONMENT = {"dataset": {"sha256": "0", "classes": 3, "image_shape": [8, 8, 1]}}
+ENVIRONMENT |= {"choices": {"main": {"strategy": "map", "dtype": "float32"}}}
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@given(content=spoilt({"version": 1, "jobs": [JOB, JOB | {"name": "other"}]}))
+def test_a_sweep_from_anybody_stays_in_its_directory(content, scratch):
+    (scratch / "sweep.json").write_text(json.dumps(content))
+    try:
+        found = jobs.read(scratch)
+    except LabError as error:
+        one_line(error)
+        return
+    for job in found:
+        inside(scratch, *jobs.directory(scratch, job).relative_to(scratch).parts)
+        assert states.look(scratch, job).state in states.STATES
+
+
+@given(content=st.one_of(spoilt(ATTEMPTS), VALUES))
+def test_attempts_from_anybody_are_read_or_none(content, scratch):
+    (scratch / "attempts.json").write_text(json.dumps(content))
+    assert isinstance(attempts.read(scratch), attempts.Attempts)
+
+
+@given(content=st.one_of(spoilt(ENVIRONMENT), VALUES))
+def test_an_environment_from_anybody_is_whole_or_one_line(content, scratch):
+    (scratch / "environment.json").write_text(json.dumps(content))
+    try:
+        found = environment.read(scratch)
+    except LabError as error:
+        one_line(error)
+        return
+    assert isinstance(found["dataset"]["sha256"], str) and len(found["dataset"]["image_shape"]) == 3
+
+
+@given(status=st.one_of(VALUES, spoilt({"status": "running", "images": 3, "seconds_left": 1.0})), result=VALUES)
+def test_the_state_of_a_job_never_crashes(status, result, scratch):
+    job = jobs.Job(**JOB | {"points": (0,), "seeds": (0, 1)})
+    directory = jobs.directory(scratch, job)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "status.json").write_text(json.dumps(status))
+    for content in (None, result, {"status": "finished", "runs": result, "images": result}):
+        (directory / "result.json").unlink(missing_ok=True)
+        if content is not None:
+            (directory / "result.json").write_text(json.dumps(content))
+        assert states.look(scratch, job).state in states.STATES
+
+
+@pytest.mark.parametrize("name", ["config.json", "environment.json", "sweep.json"])
+def test_json_too_deep_to_read_is_one_line(name, tmp_path):
+    readers = {"environment.json": environment.read, "sweep.json": jobs.read}
+    readers["config.json"] = lambda directory: saved.load(directory, "fresh", 0)
+    (tmp_path / name).write_text(DEEP)
+    with pytest.raises(LabError, match="damaged"):
+        readers[name](tmp_path)
+
+
+def test_other_json_too_deep_to_read_counts_as_damaged(tmp_path):
+    job = jobs.Job(**JOB | {"points": (0,), "seeds": (0, 1)})
+    directory = jobs.directory(tmp_path, job)
+    directory.mkdir(parents=True)
+    (directory / "attempts.json").write_text(DEEP)
+    assert attempts.read(directory) == attempts.Attempts()
+    (directory / "status.json").write_text(DEEP)
+    assert states.look(tmp_path, job).state in states.STATES
+    (directory / "metrics.jsonl").write_text(DEEP + "\n")
+    with pytest.raises(LabError, match="no row of a table"):
+        records.read(directory / "metrics.jsonl")
+
+
+LEG = unfold(config.parse(small.config()).packs[0], (0, 1))[-1]
+PLACE = {"next": 1, "closed": [False] * len(LEG.runs), "mark": {"bytes": 3, "crc32": 7}}
+ENDED = [{"id": run.id, "sha256": "0", "failed": False, "steps": 3} for run in LEG.runs]
+
+
+def test_what_a_checkpoint_says_about_itself_is_known():
+    assert walk._is_place(LEG, PLACE) and walk._is_outcome(LEG, {"mark": PLACE["mark"], "runs": ENDED})
+
+
+@given(st.one_of(spoilt(PLACE), VALUES))
+def test_a_place_from_anybody_is_sound_or_damage(meta):
+    if walk._is_place(LEG, meta):
+        at = walk.Place(meta["next"], meta["closed"], 0.0)
+        assert at.event >= 0 and all(isinstance(closed, bool) for closed in at.closed)
+        assert records.fits(Path("/nowhere"), meta["mark"]) in (True, False)
+
+
+@given(st.one_of(spoilt({"mark": PLACE["mark"], "runs": ENDED}), VALUES))
+def test_an_outcome_from_anybody_is_sound_or_damage(meta):
+    if walk._is_outcome(LEG, meta):
+        assert [run["id"] for run in meta["runs"]] == [run.id for run in LEG.runs]
+
+
+# Links.
+
+LINKS = ["config.json", ".lock", "status.json.tmp", "main", "main/tune", "main/tune/checkpoints", "main/tune/end"]
+LINKS += ["main/tune/metrics.jsonl", "main/clock.json.tmp", "tensorboard", "tensorboard/fresh/seed0/events"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_nothing_behind_a_link_is_touched(link, tmp_path):
+    outside, directory = tmp_path / "outside", tmp_path / "run"
+    (outside / "checkpoints" / "1").mkdir(parents=True)
+    (outside / "file").write_text("precious")
+    path = directory / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(outside / "file" if "." in path.name else outside)
+    with pytest.raises(WorkdirError, match="a link that leads out of the workdir; delete it"):
+        small.run(small.config(), directory)
+    assert (outside / "file").read_text() == "precious" and (outside / "checkpoints" / "1").is_dir()
+    assert len(list(outside.rglob("*"))) == 3
+
+
+def test_links_that_stay_inside_are_no_matter(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "data").mkdir()
+    (tmp_path / "there" / "main").symlink_to("data")
+    (tmp_path / "run").symlink_to("there")
+    with workdir.lock(tmp_path / "run"):
+        pass
