@@ -18,7 +18,6 @@ class Entry:
     """A job in the queue.
 
     id: of its task in SLURM, as 12_3.  state: pending, running, completing ..  where: its nodes, or why it waits.
-    restarts: how often it was put back into the queue is not known here; the job's own files say what it did.
     """
 
     id: str

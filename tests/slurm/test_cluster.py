@@ -8,7 +8,7 @@ import cluster
 import numpy as np
 import pytest
 
-from launch import attempts, jobs
+from launch import attempts, jobs, script
 from plasticity_jax import records
 
 pytestmark = pytest.mark.slurm
@@ -43,6 +43,19 @@ def finished(sweep, array):
 
 def restarts(array):
     return int(cluster.field(f"{array}_0", "Restarts"))
+
+
+HOSTILE = ["a b", "'", '"', "$(id)", "`id`", ";#", "# x", "%j", "é", "--uid=1", "\\", "\\\\", "a\\", "[a&b]|c"]
+
+
+def test_sbatch_reads_values_as_they_are(tmp_path):
+    for value in HOSTILE:
+        text = script.write(tmp_path, [0], 1001, script.Wishes({"comment": f"<{value}>"}), sys.executable, tmp_path)
+        (tmp_path / "job.sh").write_text(text)
+        job = cluster.run("sbatch", "--parsable", "--hold", str(tmp_path / "job.sh")).strip()
+        told = cluster.run("scontrol", "show", "job", job)
+        cluster.run("scancel", job)
+        assert f"Comment=<{value}>" in told
 
 
 def test_an_array_of_four_in_a_directory_with_a_hostile_name(tmp_path, undisturbed):
