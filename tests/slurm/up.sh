@@ -17,10 +17,14 @@ cannot() {
     exit 1
 }
 
+runs() {
+    [ -s "$state/$1.pid" ] && kill -0 "$(cat "$state/$1.pid")" 2>/dev/null
+}
+
 if [ "${1:-}" = down ]; then
     grep -qs "^$mark" $conf || cannot "the one on this machine was not started by this script"
     for daemon in slurmd slurmctld; do
-        if [ -s $state/$daemon.pid ]; then kill "$(cat $state/$daemon.pid)" || true; fi
+        if runs $daemon; then kill "$(cat $state/$daemon.pid)"; fi
     done
     exit
 fi
@@ -32,7 +36,7 @@ if timeout 10 sinfo --noheader --format=%T 2>/dev/null | grep -qE "idle|mixed|al
 fi
 
 [ "$(id -u)" = 0 ] || cannot "it takes root to start one"
-if ! command -v slurmctld slurmd sbatch munged >/dev/null; then
+if ! { command -v slurmctld && command -v slurmd && command -v sbatch && command -v munged; } >/dev/null; then
     command -v apt-get >/dev/null || cannot "it is not installed, and there is no apt-get to install it with"
     echo "installing SLURM (once) ..."
     export DEBIAN_FRONTEND=noninteractive
@@ -82,8 +86,8 @@ mkdir -p /run/munge /var/log/munge /var/lib/munge
 chown -R munge:munge /etc/munge /run/munge /var/log/munge /var/lib/munge
 munge -n >/dev/null 2>&1 || runuser -u munge -- munged || cannot "munged does not start"
 
-pgrep -x slurmctld >/dev/null || slurmctld || cannot "slurmctld does not start; see $state/slurmctld.log"
-pgrep -x slurmd >/dev/null || slurmd -N "$host" || cannot "slurmd does not start; see $state/slurmd.log"
+runs slurmctld || slurmctld || cannot "slurmctld does not start; see $state/slurmctld.log"
+runs slurmd || slurmd -N "$host" || cannot "slurmd does not start; see $state/slurmd.log"
 for _ in $(seq 60); do
     if sinfo --noheader --format=%T 2>/dev/null | grep -qE "idle|mixed|alloc"; then
         echo "SLURM is up: $(sbatch --version)"
