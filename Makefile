@@ -1,6 +1,7 @@
 # make demo        a small study and its learning curves, in a few minutes on a laptop
 # make test        lint, types and all tests
 # make test_quick  the tests that take seconds
+# make test-slurm  the tests on a real SLURM, here or started for it: half an hour
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make clean       remove the environment, caches and the demo's results
@@ -13,7 +14,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test_quick bench faults clean
+.PHONY: help demo test test_quick test-slurm bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -30,6 +31,10 @@ test: $(VENV)/.test
 
 test_quick: $(VENV)/.test
 	@$(RUN) -m pytest -q -m "not slow"
+
+test-slurm: $(VENV)/.test
+	@sh tests/slurm/up.sh
+	@$(RUN) -m pytest -q -m slurm tests/slurm
 
 bench: $(VENV)/.demo
 	@mkdir -p runs

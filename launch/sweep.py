@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
     return FINISHED
 
 
-def prepare() -> None:
-    """Plan the sweep that the flags ask for, show its jobs, and write them down unless it is a dry run.
+def prepare() -> tuple[jobs.Job, ...]:
+    """Plan the sweep that the flags ask for, show its jobs, and write them down unless it is a dry run; returns them.
 
     Raises:
       LabError: a config that is wrong or no growth of the one before, or a job that cannot be.
@@ -70,6 +70,7 @@ def prepare() -> None:
             if planned != old:
                 jobs.write(target, planned)
     print(table.table(planned, new=len(planned) - len(old), hours=flags.HOURS.value))
+    return planned
 
 
 def _stored(sweep: Path | None) -> tuple[tuple[jobs.Job, ...], dict[str, stages.Study]]:

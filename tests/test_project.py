@@ -58,7 +58,7 @@ def files() -> list[Path]:
 
 
 def test_extras_are_the_documented_ones():
-    assert set(EXTRAS) == ACCELERATORS | {"analysis", "bench", "tensorboard", "test"}
+    assert set(EXTRAS) == ACCELERATORS | {"analysis", "bench", "tensorboard", "test", "xmanager"}
 
 
 @pytest.mark.parametrize("requirement", [*PROJECT["project"]["dependencies"], *sum(EXTRAS.values(), [])])

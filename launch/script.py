@@ -1,0 +1,149 @@
+"""The sbatch script of a sweep: text that is read by eye, edited by hand and submitted with `sbatch`.
+
+What a job trains stands in files, so the script holds three paths and a number, all of them quoted.  (submitit would
+hand over pickled functions instead; this project never loads a pickle, and a command in a script can be read.)
+"""
+
+import dataclasses
+import hashlib
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from plasticity_jax.errors import LabError
+
+KILLS = 20  # times that a job is begun again after a process of it was killed
+_PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What the jobs ask SLURM for; what is empty is left to the cluster.
+
+    resources: option of sbatch -> value, as {"partition": "gpu"}.  parallel: most jobs at a time, 0 for any number.
+    grace: seconds before the time limit at which a job is told to save.  tries: as in `launch.job`.
+    setup: lines of shell that are run first, as they stand.
+    """
+
+    resources: dict[str, str]
+    parallel: int = 0
+    grace: int = 120
+    tries: int = 3
+    setup: tuple[str, ...] = ()
+
+
+def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, python: str, home: Path) -> str:
+    """The script that trains some jobs of a sweep.
+
+    Args:
+      sweep: its directory, absolute.
+      positions: of the jobs in sweep.json.
+      limit: the cluster's MaxArraySize.
+      python, home: the interpreter, and the directory to start it in.
+
+    Raises:
+      LabError: a value that sbatch cannot take.
+    """
+    (first, tasks), *others = chunks(positions, limit)
+    logs = sweep / "slurm"
+    path = shlex.quote(str(logs / "job.sh"))
+    directive(f"{home}{python}", "the path of this program")  # or the script would have one line more than it shows
+    command = [python, "-m", "launch.job", f"--workdir={sweep}", f"--tries={wishes.tries}"]
+    output = directive(str(logs / "%A_%a.log").replace("%", "%%").replace("%%A_%%a", "%A_%a"), "--workdir")
+    if "\\" in str(sweep):
+        raise LabError(f"--workdir={sweep}: SLURM writes no files below a directory with a backslash; use another one")
+    lines = [
+        "#!/bin/bash",
+        "# Trains jobs of a sweep on SLURM: task i of the array is the job at position i of sweep.json, from 0.",
+        f"# Submit it by hand with:  sbatch {path}",
+        *(f"#     and with:  {shlex.join(submission(sweep, *each, wishes.parallel))}" for each in others),
+        "# The launcher overwrites this file; keep your changes under another name.",
+        "",
+        "# By this name the launcher finds the sweep in the queue, and submits nothing twice.",
+        f"#SBATCH --job-name={label(sweep, first)}",
+        "# Which jobs, and after a % how many at a time.",
+        f"#SBATCH --array={array(tasks, wishes.parallel)}",
+        "# What they print: %A is the number of the array, %a the task in it.  A job that starts again goes on there.",
+        f"#SBATCH --output={output}",
+        "#SBATCH --open-mode=append",
+        "# After a pre-emption or the loss of a node, SLURM puts the job back into the queue.",
+        "#SBATCH --requeue",
+        f"# {wishes.grace} s before the time limit, python gets USR1: it saves and exits with status 75.",
+        f"#SBATCH --signal=USR1@{wishes.grace}",
+        "# What a job gets; the rest is as the partition has it.",
+        *(f"#SBATCH --{key}={directive(value, f'--{key}')}" for key, value in wishes.resources.items() if value),
+        "",
+        "# Where the program is.",
+        f"cd {shlex.quote(str(home))} || exit 1",
+        *wishes.setup,
+        "",
+        "# Some versions of SLURM do not pass this on by themselves.",
+        '[ -n "${SLURM_CPUS_PER_TASK:-}" ] && export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
+        "# Signals are for python: the shell waits for it and then looks what SLURM wants.",
+        "trap : TERM USR1",
+        "# One process per task; if one of them fails, the others end too.  $1: position of task 0.",
+        f'srun --kill-on-bad-exit=1 {shlex.join(command)} --job="$((SLURM_ARRAY_TASK_ID + ${{1:-{first}}}))"',
+        "code=$?",
+        "",
+        "# 75: saved, or failed with tries left.  Above 128: killed, and the last checkpoint is good.",
+        f'if [ $code -eq 75 ] || {{ [ $code -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {KILLS} ]; }}; then',
+        "    me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        "    # Back into the queue, unless SLURM ends the job itself: cancelled it stays so, pre-empted it returns.",
+        "    case $(squeue --noheader --jobs=$me --format='%T %r') in",
+        '    RUNNING* | *TimeLimit) echo "status $code: back into the queue"; scontrol requeue $me ;;',
+        '    *) echo "status $code: SLURM ends this job" ;;',
+        "    esac",
+        "fi",
+        "exit $code",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def label(sweep: Path, offset: int = 0) -> str:
+    """The name in the queue of a sweep's array that begins at a position; another directory has other ones."""
+    there = sweep.resolve()
+    safe = re.sub(r"[^A-Za-z0-9_.]", "_", there.name)[:40]
+    name = f"{safe or 'sweep'}-{hashlib.sha256(bytes(there)).hexdigest()[:8]}"
+    return f"{name}+{offset}" if offset else name
+
+
+def chunks(positions: Sequence[int], limit: int) -> list[tuple[int, list[int]]]:
+    """(offset, tasks) of the arrays that hold some positions, position = offset + task, task < `limit`."""
+    found: dict[int, list[int]] = {}
+    for position in sorted(set(positions)):
+        found.setdefault(position // limit * limit, []).append(position % limit)
+    return list(found.items())
+
+
+def submission(sweep: Path, offset: int, tasks: Sequence[int], parallel: int = 0) -> list[str]:
+    """The command that submits an array."""
+    changed = [f"--job-name={label(sweep, offset)}", f"--array={array(tasks, parallel)}"]
+    return ["sbatch", *changed, str(sweep / "slurm" / "job.sh"), str(offset)]
+
+
+def array(tasks: Iterable[int], parallel: int = 0) -> str:
+    """Task numbers in sbatch's form: 0-3,7 or, two at a time, 0-3,7%2."""
+    spans = ",".join(f"{low}-{high}" if low < high else f"{low}" for low, high in _spans(sorted(set(tasks))))
+    return f"{spans}%{parallel}" if parallel else spans
+
+
+def directive(value: str, where: str) -> str:
+    """A value as sbatch reads it behind `#SBATCH --option=`, which is not how a shell would.
+
+    Raises:
+      LabError: a line break or another character that no line shows.
+    """
+    if not value.isprintable():
+        raise LabError(f"{where}: {value!r} has characters that an sbatch script cannot hold; leave them out")
+    if _PLAIN.fullmatch(value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The unbroken stretches of increasing numbers, as first and last."""
+    ends = [low for low, high in pairwise(numbers) if high > low + 1]
+    starts = [high for low, high in pairwise(numbers) if high > low + 1]
+    yield from zip([*numbers[:1], *starts], [*ends, *numbers[-1:]], strict=True)

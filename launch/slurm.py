@@ -1,0 +1,123 @@
+"""Plan a sweep and submit all that is missing of it to SLURM, as one array of jobs.
+
+    python -m launch.slurm --config=FILE[:ARG] --workdir=SWEEP [--partition=NAME] [--time=4:00:00] [--gpus=N] [--cpus=N]
+        [--mem=32G] [--nodes=N] [--tasks_per_node=N] [--array_parallel=N] [--account= --qos= --constraint= --exclude=]
+        [--setup='module load cuda'] [--grace=120] [--tries=3] [--dry_run] [flags of launch.sweep]
+
+`--dry_run` prints the sbatch script (and the plan on stderr) and writes nothing; `launch/script.py` explains it.  The
+same command again submits what is missing by then and not in the queue.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from launch import attempts, jobs, script, squeue, states, sweep
+from launch.exits import FINISHED
+from launch.flags import DRY_RUN, WORKDIR
+from plasticity_jax import commandline, workdir
+from plasticity_jax.errors import LabError
+
+PARTITION = flags.DEFINE_string("partition", "", "Partition, or several with commas; default: the cluster's.")
+TIME = flags.DEFINE_string("time", "", "Time limit of a job, as 4:00:00; a longer job goes on in the next slice.")
+GPUS = flags.DEFINE_string("gpus", "", "GPUs per node, as 2 or a100:2.")
+CPUS = flags.DEFINE_string("cpus", "", "CPU cores per process.")
+MEM = flags.DEFINE_string("mem", "", "Memory per node, as 32G.")
+NODES = flags.DEFINE_integer("nodes", 1, "Nodes of a job; its runs are dealt out over all of them.", 1)
+TASKS_PER_NODE = flags.DEFINE_integer("tasks_per_node", 1, "Processes per node.", 1)
+ARRAY_PARALLEL = flags.DEFINE_integer("array_parallel", 0, "Most jobs at a time; 0 for any number.", 0)
+ACCOUNT = flags.DEFINE_string("account", "", "Account that pays.")
+QOS = flags.DEFINE_string("qos", "", "Quality of service.")
+CONSTRAINT = flags.DEFINE_string("constraint", "", "Features that a node must have.")
+EXCLUDE = flags.DEFINE_string("exclude", "", "Nodes to stay away from.")
+SETUP = flags.DEFINE_multi_string("setup", [], "Line of shell to run first, as 'module load cuda'; may be repeated.")
+GRACE = flags.DEFINE_integer("grace", 120, "Seconds before the time limit at which a job is told to save.", 1, 65535)
+TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at one and the same place before it gives up.", 1)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Plan and submit; returns the exit status."""
+    del argv
+    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    try:
+        if not WORKDIR.value:
+            raise LabError("--workdir is missing")
+        directory = Path(WORKDIR.value).expanduser().absolute()
+        if not DRY_RUN.value and not squeue.there():
+            raise LabError("no SLURM here (sbatch, squeue, scontrol); go to a login node, or take launch.local")
+        with contextlib.redirect_stdout(sys.stderr if DRY_RUN.value else sys.stdout):
+            planned = sweep.prepare()
+        if DRY_RUN.value:
+            show(directory, planned)
+        else:
+            with workdir.lock(directory / "slurm"):  # two launchers at a time would submit everything twice
+                submit(directory, planned)
+    except LabError as error:
+        commandline.leave(str(error))
+    return FINISHED
+
+
+def show(directory: Path, planned: Sequence[jobs.Job]) -> None:
+    """Print the script that `submit` would write."""
+    queued = squeue.read(directory, len(planned)) if squeue.there() else {}
+    positions = [i for i in missing(directory, planned) if i not in queued]
+    if positions:
+        limit = squeue.limit() if squeue.there() else squeue.LIMIT
+        print(script.write(directory, positions, limit, wishes(), sys.executable, Path.cwd()), end="")
+    else:
+        print("nothing to submit", file=sys.stderr)
+
+
+def submit(directory: Path, planned: Sequence[jobs.Job]) -> None:
+    """Write the script, submit what is missing and not in the queue, and say what to do next."""
+    queued, left = squeue.read(directory, len(planned)), missing(directory, planned)
+    positions = [i for i in left if i not in queued]
+    waiting = sum(i in queued for i in left)
+    if waiting:
+        print(f"{waiting} jobs are in the queue already")
+    if not positions:
+        print("nothing to submit" if waiting else "all jobs have finished")
+        return
+    limit = squeue.limit()
+    text = script.write(directory, positions, limit, wishes(), sys.executable, Path.cwd())
+    (directory / "slurm" / "job.sh").write_text(text)
+    for position in positions:
+        attempts.reset(jobs.directory(directory, planned[position]))
+    for offset, tasks in script.chunks(positions, limit):
+        command = script.submission(directory, offset, tasks, ARRAY_PARALLEL.value)
+        number = squeue.ask([command[0], "--parsable", *command[1:]]).strip().partition(";")[0]
+        print(f"submitted {number}: {len(tasks)} jobs, tasks {script.array(tasks)}")
+        print(f"  cancel: scancel {number}    queue: squeue --jobs={number}")
+        print(f"  output: {directory}/slurm/{number}_TASK.log")
+    print(f"  watch:  python -m launch.status {directory}")
+
+
+def missing(directory: Path, planned: Sequence[jobs.Job]) -> list[int]:
+    """Positions of the jobs that have not finished."""
+    return [i for i, job in enumerate(planned) if states.look(directory, job).state != "finished"]
+
+
+def wishes() -> script.Wishes:
+    """What the flags ask for."""
+    resources = {
+        "partition": PARTITION.value,
+        "time": TIME.value,
+        "nodes": str(NODES.value),
+        "ntasks-per-node": str(TASKS_PER_NODE.value),
+        "cpus-per-task": CPUS.value,
+        "gpus-per-node": GPUS.value,
+        "mem": MEM.value,
+        "account": ACCOUNT.value,
+        "qos": QOS.value,
+        "constraint": CONSTRAINT.value,
+        "exclude": EXCLUDE.value,
+    }
+    return script.Wishes(resources, ARRAY_PARALLEL.value, GRACE.value, TRIES.value, tuple(SETUP.value))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=commandline.parse)

@@ -1,0 +1,72 @@
+"""What SLURM has in its queue of a sweep: asked of `squeue`, which is where the truth is."""
+
+import dataclasses
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch import script
+from plasticity_jax.errors import LabError
+
+LIMIT = 1001  # MaxArraySize where a cluster does not say
+_SEPARATOR = "|"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A job in the queue.
+
+    id: of its task in SLURM, as 12_3.  state: pending, running, completing ..  where: its nodes, or why it waits.
+    """
+
+    id: str
+    state: str
+    where: str
+
+
+def there() -> bool:
+    """Whether this machine can talk to a SLURM."""
+    return all(shutil.which(name) for name in ("sbatch", "squeue", "scontrol"))
+
+
+def read(sweep: Path, jobs: int) -> dict[int, Entry]:
+    """Position in sweep.json -> what SLURM knows of that job, for all of a sweep's `jobs` that it has in its queue.
+
+    Raises:
+      LabError: SLURM does not answer.
+    """
+    size = limit()
+    offsets = {script.label(sweep, offset): offset for offset in range(0, max(jobs, 1), size)}
+    columns = _SEPARATOR.join(["%j", "%K", "%F", "%T", "%r", "%N"])
+    told = ask(["squeue", "--noheader", "--array", f"--name={','.join(offsets)}", f"--format={columns}"])
+    found = {}
+    for line in told.splitlines():
+        name, task, array, state, reason, nodes = line.split(_SEPARATOR)
+        if name in offsets and task.isdecimal():
+            found[offsets[name] + int(task)] = Entry(f"{array}_{task}", state.lower(), nodes or reason)
+    return found
+
+
+def limit() -> int:
+    """The cluster's MaxArraySize: task numbers are below it."""
+    for line in ask(["scontrol", "show", "config"]).splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "MaxArraySize" and value.strip().isdecimal():
+            return max(int(value), 1)
+    return LIMIT
+
+
+def ask(command: Sequence[str]) -> str:
+    """What a command of SLURM prints.
+
+    Raises:
+      LabError: it is missing, fails, or is silent for minutes; with its own words.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabError(f"{command[0]} does not answer ({error}); is this a machine of the cluster?") from error
+    if done.returncode:
+        raise LabError(f"{command[0]}: {' '.join(done.stderr.split()) or f'status {done.returncode}'}")
+    return done.stdout
