@@ -7,11 +7,13 @@ frame[frame.metric == "test_accuracy"].groupby(["branch", "epoch"]).value.mean()
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis import sweeps
 from plasticity_jax import records
 from plasticity_jax.errors import LabError
 
@@ -26,14 +28,15 @@ Directory = str | os.PathLike[str]
 def load(*directories: Directory) -> pd.DataFrame:
     """All measurements below one or more working directories as a long table, one row per run, step and metric.
 
-    A study that is still running can be read too.
+    A study that is still running can be read too, and so can a sweep, or one study of it.
 
     Args:
-      directories: working directories, each `DIR/<pack>/<stage>/metrics.jsonl`, or compact ones, `DIR/metrics.parquet`.
+      directories: working directories, each `DIR/<pack>/<stage>/metrics.jsonl`, compact ones, `DIR/metrics.parquet`,
+        or those of sweeps or of their studies.
     Returns:
       Columns pack, run, seed, branch, one per hyper-parameter of a grid (empty where a run does not have it), stage,
-      epoch and step (both since the stage began), metric, value (accuracies in percent).  Behind several directories
-      a column `directory` comes first.
+      epoch and step (both since the stage began), metric, value (accuracies in percent).  Of a sweep a column `study`
+      comes first, and before it a column `directory` if there are several directories.
     Raises:
       LabError: a directory without measurements, or a broken table.
     """
@@ -41,7 +44,7 @@ def load(*directories: Directory) -> pd.DataFrame:
     if len(frames) > 1:
         frames = [frame.assign(directory=str(one)) for frame, one in zip(frames, directories, strict=True)]
     frame = pd.concat(frames, ignore_index=True)
-    first = ["directory"] if len(frames) > 1 else []
+    first = [column for column in ("directory", "study") if column in frame]
     hparams = [column for column in frame if column not in {*first, *KEYS, *MEASURED}]
     return frame[[*first, *KEYS, *hparams, *MEASURED]]
 
@@ -53,25 +56,48 @@ def _table(directory: Path) -> pd.DataFrame:
             return pd.read_parquet(directory / COMPACT)
         except (OSError, ValueError) as e:
             raise LabError(f"cannot read {directory / COMPACT} ({e}): collect it anew from its --workdir") from e
+    found, first = _rows(directory), list[str]()
+    if sweeps.is_sweep(directory):
+        each = ((study, *pair) for study in sweeps.studies(directory) for pair in sweeps.rows(study))
+        found, first = ({"study": study.name, "pack": pack, **row} for study, pack, row in each), ["study"]
+    elif sweeps.is_study(directory):
+        found = ({"pack": pack, **row} for pack, row in sweeps.rows(directory))
     rows: list[records.Row] = []
     hparams: dict[str, None] = {}
-    for path in sorted(directory.rglob(TABLE)):
-        pack = path.parent.parent.relative_to(directory).as_posix()
-        for row in records.read(path):
-            point = row.pop("hparams")
-            hparams |= dict.fromkeys(point)
-            rows.append({"pack": pack, **row, **point})
+    for row in found:
+        point = row.pop("hparams")
+        hparams |= dict.fromkeys(point)
+        rows.append({**row, **point})
     if not rows:
         raise LabError(f"{directory} holds no measurements ({TABLE}); give the --workdir of a study")
-    return pd.DataFrame(rows, columns=[*KEYS, *hparams, *MEASURED])
+    return pd.DataFrame(rows, columns=[*first, *KEYS, *hparams, *MEASURED])
+
+
+def _rows(directory: Path) -> Iterable[records.Row]:
+    """The rows of a working directory, each with its pack."""
+    for path in sorted(directory.rglob(TABLE)):
+        pack = path.parent.parent.relative_to(directory).as_posix()
+        yield from ({"pack": pack, **row} for row in records.read(path))
+
+
+def has_result(directory: Directory) -> bool:
+    """Whether a study, by itself or in a sweep, has finished."""
+    directory = Path(directory)
+    if sweeps.is_study(directory):
+        done, count = sweeps.progress(directory)
+        return done == count
+    return (directory / "result.json").exists()
 
 
 def load_result(directory: Directory) -> dict[str, Any]:
-    """What a finished study found: `result.json`.
+    """What a finished study found: `result.json`, or the results of all jobs of a study of a sweep together.
 
     Raises:
       LabError: there is none, or it is broken.
     """
+    _refuse_sweep(Path(directory))
+    if sweeps.is_study(Path(directory)):
+        return sweeps.result(Path(directory))
     return _json(Path(directory) / "result.json", "the study has not finished; run its command again to go on")
 
 
@@ -81,6 +107,7 @@ def load_config(directory: Directory) -> dict[str, Any]:
     Raises:
       LabError: there is none, or it is broken.
     """
+    _refuse_sweep(Path(directory))
     return _json(Path(directory) / "config.json", "give the --workdir of a study")
 
 
@@ -90,7 +117,16 @@ def load_environment(directory: Directory) -> dict[str, Any]:
     Raises:
       LabError: there is none, or it is broken.
     """
+    _refuse_sweep(Path(directory))
+    if sweeps.is_study(Path(directory)):
+        return sweeps.environment(Path(directory))
     return _json(Path(directory) / "environment.json", "give the --workdir of a study")
+
+
+def _refuse_sweep(directory: Path) -> None:
+    if sweeps.is_sweep(directory):
+        found = ", ".join(str(study) for study in sweeps.studies(directory)[:5])
+        raise LabError(f"{directory} is a sweep; give one of its studies: {found}")
 
 
 def _json(path: Path, advice: str) -> dict[str, Any]:

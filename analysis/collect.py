@@ -54,7 +54,7 @@ def collect(directory: analysis.Directory, out: analysis.Directory, partial: boo
     directory, out = Path(directory), Path(out)
     table, config = analysis.load(directory), {**analysis.load_config(directory), "data_dir": ""}
     environment = analysis.load_environment(directory)
-    finished = (directory / "result.json").exists()
+    finished = analysis.has_result(directory)
     if not finished and not partial:
         raise LabError(
             f"{directory} is in progress; run its command to the end, or give --partial to take what is there"

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis import studies
+import analysis
+from analysis import studies, sweeps
 from analysis.studies import Study
+from plasticity_jax.errors import LabError
 
 # What status.json says while there is no result, and how to call it.
 STATES = {"running": "in progress", "preempted": "stopped early", "failed": "failed"}
@@ -46,7 +48,7 @@ class Facts:
 
 def read(study: Study) -> Facts:
     """The facts of a study."""
-    environment, status = (_json(study.directory / name) for name in ("environment.json", "status.json"))
+    environment, status = _environment(study.directory), _status(study.directory)
     result = study.result or {}
     state = result.get("status") or STATES.get(status.get("status", ""), "in progress")
     packages = environment.get("packages", {})
@@ -76,6 +78,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _environment(directory: Path) -> dict[str, Any]:
+    try:
+        return analysis.load_environment(directory)
+    except LabError:
+        return {}
+
+
+def _status(directory: Path) -> dict[str, Any]:
+    """`status.json`; a study of a sweep has none, but jobs."""
+    if sweeps.is_study(directory):
+        done, count = sweeps.progress(directory)
+        return {"pack": f"{done} of {count} jobs have finished"}
+    return _json(directory / "status.json")
+
+
 def _detail(status: Mapping[str, Any]) -> str:
     if status.get("error"):
         return str(status["error"])
@@ -97,7 +114,7 @@ def _device(environment: Mapping[str, Any]) -> str:
 def _seconds(directory: Path) -> dict[str, float]:
     """The clocks of all packs, added up."""
     total: dict[str, float] = {}
-    for path in sorted(directory.glob("*/clock.json")):
+    for path in sorted([*directory.glob("*/clock.json"), *directory.glob("jobs/*/*/clock.json")]):
         for kind, spent in _json(path).items():
             total[kind] = total.get(kind, 0.0) + float(spent)
     return total

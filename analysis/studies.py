@@ -50,7 +50,7 @@ def read(directory: analysis.Directory) -> Study:
     """
     directory = Path(directory)
     config, table = analysis.load_config(directory), analysis.load(directory)
-    result = analysis.load_result(directory) if (directory / "result.json").exists() else None
+    result = analysis.load_result(directory) if analysis.has_result(directory) else None
     series = table.run.str.rpartition("/")[0]
     return Study(directory, config, result, table.assign(label=series.map(_label)))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from launch import attempts, jobs
 from launch.arguments import Parser, positive
 from launch.exits import AGAIN, FAILED, FINISHED
-from plasticity_jax import workdir
+from plasticity_jax import peers, workdir
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
 
 
@@ -44,10 +44,12 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         return FAILED
     study = jobs.study(sweep, job)
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    peers.join()
     from plasticity_jax import experiment  # imports jax: seconds that a finished job need not cost
 
     tried = attempts.read(directory).started(attempts.place(directory))
-    attempts.write(directory, tried)
+    if peers.first():
+        attempts.write(directory, tried)
     try:
         return FAILED if _outcome(experiment.run_study(study, directory)) else FINISHED
     except Preempted as stop:
@@ -57,7 +59,7 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         return AGAIN
     except BusyError as error:
         print(f"{job.name}: {error}", file=sys.stderr)
-        return AGAIN
+        return peers.leave(AGAIN)
     except Exception as error:
         line = " ".join((str(error) or type(error).__name__).split("\n")[0].split())
         tried = tried.failed(line, tries, for_good=isinstance(error, ConfigError))
@@ -66,7 +68,7 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
             logging.exception("%s failed", job.name)
         left = "it gave up" if tried.gave_up else f"try {tried.tries} of {tries} from {tried.place}"
         print(f"error: {job.name}: {line} ({left})", file=sys.stderr)
-        return FAILED if tried.gave_up else AGAIN
+        return peers.leave(FAILED if tried.gave_up else AGAIN)
 
 
 def _result(directory: Path) -> object:

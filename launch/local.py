@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tries", type=positive, default=3, help="failures at one place before a job gives up")
     parser.add_argument("--dry_run", action="store_true", help="show the jobs, and run nothing")
     options, rest = parser.parse_known_args(argv)
-    if not any(word.lstrip("-").startswith(("config", "flagfile")) for word in rest) and options.workdir:
+    planning = options.dry_run or any(word.lstrip("-").startswith(("config", "flagfile")) for word in rest)
+    if options.workdir and not planning:
         if rest:
             parser.error(f"{rest[0]}: that is for planning, which needs --config; without, all that is planned runs")
         return _run(options)

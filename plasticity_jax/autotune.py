@@ -143,8 +143,10 @@ def _failed(error: Exception) -> Trial:
 def _lanes(entry: Entry, times: Timetable, images: train.Images) -> tuple[dict[str, Lane], dict[str, Programs]]:
     """A lane for each strategy, and the programs that it will compile."""
     shape = images.images.shape[1:]
-    # On an accelerator `cores` is `map`.
-    names = [name for name in runs.STRATEGIES if name != "cores" or jax.default_backend() == "cpu"]
+    # On an accelerator these are `map`, and where no core would idle the second is the first.
+    names = [name for name in runs.STRATEGIES if name not in runs.CORES or jax.default_backend() == "cpu"]
+    if runs.layout("split", len(times.leg.runs)) == runs.layout("cores", len(times.leg.runs)):
+        names = [name for name in names if name != "split"]
     made = {name: Programs(entry.model, shape, name, 1, {}, {}) for name in names}
     task, first = start(entry.model, entry.timetables, times, shape)
     return {name: functools.partial(train_moment, made[name], times, task, first, images) for name in names}, made

@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from plasticity_jax import peers
 from plasticity_jax.errors import CheckpointError
 
 # Orbax reports each step of each save through absl's logger, which is also ours.
@@ -41,7 +42,8 @@ class Misfit(CheckpointError):
 class Checkpoints:
     """Numbered checkpoints in one directory: `DIRECTORY/NUMBER/{state,meta}`.
 
-    One process writes; others may read meanwhile.  Only complete checkpoints ever carry a plain number as their name.
+    One process writes, the first of those that train together; others may read meanwhile.  Only complete checkpoints
+    ever carry a plain number as their name.
     """
 
     def __init__(self, directory: Path, keep: int | None, note: Callable[[str], None] = print) -> None:
@@ -64,7 +66,10 @@ class Checkpoints:
         Raises:
           CheckpointError: it cannot be written.
         """
-        arrays = {path: np.asarray(leaf) for path, leaf in _flat(jax.device_get(tree)).items()}
+        arrays = {path: np.asarray(leaf) for path, leaf in _flat(peers.fetch(tree)).items()}
+        peers.once(lambda: self._save(number, arrays, meta))
+
+    def _save(self, number: int, arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> None:
         content = {"meta": meta, "leaves": {path: [*_spec(x), _crc(x)] for path, x in arrays.items()}}
         index = {**content, "crc32": _json_crc(content)}
         with self._writing(number):
@@ -137,6 +142,12 @@ class Checkpoints:
         Raises:
           CheckpointError: (`Misfit`) the newest undamaged one holds other arrays than `like`.
         """
+        if peers.alone():
+            return self._latest(like, sound)
+        number = peers.once(lambda: (self._latest(like, sound) or (None,))[0])
+        return None if number is None else (number, *self.restore(number, like))
+
+    def _latest(self, like: Any, sound: Callable[[Any], bool]) -> tuple[int, Any, dict[str, Any]] | None:
         numbers = self.numbers()
         for older, number in reversed(list(zip([None, *numbers], numbers, strict=False))):
             try:
@@ -161,8 +172,12 @@ class Checkpoints:
 
     def _orbax(self) -> ocp.CheckpointManager:
         if self._manager is None:
+            here = jax.process_index()  # orbax would wait for the other processes, which write and read nothing with it
             options = ocp.CheckpointManagerOptions(
                 create=False,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+                ),
                 # A background save that fails leaves a thread behind that waits, and keeps the process, for minutes.
                 enable_async_checkpointing=False,
                 preservation_policy=ocp.checkpoint_managers.LatestN(self.keep),

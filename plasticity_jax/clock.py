@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from plasticity_jax import workdir
+from plasticity_jax import peers, workdir
 from plasticity_jax.errors import WorkdirError
 
 
@@ -34,7 +34,8 @@ class Clock:
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
 
     def save(self) -> dict[str, float]:
-        """Write the file, and return what is in it."""
+        """Write the file (the first process does), and return what is in it."""
         self.seconds["total"] = self.before + time.perf_counter() - self.start
-        workdir.write_json(self.path, self.seconds)
+        if peers.first():
+            workdir.write_json(self.path, self.seconds)
         return self.seconds

@@ -19,17 +19,16 @@ from ml_collections import ConfigDict
 from plasticity_jax import (
     cache,
     datasets,
+    drafts,
     environment,
     machine,
-    models,
+    peers,
     records,
     results,
     room,
     runs,
     signals,
     stages,
-    state,
-    timetable,
     train,
     walk,
 )
@@ -39,18 +38,16 @@ from plasticity_jax.autotune import Entry, tune
 from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
+from plasticity_jax.drafts import Draft, Own
 from plasticity_jax.errors import LabError, Preempted, RoomError
 from plasticity_jax.lab import Lab
-from plasticity_jax.legs import Run, unfold
+from plasticity_jax.legs import Leg, Run
 from plasticity_jax.programs import Programs
 from plasticity_jax.progress import Progress
-from plasticity_jax.resets import OwnReset, factors
-from plasticity_jax.summary import summary
+from plasticity_jax.resets import OwnReset
 from plasticity_jax.train import Diagnostic
 
 Result = dict[str, Any]
-Timetables = dict[str, timetable.Timetable]
-Network = tuple[Any, Any]  # the shapes of (params, statistics)
 
 
 def run(
@@ -95,97 +92,58 @@ def run_study(
     dry_run: bool = False,
     autotune: bool = False,
     dataset: Dataset | None = None,
-    own: "Own | None" = None,
+    own: Own | None = None,
 ) -> Result:
     """`run` for a study that a config was resolved to."""
     runs.use_all_cores()
     machine.use_one_lapack_thread()
     own = own or Own(None, {}, {})
-    dataset = dataset or datasets.load(study.dataset, study.data_dir)
-    drafts = [_draft(pack, study, dataset, own) for pack in study.packs]
+    dataset = dataset or peers.in_turn(lambda: datasets.load(study.dataset, study.data_dir))
+    drawn = [drafts.draft(pack, study, dataset, own) for pack in study.packs]
     directory = Path(workdir).expanduser().absolute()
-    for draft in drafts:
-        check_resets(draft.timetables, draft.network)
+    for draft in drawn:
+        drafts.check_resets(draft)
     if dry_run:
-        for draft in drafts:
-            print(_summary(draft, study, dataset, own))
+        for draft in drawn:
+            print(drafts.describe(draft, study, dataset, own))
         return {}
     cache.turn_on()
     if autotune:
+        if not peers.alone():
+            raise LabError("--autotune measures one process; start one")
         entries = [
             Entry(draft.pack.name, draft.timetables, own.network(draft.pack, dataset), draft.choice["strategy"])
-            for draft in drafts
+            for draft in drawn
         ]
         for text in tune(entries, study.strategy, dataset):
             print(text, flush=True)
         return {}
-    with workdirs.lock(directory), signals.listening() as stopped:
+    choices = {draft.pack.name: draft.choice for draft in drawn}
+
+    def begin() -> dict[str, Any]:
+        held.enter_context(workdirs.lock(directory))
         workdirs.claim(directory, configs.describe(study))
-        begun = environment.settle(directory, dataset, {draft.pack.name: draft.choice for draft in drafts})
-        drafts = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drafts]
-        total = sum(leg.images() for draft in drafts for leg in draft.timetables.values())
+        return environment.settle(directory, dataset, choices)
+
+    with contextlib.ExitStack() as held, signals.listening() as stopped:
+        begun = peers.once(begin)
+        drawn = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drawn]
+        total = sum(leg.images() for draft in drawn for leg in draft.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
         with _status(directory, progress):  # not before: whoever is refused says nothing about the study that is here
             parts = [
-                _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drafts
+                _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drawn
             ]
             result = results.combine(parts, study.dataset, study.control)
-            workdirs.write_json(directory / "result.json", result)
+            peers.once(lambda: workdirs.write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
             counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
-            needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drafts, parts, strict=True)}
+            needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drawn, parts, strict=True)}
             facts = {"images": result["images"], "images_planned": total}
             workdirs.status(directory, status=result["status"], exit_code=code, **facts, **counts, bytes_per_run=needs)
-    print(results.table(result))
+    if peers.first():
+        print(results.table(result))
     return result
-
-
-@dataclasses.dataclass(frozen=True)
-class Own:
-    """What a user brings from Python: a network (or None) and resets and diagnostics by name."""
-
-    model: nn.Module | None
-    resets: Mapping[str, OwnReset]
-    diagnostics: Mapping[str, Diagnostic]
-
-    def network(self, pack: stages.Pack, dataset: Dataset) -> nn.Module:
-        return self.model or models.build(pack.model, dataset.classes)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Draft:
-    """A pack drawn up; `choice` is the strategy and the dtype that it trains with."""
-
-    pack: stages.Pack
-    timetables: Timetables
-    network: Network
-    choice: Mapping[str, str]
-
-
-def _draft(pack: stages.Pack, study: stages.Study, dataset: Dataset, own: Own) -> Draft:
-    """What is known of a pack before it trains; `auto` as this machine means it."""
-    timetables = draw_up(pack, study, dataset)
-    network = state.network_like(own.network(pack, dataset), dataset.train_images.shape[1:])
-    return Draft(pack, timetables, network, _choose(pack, timetables, study))
-
-
-def _summary(draft: Draft, study: stages.Study, dataset: Dataset, own: Own) -> str:
-    names = (*study.diagnostics, *own.diagnostics)
-    how = f"strategy {draft.choice['strategy']}" + ("" if own.model else f"; {draft.choice['dtype']}")
-    return summary(draft.pack, draft.timetables, study, draft.network[0], dataset, how, names)
-
-
-def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetables:
-    """The timetable of each leg of a pack, in the order in which they are walked."""
-    return {leg.name: timetable.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
-
-
-def check_resets(timetables: Timetables, network: Network) -> None:
-    """Raise a ConfigError if a reset names a module that the network does not have."""
-    for times in timetables.values():
-        like = state.like(network, times.leg.runs[0].stage.optim)
-        for each in times.leg.runs:
-            factors(each.stage.reset, like)
 
 
 @contextlib.contextmanager
@@ -198,7 +156,7 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, RoomError):
-            workdirs.disclaim(directory)
+            peers.once(lambda: workdirs.disclaim(directory))
         with contextlib.suppress(LabError):
             line = str(error).partition("\n")[0]
             workdirs.status(directory, status="failed", exit_code=1, error=line, **progress.facts())
@@ -212,13 +170,6 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
 
 def _running(directory: Path, facts: Mapping[str, Any]) -> None:
     workdirs.status(directory, status="running", exit_code=None, **facts)
-
-
-def _choose(pack: stages.Pack, timetables: Timetables, study: stages.Study) -> dict[str, str]:
-    """What `auto` means for a pack on this machine; the strategy is the one for the stage with the most runs."""
-    count = max(len(times.leg.runs) for times in timetables.values())
-    strategy = runs.choose(study.strategy, pack.model.name, count)
-    return {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}
 
 
 def _lab(
@@ -237,7 +188,7 @@ def _lab(
     model = own.network(pack, dataset)
     diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own.diagnostics}
     diagnostics |= own.diagnostics
-    progress.note(_summary(draft, study, dataset, own))
+    progress.note(drafts.describe(draft, study, dataset, own))
     scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
     shape = dataset.train_images.shape[1:]
     return Lab(
@@ -262,11 +213,9 @@ def _walk(directory: Path, lab: Lab) -> Result:
     for name, times in lab.timetables.items():
         _running(directory, lab.progress.facts() | {"pack": lab.pack.name, "stage": name, "step": 0})
         ended = walk.walk(times.leg, lab)
-        rows = records.read(lab.directory / name / "metrics.jsonl", ended["mark"])
-        for run, outcome in zip(times.leg.runs, ended["runs"], strict=True):
-            images += outcome["steps"] * run.stage.batch_size
-            if run.final:
-                entries.append(_run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id]))
+        count = zip(times.leg.runs, ended["runs"], strict=True)
+        images += sum(outcome["steps"] * run.stage.batch_size for run, outcome in count)
+        entries += peers.once(functools.partial(_run_results, lab, times.leg, ended))
         lab.progress.finish(times)
     return {
         "runs": entries,
@@ -276,6 +225,16 @@ def _walk(directory: Path, lab: Lab) -> Result:
         "from_cache": lab.programs.loaded,
         "bytes_per_run": bytes_per_run,
     }
+
+
+def _run_results(lab: Lab, leg: Leg, ended: Mapping[str, Any]) -> list[Result]:
+    """The results of the runs of a leg that no later one continues from."""
+    rows = records.read(lab.directory / leg.name / "metrics.jsonl", ended["mark"])
+    return [
+        _run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id])
+        for run, outcome in zip(leg.runs, ended["runs"], strict=True)
+        if run.final
+    ]
 
 
 def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:

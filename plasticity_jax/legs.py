@@ -94,6 +94,17 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
     )
 
 
+def by_past(legs: Sequence[Leg]) -> dict[tuple, Run]:
+    """The runs by all that made them (seed, stages, epochs): equal keys in other company are the same run."""
+    pasts: dict[str, list[tuple]] = {}
+    for leg in legs:
+        pasts[leg.name] = []
+        for run in leg.runs:
+            before: tuple = (pasts[run.parent[0]][run.parent[1]], run.parent[2]) if run.parent else ()
+            pasts[leg.name].append((run.seed, run.stage, before))
+    return {past: run for leg in legs for past, run in zip(pasts[leg.name], leg.runs, strict=True)}
+
+
 def run_id(branch: str, hparams: HParams, seed: int) -> str:
     """The stable name of a run, the same alone and in company: `branch[,key=value..]/seedN`."""
     return ",".join([branch, *(f"{key}={value}" for key, value in hparams)]) + f"/seed{seed}"

@@ -1,14 +1,20 @@
 """A line of text that is rewritten in place on a terminal, and repeated now and then elsewhere."""
 
+import os
 import sys
 from typing import TextIO
 
+from plasticity_jax import peers
+
 
 class Line:
-    """Writes to `stream` (stderr).  `every` is for whoever uses it: seconds between two lines."""
+    """Writes to `stream`: stderr, or nowhere if another process speaks for this one.
+
+    `every` is for whoever uses it: seconds between two lines.
+    """
 
     def __init__(self, stream: TextIO | None = None, every: float = 15.0):
-        self.stream = stream or sys.stderr
+        self.stream = stream or (sys.stderr if peers.first() else open(os.devnull, "w"))
         self.terminal = self.stream.isatty()
         self.every = 0.2 if self.terminal else every
         self.width = 0

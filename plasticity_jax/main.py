@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
-from plasticity_jax import commandline
+from plasticity_jax import commandline, peers
 from plasticity_jax.errors import LabError, Preempted
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -22,6 +22,7 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; a stopped study goes on in the same one.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be trained, and train nothing.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Ask the cluster for further processes (TPU pod, Open MPI).")
 AUTOTUNE = flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
 
 
@@ -30,9 +31,11 @@ def main(argv: Sequence[str]) -> int:
     del argv
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
+        peers.join(DISTRIBUTED.value)
         from plasticity_jax import experiment  # imports jax: seconds that a misspelt flag need not cost
 
-        result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)
+        with peers.together():
+            result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)
     except LabError as error:
         commandline.leave(str(error))
     except Preempted as stop:

@@ -4,10 +4,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from plasticity_jax import runs, sampling, timetable, train
+from plasticity_jax import peers, runs, sampling, timetable, train
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Leg
 from plasticity_jax.records import Row
@@ -27,10 +26,10 @@ def measure(
     for name, sources in own_sources(lab.timetables[leg.name], lab).items():
         longest = int(sources.size.max())
         values |= _evaluate(lab.programs.evaluate_own, name, states, sources, lab.images, longest, lab, stop_if_asked)
-    running = np.asarray(states.last, np.float64)
+    running = np.asarray(peers.fetch(states.last), np.float64)
     values |= {"train_loss": running[:, 0], "train_accuracy": running[:, 1]}
     if lab.programs.diagnostics:
-        found = jax.device_get(lab.programs.diagnose(states, initial, probe(lab), lab.test_images))
+        found = peers.fetch(lab.programs.diagnose(states, initial, probe(lab), lab.test_images))
         values |= {name: np.asarray(value, np.float64) for name, value in found.items()}
     return values
 
@@ -81,7 +80,7 @@ def _evaluate(
 
 
 def _add(sums: dict[str, Any], batch: train.Metrics) -> dict[str, Any]:
-    found = jax.device_get(batch)
+    found = peers.fetch(batch)
     return {key: sums[key] + np.asarray(found[key], np.float64) for key in sums}
 
 

@@ -7,10 +7,9 @@ the next is already waiting behind it; what a call did is read when its successo
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
-from plasticity_jax import train
+from plasticity_jax import peers, train
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Leg
 
@@ -35,7 +34,7 @@ class Pace:
     def start(self, states: Tree) -> None:
         """Begin with these states, once they are there."""
         self.flying.clear()
-        self.steps, self.done = jax.device_get((states.step, states.done))
+        self.steps, self.done = peers.fetch((states.step, states.done))
         self.expected = self.steps  # where the runs will be after all calls so far, if none of them ends early
 
     def arrived(self, targets: np.ndarray) -> bool:
@@ -61,7 +60,8 @@ class Pace:
     def _land(self) -> None:
         """Read what the oldest call did, and choose from the time it took how long the next will be."""
         taken, seen = self.flying.pop(0)
-        self.steps, self.done = jax.device_get(seen)
+        self.steps, self.done = peers.fetch(seen)
         now = time.perf_counter()
         seconds, self.landed = now - self.landed, now
-        self.size = int(np.clip(taken * CALL_SECONDS / max(seconds, 1e-3), 1, 4 * max(taken, 1)))
+        fitting = taken * CALL_SECONDS / max(seconds, 1e-3)
+        self.size = peers.agree(int(np.clip(fitting, 1, 4 * max(taken, 1))))

@@ -83,12 +83,16 @@ class Programs:
         shared = probe, self._place(images, states)
         return self.program("diagnose", None, states, initial, *shared)(states, initial, *shared)
 
+    def place(self, rows: Tree | list[Tree]) -> Tree:
+        """States, or other arrays [R, ...] or a list of R trees, on the devices that their runs train on."""
+        return runs.place(runs.stack_on_host(rows) if isinstance(rows, list) else rows, self.strategy)
+
     def _place(self, images: train.Images, states: state.TrainState) -> train.Images:
         """The images on the devices that these runs train on; brought there once."""
-        devices = runs.devices_for(self.strategy, len(states.step))
-        key = id(images), len(devices)
-        if key not in self.placed:
-            self.placed[key] = images, runs.replicate(images, devices)  # whose id stays its own as long as it lives
+        count = len(states.step)
+        key = id(images), runs.mesh_for(self.strategy, count)
+        if key not in self.placed:  # the images are kept too, so that their id stays their own
+            self.placed[key] = images, runs.replicate(images, self.strategy, count)
         return self.placed[key][1]
 
     def program(self, kind: str, stage: stages.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> runs.Program:

@@ -25,14 +25,19 @@ _CHUNK = 1 << 20
 class Table:
     """An append-only file of rows that can be cut back to a mark."""
 
-    def __init__(self, path: Path, mark: Mark | None) -> None:
+    def __init__(self, path: Path, mark: Mark | None, write: bool = True) -> None:
         """Open `path` for appending, behind the rows that `mark` describes; None starts an empty table.
+
+        Without `write` nothing is opened or written: another process does that, and this one only knows what is there.
 
         Raises:
           WorkdirError: the file no longer begins with what the mark describes, or cannot be written.
         """
         self.path = Path(path)
         self._end: Mark = {"bytes": 0, "crc32": 0} if mark is None else dict(mark)
+        self._file = -1
+        if not write:
+            return
         if not fits(self.path, self._end):
             raise WorkdirError(
                 f"{self.path} lost or changed rows that a checkpoint counts on; "
@@ -52,7 +57,7 @@ class Table:
           WorkdirError: the disk is full or broken; the table is then as it was before.
         """
         data = "".join(json.dumps(row, default=_plain) + "\n" for row in rows).encode()
-        rest = memoryview(data)
+        rest = memoryview(data if self._file >= 0 else b"")
         try:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
@@ -64,7 +69,8 @@ class Table:
     def mark(self) -> Mark:
         """Bring everything so far to the disk and describe it."""
         try:
-            os.fsync(self._file)
+            if self._file >= 0:
+                os.fsync(self._file)
         except OSError as e:
             raise self._unwritable(e) from e
         return dict(self._end)

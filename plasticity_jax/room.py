@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity_jax import measure, memory, resets, runs, saved, stages, timetable
+from plasticity_jax import measure, memory, peers, resets, runs, saved, stages, timetable
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import RoomError
 from plasticity_jax.lab import Lab
@@ -41,14 +41,16 @@ class Need:
 
     def total(self, count: int, strategy: str) -> int:
         """Bytes for `count` runs, on the device with the most; devices that are parts of one CPU share its memory."""
-        devices = runs.devices_for(strategy, count)
+        devices, ways = runs.layout(strategy, count)
         line = self.mapped if strategy == "map" else self.line
-        return line(-(-count // len(devices))) * (len(devices) if devices[0].platform == "cpu" else 1)
+        here = sum(device.process_index == jax.process_index() for device in devices)
+        return line(-(-count // (len(devices) // ways))) * (here if devices[0].platform == "cpu" else 1)
 
 
 def check_images(dataset: Dataset) -> None:
     """Raise a RoomError if the images alone are too large."""
-    there = memory.free(jax.local_devices()[0])
+    free = memory.free(jax.local_devices()[0])
+    there = None if free is None else peers.least(free)
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if there is not None and need > there:
         raise RoomError(
@@ -66,14 +68,15 @@ def check(lab: Lab) -> int | None:
     Raises:
       RoomError: not all runs of a stage fit; it says how many do.
     """
-    to_come = [times for name, times in lab.timetables.items() if not lab.checkpoints(name, "end").numbers()]
+    ended = peers.once(lambda: [name for name in lab.timetables if lab.checkpoints(name, "end").numbers()])
+    to_come = [times for name, times in lab.timetables.items() if name not in ended]
     with lab.timed("begin"):
         needs = [need for times in to_come for need in needs_of(times, lab)]
     free = [memory.free(device) for device in jax.local_devices()]
     known = [count for count in free if count is not None]
     if not needs or not known:
         return None
-    there = min(known)
+    there = peers.least(min(known))
     strategy = lab.programs.strategy
     worst = max(needs, key=lambda need: need.total(need.runs, strategy))
     each, total = worst.line.each, worst.total(worst.runs, strategy)
@@ -87,7 +90,8 @@ def needs_of(times: Timetable, lab: Lab) -> Iterator[Need]:
     """What each program of a stage needs, compiled for all runs of it; nothing more after a signal to stop."""
     states = saved.states_like(times.leg, lab.network)
     strategy, count = lab.programs.strategy, len(times.leg.runs)
-    compiled_for = 1 if strategy == "loop" else -(-count // len(runs.devices_for(strategy, count)))
+    devices, ways = runs.layout(strategy, count)
+    compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     for kind, stage, args in _calls(times, states, lab):
         program = None if lab.stopped() else lab.programs.program(kind, stage, *args).footprint
         if program is None:

@@ -1,20 +1,25 @@
-"""The run axis: the only place where many runs become one program.
+"""The run axis: the only place where many runs become one program, on however many devices of however many processes.
 
 A function `fn(state, row, *shared)` is written for one run.  `compile_over` makes it work on states and rows
-stacked along a leading axis, by one of five strategies:
+stacked along a leading axis, by one of six strategies:
 
     map        one run after another inside one program (`lax.map`)
     vmap       all runs at once (`vmap`); convolutions become grouped convolutions
     seedwise   all runs at once, but their convolutions one run after another
     cores      `map` on every CPU core by itself: each device has one thread, and runs of its own
+    split      `cores`, but where there are fewer runs than cores, several share the batches of one run
     loop       one run after another, each by a call of a lone run's program
 
-On several accelerators `map`, `vmap` and `seedwise` hold within each, and the runs are dealt out over them; there
-`cores` is `map`.  On CPU only `cores` uses several devices, the others give all threads to one; `loop` uses one
-device everywhere.
+Devices form a mesh (run, batch).  Runs are dealt out over its first axis; where there are fewer runs than devices, the
+second has the devices that share each batch of one run (`split`), with BatchNorm over the whole batch.
+
+An accelerator is a device, and there `map`, `vmap` and `seedwise` hold within each, and `cores` and `split` are `map`.
+A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one device, in one
+process.
 """
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -25,17 +30,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from plasticity_jax import convolution, machine
+from plasticity_jax import convolution, machine, peers
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.memory import Footprint, footprint
 
 Tree = Any
-STRATEGIES = ("map", "vmap", "seedwise", "cores", "loop")
+STRATEGIES = ("map", "vmap", "seedwise", "cores", "split", "loop")
+CORES = ("cores", "split")  # by which every core of a CPU is a device with one thread
+AXES = ("run", "batch")  # of the mesh of devices
 BUSY = 0.9  # share of the time that a core must have a run to train, for `cores` to be worth it
 
 
 def use_all_cores() -> None:
-    """Make each CPU core a device, for the strategy `cores`; too late once jax has computed something.
+    """Make each CPU core a device, for the strategies `CORES`; too late once jax has computed something.
 
     Another number can be had from jax itself, by the environment variable JAX_NUM_CPU_DEVICES.
     """
@@ -58,18 +65,54 @@ def choose(strategy: str, model: str, count: int) -> str:
         return strategy
     if model in ("mlp", "logistic"):
         return "vmap"
-    devices = len(devices_for("cores", count))
+    devices = len(layout("cores", count)[0])
     busy = count / (devices * -(-count // devices))
     return "cores" if jax.default_backend() == "cpu" and devices > 1 and busy >= BUSY else "map"
 
 
-def devices_for(strategy: str, count: int) -> list[jax.Device]:
-    """The fewest devices on which `count` runs are done soonest."""
-    devices = jax.local_devices()
-    if strategy == "loop" or (strategy != "cores" and jax.default_backend() == "cpu"):
-        return devices[:1]
-    share = -(-count // len(devices))  # runs of the device that has the most
-    return devices[: -(-count // share)]
+def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
+    """The fewest devices on which `count` runs are done soonest, and how many of them share each batch.
+
+    Every process has one of them at least, even if it only repeats what another does.
+
+    Raises:
+      ConfigError: `loop` in several processes.
+    """
+    there, accelerated = jax.devices(), jax.default_backend() != "cpu"
+    if strategy == "loop":
+        if not peers.alone():
+            raise ConfigError("strategy=loop trains in one process only; use --config.strategy=map")
+        return there[:1], 1
+    if not accelerated and strategy not in CORES:
+        there = there[:1] if peers.alone() else _first_of_each_process(there)
+    share = -(-count // len(there))  # runs of the device that has the most
+    groups = -(-count // share)
+    apart = accelerated or (strategy != "cores" and not peers.alone())  # a core of a CPU may as well help its neighbour
+    ways = len(there) // groups if apart or strategy == "split" else 1
+    used = there[: groups * ways]
+    if not peers.alone() and len({device.process_index for device in used}) < jax.process_count():
+        used = there[: len(there) // ways * ways]
+    return used, ways
+
+
+def _first_of_each_process(devices: list[jax.Device]) -> list[jax.Device]:
+    found: dict[int, jax.Device] = {}
+    for device in devices:
+        found.setdefault(device.process_index, device)
+    return list(found.values())
+
+
+def mesh_for(strategy: str, count: int) -> Mesh:
+    """The devices of `layout` as a mesh: (`run`, `batch`)."""
+    devices, ways = layout(strategy, count)
+    return Mesh(np.asarray(devices).reshape(-1, ways), AXES)
+
+
+def split(batch: jax.Array) -> jax.Array:
+    """Deal a batch (leading axis) out over the devices that its run has, if these are several."""
+    if AXES[1] not in jax.sharding.get_abstract_mesh().axis_names:
+        return batch
+    return jax.lax.with_sharding_constraint(batch, PartitionSpec(AXES[1]))
 
 
 class Program:
@@ -102,16 +145,15 @@ def compile_over(
     def vmapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
         return jax.vmap(lambda *pair: fn(*pair, *shared))(states, rows)
 
-    devices = devices_for(strategy, count)
+    compile_all = functools.partial(_compile_dealt, mesh_for(strategy, count), count, donate=donate)
     match strategy:
-        case "map" | "cores":
-            threads = strategy != "cores"
-            return compile_one(_deal(mapped, count, devices), states, rows, *shared, donate=donate, threads=threads)
+        case "map" | "cores" | "split":
+            return compile_all(mapped, states, rows, *shared, threads=strategy not in CORES)
         case "vmap":
-            return compile_one(_deal(vmapped, count, devices), states, rows, *shared, donate=donate)
+            return compile_all(vmapped, states, rows, *shared)
         case "seedwise":
             with convolution.seedwise():
-                return compile_one(_deal(vmapped, count, devices), states, rows, *shared, donate=donate)
+                return compile_all(vmapped, states, rows, *shared)
         case "loop":
             one = compile_one(fn, *jax.tree.map(_row_shape, (states, rows)), *shared, donate=donate)
 
@@ -124,12 +166,17 @@ def compile_over(
 
 
 def compile_one(
-    fn: Callable[..., Tree], *args: Tree, donate: bool = False, once: bool = False, threads: bool = True
+    fn: Callable[..., Tree],
+    *args: Tree,
+    donate: bool = False,
+    once: bool = False,
+    threads: bool = True,
+    **shardings: Any,
 ) -> Program:
     """Compile `fn` for `args`, given as arrays or their shapes.
 
     `donate` gives away the buffers of the first argument; `once` is for what runs too seldom to be optimised;
-    without `threads` a CPU device computes on one.
+    without `threads` a CPU device computes on one.  `shardings` are those of `jax.jit`.
     """
     options: dict[str, Any] = {}
     if jax.default_backend() == "cpu":
@@ -141,34 +188,72 @@ def compile_one(
         if not threads:
             options["xla_cpu_multi_thread_eigen"] = False
     start = time.perf_counter()
-    call = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options).lower(*args).compile()
+    jitted = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options, **shardings)
+    call = jitted.lower(*args).compile()
     return Program(call, time.perf_counter() - start, footprint(call))
 
 
-def _deal(over: Callable[..., Tree], count: int, devices: list[jax.Device]) -> Callable[..., Tree]:
-    """Give each device an equal share of the runs; the last run is repeated where they do not come out even."""
-    if len(devices) == 1:
-        return over
-    mesh, split, whole = Mesh(np.asarray(devices), ("run",)), PartitionSpec("run"), PartitionSpec()
-    even = -(-count // len(devices)) * len(devices)
-    filled = np.minimum(np.arange(even), count - 1)
+def _compile_dealt(
+    mesh: Mesh, count: int, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True
+) -> Program:
+    """Compile `over` for states, rows and what is shared, with an equal share of the runs for each group of devices."""
+    if mesh.size == 1 and peers.alone():
+        return compile_one(over, *args, donate=donate, threads=threads)
+    dealt_out, whole = PartitionSpec(AXES[0]), PartitionSpec()
+    specs = (dealt_out, dealt_out, *(whole for _ in args[2:]))
+    share = jax.shard_map(over, mesh=mesh, in_specs=specs, out_specs=dealt_out, axis_names={AXES[0]}, check_vma=False)
+    groups = mesh.shape[AXES[0]]
+    even = -(-count // groups) * groups
+    filled = np.minimum(np.arange(even), count - 1)  # the last run is repeated where they do not come out even
 
     def dealt(states: Tree, rows: Tree, *shared: Tree) -> Tree:
-        specs = (split, split, *(whole for _ in shared))
-        share = jax.shard_map(over, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
-        if even == count:
-            return share(states, rows, *shared)
         states, rows = jax.tree.map(lambda leaf: leaf[filled], (states, rows))
         return jax.tree.map(lambda leaf: leaf[:count], share(states, rows, *shared))
 
-    return dealt
+    by_run, all_over = _shardings(mesh, count)
+    wanted = (by_run, by_run, *(all_over for _ in args[2:]))
+    fn = share if even == count else dealt
+    program = compile_one(fn, *args, donate=donate, threads=threads, in_shardings=wanted, out_shardings=by_run)
+
+    def call(*given: Tree) -> Tree:
+        return program.call(*(_put(tree, sharding) for tree, sharding in zip(given, wanted, strict=True)))
+
+    return Program(call, program.seconds, program.footprint)
 
 
-def replicate(tree: Tree, devices: list[jax.Device]) -> Tree:
-    """The same arrays on each of the devices."""
-    if len(devices) == 1:
-        return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(devices), ("run",)), PartitionSpec()))
+def _shardings(mesh: Mesh, count: int) -> tuple[NamedSharding, NamedSharding]:
+    """(of states and rows of `count` runs, of what they share); uneven shares do not leave a program in parts."""
+    even = count % mesh.shape[AXES[0]] == 0
+    return NamedSharding(mesh, PartitionSpec(AXES[0]) if even else PartitionSpec()), NamedSharding(
+        mesh, PartitionSpec()
+    )
+
+
+def place(rows: Tree, strategy: str) -> Tree:
+    """Arrays [R, ...] on the devices that their runs train on."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+    return _put(rows, _shardings(mesh_for(strategy, count), count)[0])
+
+
+def replicate(tree: Tree, strategy: str, count: int) -> Tree:
+    """The same arrays on each of the devices that `count` runs train on."""
+    return _put(tree, _shardings(mesh_for(strategy, count), count)[1])
+
+
+def _put(tree: Tree, sharding: NamedSharding) -> Tree:
+    """The arrays of a tree where `sharding` wants them, which every process has, or holds its part of, already."""
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+            return leaf
+        if peers.alone():
+            return jax.device_put(leaf, sharding)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, sharding, lambda part: held[part])
+
+    return jax.tree.map(put, tree)
 
 
 def _row_shape(leaf: Any) -> jax.ShapeDtypeStruct:

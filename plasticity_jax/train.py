@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity_jax import sampling, stages
+from plasticity_jax import runs, sampling, stages
 from plasticity_jax.optim import Hyper, multiplier, optimiser
 from plasticity_jax.sampling import Leaf, Source
 from plasticity_jax.state import TrainState
@@ -109,6 +109,7 @@ def advance(
         epoch, position = state.step // task.epoch_steps, state.step % task.epoch_steps
         order = orders[epoch - first_epoch]
         slots = sampling.batch_slots(batch_key, order, state.step, task.steps, position, stage.batch_size, task.source)
+        slots = runs.split(slots)
         pixels = images.images[task.source.indices[slots]]
         if stage.augment:
             pixels = sampling.augment(jax.random.fold_in(augment_key, state.step), pixels)
@@ -140,7 +141,7 @@ def evaluate(
     state: TrainState, source: Source, first: Array, images: Images, *, model: nn.Module, batch: int
 ) -> Metrics:
     """Sums of `loss`, `correct` and `count` over slots first .. first + batch of `source`, masked behind its size."""
-    slots = first + jnp.arange(batch)
+    slots = runs.split(first + jnp.arange(batch))
     mask = slots < source.size
     slots = jnp.minimum(slots, source.size - 1)
     labels = source.labels[slots]
@@ -166,7 +167,7 @@ def diagnose(
 
     `initial` are the first weights of the run's seed.
     """
-    image = images.take(probe["index"])
+    image = images.take(runs.split(probe["index"]))
     logits, features, _ = forward(model, state.params, state.stats, image, train=False)
     batch = {"image": image, "label": probe["label"], "logits": logits, "features": features, "initial": initial}
     found: Metrics = {}

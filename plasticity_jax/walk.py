@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity_jax import measure, records, resets, runs, sampling, saved, stages, state, timetable, trees
+from plasticity_jax import measure, peers, records, resets, runs, sampling, saved, stages, state, timetable, trees
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.errors import CheckpointError, Preempted
 from plasticity_jax.lab import Lab
@@ -37,14 +37,14 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
     Raises:
       Preempted: the process was asked to stop; the leg is saved and the next call goes on.
     """
-    done_before = _done_before(leg, lab)
+    done_before = peers.once(lambda: _done_before(leg, lab))
     if done_before:
         return done_before
     times = lab.timetables[leg.name]
     states, at, saver = _resume(leg, lab)
-    board = Board(lab.directory.parent / "tensorboard", lab.directory.name, leg.name, records.read(saver.table.path))
+    board = _board(leg, lab) if peers.first() else None
     pace = Pace(leg, lab, timetable.tasks(times, lab.slots))
-    initial = jax.device_put(runs.stack_on_host([lab.programs.init(state.init_key(run.seed))[0] for run in leg.runs]))
+    initial = lab.programs.place([lab.programs.init(state.init_key(run.seed))[0] for run in leg.runs])
     while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]
         targets = np.array([times.target(i, epoch) for i in range(len(leg.runs))], np.int32)
@@ -61,17 +61,19 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
         found, closed = measure.rows(leg, times, at.closed, epoch, pace.steps, pace.done, values)
         with lab.clock("records"):
             saver.table.append(found)
-            board.append(found)
+            if board:
+                board.append(found)
         if epoch in leg.keep:
             _keep(leg, lab, "snapshots", int(epoch), states, {})
         at = Place(at.event + 1, closed, float(np.mean(values["test_accuracy"])))
     for epoch in leg.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
             _keep(leg, lab, "snapshots", epoch, states, {})
-    outcome = {"mark": saver.table.mark(), "runs": _outcomes(leg, jax.device_get(states))}
+    outcome = {"mark": saver.table.mark(), "runs": _outcomes(leg, peers.fetch(states))}
     _keep(leg, lab, "end", 0, states, outcome)
     saver.close()
-    board.close()
+    if board:
+        board.close()
     return outcome
 
 
@@ -106,19 +108,19 @@ class Saver:
         self.pause = max(self.lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
 
     def save_if_due(self, states: Tree, at: Place) -> None:
-        if time.monotonic() - self.last > self.pause:
+        if peers.agree(time.monotonic() - self.last > self.pause):
             self.save(states, at)
 
     def stop_if_asked(self, states: Tree, at: Place) -> None:
         """Save and raise Preempted if a signal came."""
-        if self.lab.stopped():
+        if peers.any_of(self.lab.stopped()):
             self.save(states, at)
             raise Preempted(f"stopped in stage {self.rolling.directory.parent.name}; saved")
 
     def close(self) -> None:
         """The leg is over: rolling checkpoints are of no more use."""
         self.rolling.close()
-        shutil.rmtree(self.rolling.directory, ignore_errors=True)
+        peers.once(lambda: shutil.rmtree(self.rolling.directory, ignore_errors=True))
         self.table.close()
         self.lab.clock.save()
 
@@ -154,22 +156,24 @@ def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = lab.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, lab)
     found = rolling.latest(_like(leg, lab), functools.partial(_is_place, leg))
-    if found and not records.fits(path, found[2]["mark"]):
+    mark = found[2]["mark"] if found else None
+    if mark and not peers.once(lambda: records.fits(path, mark)):
         lab.progress.note(f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again")
-        shutil.rmtree(rolling.directory)
+        peers.once(lambda: shutil.rmtree(rolling.directory))
         found = None
     events = lab.timetables[leg.name].events
-    if found and not _holds(leg, lab, [epoch for epoch in leg.keep if epoch in events[: found[2]["next"]]]):
-        shutil.rmtree(rolling.directory)
+    kept = [epoch for epoch in leg.keep if epoch in events[: found[2]["next"]]] if found else []
+    if not peers.once(lambda: _holds(leg, lab, kept)):
+        peers.once(lambda: shutil.rmtree(rolling.directory))
         found = None
     if found:
         count, states, meta = found
         place = Place(meta["next"], meta["closed"], float("nan"))
-        return jax.device_put(states), place, Saver(lab, rolling, count, records.Table(path, meta["mark"]))
+        return lab.programs.place(states), place, Saver(lab, rolling, count, _open(path, meta["mark"]))
     with lab.timed("begin"):
         states = _begin(leg, lab)
     place = Place(0, [False] * len(leg.runs), float("nan"))
-    return states, place, Saver(lab, rolling, 0, records.Table(path, None))
+    return states, place, Saver(lab, rolling, 0, _open(path, None))
 
 
 def _is_place(leg: Leg, meta: Any) -> bool:
@@ -203,6 +207,15 @@ def _outcomes(leg: Leg, host: state.TrainState) -> list[dict[str, Any]]:
         }
         for i, run in enumerate(leg.runs)
     ]
+
+
+def _open(path: Path, mark: records.Mark | None) -> records.Table:
+    return records.Table(path, mark, write=peers.first())
+
+
+def _board(leg: Leg, lab: Lab) -> Board:
+    rows = records.read(_table(leg, lab))
+    return Board(lab.directory.parent / "tensorboard", lab.directory.name, leg.name, rows)
 
 
 def _table(leg: Leg, lab: Lab) -> Path:

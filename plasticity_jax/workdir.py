@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import machine
+from plasticity_jax import machine, peers
 from plasticity_jax.errors import BusyError, WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
@@ -136,7 +136,9 @@ def disclaim(directory: Path) -> None:
 
 
 def status(directory: Path, **fields: Any) -> None:
-    """Write `status.json`: the fields, the time (UTC) and the process."""
+    """Write `status.json` (the first process does): the fields, the time (UTC) and the process."""
+    if not peers.first():
+        return
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     write_json(Path(directory) / "status.json", {**fields, "time": time, "pid": os.getpid()})
 
@@ -150,13 +152,17 @@ def write_json(path: Path, obj: Any) -> None:
     path = Path(path)
     text = json.dumps(obj, indent=2) + "\n"
     _made(path.parent)
-    part = path.with_name(path.name + ".tmp")
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # for two processes may write it at once
     with _unwritable(path):
-        with open(part, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            with open(part, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def read_json(path: Path, mend: str = "restore it or use another workdir") -> Any:

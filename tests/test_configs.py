@@ -9,15 +9,16 @@ import small
 
 import plasticity_jax
 from configs import base
+from launch import plan
 from plasticity_jax import config as configs
-from plasticity_jax import experiment, workdir
+from plasticity_jax import drafts, workdir
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import unfold
 
 FILES = [
     path
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-    if path.stem not in ("__init__", "base", "presets")
+    if path.stem not in ("__init__", "base", "presets", "paper")
 ]
 PRESETS = ("", "small", "digits", "smoke")
 
@@ -53,6 +54,15 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
     text = capsys.readouterr().out
     assert "digits 1.0.0" in text and "programs to compile" in text
     assert not Path("unused").exists()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_paper_is_a_sweep_of_all_studies(preset):
+    found = plan.studies(importlib.import_module("configs.paper").get_config(preset))
+    assert {study.name for study in found.values()} == set(found)
+    alone = [module(path).get_config(preset) for path in FILES]
+    alone.append(importlib.import_module("configs.warm_start").get_config(",".join([preset, "study=online"])))
+    assert {config.name: configs.parse(config) for config in alone} == found
 
 
 @pytest.mark.parametrize("optimiser", base.OPTIMISERS)
@@ -101,7 +111,7 @@ def test_the_paper_s_protocol_is_what_is_planned():
     assert {stage.reset.optimiser for stage in plan} == {"all"}
     assert (pack.model.name, pack.model.depth, pack.model.width) == ("resnet", 2, 64)
     assert (study.dataset, study.control, study.window, study.train_images) == ("cifar10", "fresh", 0.2, 0)
-    times = experiment.draw_up(pack, study, small.dataset(train=50_000, test=10))
+    times = drafts.draw_up(pack, study, small.dataset(train=50_000, test=10))
     assert times["pretrain"].steps == [350 * 196] * 5 and times["tune"].steps == [500 * 391] * 10
     window = [epoch for epoch in times["tune"].events if epoch > 400]
     assert window == [float(epoch) for epoch in range(401, 501)]

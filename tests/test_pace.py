@@ -40,7 +40,7 @@ class Device:
 @pytest.fixture
 def start(monkeypatch):
     def build(device, count, epoch_steps=1000):
-        monkeypatch.setattr(pace.jax, "device_get", device.read)
+        monkeypatch.setattr(pace.peers, "fetch", device.read)
         monkeypatch.setattr(pace.time, "perf_counter", lambda: device.now)
         lab = SimpleNamespace(programs=device, images=None, timed=lambda kind: contextlib.nullcontext())
         leg = SimpleNamespace(runs=[SimpleNamespace(stage=None)])

@@ -14,7 +14,7 @@ from analysis import claims, contrasts
 from analysis.contrasts import CONTRADICTED, INCONCLUSIVE, REPRODUCED, WITHIN
 from analysis.papers import CLAIMS
 from plasticity_jax import config as configs
-from plasticity_jax import experiment
+from plasticity_jax import drafts
 
 CONFIGS = {
     **{name: (name, "") for name in dict.fromkeys(claim.study for claim in CLAIMS) if "warm_start" not in name},
@@ -225,7 +225,7 @@ def test_what_is_measured_at_an_epoch_is_evaluated_there(study, preset):
     terms = [term for each in sums if each for term in each.terms if isinstance(term.at, float)]
     assert terms
     for pack in parsed.packs:
-        times = experiment.draw_up(pack, parsed, small.dataset(train=total, test=10))
+        times = drafts.draw_up(pack, parsed, small.dataset(train=total, test=10))
         for term in terms:
             stage = times[term.stage or "tune"]
             rows = [i for i, run in enumerate(stage.leg.runs) if run.branch == term.label]

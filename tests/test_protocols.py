@@ -34,7 +34,7 @@ from configs import (
     warm_start,
 )
 from plasticity_jax import config as configs
-from plasticity_jax import datasets, experiment, models, runs, sampling, saved, stages, state, timetable, workdir
+from plasticity_jax import datasets, drafts, models, runs, sampling, saved, stages, state, timetable, workdir
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.legs import unfold
 
@@ -118,7 +118,7 @@ def timetables(config: ConfigDict, dataset: datasets.Dataset, seeds: tuple[int, 
     """(stage record, pool, steps) of all runs of the first pack."""
     config.seeds = seeds
     study = configs.parse(config)
-    for times in experiment.draw_up(study.packs[0], study, dataset).values():
+    for times in drafts.draw_up(study.packs[0], study, dataset).values():
         yield from zip(times.leg.runs, times.pools, times.steps, strict=True)
 
 

@@ -10,6 +10,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONVOLVED, DATASET, IMAGES, MLP, SHAPE, first_state, same, stage, task
 
-from plasticity_jax import machine, models, programs, resets, runs, sampling, stages, state, timetable, train, trees
+from plasticity_jax import (
+    machine,
+    models,
+    peers,
+    programs,
+    resets,
+    runs,
+    sampling,
+    stages,
+    state,
+    timetable,
+    train,
+    trees,
+)
 from plasticity_jax.errors import ConfigError
 
 ROUNDING = dict(rtol=1e-4, atol=1e-5)
@@ -56,7 +70,7 @@ def test_any_shape(strategy, count, height, width, donate):
 
 def test_unknown_strategy():
     with pytest.raises(
-        ConfigError, match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'seedwise', 'cores', 'loop'"
+        ConfigError, match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'seedwise', 'cores', 'split', 'loop'"
     ):
         runs.compile_over(move, "pmap", jnp.zeros(2), jnp.zeros(2), donate=False)
 
@@ -71,7 +85,7 @@ def test_donated_states_are_given_away(strategy, donate):
 
 
 def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_products(monkeypatch):
-    monkeypatch.setattr(jax, "local_devices", lambda: list(range(2)))
+    monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
     assert {model: runs.choose("auto", model, 4) for model in models.MODELS} == {
         "resnet": "cores",
         "mlp": "vmap",
@@ -79,23 +93,57 @@ def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_pr
     }
     assert [runs.choose("auto", "resnet", count) for count in (5, 11)] == ["map", "cores"]  # a sixth idle, a twelfth
     assert runs.choose("auto", "resnet", 1) == "map" and runs.choose("loop", "mlp", 4) == "loop"
-    monkeypatch.setattr(jax, "local_devices", lambda: [0])
+    monkeypatch.setattr(jax, "devices", lambda: [0])
     assert runs.choose("auto", "resnet", 4) == "map"
-    monkeypatch.setattr(jax, "local_devices", lambda: list(range(2)))
+    monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert runs.choose("auto", "resnet", 4) == "map"
 
 
 @pytest.mark.parametrize(
-    ("devices", "runs_", "used"), [(4, 8, 4), (4, 6, 3), (4, 5, 3), (4, 3, 3), (3, 1, 1), (1, 7, 1), (2, 5, 2)]
+    ("devices", "runs_", "used"), [(4, 8, 4), (4, 6, 3), (4, 5, 3), (4, 3, 3), (1, 7, 1), (2, 5, 2)]
 )
 def test_runs_are_dealt_out_to_as_few_devices_as_make_them_soonest(monkeypatch, devices, runs_, used):
-    monkeypatch.setattr(jax, "local_devices", lambda: list(range(devices)))
-    assert runs.devices_for("cores", runs_) == list(range(used))
-    assert runs.devices_for("map", runs_) == runs.devices_for("vmap", runs_) == [0]  # with all threads of the CPU
+    monkeypatch.setattr(jax, "devices", lambda: list(range(devices)))
+    assert runs.layout("cores", runs_) == (list(range(used)), 1)
+    assert runs.layout("map", runs_) == runs.layout("vmap", runs_) == ([0], 1)  # with all threads of the CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert runs.devices_for("map", runs_) == runs.devices_for("vmap", runs_) == list(range(used))
-    assert runs.devices_for("loop", runs_) == [0]
+    for strategy in ("map", "vmap", "seedwise", "cores", "split"):
+        assert runs.layout(strategy, runs_) == (list(range(used)), 1)
+    assert runs.layout("loop", runs_) == ([0], 1)
+
+
+@pytest.mark.parametrize(
+    ("devices", "runs_", "used", "ways"), [(8, 1, 8, 8), (3, 1, 3, 3), (8, 3, 6, 2), (8, 4, 8, 2), (3, 2, 2, 1)]
+)
+def test_devices_that_would_idle_share_the_batches(monkeypatch, devices, runs_, used, ways):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(devices)))
+    assert runs.layout("split", runs_) == (list(range(used)), ways)
+    assert runs.layout("cores", runs_) == (list(range(runs_)), 1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert runs.layout("map", runs_) == (list(range(used)), ways)
+
+
+@pytest.mark.parametrize(
+    ("processes", "each", "strategy", "runs_", "used", "ways"),
+    [
+        (2, 4, "map", 2, [0, 4], 1),  # the first device of each CPU
+        (2, 4, "map", 1, [0, 4], 2),
+        (2, 2, "cores", 4, [0, 1, 2, 3], 1),
+        (2, 2, "cores", 1, [0, 1, 2, 3], 1),  # all repeat the run, or the second process would have nothing to do
+        (4, 1, "map", 3, [0, 1, 2, 3], 1),
+        (2, 2, "split", 1, [0, 1, 2, 3], 4),
+    ],
+)
+def test_every_process_has_a_device_at_work(monkeypatch, processes, each, strategy, runs_, used, ways):
+    there = [types.SimpleNamespace(id=i, process_index=i // each) for i in range(processes * each)]
+    monkeypatch.setattr(jax, "devices", lambda: there)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(peers, "alone", lambda: False)
+    devices, found = runs.layout(strategy, runs_)
+    assert ([device.id for device in devices], found) == (used, ways)
+    with pytest.raises(ConfigError, match="strategy=loop trains in one process only"):
+        runs.layout("loop", runs_)
 
 
 def test_all_cores_are_devices_unless_somebody_chose():
@@ -139,7 +187,7 @@ def lone(model, threads=True):
 @pytest.mark.parametrize("strategy", runs.STRATEGIES)
 @pytest.mark.parametrize("model", [MLP, CONVOLVED], ids=["mlp", "convolved"])
 def test_runs_side_by_side_are_the_runs_alone(model, strategy):
-    first, rows, expected = lone(model, threads=strategy != "cores")
+    first, rows, expected = lone(model, threads=strategy not in runs.CORES)
     args = runs.stack(first), (runs.stack(rows), np.full(len(rows), 6, np.int32)), IMAGES
     found = runs.compile_over(advance(model, MOMENTUM), strategy, *args, donate=True)(*args)
     assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 import plasticity_jax
 from plasticity_jax import config as configs
-from plasticity_jax import experiment, pools, sampling, state, trees
+from plasticity_jax import drafts, pools, sampling, state, trees
 from plasticity_jax.errors import LabError
 
 # Alone and in company.
@@ -95,7 +95,7 @@ def test_branches_of_a_seed_see_the_same_batches(tmp_path):
 
 def test_pools_of_a_seed_nest():
     study = configs.parse(small.config())
-    timetables = experiment.draw_up(study.packs[0], study, small.TOY)
+    timetables = drafts.draw_up(study.packs[0], study, small.TOY)
     half, whole = ([set(pool.indices) for pool in timetables[name].pools] for name in ("pretrain", "tune"))
     assert [len(pool) for pool in half + whole] == [48] * 2 + [96] * 4
     assert all(part < everything for part, everything in zip(half, whole, strict=False))
@@ -212,7 +212,7 @@ def test_parts_of_a_split_are_stages_in_a_row(tmp_path):
     assert [run["run"] for run in result["runs"]] == ["direct/seed0", "gradual/seed0"]
 
     study = configs.parse(config)
-    timetables = experiment.draw_up(study.packs[0], study, small.TOY)
+    timetables = drafts.draw_up(study.packs[0], study, small.TOY)
     assert list(timetables) == ["part1", "part2", "part3"]
     sizes = [len(timetables[name].pools[0].indices) for name in timetables]
     assert sizes == sorted(set(sizes)) and sizes[-1] == 96

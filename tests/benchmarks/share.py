@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
 import plasticity_jax
-from plasticity_jax import commandline, config, datasets, experiment, workdir
+from plasticity_jax import commandline, config, datasets, drafts, workdir
 from plasticity_jax import main as command
 from plasticity_jax.timetable import Timetable
 from tests.benchmarks import ours, rounds
@@ -74,7 +74,7 @@ def rates(
     study = config.parse(wanted)
     dataset = datasets.load(study.dataset, study.data_dir)
     for pack in study.packs:
-        legs = experiment.draw_up(pack, study, dataset)
+        legs = drafts.draw_up(pack, study, dataset)
         slots = max(len(pool.indices) for times in legs.values() for pool in times.pools)
         for times in legs.values():
             choice = choices[pack.name]

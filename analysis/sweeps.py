@@ -1,0 +1,154 @@
+"""A sweep as the analysis sees it: what its jobs trained, put together as if `main` had trained each study by itself.
+
+Runs go by the names that they have in the whole study, also where a job with a part of the grid calls them otherwise;
+and a run that several jobs trained, as a pretraining that points of the grid share, counts once.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from launch import jobs
+from launch.jobs import Job
+from plasticity_jax import legs, records, results, stages, workdir
+from plasticity_jax.errors import LabError
+from plasticity_jax.legs import Run
+
+TABLE = "metrics.jsonl"
+
+
+def is_sweep(directory: Path) -> bool:
+    """Whether `launch.sweep` planned this directory."""
+    return (directory / "sweep.json").exists()
+
+
+def is_study(directory: Path) -> bool:
+    """Whether this is the directory of a study in a sweep."""
+    return is_sweep(directory.absolute().parent) and not (directory / "result.json").exists()
+
+
+def studies(sweep: Path) -> list[Path]:
+    """The directories of the studies of a sweep, in the order of their jobs."""
+    return [sweep / key for key in dict.fromkeys(job.study for job in jobs.read(sweep))]
+
+
+def rows(directory: Path) -> Iterator[tuple[str, records.Row]]:
+    """(pack, row) for all that was measured of a study so far.
+
+    Raises:
+      LabError: the sweep or a table is damaged.
+    """
+    study = jobs.whole(directory.absolute().parent, directory.absolute().name)
+    longest: dict[tuple[str, str, str], list[records.Row]] = {}
+    for job, names in _jobs(directory, study):
+        for stage in dict.fromkeys(stage.name for pack in study.packs for _, plan in pack.plans for stage in plan):
+            path = jobs.directory(directory.absolute().parent, job) / jobs.PACK / stage / TABLE
+            own: dict[str, list[records.Row]] = {}
+            for row in records.read(path) if path.exists() else []:
+                own.setdefault(row["run"], []).append(row)
+            for run, found in own.items():
+                known = names.get((stage, run))
+                key = (job.pack, stage, known.id if known else run)
+                if len(found) > len(longest.get(key, [])):
+                    if known:
+                        found = [row | {"run": known.id, "hparams": dict(known.hparams)} for row in found]
+                    longest[key] = found
+    for (pack, _, _), found in sorted(longest.items(), key=lambda item: item[0][:2]):
+        yield from ((pack, row) for row in found)
+
+
+def result(directory: Path) -> dict[str, Any]:
+    """What a study found, as its `result.json` would say.
+
+    Raises:
+      LabError: jobs are missing.
+    """
+    done, count = progress(directory)
+    if done < count:
+        raise LabError(
+            f"{count - done} of {count} jobs of {directory} have not finished; python -m launch.status "
+            f"{directory.absolute().parent} says more"
+        )
+    sweep = directory.absolute().parent
+    study = jobs.whole(sweep, directory.absolute().name)
+    several, parts = len(study.packs) > 1, []
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for job, names in _jobs(directory, study):
+        part = _read(jobs.directory(sweep, job) / "result.json")
+        parts.append({**part, "runs": []})
+        for run in part["runs"]:
+            known = names.get((None, run["run"]))
+            name = known.id if known else run["run"]
+            named = {"run": f"{job.pack}/{name}" if several else name, "pack": job.pack}
+            if (job.pack, name) not in found:
+                found[job.pack, name] = {**run, **named, **({"hparams": dict(known.hparams)} if known else {})}
+    order = [(pack.name, run.id) for pack in study.packs for run in _finals(pack, study)]
+    return results.combine(
+        [*parts, {"runs": [found[key] for key in order if key in found], "images": 0, "seconds": {}}],
+        study.dataset,
+        study.control,
+    )
+
+
+def progress(directory: Path) -> tuple[int, int]:
+    """How many jobs of a study have a result, of how many."""
+    sweep, own = directory.absolute().parent, _own(directory)
+    return sum((jobs.directory(sweep, job) / "result.json").exists() for job in own), len(own)
+
+
+def environment(directory: Path) -> dict[str, Any]:
+    """With what a study was computed: that of its first job, and what `auto` meant for each pack.
+
+    Raises:
+      LabError: no job has begun.
+    """
+    sweep, choices, first = directory.absolute().parent, dict[str, Any](), dict[str, Any]()
+    for job in _own(directory):
+        path = jobs.directory(sweep, job) / "environment.json"
+        if path.exists():
+            found = _read(path)
+            first = first or found
+            choices.setdefault(job.pack, found.get("choices", {}).get(jobs.PACK))
+    if not first:
+        raise LabError(f"no job of {directory} has begun; python -m launch.local --workdir={sweep} runs them")
+    return {**first, "choices": choices}
+
+
+def _own(directory: Path) -> list[Job]:
+    key = directory.absolute().name
+    return [job for job in jobs.read(directory.absolute().parent) if job.study == key]
+
+
+def _jobs(directory: Path, study: stages.Study) -> Iterator[tuple[Job, Mapping[tuple[str | None, str], Run]]]:
+    """The jobs of a study; and where they may call a run otherwise than the study does, what is which.
+
+    That goes by (stage, run in the job), and by (None, run) for runs that no stage continues from.
+    """
+    packs = {pack.name: pack for pack in study.packs}
+
+    @functools.cache
+    def whole(name: str) -> dict[Any, Run]:
+        return legs.by_past(legs.unfold(packs[name], study.seeds))
+
+    for job in _own(directory):
+        part = jobs.restrict(study, job.pack, job.points, job.seeds)
+        names: dict[tuple[str | None, str], Run] = {}
+        if len(job.points) < len(packs[job.pack].plans):
+            for past, run in legs.by_past(legs.unfold(part.packs[0], job.seeds)).items():
+                known = whole(job.pack)[past]
+                names[run.stage.name, run.id] = known
+                if run.final:
+                    names[None, run.id] = known
+        yield job, names
+
+
+def _finals(pack: stages.Pack, study: stages.Study) -> Iterator[Run]:
+    return (run for leg in legs.unfold(pack, study.seeds) for run in leg.runs if run.final)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = workdir.read_json(path)
+    if not isinstance(found, dict):
+        raise LabError(f"{path} is damaged: no JSON object")
+    return found

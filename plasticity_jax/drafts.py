@@ -1,0 +1,73 @@
+"""Packs drawn up: what is known of them before anything trains, and what a user brings of his own."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from plasticity_jax import models, runs, stages, state, timetable
+from plasticity_jax.datasets import Dataset
+from plasticity_jax.legs import unfold
+from plasticity_jax.resets import OwnReset, factors
+from plasticity_jax.summary import summary
+from plasticity_jax.train import Diagnostic
+
+Timetables = dict[str, timetable.Timetable]
+Network = tuple[Any, Any]  # the shapes of (params, statistics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """What a user brings from Python: a network (or None) and resets and diagnostics by name."""
+
+    model: nn.Module | None
+    resets: Mapping[str, OwnReset]
+    diagnostics: Mapping[str, Diagnostic]
+
+    def network(self, pack: stages.Pack, dataset: Dataset) -> nn.Module:
+        return self.model or models.build(pack.model, dataset.classes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draft:
+    """A pack drawn up; `choice` is the strategy and the dtype that it trains with."""
+
+    pack: stages.Pack
+    timetables: Timetables
+    network: Network
+    choice: Mapping[str, str]
+
+
+def draft(pack: stages.Pack, study: stages.Study, dataset: Dataset, own: Own) -> Draft:
+    """What is known of a pack before it trains; `auto` as this machine means it."""
+    timetables = draw_up(pack, study, dataset)
+    network = state.network_like(own.network(pack, dataset), dataset.train_images.shape[1:])
+    return Draft(pack, timetables, network, choose(pack, timetables, study))
+
+
+def describe(draft: Draft, study: stages.Study, dataset: Dataset, own: Own) -> str:
+    """The plan of a pack as text."""
+    names = (*study.diagnostics, *own.diagnostics)
+    how = f"strategy {draft.choice['strategy']}" + ("" if own.model else f"; {draft.choice['dtype']}")
+    return summary(draft.pack, draft.timetables, study, draft.network[0], dataset, how, names)
+
+
+def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetables:
+    """The timetable of each leg of a pack, in the order in which they are walked."""
+    return {leg.name: timetable.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
+
+
+def check_resets(draft: Draft) -> None:
+    """Raise a ConfigError if a reset names a module that the network does not have."""
+    for times in draft.timetables.values():
+        like = state.like(draft.network, times.leg.runs[0].stage.optim)
+        for each in times.leg.runs:
+            factors(each.stage.reset, like)
+
+
+def choose(pack: stages.Pack, timetables: Timetables, study: stages.Study) -> dict[str, str]:
+    """What `auto` means for a pack on this machine; the strategy is the one for the stage with the most runs."""
+    count = max(len(times.leg.runs) for times in timetables.values())
+    strategy = runs.choose(study.strategy, pack.model.name, count)
+    return {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}

@@ -1,0 +1,191 @@
+"""The processes that train one study together, one for each node or device, and how they stay of one mind.
+
+All of them walk the same plan in step.  The first one writes every file and makes every decision that a clock, a
+signal or a disk has a part in; here the others hear of it.  A process that is alone talks to nobody.
+
+Processes find each other by `jax.distributed`: started by `srun` in a SLURM job they do by themselves, elsewhere by the
+environment variables JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from plasticity_jax.errors import LabError, Preempted
+
+T = TypeVar("T")
+ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+SILENCE = 60  # seconds without a sign of life after which a process counts as lost
+
+_by_itself = False
+
+
+def join(ask: bool = False) -> None:
+    """Meet the other processes, if the environment says that there are any; before jax computes anything.
+
+    `ask` is for clusters that only jax can ask for the others: TPU pods, Open MPI, Kubernetes.
+
+    Raises:
+      LabError: they cannot be met.
+    """
+    if _joined():
+        return
+    given: dict[str, Any] = {}
+    if ADDRESS in os.environ:
+        try:
+            given = {"num_processes": int(os.environ[COUNT]), "process_id": int(os.environ[INDEX])}
+        except (KeyError, ValueError):
+            raise LabError(f"{ADDRESS} is set, so {COUNT} and {INDEX} must be too, as whole numbers") from None
+    elif not ask and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        return
+    try:
+        _jax().distributed.initialize(**given, heartbeat_timeout_seconds=SILENCE, shutdown_timeout_seconds=SILENCE)
+    except Exception as error:  # all kinds, from Python and C++
+        line = str(error).partition("\n")[0]
+        raise LabError(f"the processes of this study cannot find each other ({line}); start all of them") from error
+
+
+def alone() -> bool:
+    """Whether this process is the only one, or for now does something `once` for all."""
+    return _by_itself or not _joined() or _jax().process_count() == 1
+
+
+def first() -> bool:
+    """Whether this is the process that writes."""
+    return not _joined() or _jax().process_index() == 0
+
+
+def agree(value: int) -> int:
+    """The value of the first process, in all of them."""
+    return value if alone() else _everywhere(value)[0]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is true in any process."""
+    return flag if alone() else any(_everywhere(flag))
+
+
+def least(value: int) -> int:
+    """The smallest value of all processes."""
+    return value if alone() else min(_everywhere(value))
+
+
+def once(act: Callable[[], T]) -> T:
+    """What `act` returns in the first process, which alone does it; plain JSON, unless there is only one process.
+
+    Raises:
+      LabError: `act` raised it, in all processes.
+    """
+    if alone():
+        return act()
+    said: dict[str, Any] = {}
+    if first():
+        with _by_oneself():
+            try:
+                said = {"found": act()}
+            except LabError as error:
+                said = {"error": str(error), "kind": type(error).__name__}
+    said = _tell(said)
+    if "error" in said:
+        kinds = {kind.__name__: kind for kind in _kinds(LabError)}
+        raise kinds[said["kind"]](said["error"]) from None
+    return said["found"]
+
+
+def in_turn(act: Callable[[], T]) -> T:
+    """What `act` returns: the first process does it, then the others, which may find what the first one made."""
+    made: list[T] = []
+    once(lambda: made.append(act()))
+    return made[0] if made else act()
+
+
+def fetch(tree: Any) -> Any:
+    """The arrays of a tree in numpy, also those of which this process holds only a part; every process must ask."""
+    return _jax().device_get(tree) if alone() else _jax().tree.map(_whole, tree)
+
+
+def leave(status: int) -> int:
+    """End this process at once if it is not alone, else return the status to end with.
+
+    For errors that the other processes may not know of: the usual way out would wait for them, and they for this one.
+    When they miss it, they end too.
+    """
+    if not alone():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Let errors out of here, but end this process with status 1 where others train with it (see `leave`)."""
+    try:
+        yield
+    except Exception as error:
+        if not alone() and not isinstance(error, Preempted):  # all stop together
+            if isinstance(error, LabError):
+                print(f"error: {error}", file=sys.stderr)
+            else:
+                traceback.print_exception(error)
+            leave(1)
+        raise
+
+
+def _whole(leaf: Any) -> Any:
+    if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
+        return _jax().device_get(leaf)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+
+def _everywhere(value: int) -> list[int]:
+    """The values of all processes, in their order."""
+    from jax.experimental import multihost_utils
+
+    halves = np.array(divmod(value, 1 << 31), np.int32)  # jax has no longer integers
+    return [int(high) * (1 << 31) + int(low) for high, low in multihost_utils.process_allgather(halves)]
+
+
+def _tell(said: Any) -> Any:
+    """JSON of the first process, in all of them."""
+    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
+    length = agree(len(text))
+    padded = np.zeros(length, np.uint8)
+    if first():
+        padded[:] = text
+    from jax.experimental import multihost_utils
+
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+
+
+def _jax() -> Any:
+    import jax  # late: most commands that ask whether they are alone need nothing else of it
+
+    return jax
+
+
+def _joined() -> bool:
+    return "jax" in sys.modules and _jax().distributed.is_initialized()
+
+
+@contextlib.contextmanager
+def _by_oneself() -> Iterator[None]:
+    """Inside, the first process asks the others nothing: they wait."""
+    global _by_itself
+    _by_itself = True
+    try:
+        yield
+    finally:
+        _by_itself = False
+
+
+def _kinds(kind: type[LabError]) -> list[type[LabError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]

@@ -1,0 +1,193 @@
+"""Processes that train one study together write it once, stop together, and come to what one comes to alone."""
+
+import functools
+import json
+import signal
+import time
+from pathlib import Path
+
+import crew
+import jax
+import numpy as np
+import pytest
+import small
+from test_devices import CLOSE, found, numbers, stopping
+
+from plasticity_jax import peers, workdir
+from plasticity_jax.errors import CheckpointError, ConfigError, LabError, Preempted
+
+
+def config(**top):
+    return small.config(checkpoint_seconds=0.0, diagnostics=("weight_norm", "dormant_fraction"), **top)
+
+
+# ---- alone ----
+
+
+def test_alone_everything_is_its_own():
+    assert peers.alone() and peers.first()
+    assert (peers.agree(7), peers.least(7), peers.any_of(True), peers.any_of(False)) == (7, 7, True, False)
+    thing = object()
+    assert peers.once(lambda: thing) is thing and peers.in_turn(lambda: thing) is thing
+    assert peers.fetch({"a": jax.numpy.arange(3)})["a"].tolist() == [0, 1, 2]
+
+
+def test_alone_an_error_goes_its_way():
+    with pytest.raises(ZeroDivisionError), peers.together():
+        print(1 / 0)
+
+
+def test_alone_unless_the_environment_names_others(monkeypatch):
+    for name in (peers.ADDRESS, "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    peers.join()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    peers.join()
+    assert not jax.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("missing", [peers.COUNT, peers.INDEX])
+def test_half_an_address_is_an_error(missing, monkeypatch):
+    for name, value in {peers.ADDRESS: "127.0.0.1:1", peers.COUNT: "2", peers.INDEX: "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(missing, "two")
+    with pytest.raises(LabError, match=f"{peers.COUNT} and {peers.INDEX} must be too"):
+        peers.join()
+
+
+# ---- two processes ----
+
+
+def talk() -> None:
+    """What each function does in two processes."""
+    me = jax.process_index()
+    assert not peers.alone() and peers.first() == (me == 0)
+    assert peers.agree(10 + me) == 10 and peers.least((1 << 40) + me) == 1 << 40 and peers.least(-me) == -1
+    assert peers.any_of(me == 1) and not peers.any_of(False)
+    done: list[int] = []
+    said = peers.once(lambda: [done.append(me), peers.alone(), peers.agree(3), {"a": [1.5, None]}][1:])
+    assert said == [True, 3, {"a": [1.5, None]}] and done == [0] * (me == 0)
+    assert peers.in_turn(lambda: me) == me
+    for kind in (ConfigError, CheckpointError):
+        try:
+            peers.once(functools.partial(fail, kind("no")))
+        except kind as error:
+            assert str(error) == "no"
+        else:
+            raise AssertionError("nothing was raised here")
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def child(scratch: str) -> None:
+    """Studies of two processes, one after another; process 0 writes what came out."""
+    peers.join()
+    outcomes, me = {}, jax.process_index()
+    talk()
+
+    def study(name: str, **top) -> dict:
+        result = small.run(config(**top), Path(scratch, name), model=small.Net())
+        return peers.once(lambda: found(Path(scratch, name), result))
+
+    outcomes["dealt"] = study("dealt")
+    outcomes["split"] = study("split", seeds=(1,))
+    outcomes["repeated"] = study("repeated", seeds=(1,), strategy="cores")
+    with stopping(lambda step: me == 1 and step == 9):  # only the second is told to stop
+        try:
+            study("moved")
+        except Preempted:
+            outcomes["stopped"] = True
+    outcomes["resumed"] = study("moved")
+    if me == 0:
+        Path(scratch, "outcomes.json").write_text(json.dumps(outcomes))
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("peers")
+    ended = crew.finish(crew.start(f"import test_peers; test_peers.child({str(scratch)!r})", scratch, count=2), 600)
+    assert [status for status, _ in ended] == [0, 0], "\n".join(text for _, text in ended)
+    return json.loads((scratch / "outcomes.json").read_text()) | {"printed": [text for _, text in ended]}
+
+
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory):
+    """The same studies in this process alone."""
+    outcomes = {}
+    for name, seeds in (("both", (0, 1)), ("single", (1,))):
+        directory = tmp_path_factory.mktemp(name)
+        outcomes[name] = found(directory, small.run(config(seeds=seeds), directory, model=small.Net()))
+    return outcomes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dealt", "resumed"])
+def test_two_processes_come_to_what_one_does(outcomes, by_one, name):
+    """Runs are dealt out over both, and no row is written twice; also after a stop that one of them was told."""
+    assert [row[:3] for row in outcomes[name]["rows"]] == [row[:3] for row in by_one["both"]["rows"]]
+    for a, b in zip(by_one["both"]["leaves"], outcomes[name]["leaves"], strict=True):
+        np.testing.assert_allclose(b, a, **CLOSE)
+    np.testing.assert_allclose(numbers(outcomes[name]), numbers(by_one["both"]), rtol=1e-3)
+    assert outcomes["stopped"] and outcomes["resumed"] == outcomes["dealt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["split", "repeated"])
+def test_a_lone_run_in_two_processes(outcomes, by_one, name):
+    """Its batches are split over both, or both do the same."""
+    for a, b in zip(by_one["single"]["leaves"], outcomes[name]["leaves"], strict=True):
+        np.testing.assert_allclose(b, a, **CLOSE)
+    assert outcomes["split"]["leaves"] != outcomes["repeated"]["leaves"]
+
+
+@pytest.mark.slow
+def test_only_the_first_process_says_how_it_goes(outcomes):
+    first, second = outcomes["printed"]
+    assert "fresh - pretrain+tune" in first and "programs to compile" in first
+    assert "fresh - pretrain+tune" not in second and "programs to compile" not in second
+
+
+def long():
+    """A study that takes minutes, with a checkpoint before every call."""
+    wanted = config()
+    wanted.stages.tune.update(epochs=10000.0, eval_every=0)
+    return wanted
+
+
+def long_child(directory: str) -> None:
+    peers.join()
+    with peers.together(), stopping(lambda step: False):
+        small.run(long(), Path(directory), model=small.Net())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_ends_the_other(tmp_path, lost):
+    """And what was saved goes on, here in one process."""
+    processes = crew.start(f"import test_peers; test_peers.long_child({str(tmp_path)!r})", tmp_path, count=2)
+    saved = tmp_path / "main" / "tune" / "checkpoints"
+    try:
+        deadline = time.monotonic() + 300
+        while not (saved.exists() and any(path.name.isdecimal() and int(path.name) > 3 for path in saved.iterdir())):
+            assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+        processes[lost].send_signal(signal.SIGKILL)
+    finally:
+        ended = crew.finish(processes, 4 * peers.SILENCE)
+    assert ended[lost][0] == -signal.SIGKILL and ended[1 - lost][0] not in (0, None), ended
+    with stopping(lambda step: True) as seen, pytest.raises(Preempted):
+        small.run(long(), tmp_path, model=small.Net())
+    assert seen[0] > 0
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_process_ends_both_in_one_line(tmp_path):
+    """Only the first one sees it: the directory is another study's."""
+    workdir.write_json(tmp_path / "config.json", {"name": "another"})
+    code = f"import test_peers; test_peers.long_child({str(tmp_path)!r})"
+    for status, text in crew.finish(crew.start(code, tmp_path, count=2)):
+        assert status == 1 and "error: workdir" in text and "belongs to another config" in text
+        assert "Traceback" not in text
+    assert not (tmp_path / "main").exists()
