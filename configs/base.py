@@ -52,6 +52,9 @@ def base(name: str = "") -> ConfigDict:
 
 def sweep(studies: Mapping[str, ConfigDict]) -> ConfigDict:
     """Several studies by the names of their directories, to be run together by `launch.local` or another launcher."""
+    dotted = [key for key in studies if "." in key]
+    if dotted:
+        raise ConfigError(f"config.studies.{dotted[0]}: a study's name has no dot, which flags read as a path")
     return ConfigDict({"studies": dict(studies)}, sort_keys=False)
 
 

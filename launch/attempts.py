@@ -30,11 +30,12 @@ class Attempts:
         """At a start from `place`."""
         return dataclasses.replace(self, place=place, tries=self.tries if place == self.place else 0)
 
-    def failed(self, error: str, most: int, for_good: bool) -> "Attempts":
-        """After a failure; `for_good` if no other try can mend it."""
+    def failed(self, error: str, place: str, most: int, for_good: bool) -> "Attempts":
+        """After a failure that would resume from `place` next; `for_good` if no other try can mend it."""
         tries = self.tries + 1
         errors = (*self.errors, error)[-KEPT:]
-        return dataclasses.replace(self, tries=tries, errors=errors, gave_up=for_good or tries >= most)
+        hopeless = for_good or (place == self.place and tries >= most)
+        return dataclasses.replace(self, tries=tries, errors=errors, gave_up=hopeless)
 
 
 def read(directory: Path) -> Attempts:

@@ -62,8 +62,9 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         return peers.leave(AGAIN)
     except Exception as error:
         line = " ".join((str(error) or type(error).__name__).split("\n")[0].split())
-        tried = tried.failed(line, tries, for_good=isinstance(error, ConfigError))
-        attempts.write(directory, tried)
+        tried = tried.failed(line, attempts.place(directory), tries, for_good=isinstance(error, ConfigError))
+        if peers.first():
+            attempts.write(directory, tried)
         if not isinstance(error, LabError):
             logging.exception("%s failed", job.name)
         left = "it gave up" if tried.gave_up else f"try {tried.tries} of {tries} from {tried.place}"

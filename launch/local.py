@@ -14,6 +14,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import launch
 from launch import attempts, jobs, states
 from launch.arguments import Parser, positive
 from launch.crew import Crew
-from launch.exits import FAILED
+from launch.exits import AGAIN, FAILED
 from plasticity_jax import signals
 from plasticity_jax.errors import LabError
 
@@ -44,8 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Planned by a child, for it computes with jax: this process must not hold the memory of a GPU.
     command = [sys.executable, "-m", "launch.sweep", *rest, *["--dry_run"] * options.dry_run]
     command += [f"--workdir={options.workdir}"] if options.workdir else []
-    planned = subprocess.run(command, env=environment(), check=False).returncode
+    planned = _plan(command)
     return planned if planned or options.dry_run else _run(options)
+
+
+def _plan(command: Sequence[str]) -> int:
+    """The exit status of the command that plans; it is stopped if this process is."""
+    with signals.listening() as stopped:
+        planner = subprocess.Popen(command, env=environment())
+        while planner.poll() is None:
+            if stopped():
+                planner.terminate()
+                planner.wait()
+                return AGAIN
+            time.sleep(0.05)
+    return AGAIN if stopped() else planner.returncode
 
 
 def _run(options: argparse.Namespace) -> int:

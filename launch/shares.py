@@ -1,11 +1,11 @@
 """Shares of this machine, one for each job that runs at a time: GPUs where jax would use them, else CPU cores."""
 
+import contextlib
 import dataclasses
-import functools
 import importlib.util
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -22,17 +22,29 @@ class Share:
 
     def start(self, command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]) -> subprocess.Popen:
         """Start a child with this share, in a session of its own: a Ctrl-C is for its parent alone."""
-        # Set in the child before it begins, since jax counts the cores once.
-        limit = functools.partial(os.sched_setaffinity, 0, self.cores) if self.cores else None
-        return subprocess.Popen(
-            command,
-            env={**environment, **self.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            preexec_fn=limit,
-            start_new_session=True,
-        )
+        with _on(self.cores):
+            return subprocess.Popen(
+                command,
+                env={**environment, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+@contextlib.contextmanager
+def _on(cores: Collection[int]) -> Iterator[None]:
+    """Children that are started inside may use these cores only, from their first moment: jax counts them once."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)  # of this thread, which they inherit
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def deal(count: int) -> list[Share]:

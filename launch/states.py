@@ -65,7 +65,7 @@ def look(sweep: Path, job: jobs.Job) -> State:
 def _ended(job: jobs.Job, result: Mapping[str, Any]) -> State:
     runs = result.get("runs")
     if result.get("status") not in ("finished", "failed") or not isinstance(runs, list):
-        return State("lost", planned=job.images, reason="its result.json is damaged; delete it to go on")
+        return State("lost", planned=job.images, reason="its result.json is damaged; a launch mends it")
     lost = sum(not isinstance(run, dict) or run.get("status") != "finished" for run in runs)
     images = _number(result.get("images"))
     state = "finished" if result["status"] == "finished" else "diverged"

@@ -95,5 +95,10 @@ def _turn(sweep: Path) -> Iterator[None]:
         yield
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The command."""
     app.run(main, flags_parser=commandline.parse)
+
+
+if __name__ == "__main__":
+    entry()

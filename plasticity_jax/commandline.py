@@ -28,6 +28,10 @@ class _Tuples(tuple_parser.TupleParser):
 
 config_flags.register_flag_parser_for_type(tuple, _Tuples())
 
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; what was stopped goes on in the same one.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and do nothing.")
+
 
 def parse(argv: Sequence[str]) -> list[str]:
     """A flags parser for `absl.app.run`, for any command with --config and --workdir.

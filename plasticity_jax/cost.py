@@ -138,7 +138,8 @@ def _lab(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Lab:
     network = models.build(model, dataset.classes)
     widest = max(len(leg.runs) for leg in unfold(pack, study.seeds))
     strategy = runs.choose(study.strategy, pack.model.name, widest)
-    seeds = study.seeds[: len(runs.layout(strategy, widest)[0])]
+    devices, ways = runs.layout(strategy, widest)
+    seeds = study.seeds[: len(devices) // ways]
     times = {leg.name: timetable.draw_up(leg, study, dataset) for leg in unfold(pack, seeds)}
     room.check_images(dataset)
     scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)

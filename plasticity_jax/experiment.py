@@ -169,7 +169,8 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
 
 
 def _running(directory: Path, facts: Mapping[str, Any]) -> None:
-    workdirs.status(directory, status="running", exit_code=None, **facts)
+    with contextlib.suppress(LabError):  # what must be written says so itself
+        workdirs.status(directory, status="running", exit_code=None, **facts)
 
 
 def _lab(

@@ -12,16 +12,14 @@ import sys
 from collections.abc import Sequence
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from plasticity_jax import commandline, peers
 from plasticity_jax.errors import LabError, Preempted
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
-WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; a stopped study goes on in the same one.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be trained, and train nothing.")
+flags.adopt_module_key_flags(commandline)
+CONFIG, WORKDIR, DRY_RUN = commandline.CONFIG, commandline.WORKDIR, commandline.DRY_RUN
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Ask the cluster for further processes (TPU pod, Open MPI).")
 AUTOTUNE = flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
 

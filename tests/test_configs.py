@@ -9,7 +9,7 @@ import small
 
 import plasticity_jax
 from configs import base
-from launch import plan
+from launch import plan as planning
 from plasticity_jax import config as configs
 from plasticity_jax import drafts, workdir
 from plasticity_jax.errors import ConfigError
@@ -58,7 +58,7 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_paper_is_a_sweep_of_all_studies(preset):
-    found = plan.studies(importlib.import_module("configs.paper").get_config(preset))
+    found = planning.studies(importlib.import_module("configs.paper").get_config(preset))
     assert {study.name for study in found.values()} == set(found)
     alone = [module(path).get_config(preset) for path in FILES]
     alone.append(importlib.import_module("configs.warm_start").get_config(",".join([preset, "study=online"])))

@@ -39,6 +39,7 @@ def test_result_file_is_what_run_returns(study):
     assert result["status"] == "finished"
     status = workdir.read_json(directory / "status.json")
     assert (status["status"], status["exit_code"], status["pid"]) == ("finished", 0, os.getpid())
+    assert status["images"] == status["images_planned"] == result["images"]
 
 
 def test_result_names_every_final_run(study):

@@ -131,3 +131,18 @@ def test_legs_that_are_over_count(now, leg):
 )
 def test_duration(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_facts_are_reported_now_and_then(now, leg):
+    said = []
+    line = progress.Progress(2 * leg.images(), Stream(False), report=said.append)
+    assert line.facts() == dict(images=0, images_planned=896, images_per_second=None, seconds_left=None)
+    for step in range(8):
+        line.update("main", leg, [step, 0], NAN)
+        now.seconds += 4.0
+    assert [each["step"] for each in said] == [0, 3, 6]
+    assert said[1] == dict(
+        pack="main", stage="train", step=3, images=48, images_planned=896, images_per_second=4.0, seconds_left=212.0
+    )
+    line.finish(leg)
+    assert line.facts()["images"] == 448

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import plasticity_jax
+from launch import plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,7 +50,7 @@ def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPa
 
 def test_the_plan_runs(tmp_path: Path) -> None:
     names: dict = {}
-    exec(block("def get_config"), names)
+    exec(block("# my_plan.py"), names)
     config = names["get_config"]()
     config.seeds = (0,)
     for stage in config.stages.values():
@@ -57,6 +58,13 @@ def test_the_plan_runs(tmp_path: Path) -> None:
     result = plasticity_jax.run(config, tmp_path / "plan")
     assert result["status"] == "finished"
     assert len(result["branches"]) == len(config.stages.tune.branches) == 6
+
+
+def test_the_sweep_is_one() -> None:
+    names: dict = {}
+    exec(block("# my_sweep.py"), names)
+    found = plan.studies(names["get_config"]())
+    assert [len(pack.plans) for pack in found["rates"].packs] == [3, 3] and len(found["rates"].seeds) == 20
 
 
 def test_files_and_modules_that_are_named_exist() -> None:
