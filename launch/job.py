@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(sweep: Path, job: jobs.Job, tries: int) -> int:
     """Train a job, or go on where it stopped; keeps its attempts.json."""
-    directory = jobs.directory(sweep, job)
+    directory = jobs.own_directory(sweep, job)
     if (code := _outcome(_result(directory))) is not None:
         return code
     if attempts.read(directory).gave_up:

@@ -81,6 +81,18 @@ def directory(sweep: Path, job: Job) -> Path:
     return Path(sweep) / job.study / "jobs" / job.name
 
 
+def own_directory(sweep: Path, job: Job) -> Path:
+    """The working directory of a job, to be written.
+
+    Raises:
+      LabError: a link on the way leads out of the sweep.
+    """
+    found = directory(sweep, job)
+    if not found.resolve().is_relative_to(Path(sweep).resolve()):
+        raise LabError(f"{found} leads out of the sweep by a link; delete the link or move its target in")
+    return found
+
+
 def study(sweep: Path, job: Job) -> stages.Study:
     """What a job trains.
 

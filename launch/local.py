@@ -75,7 +75,7 @@ def run(sweep: Path, parallel: int, tries: int) -> int:
     listed = jobs.read(sweep)
     with signals.listening() as stopped:
         for job in listed:
-            directory = jobs.directory(sweep, job)
+            directory = jobs.own_directory(sweep, job)
             if not states.held(directory):
                 with contextlib.suppress(OSError):
                     attempts.reset(directory)  # whoever launches again gives new tries

@@ -152,13 +152,17 @@ def write_json(path: Path, obj: Any) -> None:
     path = Path(path)
     text = json.dumps(obj, indent=2) + "\n"
     _made(path.parent)
-    part = path.with_name(path.name + ".tmp")
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # for two processes may write it at once
     with _unwritable(path):
-        with open(part, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            with open(part, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def read_json(path: Path, mend: str = "restore it or use another workdir") -> Any:

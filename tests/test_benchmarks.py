@@ -1,6 +1,7 @@
 """The benchmark measures what it says: formulas, turns, the way to PyTorch, and a whole pass in small."""
 
 import ast
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from plasticity_jax import errors, models, runs, stages, state
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import cases, channel, flops, ours, plans, profile, rounds, share, start, table
+from tests.benchmarks import cases, channel, flops, ours, overhead, plans, profile, rounds, share, start, table
 
 ROOT = Path(__file__).parent.parent
 # A process that talks like `peer`: it trains 1000 steps a second, and writes down what it was asked.
@@ -391,3 +392,33 @@ def test_the_start_ends_behind_the_first_step():
     assert clock["train"] > 0 and clock["compile"] > 0 and sum(clock.values()) < spent
     with pytest.raises(RuntimeError, match="no step was taken: .*--config=nowhere.py: there is no such file"):
         start.seconds(["--config=nowhere.py"])
+
+
+def test_overheads_follow_from_seconds_and_intervals():
+    part = overhead.Stage("tune", 1000.0, 10, 2, evaluate=20.0, records=0.5, checkpoint=0.1, keep=1.0)
+    found = overhead.shares([part, part], status=0.01, launch=4.0, checkpoint_seconds=10.0)
+    assert found["checkpoint"] == pytest.approx((2 * 1200 / 10 * 0.1 + 4) / 2000)
+    assert found["records"] == pytest.approx(10 / 2000) and found["evaluate"] == pytest.approx(400 / 2000)
+    assert found["launch"] == pytest.approx(4 / 2000) and found["status"] == pytest.approx(240 * 0.01 / 2000)
+    assert found["together"] == pytest.approx(sum(found[kind] for kind in overhead.TOGETHER))
+    slow = overhead.shares([dataclasses.replace(part, checkpoint=1.0, keep=0.0)], 0.0, 0.0, 10.0)
+    assert slow["checkpoint"] == pytest.approx(1200 / 50 / 1000)  # no more often than every 50 times as long
+
+
+@pytest.mark.slow
+def test_overheads_are_measured(tmp_path, capsys):
+    file = tmp_path / "overhead.json"
+    arguments = ["--config=configs/multistage.py:digits", "--config.model.name=mlp", "--config.seeds=0"]
+    assert overhead.main([*arguments, "--steps=3", f"--json={file}"]) == 0
+    found = json.loads(file.read_text())
+    assert found["launches"]["cold"]["compile"] > found["launches"]["warm"]["compile"]
+    assert [stage["name"] for stage in found["stages"]] == ["pretrain", "tune"]
+    assert all(value > 0 for stage in found["stages"] for key, value in stage.items() if key != "name")
+    assert found["stages"][1]["evaluations"] > 10  # of the whole study, not of the cut one
+    assert "together" in capsys.readouterr().out
+
+
+def test_what_overheads_cost_is_a_line_if_it_cannot_be_run(capsys):
+    with pytest.raises(SystemExit):
+        overhead.main(["--config=nowhere.py"])
+    assert "there is no such file" in capsys.readouterr().err

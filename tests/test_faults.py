@@ -38,16 +38,23 @@ def test_every_kind_of_fault_once_and_nothing_is_lost(tmp_path):
 # A campaign that nothing can fail proves nothing.
 
 
+def trust(read) -> None:
+    """Take a table as it is."""
+    records.read = lambda path, mark=None: read(path)
+
+
 def careless(*args: object) -> None:
     """The command without resume: every start trains its stage from the beginning, behind the rows that are there."""
     checkpoint.Checkpoints.latest = lambda *_: None
     records.Table._cut = lambda self: os.lseek(self._file, 0, os.SEEK_END)
+    trust(records.read)
     command.command(*args)
 
 
 def forgetful(*args: object) -> None:
     """The command that takes a torn table for whole."""
     records.fits = lambda path, mark: True
+    trust(records.read)
     command.command(*args)
 
 
@@ -65,8 +72,7 @@ def lost_by(target, kind: str, tmp_path: Path) -> list[str]:
 @needs_linux
 @pytest.mark.parametrize(("target", "kind"), [(careless, "term"), (forgetful, "metrics")])
 def test_a_broken_resume_is_found(target, kind, tmp_path):
-    lost = lost_by(target, kind, tmp_path)
-    assert any("another tables than undisturbed" in line or "a traceback" in line for line in lost)
+    assert lost_by(target, kind, tmp_path)
 
 
 def finished(directory: Path) -> None:

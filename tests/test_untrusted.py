@@ -15,7 +15,7 @@ import small
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import attempts, jobs, states
+from launch import attempts, job, jobs, local, states
 from plasticity_jax import cache, config, environment, records, saved, tensorboard, walk, workdir
 from plasticity_jax.description import restore_study
 from plasticity_jax.errors import LabError, WorkdirError
@@ -198,9 +198,9 @@ def test_a_sweep_from_anybody_stays_in_its_directory(content, scratch):
     except LabError as error:
         one_line(error)
         return
-    for job in found:
-        inside(scratch, *jobs.directory(scratch, job).relative_to(scratch).parts)
-        assert states.look(scratch, job).state in states.STATES
+    for each in found:
+        inside(scratch, *jobs.directory(scratch, each).relative_to(scratch).parts)
+        assert states.look(scratch, each).state in states.STATES
 
 
 @given(content=st.one_of(spoilt(ATTEMPTS), VALUES))
@@ -222,15 +222,15 @@ def test_an_environment_from_anybody_is_whole_or_one_line(content, scratch):
 
 @given(status=st.one_of(VALUES, spoilt({"status": "running", "images": 3, "seconds_left": 1.0})), result=VALUES)
 def test_the_state_of_a_job_never_crashes(status, result, scratch):
-    job = jobs.Job(**JOB | {"points": (0,), "seeds": (0, 1)})
-    directory = jobs.directory(scratch, job)
+    one = jobs.Job(**JOB | {"points": (0,), "seeds": (0, 1)})
+    directory = jobs.directory(scratch, one)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "status.json").write_text(json.dumps(status))
     for content in (None, result, {"status": "finished", "runs": result, "images": result}):
         (directory / "result.json").unlink(missing_ok=True)
         if content is not None:
             (directory / "result.json").write_text(json.dumps(content))
-        assert states.look(scratch, job).state in states.STATES
+        assert states.look(scratch, one).state in states.STATES
 
 
 @pytest.mark.parametrize("name", ["config.json", "environment.json", "sweep.json"])
@@ -243,13 +243,13 @@ def test_json_too_deep_to_read_is_one_line(name, tmp_path):
 
 
 def test_other_json_too_deep_to_read_counts_as_damaged(tmp_path):
-    job = jobs.Job(**JOB | {"points": (0,), "seeds": (0, 1)})
-    directory = jobs.directory(tmp_path, job)
+    one = jobs.Job(**JOB | {"points": (0,), "seeds": (0, 1)})
+    directory = jobs.directory(tmp_path, one)
     directory.mkdir(parents=True)
     (directory / "attempts.json").write_text(DEEP)
     assert attempts.read(directory) == attempts.Attempts()
     (directory / "status.json").write_text(DEEP)
-    assert states.look(tmp_path, job).state in states.STATES
+    assert states.look(tmp_path, one).state in states.STATES
     (directory / "metrics.jsonl").write_text(DEEP + "\n")
     with pytest.raises(LabError, match="no row of a table"):
         records.read(directory / "metrics.jsonl")
@@ -296,6 +296,19 @@ def test_nothing_behind_a_link_is_touched(link, tmp_path):
         small.run(small.config(), directory)
     assert (outside / "file").read_text() == "precious" and (outside / "checkpoints" / "1").is_dir()
     assert len(list(outside.rglob("*"))) == 3
+
+
+@pytest.mark.parametrize("link", ["s", "s/jobs", "s/jobs/a,b=1"])
+def test_no_job_is_trained_behind_a_link(link, tmp_path):
+    sweep, outside = tmp_path / "sweep", tmp_path / "outside"
+    outside.mkdir()
+    (sweep / link).parent.mkdir(parents=True)
+    (sweep / link).symlink_to(outside)
+    workdir.write_json(sweep / "sweep.json", {"version": 1, "jobs": [JOB]})
+    for start in (lambda: job.train(sweep, jobs.read(sweep)[0], 3), lambda: local.run(sweep, 1, 3)):
+        with pytest.raises(LabError, match="leads out of the sweep by a link"):
+            start()
+    assert not list(outside.iterdir())
 
 
 def test_links_that_stay_inside_are_no_matter(tmp_path):

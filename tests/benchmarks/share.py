@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 import plasticity_jax
 from plasticity_jax import commandline, config, datasets, drafts, workdir
 from plasticity_jax import main as command
+from plasticity_jax.timetable import Timetable
 from tests.benchmarks import ours, rounds
 
 
@@ -38,26 +39,16 @@ def real(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         directory = Path(scratch) / "run"
-        wanted = _config([*arguments, f"--workdir={directory}"])
+        wanted = config_of([*arguments, f"--workdir={directory}"])
         start = time.perf_counter()
         result = plasticity_jax.run(wanted, directory)
         wall = time.perf_counter() - start
         found = shares(directory, wall)
         choices = workdir.read_json(directory / "environment.json")["choices"]
     bare, planned = 0.0, 0
-    study = config.parse(wanted)
-    dataset = datasets.load(study.dataset, study.data_dir)
-    for pack in study.packs:
-        legs = drafts.draw_up(pack, study, dataset)
-        slots = max(len(pool.indices) for times in legs.values() for pool in times.pools)
-        for times in legs.values():
-            choice = choices[pack.name]
-            model = dataclasses.replace(pack.model, dtype=choice["dtype"])
-            built = ours.build(model, times, choice["strategy"], dataset, slots)
-            steps = rounds.steps_for(built.train, seconds)
-            rate = steps * built.step_images / min(built.train(steps) for _ in range(3))
-            bare += times.images() / rate
-            planned += times.images()
+    for times, rate in rates(wanted, choices, seconds):
+        bare += times.images() / rate
+        planned += times.images()
     bare *= result["images"] / planned  # less, if runs ended early
     return {
         "arguments": list(arguments),
@@ -70,7 +61,30 @@ def real(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
     }
 
 
-def _config(arguments: Sequence[str]) -> ConfigDict:
+def rates(
+    wanted: ConfigDict, choices: Mapping[str, Mapping[str, str]], seconds: float
+) -> Iterator[tuple[Timetable, float]]:
+    """The timetable of every stage, and the images/s of its bare training program.
+
+    Args:
+      wanted: the config of the study.
+      choices: strategy and dtype by pack, as environment.json has them.
+      seconds: how long to train for one of three measurements, of which the fastest counts.
+    """
+    study = config.parse(wanted)
+    dataset = datasets.load(study.dataset, study.data_dir)
+    for pack in study.packs:
+        legs = drafts.draw_up(pack, study, dataset)
+        slots = max(len(pool.indices) for times in legs.values() for pool in times.pools)
+        for times in legs.values():
+            choice = choices[pack.name]
+            model = dataclasses.replace(pack.model, dtype=choice["dtype"])
+            built = ours.build(model, times, choice["strategy"], dataset, slots)
+            steps = rounds.steps_for(built.train, seconds)
+            yield times, steps * built.step_images / min(built.train(steps) for _ in range(3))
+
+
+def config_of(arguments: Sequence[str]) -> ConfigDict:
     """The config that these arguments of the command mean."""
     argv, sys.argv = sys.argv, ["plasticity_jax.main", *arguments]  # where ml_collections looks for overrides
     try:

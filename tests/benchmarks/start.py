@@ -20,23 +20,33 @@ TIMES = 4
 
 def child(file: str) -> None:
     """What `plasticity_jax.main` does, up to its first step; writes its clock to `file`."""
+    began = time.perf_counter()
     import jax
 
-    from plasticity_jax import main, pace
+    from plasticity_jax import datasets, experiment, main, pace  # noqa: F401
 
-    advance = pace.Pace.advance
+    parts = {"imports": time.perf_counter() - began}
+    load, advance = datasets.load, pace.Pace.advance
+
+    def loaded(*args):
+        start = time.perf_counter()
+        found = load(*args)
+        parts["data"] = time.perf_counter() - start
+        return found
 
     def first(self, *args):
         jax.block_until_ready(advance(self, *args))
-        Path(file).write_text(json.dumps(self.lab.clock.seconds))
+        Path(file).write_text(json.dumps(parts | self.lab.clock.seconds))
         os._exit(0)
 
-    pace.Pace.advance = first  # type: ignore[method-assign]
+    datasets.load, pace.Pace.advance = loaded, first  # type: ignore[method-assign]
     main.entry()
 
 
-def seconds(arguments: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """(from the start of a process to its first step, the clock of the study there).
+def seconds(arguments: Sequence[str], programs: Path | None = None) -> tuple[float, dict[str, float]]:
+    """(from the start of a process to its first step, what of it went into imports, data and the study's clock).
+
+    `programs` is where compiled programs are kept, if not in the usual place.
 
     Raises:
       RuntimeError: the command ended without a step.
@@ -46,7 +56,9 @@ def seconds(arguments: Sequence[str]) -> tuple[float, dict[str, float]]:
         code = f"from tests.benchmarks import start; start.child({str(file)!r})"
         start = time.perf_counter()
         call = [sys.executable, "-c", code, *arguments, f"--workdir={scratch}/run"]
-        done = subprocess.run(call, capture_output=True, text=True)
+        kept = {"JAX_COMPILATION_CACHE_DIR": str(programs), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        environ = {**os.environ, **(kept if programs else {})}
+        done = subprocess.run(call, env=environ, capture_output=True, text=True)
         spent = time.perf_counter() - start
         if not file.exists():
             raise RuntimeError(f"no step was taken: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,15 @@ from plasticity_jax import experiment, main, pace, walk  # noqa: F401
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
 
-def command(argv: Sequence[str], directory: str, log: str, stop_at: int, count_to: str, jump: float) -> None:
+def command(
+    argv: Sequence[str],
+    directory: str,
+    log: str,
+    stop_at: int,
+    count_to: str,
+    jump: float,
+    environ: Mapping[str, str],
+) -> None:
     """Be `python -m plasticity_jax.main ARGV`, with checkpoints before every call and calls of a few steps.
 
     Args:
@@ -30,7 +38,9 @@ def command(argv: Sequence[str], directory: str, log: str, stop_at: int, count_t
       stop_at: the file operation before which the process stops itself (SIGSTOP); 0 for never.
       count_to: a file that the number of operations is written to at the end; empty for none.
       jump: seconds by which the system's time jumps at `stop_at`, instead of a stop; 0 for none.
+      environ: added to the environment.
     """
+    os.environ.update(environ)
     print_to(log)
     pace.CALL_SECONDS, walk.CHECKPOINT_SHARE = 0.005, 0
     seen = watch(directory, stop_at, jump)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from plasticity_jax import peers
+from tests import crew
 from tests.faults import damage, disks, sweeps
 from tests.faults.children import Lost
 from tests.faults.scene import Scene
@@ -222,6 +224,20 @@ def nan(scene: Scene) -> None:
         scene.accept(end)
 
 
+def peer(scene: Scene) -> None:
+    """Two processes train together, and one of them is lost: the other ends soon; one alone goes on."""
+    address, lost = f"127.0.0.1:{crew.free_port()}", scene.draw.choice((0, 1))
+    pair = [
+        scene.start(environ={peers.ADDRESS: address, peers.COUNT: "2", peers.INDEX: str(index)}) for index in (0, 1)
+    ]
+    after = scene.draw.uniform(0.2, 1.5) * scene.reference.seconds
+    time.sleep(after)
+    scene.injected("peer", f"process {lost} of 2 killed after {after:.2f} s")
+    if pair[lost].kill().code == 0 and pair[1 - lost].end().code == 0:
+        return
+    pair[1 - lost].end()  # with whatever status: what was saved is what counts, and that it ends
+
+
 KINDS: dict[str, Kind] = {
     "kill": kill,
     "term": functools.partial(stop, "term", signal.SIGTERM),
@@ -236,6 +252,7 @@ KINDS: dict[str, Kind] = {
     "two": two,
     "clock": clock,
     "nan": nan,
+    "peer": peer,
     **sweeps.KINDS,
 }
 

@@ -5,7 +5,7 @@ import dataclasses
 import random
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,15 @@ class Scene:
     def injected(self, kind: str, what: str) -> None:
         self.injections.append(Injection(kind, what))
 
-    def start(self, stop_at: int = 0, count_to: str = "", jump: float = 0.0) -> Child:
+    def start(
+        self, stop_at: int = 0, count_to: str = "", jump: float = 0.0, environ: Mapping[str, str] | None = None
+    ) -> Child:
         """The command, started."""
         self.starts += 1
         log = self.home / f"log{self.starts}"
         argument = f":{self.argument}" if self.argument else ""
         flags = [f"--config={ROOT / 'tests/faults/study.py'}{argument}", f"--workdir={self.directory}"]
-        args = (flags, str(self.directory), str(log), stop_at, count_to, jump)
+        args = (flags, str(self.directory), str(log), stop_at, count_to, jump, environ or {})
         return Child(self.world.context, self.world.target, args, log)
 
     def stand(self) -> tuple[Child, str]:
