@@ -74,13 +74,13 @@ def queued(array: str) -> list[str]:
 
     At once they must not begin: SLURM would take the new start for the old one, which it has just ended.
     """
-    told = run("squeue", "--noheader", "--array", f"--jobs={array}", "--format=%i|%r|%S")
+    told = run("squeue", "--noheader", "--array", f"--jobs={array}", "--format=%i|%r")
     rows = [line.split("|") for line in told.splitlines()]
     soon = (datetime.datetime.now() + datetime.timedelta(seconds=15)).isoformat()
-    for task, reason, start in rows:
-        if reason == "BeginTime" and start > soon:
+    for task, reason in rows:
+        if reason == "BeginTime" and field(task, "EligibleTime") > soon:
             subprocess.run(["scontrol", "update", f"jobid={task}", "StartTime=now+5seconds"], check=False)
-    return [task for task, _, _ in rows]
+    return [task for task, _ in rows]
 
 
 def ended(array: str) -> bool:

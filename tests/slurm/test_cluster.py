@@ -27,9 +27,9 @@ def undisturbed(tmp_path_factory):
     return outcome
 
 
-def begun(sweep, *flags, study="long"):
+def begun(sweep):
     """The array of a sweep of one job, which trains by now."""
-    array = cluster.submit(study, sweep, *flags)
+    array = cluster.submit("long", sweep)
     cluster.until(lambda: cluster.trains(sweep), "it trains")
     return array
 
@@ -130,7 +130,7 @@ def test_killed_it_goes_on_from_the_last_checkpoint(tmp_path, undisturbed):
 
 @pytest.mark.slow
 def test_longer_than_the_time_limit_it_runs_in_slices(tmp_path, undisturbed):
-    array = begun(tmp_path, "--time=1", "--grace=20", study="longer")
+    array = cluster.submit("longer", tmp_path, "--time=1", "--grace=20")
     assert finished(tmp_path, array) == undisturbed("longer")
     assert restarts(array) >= 1
 
