@@ -6,7 +6,7 @@ import pytest
 import small
 
 from plasticity_jax import config as configs
-from plasticity_jax import cost, experiment, room
+from plasticity_jax import cost, drafts, room
 from plasticity_jax.errors import RoomError
 
 RATE = "stages.tune.optim.learning_rate"
@@ -31,7 +31,7 @@ def measured():
 def test_runs_and_images_are_those_of_the_timetables():
     found = study()
     counted = cost.count(part(found), found, small.TOY)
-    times = experiment.draw_up(part(found), found, small.TOY)
+    times = drafts.draw_up(part(found), found, small.TOY)
     assert {leg: 2 * runs for leg, runs in counted.runs.items()} == {"pretrain": 2, "tune": 8}
     assert {leg: 2 * images for leg, images in counted.images.items()} == {n: t.images() for n, t in times.items()}
     assert counted.finals == 4

@@ -32,14 +32,14 @@ def give(monkeypatch, spare):
 
 def needs(config, directory, monkeypatch):
     """What the programs of a study need."""
-    found, whole = [], room._needs
+    found, whole = [], room.needs_of
 
     def collect(times, lab):
         found.extend(whole(times, lab))
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(room, "_needs", collect)
+        patch.setattr(room, "needs_of", collect)
         give(patch, IMAGES)
         with pytest.raises(RoomError, match="not even one would fit"):
             small.run(config, directory)

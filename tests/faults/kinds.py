@@ -118,7 +118,7 @@ def file_limit(scene: Scene) -> None:
     """No file may grow beyond a size; the same for users who may not mount."""
     scene.clear()
     child, when = scene.stand()
-    size = scene.draw.randrange(0, 4000)
+    size = scene.draw.randrange(2500, 8000)  # what the process prints goes into a file too, and must get there
     scene.injected("limit", f"no file beyond {size} bytes {when}")
     subprocess.run(["prlimit", f"--pid={child.pid}", f"--fsize={size}:"], check=True)
     scene.mend = lambda line: None  # the next process has no limit
