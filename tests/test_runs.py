@@ -225,7 +225,7 @@ def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
     alone = runs.compile_one(steps, first[0], rows[0])
     expected = [alone(*pair) for pair in zip(first, rows, strict=True)]
     stacked = runs.stack(first), runs.stack_on_host(rows)
-    for strategy in runs.STRATEGIES:
+    for strategy in (name for name in runs.STRATEGIES if name != "split"):  # which here is `cores`
         found = runs.compile_over(steps, strategy, *stacked, donate=False)(*stacked)
         for i in range(count):
             way = jax.tree.map(lambda a, b: np.asarray(a - b), expected[i], first[i].params)
