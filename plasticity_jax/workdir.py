@@ -55,6 +55,8 @@ def lock(directory: Path) -> Iterator[None]:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as e:
+        if path.is_dir():
+            raise WorkdirError(f"{path} is a folder, and has to be a file: delete it") from e
         raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
     try:
         try:
