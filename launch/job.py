@@ -63,8 +63,7 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
     except Exception as error:
         line = " ".join((str(error) or type(error).__name__).split("\n")[0].split())
         tried = tried.failed(line, attempts.place(directory), tries, for_good=isinstance(error, ConfigError))
-        if peers.first():
-            attempts.write(directory, tried)
+        attempts.write(directory, tried)  # whichever process failed: the first may never hear why
         if not isinstance(error, LabError):
             logging.exception("%s failed", job.name)
         left = "it gave up" if tried.gave_up else f"try {tried.tries} of {tries} from {tried.place}"

@@ -15,7 +15,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity_jax import autotune, cache, machine, memory, models, pools, room, runs, stages, state, timetable, train
+from plasticity_jax import (
+    autotune,
+    cache,
+    drafts,
+    machine,
+    memory,
+    models,
+    pools,
+    room,
+    runs,
+    stages,
+    state,
+    timetable,
+    train,
+)
 from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
@@ -140,7 +154,7 @@ def _lab(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Lab:
     strategy = runs.choose(study.strategy, pack.model.name, widest)
     devices, ways = runs.layout(strategy, widest)
     seeds = study.seeds[: len(devices) // ways]
-    times = {leg.name: timetable.draw_up(leg, study, dataset) for leg in unfold(pack, seeds)}
+    times = drafts.draw_up(pack, dataclasses.replace(study, seeds=seeds), dataset)
     room.check_images(dataset)
     scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
     image_shape = dataset.train_images.shape[1:]
