@@ -87,7 +87,7 @@ def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
         there = there[:1] if peers.alone() else _first_of_each_process(there)
     share = -(-count // len(there))  # runs of the device that has the most
     groups = -(-count // share)
-    apart = accelerated or (strategy != "cores" and not peers.alone())  # a core of a CPU may as well help its neighbour
+    apart = accelerated or (strategy != "cores" and not peers.alone())  # `cores` keeps its bits
     ways = len(there) // groups if apart or strategy == "split" else 1
     used = there[: groups * ways]
     if not peers.alone() and len({device.process_index for device in used}) < jax.process_count():

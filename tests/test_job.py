@@ -13,7 +13,7 @@ import swept
 import plasticity_jax
 from launch import attempts, job, jobs
 from launch.attempts import Attempts
-from plasticity_jax import experiment, workdir
+from plasticity_jax import experiment, peers, workdir
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +78,13 @@ def test_it_gives_up_after_failures_at_one_place(sweep, failing, capsys):
     assert "gave up; launch the sweep again" in capsys.readouterr().err
     attempts.reset(sweep / "study/jobs/seeds=0")
     assert start(sweep) == 0
+
+
+def test_a_failure_that_only_another_process_sees_is_counted(sweep, failing, monkeypatch):
+    monkeypatch.setattr(peers, "first", lambda: False)
+    failing.append(RuntimeError("no such GPU"))
+    assert start(sweep) == 75
+    assert (tried(sweep).tries, tried(sweep).errors) == (1, ("no such GPU",))
 
 
 def test_progress_gives_new_tries(sweep, failing):
