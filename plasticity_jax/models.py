@@ -4,9 +4,7 @@ Every model is called as `model.apply(variables, images, train)` with float32 im
 and returns the logits, float32 [B, classes], and a dictionary of features: the output of every ReLU by its name, and
 `penultimate`, float32 [B, D], what the head sees.
 
-Initial values, written out because libraries differ: convolutions He normal with fan-out, not truncated; biases of
-convolutions zero; scale 1 and offset 0 of normalisations; kernel and bias of dense layers uniform within
-1/sqrt(fan-in) of zero.  These are torchvision's, where Flax would take truncated normal with fan-in and zero biases.
+Initial values are those of `layers`.
 """
 
 import functools
@@ -19,56 +17,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from plasticity_jax import convolution, pooling, stages
+from plasticity_jax import layers, pooling, stages
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.wide_resnet import WideResNet
 
 STEMS = ("cifar", "imagenet")
 NORMS = ("batch", "layer", "group", "none")
 DTYPES = ("auto", "float32", "bfloat16")
 
 Output = tuple[Array, dict[str, Array]]
-
-he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # within 1/sqrt(fan_in)
-
-
-def _dense(features: int, fan_in: int, dtype: Any, name: str) -> nn.Dense:
-    def bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
-
-    return nn.Dense(features, dtype=dtype, kernel_init=uniform_fan_in, bias_init=bias, name=name)
-
-
-def _conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str) -> nn.Conv:
-    """A convolution padded by size // 2 on every side, as in PyTorch (`SAME` is lopsided at stride 2)."""
-    return nn.Conv(
-        channels,
-        (size, size),
-        (stride, stride),
-        padding=[(size // 2, size // 2)] * 2,
-        use_bias=norm == "none",
-        dtype=dtype,
-        kernel_init=he_normal_fan_out,
-        conv_general_dilated=convolution.conv_general_dilated,
-        name=name,
-    )
-
-
-def _norm(norm: str, channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
-    """The normalisation called `norm`; its parameters and statistics are float32 whatever `dtype` is.
-
-    `layer` is GroupNorm with one group: each image over height, width and channels.  `group` takes the most groups, 32
-    at most, that divide the channels and leave each two channels or more: with a single channel, the 1x1 maps of small
-    images would be normalised to zero.
-    """
-    if norm == "batch":
-        return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
-    if norm == "layer":
-        return nn.GroupNorm(1, epsilon=1e-5, dtype=dtype, name=name)
-    if norm == "group":
-        groups = max((g for g in range(1, min(32, channels // 2) + 1) if channels % g == 0), default=1)
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)
-    return lambda x: x
 
 
 class Stem(nn.Module):
@@ -82,8 +39,8 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = _conv(self.width, size, stride, self.norm, self.dtype, "conv")(x)
-        return nn.relu(_norm(self.norm, self.width, train, self.dtype, "norm")(x))
+        x = layers.conv(self.width, size, stride, self.norm, self.dtype, "conv")(x)
+        return nn.relu(layers.norm(self.norm, self.width, train, self.dtype, "norm")(x))
 
 
 class Block(nn.Module):
@@ -99,8 +56,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
-        conv = functools.partial(_conv, self.channels, norm=self.norm, dtype=self.dtype)
-        norm = functools.partial(_norm, self.norm, self.channels, train, self.dtype)
+        conv = functools.partial(layers.conv, self.channels, norm=self.norm, dtype=self.dtype)
+        norm = functools.partial(layers.norm, self.norm, self.channels, train, self.dtype)
         inner = nn.relu(norm(name="norm1")(conv(3, self.stride, name="conv1")(x)))
         y = norm(name="norm2")(conv(3, 1, name="conv2")(inner))
         if self.stride != 1 or x.shape[-1] != self.channels:
@@ -155,7 +112,7 @@ class ResNet(nn.Module):
             x, inside = stack(x, train)
             features |= {f"{name}/{key}": value for key, value in inside.items()}
         features["penultimate"] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        return _dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
+        return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
 
 
 class MLP(nn.Module):
@@ -175,17 +132,26 @@ class MLP(nn.Module):
         x = images.reshape(images.shape[0], -1)
         features = {}
         for i in range(1, self.depth + 1):
-            x = nn.relu(_dense(self.width, x.shape[-1], self.dtype, f"layer{i}")(x))
+            x = nn.relu(layers.dense(self.width, x.shape[-1], self.dtype, f"layer{i}")(x))
             features[f"layer{i}"] = x
         features["penultimate"] = x.astype(jnp.float32)
-        return _dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
+        return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
 
 
 def resnet(model: stages.Model, classes: int) -> nn.Module:
     """A `ResNet`; uses every field of the model."""
+    return _residual(ResNet, model, classes)
+
+
+def wide_resnet(model: stages.Model, classes: int) -> nn.Module:
+    """A `WideResNet`; uses every field of the model."""
+    return _residual(WideResNet, model, classes)
+
+
+def _residual(kind: Callable[..., nn.Module], model: stages.Model, classes: int) -> nn.Module:
     for field, choices in (("stem", STEMS), ("norm", NORMS)):
         _check(field, getattr(model, field), choices)
-    return ResNet(classes, model.depth, model.width, model.stem, model.norm, jnp.dtype(compute_dtype(model.dtype)))
+    return kind(classes, model.depth, model.width, model.stem, model.norm, jnp.dtype(compute_dtype(model.dtype)))
 
 
 def mlp(model: stages.Model, classes: int) -> nn.Module:
@@ -209,7 +175,12 @@ def compute_dtype(dtype: str) -> str:
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
-MODELS: dict[str, Callable[[stages.Model, int], nn.Module]] = {"resnet": resnet, "mlp": mlp, "logistic": logistic}
+MODELS: dict[str, Callable[[stages.Model, int], nn.Module]] = {
+    "resnet": resnet,
+    "wide_resnet": wide_resnet,
+    "mlp": mlp,
+    "logistic": logistic,
+}
 
 
 def build(model: stages.Model, classes: int) -> nn.Module:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity_jax import models, stages, trees
+from plasticity_jax import layers, models, stages, trees
 from plasticity_jax.errors import ConfigError
 
 # Compiles in a fifth of the time.
@@ -170,7 +170,7 @@ def test_every_norm_and_stem_learns_on_tiny_grey_images(norm, stem):
 
 @pytest.mark.parametrize("norm, groups", [("layer", 1), ("group", 6)])
 def test_group_norms_normalise_each_image_over_their_group(norm, groups):
-    layer = models._norm(norm, 12, True, jnp.float32, "norm")
+    layer = layers.norm(norm, 12, True, jnp.float32, "norm")
     x = 3 + 2 * np.random.default_rng(0).standard_normal((2, 4, 4, 12)).astype(np.float32)
     y = layer.apply(layer.init(jax.random.key(0), x), x)
     grouped = x.reshape(2, 16, groups, -1)
@@ -180,7 +180,7 @@ def test_group_norms_normalise_each_image_over_their_group(norm, groups):
 
 @pytest.mark.parametrize("channels, groups", [(1, 1), (2, 1), (4, 2), (7, 1), (48, 24), (64, 32), (512, 32)])
 def test_groups(channels, groups):
-    assert models._norm("group", channels, True, jnp.float32, "norm").num_groups == groups
+    assert layers.norm("group", channels, True, jnp.float32, "norm").num_groups == groups
 
 
 def test_evaluation_does_not_depend_on_the_other_images():
