@@ -42,7 +42,9 @@ def base(name: str = "") -> ConfigDict:
     config.control = "fresh"
     config.window = 0.2
     config.diagnostics = ("weight_norm", "distance_to_init", "effective_rank", "dormant_fraction")
-    config.evaluate_train = False
+    config.train_eval_images = 0
+    config.mean = ()
+    config.std = ()
     config.eval_batch = 500
     config.strategy = "auto"
     config.checkpoint_seconds = 5.0
@@ -75,6 +77,8 @@ def stage(
     config.after = "init"
     config.data = ConfigDict(
         {
+            "member": 0,
+            "classes": (),
             "recipe": "random",
             "fraction": 1.0,
             "splits": 1,
@@ -82,14 +86,27 @@ def stage(
             "uniform": 1.0,
             "gamma": 0.5,
             "replacement": False,
+            "shuffle": True,
             "label_noise": 0.0,
+            "patch": {
+                "share": 0.0,
+                "size": 7,
+                "shared": 1.25,
+                "own": 0.1,
+                "patterns": 1,
+                "alone": 0.2,
+                "stretch": 1.75,
+            },
         }
     )
     config.epochs = 500.0
     config.steps = 0
     config.until_accuracy = 0.0
     config.batch_size = 128
+    config.micro_batch = 0
     config.augment = False
+    config.trained = ("all",)
+    config.ema = 0.0
     config.optim = optimiser("adam")
     config.reset = ConfigDict(
         {"modules": (), "shrink": 0.0, "perturb": 1.0, "statistics": "modules", "optimiser": "all", "function": ""}
@@ -122,10 +139,29 @@ def optimiser(name: str, **overrides: Any) -> ConfigDict:
             "warmup": 0.0,
             "milestones": (),
             "decay": 0.1,
+            "detector": {
+                "name": "window",
+                "window": 5,
+                "rtol": 0.01,
+                "atol": 1e-3,
+                "z": 0.0,
+                "patience": 10,
+                "least": 0,
+                "keep": 0.125,
+                "capacity": 4096,
+                "significance": 0.05,
+                "end_last": True,
+            },
         }
     )
     _update(config, OPTIMISERS[name] | overrides, "optimiser")
     return config
+
+
+def step_decay(**overrides: Any) -> ConfigDict:
+    """SGD at 0.1, 0.01 and 0.001 in three equally long learning stages, with momentum and weight decay."""
+    rule = {"learning_rate": 0.1, "weight_decay": 5e-4, "schedule": "step", "milestones": (1 / 3, 2 / 3), "decay": 0.1}
+    return optimiser("momentum", **rule | overrides)
 
 
 def parse_arg(arg: str, presets: Collection[str], **choices: Collection[str]) -> tuple[str, dict[str, str]]:
@@ -166,5 +202,9 @@ def _choose(what: str, word: str, known: list[str]) -> str:
 
 def _update(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:
     for key, value in changes.items():
-        # A copy, or an override of one stage's optimiser would reach all stages that were given the same one.
-        config[_choose(f"{where} key", key, list(config))] = copy.deepcopy(value)
+        key = _choose(f"{where} key", key, list(config))
+        if isinstance(config[key], ConfigDict) and isinstance(value, (ConfigDict, Mapping)):
+            _update(config[key], value, f"{where}.{key}")
+        else:
+            # A copy, or an override of one stage's branches would reach all stages that were given the same ones.
+            config[key] = copy.deepcopy(value)

@@ -164,6 +164,9 @@ def start(
     slots = max(len(pool.indices) for each in timetables.values() for pool in each.pools)
     task = timetable.tasks(times, slots)
     task = task._replace(until_accuracy=np.zeros_like(task.until_accuracy))
+    if task.watch:  # in its last learning stage, which is to last
+        kept = task.watch._replace(end_last=np.zeros_like(task.watch.end_last))
+        task = task._replace(watch=kept, starts=np.zeros_like(task.starts))
     return task, zeros.replace(params=params, stats=stats)
 
 

@@ -138,8 +138,8 @@ def one_of(choices: Collection[str], empty: bool = False) -> Check:
     return check
 
 
-def several(check_one: Check, least: int = 0) -> Check:
-    """A tuple of distinct values, at least so many."""
+def several(check_one: Check, least: int = 0, distinct: bool = True) -> Check:
+    """A tuple of values, at least so many; no value twice where they are to be `distinct`."""
 
     def check(value: Any, where: str) -> tuple:
         if not isinstance(value, (tuple, list)):
@@ -149,7 +149,7 @@ def several(check_one: Check, least: int = 0) -> Check:
         checked = tuple(check_one(item, f"{where}[{i}]") for i, item in enumerate(items))
         if len(checked) < least:
             raise error(where, value, f"must have at least {least}")
-        if len(set(checked)) < len(checked):
+        if distinct and len(set(checked)) < len(checked):
             raise error(where, value, "must not repeat a value")
         return checked
 

@@ -13,10 +13,7 @@ from ml_collections import ConfigDict
 from plasticity_jax import checks, grid, names, stages
 from plasticity_jax.checks import Check
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.legs import unfold
-
-RECIPES = ("random", "split", "blend")
-KEEP = ("keep", "modules", "all")
+from plasticity_jax.legs import find_parent, unfold
 
 
 def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> stages.Study:
@@ -29,7 +26,9 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
     Raises:
       ConfigError: an unknown or missing key, a wrong type or value, or a plan that cannot be walked.
     """
-    check_study, check_model, check_stage = _checks(own)
+    from plasticity_jax import schema  # imports jax
+
+    check_study, check_model, check_stage = schema.study(own), schema.model(own), schema.stage(own)
     values = checks.plain(config)
     if "studies" in values:
         raise ConfigError("config.studies: this is a sweep of several studies; run it by python -m launch.local")
@@ -50,94 +49,6 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
 def describe(study: stages.Study) -> dict[str, Any]:
     """The resolved study as plain JSON values, the same after a round trip through a file."""
     return json.loads(json.dumps(dataclasses.asdict(study)))
-
-
-def _checks(own: Collection[str]) -> tuple[Check, Check, Check]:
-    """The checks of a config, of its model and of a stage: every key, its type and its range."""
-    from plasticity_jax import models, optim, runs
-    from plasticity_jax.diagnostics import DIAGNOSTICS
-
-    data = checks.group(
-        stages.Data,
-        recipe=checks.one_of(RECIPES),
-        fraction=checks.real("(0, 1]"),
-        splits=checks.whole(1),
-        part=checks.whole(1),
-        uniform=checks.real("[0, 1]"),
-        gamma=checks.real("(0, 1)"),
-        replacement=checks.truth,
-        label_noise=checks.real("[0, 1]"),
-    )
-    rule = checks.group(
-        stages.Optim,
-        name=checks.one_of(optim.OPTIMISERS),
-        learning_rate=checks.real("(0, inf)"),
-        momentum=checks.real("[0, 1)"),
-        nesterov=checks.truth,
-        b1=checks.real("[0, 1)"),
-        b2=checks.real("[0, 1)"),
-        eps=checks.real("(0, inf)"),
-        weight_decay=checks.real("[0, inf)"),
-        clip_norm=checks.real("[0, inf)"),
-        schedule=checks.one_of(optim.SCHEDULES),
-        warmup=checks.real("[0, 1]"),
-        milestones=checks.several(checks.real("(0, 1)")),
-        decay=checks.real("[0, 1]"),
-    )
-    reset = checks.group(
-        stages.Reset,
-        modules=checks.several(checks.some_text),
-        shrink=checks.real("[0, inf)"),
-        perturb=checks.real("[0, inf)"),
-        statistics=checks.one_of(KEEP),
-        optimiser=checks.one_of(KEEP),
-        function=checks.one_of(own, empty=True),
-    )
-    stage = checks.group(
-        dict,
-        after=checks.some_text,
-        data=data,
-        epochs=checks.real("[0, inf)"),
-        steps=checks.whole(0),
-        until_accuracy=checks.real("[0, 1]"),
-        batch_size=checks.whole(1),
-        augment=checks.truth,
-        optim=rule,
-        reset=reset,
-        eval_every=checks.whole(0),
-        eval_tail=checks.whole(0),
-        branches=checks.anything,
-    )
-    model = checks.group(
-        stages.Model,
-        name=checks.one_of((*models.MODELS, *own)),
-        depth=checks.whole(1),
-        width=checks.whole(1),
-        stem=checks.one_of(models.STEMS),
-        norm=checks.one_of(models.NORMS),
-        dtype=checks.one_of(models.DTYPES),
-    )
-    study = checks.group(
-        dict,
-        name=checks.text,
-        dataset=checks.some_text,
-        data_dir=checks.text,
-        train_images=checks.whole(0),
-        validation_images=checks.whole(0),
-        test_images=checks.whole(0),
-        seeds=checks.several(checks.whole(0), least=1),
-        model=checks.anything,
-        stages=checks.anything,
-        control=checks.some_text,
-        window=checks.real("(0, 1]"),
-        diagnostics=checks.several(checks.one_of((*DIAGNOSTICS, *own))),
-        evaluate_train=checks.truth,
-        eval_batch=checks.whole(1),
-        strategy=checks.one_of(("auto", *runs.STRATEGIES)),
-        checkpoint_seconds=checks.real("[0, inf)"),
-        grid=checks.anything,
-    )
-    return study, model, stage
 
 
 def _plan(values: Any, check: Check) -> stages.Plan:
@@ -197,10 +108,16 @@ def _make(check: Check, values: Any, where: str, name: str, branch: str) -> stag
         raise checks.error(f"{where}.optim.nesterov", True, "needs optim.momentum above 0")
     if list(rule.milestones) != sorted(rule.milestones):
         raise checks.error(f"{where}.optim.milestones", rule.milestones, "must increase")
-    if bool(rule.milestones) != (rule.schedule == "step"):
+    if bool(rule.milestones) != (rule.schedule == "step") and rule.schedule != "autodecay":
         raise checks.error(
-            f"{where}.optim.milestones", rule.milestones, "the schedule step needs some, no other takes any"
+            f"{where}.optim.milestones",
+            rule.milestones,
+            "the schedule step needs some, autodecay may have some, no other takes any",
         )
+    if stage.micro_batch and stage.batch_size % stage.micro_batch:
+        raise checks.error(f"{where}.micro_batch", stage.micro_batch, f"must divide batch_size={stage.batch_size}")
+    if data.classes and (len(data.classes) != 2 or data.classes[0] >= data.classes[1]):
+        raise checks.error(f"{where}.data.classes", data.classes, "must be a range (first, behind the last), or empty")
     return stage
 
 
@@ -226,7 +143,7 @@ def _final_branches(pack: stages.Pack, seeds: tuple[int, ...]) -> list[str]:
                 )
     for _, plan in pack.plans:
         for stage in plan:
-            parent = stages.find_parent(plan, stage)
+            parent = find_parent(plan, stage)
             if parent:
                 _check_parent(stage, *parent)
     return list(final)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from plasticity_jax import (
     autotune,
@@ -108,7 +107,8 @@ def count(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Part:
 
 @functools.cache
 def _pool_size(data: stages.Data, seed: int, dataset: Dataset, train_images: int, validation_images: int) -> int:
-    pool = pools.pool(data, seed, dataset.train_labels, dataset.classes, train_images, validation_images)
+    span = dataset.span(data.member)
+    pool = pools.pool(data, seed, dataset.train_labels, dataset.classes, train_images, validation_images, span)
     return len(pool.indices)
 
 
@@ -156,7 +156,7 @@ def _lab(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Lab:
     seeds = study.seeds[: len(devices) // ways]
     times = drafts.draw_up(pack, dataclasses.replace(study, seeds=seeds), dataset)
     room.check_images(dataset)
-    scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
+    scale = drafts.scale(study, dataset)
     image_shape = dataset.train_images.shape[1:]
     diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics}
     return Lab(

@@ -1,6 +1,7 @@
 """Image classification data sets as plain arrays: any prepared TFDS set, CIFAR, scikit-learn's digits, or your own.
 
     data = load("cifar10", "~/tensorflow_datasets")
+    both = load("cifar10+cifar100", "~/tensorflow_datasets")       # 110 classes; a stage may use one of the two
 
 TFDS sets are read through TFDS's random-access data source, without TensorFlow.  What is already on disk comes
 first; nothing touches the network before that.  Neither this module nor a read imports jax.
@@ -14,13 +15,14 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from plasticity_jax import prepared
-from plasticity_jax.errors import DataError
+from plasticity_jax import graded, prepared
+from plasticity_jax.errors import ConfigError, DataError
+from plasticity_jax.pools import Span
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 CHUNK = 5000  # images counted at once: bounds the memory held besides them
@@ -38,6 +40,9 @@ class Dataset:
     train_labels, test_labels: int32 [N] in 0..classes-1.
     mean, std: per channel, of the training images / 255.
     sha256: hex digest over the shapes and contents of the four arrays.
+    probes: further test sets by name, as ranges (first, behind the last) of the test images; they come last, and the
+        images before them are the test set proper.
+    members: where each of several joined data sets lies.
     """
 
     name: str
@@ -50,10 +55,34 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sha256: str
+    probes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    members: tuple[Span, ...] = ()
+
+    @property
+    def tests(self) -> int:
+        """The number of images in the test set proper."""
+        return min((first for first, _ in self.probes.values()), default=len(self.test_labels))
+
+    def span(self, member: int) -> Span:
+        """Where a member lies, counted from 1; 0 for all of the data set.
+
+        Raises:
+          ConfigError: there is no such member.
+        """
+        if not member:
+            return Span((0, len(self.train_labels)), (0, self.tests), (0, self.classes))
+        if member > len(self.members):
+            raise ConfigError(
+                f"data.member={member}: {self.name} joins {len(self.members)} data sets; config.dataset=A+B joins two"
+            )
+        return self.members[member - 1]
 
 
 def load(name: str, data_dir: str = "") -> Dataset:
-    """Load `digits`, or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`.
+    """Load `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as `A+B`.
+
+    Joined sets keep their order; the classes of the second come behind those of the first, and so on.  All are
+    normalised as the first one is.
 
     An empty `data_dir` means $TFDS_DATA_DIR, or ~/tensorflow_datasets.  A set that is not prepared there is an
     error, except for cifar10 and cifar100, which are then prepared (see `cifar`).  Decoded arrays are kept in
@@ -61,8 +90,14 @@ def load(name: str, data_dir: str = "") -> Dataset:
     stay the same.
 
     Raises:
-      DataError: not prepared, unreadable, or no image classification set with the splits `train` and `test`.
+      DataError: not prepared, unreadable, no image classification set with the splits `train` and `test`, or images
+        of several sizes joined.
     """
+    if "+" in name:
+        return join([load(each, data_dir) for each in name.split("+")])
+    if name == "graded":
+        arrays, probes = graded.images()
+        return _dataset("graded", graded.VERSION, dict(zip(ARRAYS, arrays, strict=True)), graded.CLASSES, probes)
     if name == "digits":
         return _cached("digits", "1.0.0", _sklearn_version(), _digits)
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
@@ -81,19 +116,59 @@ def from_arrays(
     train_labels: np.ndarray,
     test_images: np.ndarray,
     test_labels: np.ndarray,
+    probes: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Dataset:
     """Make a data set of own arrays: images uint8 [N, H, W, C] or [N, H, W], labels integers from 0 on.
 
-    The number of classes is the largest label plus one.
+    The number of classes is the largest label plus one.  `probes` are further test sets (images, labels) by name;
+    whenever a network is evaluated, it is evaluated on each, as `NAME_accuracy` and `NAME_loss`.
 
     Raises:
       DataError: a wrong type or shape, no images, as many labels as images are missing, or labels out of range.
     """
     arrays = dict(zip(ARRAYS, map(np.asarray, (train_images, train_labels, test_images, test_labels)), strict=True))
-    return _dataset(name, "own", arrays, None)
+    ranges: dict[str, tuple[int, int]] = {}
+    for probe, (images, labels) in (probes or {}).items():
+        if np.shape(images)[1:] != arrays["test_images"].shape[1:]:
+            raise DataError(f"data set {name}, probe {probe}: images of another size than those of the test set")
+        first = len(arrays["test_labels"])
+        ranges[probe] = first, first + len(labels)
+        arrays["test_images"] = np.concatenate([arrays["test_images"], images])
+        arrays["test_labels"] = np.concatenate([arrays["test_labels"], labels])
+    return _dataset(name, "own", arrays, None, ranges)
 
 
-def _dataset(name: str, version: str, arrays: dict[str, np.ndarray], classes: int | None) -> Dataset:
+def join(parts: Sequence[Dataset]) -> Dataset:
+    """Several data sets as one; see `load`.
+
+    Raises:
+      DataError: images of several sizes, or one with probes.
+    """
+    name, sizes = "+".join(part.name for part in parts), {part.train_images.shape[1:] for part in parts}
+    if len(sizes) > 1:
+        raise DataError(f"data set {name}: joined images must be of one size, not {' and '.join(map(str, sizes))}")
+    if any(part.probes for part in parts):
+        raise DataError(f"data set {name}: one that has further test sets cannot be joined")
+    counts = [(len(part.train_labels), len(part.test_labels), part.classes) for part in parts]
+    ends = np.cumsum([(0, 0, 0), *counts], axis=0).tolist()
+    spans = tuple(Span(*zip(before, behind, strict=True)) for before, behind in zip(ends[:-1], ends[1:], strict=True))
+
+    def put_together(key: str) -> np.ndarray:
+        behind = [span.classes[0] if key.endswith("labels") else 0 for span in spans]
+        return np.concatenate([getattr(part, key) + shift for part, shift in zip(parts, behind, strict=True)])
+
+    arrays = {key: put_together(key) for key in ARRAYS}
+    joined = _dataset(name, "+".join(part.version for part in parts), arrays, ends[-1][2])
+    return dataclasses.replace(joined, mean=parts[0].mean, std=parts[0].std, members=spans)
+
+
+def _dataset(
+    name: str,
+    version: str,
+    arrays: dict[str, np.ndarray],
+    classes: int | None,
+    probes: Mapping[str, tuple[int, int]] | None = None,
+) -> Dataset:
     """Validate, normalise shapes and types, and describe; `classes` None counts them from the labels."""
     arrays = {key: arrays[key] for key in ARRAYS}  # in this order, the digest depends on it
     for split in ("train", "test"):
@@ -125,7 +200,16 @@ def _dataset(name: str, version: str, arrays: dict[str, np.ndarray], classes: in
     if classes < 2:
         raise DataError(f"data set {name}: there is only one class; classification needs two")
     mean, std = _moments(name, arrays["train_images"])
-    return Dataset(name=name, version=version, classes=classes, mean=mean, std=std, sha256=_digest(arrays), **arrays)
+    return Dataset(
+        name=name,
+        version=version,
+        classes=classes,
+        mean=mean,
+        std=std,
+        sha256=_digest(arrays),
+        probes=dict(probes or {}),
+        **arrays,  # type: ignore[arg-type]
+    )
 
 
 def _moments(name: str, images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
-from plasticity_jax import models, runs, stages, state, timetable
+from plasticity_jax import models, runs, stages, state, timetable, trees
 from plasticity_jax.datasets import Dataset
+from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import unfold
 from plasticity_jax.resets import OwnReset, factors
 from plasticity_jax.summary import summary
@@ -58,10 +60,11 @@ def draw_up(pack: stages.Pack, study: stages.Study, dataset: Dataset) -> Timetab
     return {leg.name: timetable.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
 
 
-def check_resets(draft: Draft) -> None:
-    """Raise a ConfigError if a reset names a module that the network does not have."""
+def check_modules(draft: Draft) -> None:
+    """Raise a ConfigError if a stage names a module, to reset or to train, that the network does not have."""
     for times in draft.timetables.values():
-        like = state.like(draft.network, times.leg.runs[0].stage.optim)
+        like = state.like(draft.network, times.leg.runs[0].stage)
+        trees.select(like.params, times.leg.runs[0].stage.trained)
         for each in times.leg.runs:
             factors(each.stage.reset, like)
 
@@ -71,3 +74,18 @@ def choose(pack: stages.Pack, timetables: Timetables, study: stages.Study) -> di
     count = max(len(times.leg.runs) for times in timetables.values())
     strategy = runs.choose(study.strategy, pack.model.name, count)
     return {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}
+
+
+def scale(study: stages.Study, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, std), float32 [C], that images are normalised by: the study's own, or those of its data.
+
+    Raises:
+      ConfigError: not one number for each channel.
+    """
+    channels, found = dataset.train_images.shape[-1], []
+    for name in ("mean", "std"):
+        own = getattr(study, name)
+        if len(own) not in (0, channels):
+            raise ConfigError(f"config.{name}={own}: {dataset.name} has {channels} channels; give a number for each")
+        found.append(np.asarray(own or getattr(dataset, name), np.float32))
+    return found[0], found[1]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
 from ml_collections import ConfigDict
 
 from plasticity_jax import (
@@ -102,7 +101,7 @@ def run_study(
     drawn = [drafts.draft(pack, study, dataset, own) for pack in study.packs]
     directory = Path(workdir).expanduser().absolute()
     for draft in drawn:
-        drafts.check_resets(draft)
+        drafts.check_modules(draft)
     if dry_run:
         for draft in drawn:
             print(drafts.describe(draft, study, dataset, own))
@@ -190,7 +189,7 @@ def _lab(
     diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own.diagnostics}
     diagnostics |= own.diagnostics
     progress.note(drafts.describe(draft, study, dataset, own))
-    scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
+    scale = drafts.scale(study, dataset)
     shape = dataset.train_images.shape[1:]
     return Lab(
         directory=directory / name,

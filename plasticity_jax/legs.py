@@ -94,6 +94,40 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
     )
 
 
+def parse_after(after: str) -> tuple[str, str, int]:
+    """Split `STAGE[/BRANCH][@EPOCH]` into (stage, branch or "", epoch or END).
+
+    Raises:
+      ConfigError: the epoch is not a whole number.
+    """
+    head, at, epoch = after.partition("@")
+    if at and not epoch.isdecimal():
+        raise ConfigError(f"after={after!r}: the epoch behind @ must be a whole number")
+    stage, _, branch = head.partition("/")
+    return stage, branch, int(epoch) if at else END
+
+
+def find_parent(plan: Plan, stage: Stage) -> tuple[Stage, int] | None:
+    """The record that `stage` continues from and the epoch of it; None for `init`.
+
+    Raises:
+      ConfigError: no such stage or branch, or several branches and none named.
+    """
+    if stage.after == stages.INIT:
+        return None
+    name, branch, epoch = parse_after(stage.after)
+    found = [s for s in plan if s.name == name and branch in ("", s.branch)]
+    if len(found) == 1:
+        return found[0], epoch
+    where = f"stages.{stage.name}.branches.{stage.branch}.after={stage.after!r}"
+    if found:
+        raise ConfigError(
+            f"{where}: stage {name} has several branches; name one of {[f'{name}/{s.branch}' for s in found]}"
+        )
+    names = sorted({stages.INIT, *(s.name for s in plan)})
+    raise ConfigError(f"{where}: there is no such stage; choose one of {names}")
+
+
 def by_past(legs: Sequence[Leg]) -> dict[tuple, Run]:
     """The runs by all that made them (seed, stages, epochs): equal keys in other company are the same run."""
     pasts: dict[str, list[tuple]] = {}
@@ -111,7 +145,7 @@ def run_id(branch: str, hparams: HParams, seed: int) -> str:
 
 
 def _node(plan: Plan, stage: Stage, seed: int) -> _Node:
-    parent = stages.find_parent(plan, stage)
+    parent = find_parent(plan, stage)
     return _Node(seed, stage, _node(plan, parent[0], seed), parent[1]) if parent else _Node(seed, stage, None, END)
 
 
@@ -120,7 +154,7 @@ def _in_order(plans: Sequence[Plan]) -> list[str]:
     needs: dict[str, set[str]] = {}
     for plan in plans:
         for stage in plan:
-            parent = stages.find_parent(plan, stage)
+            parent = find_parent(plan, stage)
             needs.setdefault(stage.name, set()).update({parent[0].name} if parent else set())
     ordered: list[str] = []
     while len(ordered) < len(needs):

@@ -11,13 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plasticity_jax import stages
+from plasticity_jax import detectors, stages
 from plasticity_jax.errors import ConfigError
 
 ArrayLike = jax.Array | np.ndarray | float
 
 OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
-SCHEDULES = ("constant", "step", "cosine", "linear")
+SCHEDULES = ("constant", "step", "autodecay", "cosine", "linear")
+DETECTORS = ("window", "plateau", "slope", "sasa", "abel")
+
+
+class Watch(NamedTuple):
+    """The numbers of a `Detector` that may differ between runs; float32, int32 and bool scalars."""
+
+    rtol: ArrayLike
+    atol: ArrayLike
+    z: ArrayLike
+    patience: ArrayLike
+    least: ArrayLike
+    keep: ArrayLike
+    significance: ArrayLike
+    end_last: ArrayLike
 
 
 class Hyper(NamedTuple):
@@ -38,6 +52,35 @@ class Hyper(NamedTuple):
 def hyper(optim: stages.Optim) -> Hyper:
     """The traced half of `optim`; the other half is in `Stage.shape`."""
     return Hyper(*(np.asarray(getattr(optim, name), np.float32) for name in Hyper._fields))
+
+
+def watch(detector: stages.Detector) -> Watch:
+    """The traced half of `detector`; the other half is in `Stage.shape`."""
+    kinds = {"patience": np.int32, "least": np.int32, "end_last": np.bool_}
+    return Watch(*(kinds.get(name, np.float32)(getattr(detector, name)) for name in Watch._fields))
+
+
+def detector(optim: stages.Optim, numbers: Watch | None = None) -> detectors.Detector | None:
+    """What ends the learning stages of `optim`, by its own `numbers` if none are given; None where nothing does.
+
+    Raises:
+      ConfigError: no such detector.
+    """
+    if optim.schedule != "autodecay":
+        return None
+    spec, w = optim.detector, numbers or watch(optim.detector)
+    match spec.name:
+        case "window":
+            return detectors.window(spec.window, w.rtol, w.atol, w.z, w.least)
+        case "plateau":
+            return detectors.plateau(w.patience, w.rtol)
+        case "slope":
+            return detectors.slope(w.keep, w.least, w.significance, spec.capacity)
+        case "sasa":
+            return detectors.sasa(w.keep, w.least, w.significance, spec.capacity)
+        case "abel":
+            return detectors.abel()
+    raise ConfigError(f"optim.detector.name={spec.name!r}: choose one of {DETECTORS}")
 
 
 def optimiser(optim: stages.Optim, h: Hyper, learning_rate: ArrayLike) -> optax.GradientTransformation:
@@ -80,7 +123,7 @@ def multiplier(schedule: str, h: Hyper, done: ArrayLike) -> jax.Array:
     match schedule:
         case "constant":
             shape = jnp.float32(1.0)
-        case "step":
+        case "step" | "autodecay":  # which differ in what `done` counts
             shape = h.decay ** jnp.sum(done >= h.milestones)
         case "cosine":
             shape = h.decay + (1.0 - h.decay) * 0.5 * (1.0 + jnp.cos(jnp.pi * left))

@@ -13,6 +13,14 @@ from plasticity_jax import stages
 from plasticity_jax.errors import ConfigError
 
 
+class Span(NamedTuple):
+    """Where one of several joined data sets lies: (first, behind the last) train image, test image and class."""
+
+    train: tuple[int, int]
+    test: tuple[int, int]
+    classes: tuple[int, int]
+
+
 class Pool(NamedTuple):
     """The images a stage draws from.
 
@@ -52,6 +60,46 @@ def everything(seed: int, n: int, train_images: int, validation_images: int) -> 
     return order[: train_images or n].astype(np.int32)
 
 
+def told_apart(data: stages.Data, seed: int, span: Span) -> np.ndarray:
+    """The classes that a run trains on and is tested on: int32 [k], ascending.
+
+    `data.classes` is a range of the seed's random order of the classes, the one that `arrivals` groups them by; so (0,
+    5) and (5, 10) have none in common, and which are in which differs between seeds.
+
+    Raises:
+      ConfigError: the range is empty or reaches beyond the classes that there are.
+    """
+    first, last = span.classes
+    chosen = _generator(seed, "classes").permutation(last - first)
+    if data.classes:
+        low, high = data.classes
+        if not 0 <= low < high <= last - first:
+            raise ConfigError(f"data.classes={data.classes}: give a range of the {last - first} classes, as (0, 5)")
+        chosen = chosen[low:high]
+    return first + np.sort(chosen).astype(np.int32)
+
+
+def test_images(data: stages.Data, seed: int, labels: np.ndarray, span: Span, count: int) -> np.ndarray:
+    """Of the first `count` (0: all) test images of the span those that the run's classes have: int32 indices.
+
+    Raises:
+      ConfigError: none is left.
+    """
+    first, last = span.test
+    indices = np.arange(first, min(last, first + count) if count else last, dtype=np.int32)
+    indices = indices[np.isin(labels[indices], told_apart(data, seed, span))]
+    if not len(indices):
+        raise ConfigError(f"data.classes={data.classes}: none of the test images is of these classes; take more")
+    return indices
+
+
+def validation(data: stages.Data, seed: int, labels: np.ndarray, span: Span, count: int) -> np.ndarray:
+    """Of the `count` validation images of the span those that the run's classes have: int32 indices."""
+    first, last = span.train
+    indices = first + held_out(seed, last - first, count)
+    return indices[np.isin(labels[indices], told_apart(data, seed, span))]
+
+
 def pool(
     data: stages.Data,
     seed: int,
@@ -59,8 +107,12 @@ def pool(
     classes: int,
     train_images: int = 0,
     validation_images: int = 0,
+    span: Span | None = None,
 ) -> Pool:
     """The pool of one stage; `labels` int [N] are those of all training images.
+
+    Of several joined data sets only those in `span` count, and where the run has only some of the classes, only their
+    images: everything below is about these.
 
     `random` (Berariu et al. 2021, section 2; Ash & Adams 2020): the first `fraction` of the seed's order, so a half is
     part of the whole.  `split` (appendix A.3): see `arrivals`.  `blend` (A.2): everything, its first `fraction` biased.
@@ -71,9 +123,13 @@ def pool(
     Raises:
       ConfigError: an unknown recipe, a value out of range, or a pool without images.
     """
-    labels = np.asarray(labels, np.int32)
+    span = span or Span((0, len(labels)), (0, 0), (0, classes))
+    first, last = span.train
+    labels = np.asarray(labels, np.int32)[first:last] - span.classes[0]
     indices = everything(seed, len(labels), train_images, validation_images)
-    noisy = _with_noise(labels, indices, classes, seed, data.label_noise)
+    chosen, classes = told_apart(data, seed, span) - span.classes[0], span.classes[1] - span.classes[0]
+    indices = indices[np.isin(labels[indices], chosen)]
+    noisy = _with_noise(labels, indices, chosen, seed, data.label_noise)
     if data.recipe == "random":
         indices = indices[: _share("fraction", data.fraction, len(indices))]
         base = len(indices)
@@ -90,7 +146,7 @@ def pool(
         raise ConfigError(
             f"data.recipe={data.recipe}: no image is left of {len(labels)}; take a larger share or more train_images"
         )
-    return Pool(indices=indices, labels=noisy[indices], base=base)
+    return Pool(indices=indices + first, labels=noisy[indices] + span.classes[0], base=base)
 
 
 def arrivals(seed: int, labels: np.ndarray, classes: int, splits: int, uniform: float) -> np.ndarray:
@@ -120,15 +176,16 @@ def arrivals(seed: int, labels: np.ndarray, classes: int, splits: int, uniform: 
     return arrival
 
 
-def _with_noise(labels: np.ndarray, indices: np.ndarray, classes: int, seed: int, noise: float) -> np.ndarray:
+def _with_noise(labels: np.ndarray, indices: np.ndarray, classes: np.ndarray, seed: int, noise: float) -> np.ndarray:
+    """Labels of which a share is wrong, all of them among `classes` (ascending)."""
     count = _share("label_noise", noise, len(indices))
-    if count and classes < 2:
+    if count and len(classes) < 2:
         raise ConfigError(f"data.label_noise={noise} needs a second class")
     generator = _generator(seed, "noise")
-    rank, shift = generator.permutation(len(labels)), generator.integers(1, max(classes, 2), len(labels))
-    chosen = indices[np.argsort(rank[indices])[:count]]
+    rank, shift = generator.permutation(len(labels)), generator.integers(1, max(len(classes), 2), len(labels))
+    wrong = indices[np.argsort(rank[indices])[:count]]
     noisy = labels.copy()
-    noisy[chosen] = (labels[chosen] + shift[chosen]) % classes
+    noisy[wrong] = classes[(np.searchsorted(classes, labels[wrong]) + shift[wrong]) % len(classes)]
     return noisy
 
 

@@ -143,7 +143,7 @@ def begin(
     parent: tuple[Tree, Tree, Tree], start: Start, *, stage: stages.Stage, own: resets.OwnReset | None
 ) -> state.TrainState:
     """The state that ONE run starts a stage with; `parent` is its (params, stats, opt)."""
-    return resets.begin(*parent, start.params, start.stats, start.factors, stage.optim, own)
+    return resets.begin(*parent, start.params, start.stats, start.factors, stage, own)
 
 
 def _advance(

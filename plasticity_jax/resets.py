@@ -69,14 +69,14 @@ def begin(
     fresh_params: Tree,
     fresh_stats: Tree,
     f: Factors,
-    spec: stages.Optim,
+    stage: stages.Stage,
     own: OwnReset | None = None,
 ) -> TrainState:
     """The state that a stage starts from: what the stage before left behind, after the reset.
 
     `own` is a user's reset, (state, fresh state) -> state, applied last.
     """
-    fresh = create(fresh_params, fresh_stats, spec)
+    fresh = create(fresh_params, fresh_stats, stage)
 
     def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
         # A factor of 0 has to forget its term for good: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
@@ -91,7 +91,8 @@ def begin(
         stats=jax.tree.map(choose, f.fresh_stats, stats, fresh_stats),
         opt=jax.tree.map(choose, f.fresh_opt, opt, fresh.opt),
     )
-    return own(state, fresh) if own else state
+    state = own(state, fresh) if own else state
+    return state.replace(average=(state.params, state.stats)) if stage.ema else state
 
 
 def _by_path(decide: Callable[[str], np.bool_], tree: Tree) -> Tree:

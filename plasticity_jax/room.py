@@ -16,6 +16,7 @@ from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import RoomError
 from plasticity_jax.lab import Lab
 from plasticity_jax.programs import Start
+from plasticity_jax.scored import scored_on
 from plasticity_jax.state import TrainState
 from plasticity_jax.timetable import Timetable
 
@@ -112,10 +113,13 @@ def _calls(
         yield "begin", stage, _beginning(times, states)
     rows = timetable.tasks(times, lab.slots), np.zeros(len(times.leg.runs), np.int32)
     yield "advance", stage, (states, rows, lab.images)
-    seen = states.replace(opt=())
-    yield "evaluate", None, (seen, (), measure.test_source(lab), first, lab.test_images)
-    for own in measure.own_sources(times, lab).values():
-        yield "evaluate_own", None, (seen, own, first, lab.images)
+    seen = measure.looked_at(states)
+    for scored in scored_on(times, lab.study, lab.slots).values():
+        images = lab.images if scored.split == "train" else lab.test_images
+        if scored.own:
+            yield "evaluate_own", None, (seen, scored.source, first, images)
+        else:
+            yield "evaluate", None, (seen, (), scored.source, first, images)
     if lab.programs.diagnostics:
         yield "diagnose", None, (seen, states.params, measure.probe(lab), lab.test_images)
 

@@ -22,6 +22,9 @@ class Source(NamedTuple):
     base: int32, how many belong to the biased part that blending draws from.
     gamma: float32, the blending rate; 0 for no blending.
     replacement: bool, draw independently instead of walking through a permutation.
+    shuffle: bool, walk through a new permutation each epoch; without, always through the slots as they are.
+    classes: bool [K], the classes that are told apart; () for all.
+    patches: the `Patches` that images carry; () for none.
     """
 
     indices: Leaf
@@ -30,6 +33,9 @@ class Source(NamedTuple):
     base: Leaf
     gamma: Leaf
     replacement: Leaf
+    shuffle: Leaf
+    classes: Any = ()
+    patches: Any = ()
 
 
 def key(seed: int, *names: str) -> Array:
@@ -50,7 +56,8 @@ def permutations(k: Array, first_epoch: Array, count: int, source: Source) -> Ar
 
     def one(epoch: Array) -> Array:
         draws = jax.random.uniform(jax.random.fold_in(k, epoch), slots.shape)
-        return jnp.argsort(jnp.where(slots < source.size, draws, 2.0)).astype(jnp.int32)
+        order = jnp.argsort(jnp.where(slots < source.size, draws, 2.0)).astype(jnp.int32)
+        return jnp.where(source.shuffle, order, slots)
 
     return jax.vmap(one)(first_epoch + jnp.arange(count))
 

@@ -71,7 +71,7 @@ def load(
 
 def states_like(leg: Leg, network: tuple[Any, Any]) -> state.TrainState:
     """The shapes of the states of a leg, leaves [R, ...], for a `state.network_like`."""
-    one = state.like(network, leg.runs[0].stage.optim)
+    one = state.like(network, leg.runs[0].stage)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), one)
 
 

@@ -16,19 +16,39 @@ This module is pure Python; it imports neither jax nor numpy.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
-
-from plasticity_jax.errors import ConfigError
 
 INIT = "init"
 END = -1  # the epoch that means "where the stage ended"
 
 
 @dataclasses.dataclass(frozen=True)
+class Patch:
+    """A small pattern pasted into the middle of images, which tells their class; see `patches` for the source.
+
+    share: of the images that carry one, always the same; 0 for none.  size: pixels of a side.
+    shared: scale of what the patches of all classes have in common, of a normal distribution.
+    own, patterns: how far that of a class lies from it in each number, and how many patterns a class has.
+    alone: probability that a draw of a patched image is black but for the patch.
+    stretch: what `own` is multiplied by then, besides a random number in [0, 1).
+    """
+
+    share: float
+    size: int
+    shared: float
+    own: float
+    patterns: int
+    alone: float
+    stretch: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Which training images a stage draws from, and how.
 
+    member: which of the data sets that the study's name joins with `+`, from 1 on; 0 for all of them.
+    classes: a range (first, behind the last) of the seed's random order of the classes, which alone are trained,
+        told apart and tested; empty for all.
     recipe: `random` (the first `fraction` of the seed's random order; fraction 1 is everything),
         `split` (D_part of Berariu et al. 2021, appendix A.3), or `blend` (appendix A.2: everything with
         probability 1 - gamma^(50 n/N), else the first `fraction`; always with replacement).
@@ -36,9 +56,12 @@ class Data:
     splits, part, uniform: number of data sets n+1, the 1-based index of this one, and the ratio r of A.3.
     gamma: the blending rate, in (0, 1).
     replacement: draw every example independently instead of walking through a permutation per epoch.
+    shuffle: walk through another permutation each epoch; without, every epoch has the same order and batches.
     label_noise: share of the images whose label is replaced by another class, in [0, 1].
     """
 
+    member: int
+    classes: tuple[int, ...]
     recipe: str
     fraction: float
     splits: int
@@ -46,7 +69,35 @@ class Data:
     uniform: float
     gamma: float
     replacement: bool
+    shuffle: bool
     label_noise: float
+    patch: Patch
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """What ends a learning stage under the schedule `autodecay`; `detectors` says what each one looks at.
+
+    name: `window`, `plateau`, `slope`, `sasa` or `abel`.
+    window: epochs that are averaged (window).  rtol, atol: a smaller gain is none (window; rtol: plateau too).
+    z: a gain below so many of its standard errors is none (window).  patience: epochs without a gain (plateau).
+    least: epochs (window) or updates (slope, sasa) of a learning stage that are looked at before it may end.
+    keep, capacity: the last share of the updates that is looked at, and the most of them (slope, sasa).
+    significance: level of the test (slope, sasa).
+    end_last: the last learning stage may be ended too, and with it the stage; else it lasts its full length.
+    """
+
+    name: str
+    window: int
+    rtol: float
+    atol: float
+    z: float
+    patience: int
+    least: int
+    keep: float
+    capacity: int
+    significance: float
+    end_last: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +106,10 @@ class Optim:
 
     name: `sgd`, `adam`, `adamw` or `rmsprop`.  momentum 0 means none.  weight_decay is L2 for all but `adamw`,
     where it is decoupled.  clip_norm 0 means none.
-    schedule: `constant`, `step` (times `decay` at each of `milestones`), `cosine` or `linear` (both down to
-        `decay` times the learning rate); after a linear warm-up over `warmup`.  `milestones` and `warmup` are
-        shares of the stage, in [0, 1].
+    schedule: `constant`, `step` (times `decay` at each of `milestones`), `autodecay` (the same, but each learning
+        stage between milestones may be ended early by `detector`), `cosine` or `linear` (both down to `decay` times
+        the learning rate); after a linear warm-up over `warmup`.  `milestones` and `warmup` are shares of the stage,
+        in [0, 1].
     """
 
     name: str
@@ -73,6 +125,7 @@ class Optim:
     warmup: float
     milestones: tuple[float, ...]
     decay: float
+    detector: Detector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +155,10 @@ class Stage:
     after: `init`, or where it continues: `STAGE`, `STAGE/BRANCH`, each optionally `@EPOCH` (a whole epoch).
     epochs, steps: the length; `steps` counts if it is not 0.
     until_accuracy: end as soon as the running train accuracy of an epoch reaches this share; 0 for never.
+    micro_batch: images of a batch whose gradient is computed at once, 0 for all; BatchNorm takes its statistics over
+        them (ghost batches).
+    trained: module names, or `all`; where some modules are frozen, BatchNorm uses its running statistics.
+    ema: decay per step of an exponential moving average of weights and statistics, evaluated too; 0 for none.
     eval_every: evaluate every so many epochs; 0 for only at the start and the end.
     eval_tail: the same inside the metric's window at the end of the stage.
     """
@@ -114,7 +171,10 @@ class Stage:
     steps: int
     until_accuracy: float
     batch_size: int
+    micro_batch: int
     augment: bool
+    trained: tuple[str, ...]
+    ema: float
     optim: Optim
     reset: Reset
     eval_every: int
@@ -122,17 +182,30 @@ class Stage:
 
     def shape(self) -> dict[str, Any]:
         """The fields that are compiled into the program, so must agree between runs that train side by side."""
+        patch, detector = self.data.patch, self.optim.detector
+        feedback = self.optim.schedule == "autodecay"
         return {
             "batch_size": self.batch_size,
+            "micro_batch": self.micro_batch,
             "augment": self.augment,
+            "trained": self.trained,
+            "ema > 0": self.ema > 0,
+            "data.member or data.classes": self.restricted,
+            "data.patch": (patch.size, patch.patterns) if patch.share > 0 else None,
             "optim.name": self.optim.name,
             "optim.nesterov": self.optim.nesterov,
             "optim.momentum > 0": self.optim.momentum > 0,
             "optim.clip_norm > 0": self.optim.clip_norm > 0,
             "optim.schedule": self.optim.schedule,
             "optim.milestones": len(self.optim.milestones),
+            "optim.detector": (detector.name, detector.window, detector.capacity) if feedback else None,
             "reset.function": self.reset.function,
         }
+
+    @property
+    def restricted(self) -> bool:
+        """Whether only some classes of the study's data are told apart."""
+        return bool(self.data.member or self.data.classes)
 
 
 Plan = tuple[Stage, ...]
@@ -141,7 +214,7 @@ HParams = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network: `resnet` (depth, width, stem, norm), `mlp` (depth, width) or `logistic`.
+    """A network: `resnet` or `wide_resnet` (depth, width, stem, norm), `mlp` (depth, width) or `logistic`.
 
     `dtype` is of the compute: `float32`, `bfloat16`, or `auto`: bfloat16 on accelerators.
     """
@@ -169,8 +242,10 @@ class Pack:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All that one config asks for.  Counts of images are 0 for "all of them" (validation: none).
+    """All that one config asks for.  Counts of images are 0 for "all of them" (validation, train_eval: none).
 
+    train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
+    mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
     name: what the analysis knows the study by, to judge its claims and draw its figure; empty for no such thing.
     """
 
@@ -185,40 +260,9 @@ class Study:
     control: str  # the branch that the others are compared with
     window: float  # the metric is the mean test accuracy over this last share of a run's last stage
     diagnostics: tuple[str, ...]
-    evaluate_train: bool  # also evaluate the whole training pool in eval mode
+    train_eval_images: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     eval_batch: int
     strategy: str
     checkpoint_seconds: float
-
-
-def parse_after(after: str) -> tuple[str, str, int]:
-    """Split `STAGE[/BRANCH][@EPOCH]` into (stage, branch or "", epoch or END).
-
-    Raises:
-      ConfigError: the epoch is not a whole number.
-    """
-    head, at, epoch = after.partition("@")
-    if at and not epoch.isdecimal():
-        raise ConfigError(f"after={after!r}: the epoch behind @ must be a whole number")
-    stage, _, branch = head.partition("/")
-    return stage, branch, int(epoch) if at else END
-
-
-def find_parent(plan: Sequence[Stage], stage: Stage) -> tuple[Stage, int] | None:
-    """The record that `stage` continues from and the epoch of it; None for `init`.
-
-    Raises:
-      ConfigError: no such stage or branch, or several branches and none named.
-    """
-    if stage.after == INIT:
-        return None
-    name, branch, epoch = parse_after(stage.after)
-    found = [s for s in plan if s.name == name and branch in ("", s.branch)]
-    if len(found) == 1:
-        return found[0], epoch
-    where = f"stages.{stage.name}.branches.{stage.branch}.after={stage.after!r}"
-    if found:
-        raise ConfigError(
-            f"{where}: stage {name} has several branches; name one of {[f'{name}/{s.branch}' for s in found]}"
-        )
-    raise ConfigError(f"{where}: there is no such stage; choose one of {sorted({INIT} | {s.name for s in plan})}")

@@ -7,11 +7,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax import optim, stages
+from plasticity_jax import autodecay, optim, stages
 from plasticity_jax.sampling import key
 
 Array = jax.Array
 Tree = Any
+
+# Of an epoch: its mean loss and accuracy (percent) in train mode, the mean norm of its gradients, and its last rate.
+RUNNING = ("train_loss", "train_accuracy", "gradient_norm", "learning_rate")
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -20,9 +23,11 @@ class TrainState(flax.struct.PyTreeNode):
     step: int32, steps taken in this stage.
     params, stats: the network's parameters and BatchNorm running statistics (float32).
     opt: the optimiser's state.
-    tally: float32 [3], sums of loss, correct and count since the epoch began.
-    last: float32 [2], running train loss and accuracy (percent) of the last whole epoch; NaN before there is one.
-    done: bool, the stage has ended for this run (its length, its train accuracy, or a failure).
+    average: (params, stats) as an exponential moving average; () if there is none.
+    clock: where the run is in its learning stages; () unless the schedule is `autodecay`.
+    tally: float32 [4], sums of loss, correct, count and gradient norm since the epoch began.
+    last: float32 [4], the numbers `RUNNING` of the last whole epoch; NaN before there is one.
+    done: bool, the stage has ended for this run (its length, its train accuracy, its detector, or a failure).
     failed: bool, the loss was not finite.
     """
 
@@ -30,6 +35,8 @@ class TrainState(flax.struct.PyTreeNode):
     params: Tree
     stats: Tree
     opt: Tree
+    average: Tree
+    clock: Tree
     tally: Array
     last: Array
     done: Array
@@ -52,20 +59,23 @@ def init_key(seed: int) -> Array:
     return key(seed, "init")
 
 
-def create(params: Tree, stats: Tree, spec: stages.Optim) -> TrainState:
-    """A state at step 0 with a new optimiser."""
+def create(params: Tree, stats: Tree, stage: stages.Stage) -> TrainState:
+    """A state at step 0 of `stage` with a new optimiser."""
+    spec, detector = stage.optim, optim.detector(stage.optim)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         stats=stats,
         opt=optim.optimiser(spec, optim.hyper(spec), spec.learning_rate).init(params),
-        tally=jnp.zeros(3, jnp.float32),
-        last=jnp.full(2, jnp.nan, jnp.float32),
+        average=(params, stats) if stage.ema else (),
+        clock=autodecay.start(detector, 1 + len(spec.milestones)) if detector else (),
+        tally=jnp.zeros(len(RUNNING), jnp.float32),
+        last=jnp.full(len(RUNNING), jnp.nan, jnp.float32),
         done=jnp.bool_(False),
         failed=jnp.bool_(False),
     )
 
 
-def like(network: tuple[Tree, Tree], spec: stages.Optim) -> TrainState:
+def like(network: tuple[Tree, Tree], stage: stages.Stage) -> TrainState:
     """The shapes of what `create` returns for a `network_like`."""
-    return jax.eval_shape(lambda params, stats: create(params, stats, spec), *network)
+    return jax.eval_shape(lambda params, stats: create(params, stats, stage), *network)

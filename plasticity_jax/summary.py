@@ -5,9 +5,11 @@ from typing import Any
 
 import clu.parameter_overview
 import jax
+import numpy as np
 
 from plasticity_jax import models, stages
 from plasticity_jax.datasets import Dataset
+from plasticity_jax.scored import scored_on
 from plasticity_jax.timetable import Timetable
 
 Timetables = Mapping[str, Timetable]
@@ -45,9 +47,13 @@ def expected_compilations(timetables: Timetables, study: stages.Study, diagnosti
     shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
     counts = {len(t.leg.runs) for t in timetables.values()}
     slots = max(len(pool.indices) for t in timetables.values() for pool in t.pools)
-    sizes = {slots} if study.evaluate_train else set()
-    sizes |= {study.validation_images} if study.validation_images else set()  # one program if both are as long
-    return 1 + 2 * len(shapes) + len(counts) * (1 + bool(diagnostics) + len(sizes))
+    evaluated = set()
+    for times in timetables.values():
+        for scored in scored_on(times, study, slots).values():
+            images = len(getattr(times.dataset, f"{scored.split}_labels"))
+            shape = [np.shape(leaf) for leaf in jax.tree.leaves(scored.source)]
+            evaluated.add((len(times.leg.runs), images, scored.own, *shape))
+    return 1 + 2 * len(shapes) + len(evaluated) + bool(diagnostics) * len(counts)
 
 
 def shared_images(timetables: Timetables) -> int:

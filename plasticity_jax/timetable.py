@@ -6,14 +6,15 @@ Pure Python and numpy; nothing here knows of devices.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from plasticity_jax import optim, pools, runs, sampling, stages
+from plasticity_jax import optim, patches, pools, runs, sampling, stages
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.legs import Leg
+from plasticity_jax.legs import Leg, Run
 from plasticity_jax.train import Task
 
 
@@ -21,13 +22,16 @@ from plasticity_jax.train import Task
 class Timetable:
     """The timetable of a leg; lists have one entry per run.
 
-    pools: training images.  held_out: validation images.  epoch_steps, steps: steps in an epoch and in the stage.
+    pools: training images.  held_out, tests: validation and test images.
+    epoch_steps, steps: steps in an epoch and in the stage.
     points: epochs at which the run is evaluated.  events: all epochs at which the leg stops to evaluate or keep.
     """
 
     leg: Leg
+    dataset: Dataset
     pools: list[pools.Pool]
     held_out: list[np.ndarray]
+    tests: list[np.ndarray]
     epoch_steps: list[int]
     steps: list[int]
     points: list[frozenset[float]]
@@ -48,13 +52,19 @@ def draw_up(leg: Leg, study: stages.Study, dataset: Dataset) -> Timetable:
     Raises:
       ConfigError: more images asked for than there are.
     """
-    labels = dataset.train_labels
+    labels, data = dataset.train_labels, [run.stage.data for run in leg.runs]
     counts = (study.train_images, study.validation_images)
-    found = [pools.pool(run.stage.data, run.seed, labels, dataset.classes, *counts) for run in leg.runs]
-    if study.test_images > len(dataset.test_labels):
-        raise ConfigError(
-            f"config.test_images={study.test_images}: {dataset.name} has {len(dataset.test_labels)} test images"
-        )
+    spans = [dataset.span(each.member) for each in data]
+    for first, last in {span.test for span in spans}:
+        if study.test_images > last - first:
+            raise ConfigError(f"config.test_images={study.test_images}: {dataset.name} has {last - first} test images")
+    for patch in {each.patch for each in data}:
+        if patch.share and patch.size > min(dataset.train_images.shape[1:3]):
+            raise ConfigError(f"data.patch.size={patch.size}: the images of {dataset.name} are smaller")
+    drawn = list(zip(data, [run.seed for run in leg.runs], spans, strict=True))
+    found = [pools.pool(d, seed, labels, dataset.classes, *counts, span) for d, seed, span in drawn]
+    held_out = [pools.validation(d, seed, labels, span, study.validation_images) for d, seed, span in drawn]
+    tests = [pools.test_images(d, seed, dataset.test_labels, span, study.test_images) for d, seed, span in drawn]
     both = [lengths(run.stage, len(p.indices)) for p, run in zip(found, leg.runs, strict=True)]
     epoch_steps, steps = [n for n, _ in both], [total for _, total in both]
     points = [
@@ -62,14 +72,24 @@ def draw_up(leg: Leg, study: stages.Study, dataset: Dataset) -> Timetable:
         for run, n, total in zip(leg.runs, epoch_steps, steps, strict=True)
     ]
     events = sorted(set().union(*points, map(float, leg.keep)))
-    held_out = [pools.held_out(run.seed, len(labels), study.validation_images) for run in leg.runs]
-    return Timetable(leg, found, held_out, epoch_steps, steps, points, events)
+    return Timetable(leg, dataset, found, held_out, tests, epoch_steps, steps, points, events)
 
 
 def lengths(stage: stages.Stage, images: int) -> tuple[int, int]:
     """Steps in an epoch, and steps in the whole stage, of a run that trains on so many images."""
     epoch = math.ceil(images / stage.batch_size)
     return epoch, stage.steps or max(1, round(stage.epochs * epoch))
+
+
+def starts(milestones: Sequence[float], steps: int) -> np.ndarray:
+    """int32 [K - 1]: the first step of `steps` at which each milestone is reached, exactly as `optim.multiplier` does.
+
+    That is where the quotient of step and steps, in float32, is no less than the milestone.
+    """
+    share = np.asarray(milestones, np.float32).reshape(-1, 1)
+    near = np.floor(share.astype(np.float64) * steps).astype(np.int32) + np.arange(-2, 3, dtype=np.int32)
+    reached = near.astype(np.float32) / np.float32(steps) >= share
+    return np.take_along_axis(near, np.argmax(reached, axis=1, keepdims=True), axis=1)[:, 0]
 
 
 def _points(stage: stages.Stage, epochs: float, window: float) -> list[float]:
@@ -81,9 +101,11 @@ def _points(stage: stages.Stage, epochs: float, window: float) -> list[float]:
     return [0.0, *sparse, *dense, float(epochs)]
 
 
-def source(pool: pools.Pool, data: stages.Data, length: int) -> sampling.Source:
+def source(pool: pools.Pool, data: stages.Data, length: int, classes: Any = (), patched: Any = ()) -> sampling.Source:
     """The pool as a row of the run axis, padded to `length` slots."""
     pad = (0, length - len(pool.indices))
+    if patched:
+        patched = patched._replace(flags=np.pad(patched.flags, pad))
     return sampling.Source(
         indices=np.pad(pool.indices, pad).astype(np.int32),
         labels=np.pad(pool.labels, pad).astype(np.int32),
@@ -91,13 +113,43 @@ def source(pool: pools.Pool, data: stages.Data, length: int) -> sampling.Source:
         base=np.int32(pool.base),
         gamma=np.float32(data.gamma if data.recipe == "blend" else 0.0),
         replacement=np.bool_(data.replacement or data.recipe == "blend"),
+        shuffle=np.bool_(data.shuffle),
+        classes=classes,
+        patches=patched,
     )
 
 
-def plain_source(indices: np.ndarray, labels: np.ndarray) -> sampling.Source:
-    """A source that is only evaluated on: the images at `indices` in this order."""
-    data = stages.Data("random", 1.0, 1, 1, 1.0, 0.0, False, 0.0)
-    return source(pools.Pool(indices, labels[indices], len(indices)), data, len(indices))
+def plain_source(
+    indices: np.ndarray, labels: np.ndarray, length: int = 0, classes: Any = (), patched: Any = ()
+) -> sampling.Source:
+    """A source that is only evaluated on: the images at `indices` in this order, padded to `length` slots."""
+    none = stages.Patch(0.0, 1, 0.0, 0.0, 1, 0.0, 0.0)
+    data = stages.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.0, False, False, 0.0, none)
+    pool = pools.Pool(indices, labels[indices], len(indices))
+    return source(pool, data, max(length, len(indices)), classes, patched)
+
+
+def told_apart(run: Run, dataset: Dataset) -> Any:
+    """The classes of a run as a bool [K]; () where nothing restricts them."""
+    if not run.stage.restricted:
+        return ()
+    chosen = pools.told_apart(run.stage.data, run.seed, dataset.span(run.stage.data.member))
+    return np.isin(np.arange(dataset.classes), chosen)
+
+
+def patched(run: Run, dataset: Dataset, split: str, indices: np.ndarray) -> Any:
+    """The patches on the images at `indices` of a split (`train` or `test`); () for a run without any."""
+    patch, labels = run.stage.data.patch, getattr(dataset, f"{split}_labels")
+    if not patch.share:
+        return ()
+    flags = patches.carried(patch, run.seed, len(labels), split)[indices]
+    return patches.patches(patch, run.seed, dataset.classes, dataset.train_images.shape[-1], flags, only=False)
+
+
+def training_source(times: Timetable, row: int, length: int) -> sampling.Source:
+    """What a run trains on, padded to `length` slots."""
+    run, pool, dataset = times.leg.runs[row], times.pools[row], times.dataset
+    return source(pool, run.stage.data, length, told_apart(run, dataset), patched(run, dataset, "train", pool.indices))
 
 
 def tasks(timetable: Timetable, length: int) -> Task:
@@ -105,15 +157,16 @@ def tasks(timetable: Timetable, length: int) -> Task:
     rows: Sequence[Task] = [
         Task(
             key=np.asarray(jax.random.key_data(sampling.key(run.seed, "stage", run.stage.name))),
-            source=source(pool, run.stage.data, length),
+            source=training_source(timetable, row, length),
             hyper=optim.hyper(run.stage.optim),
-            steps=np.int32(steps),
-            epoch_steps=np.int32(epoch_steps),
+            steps=np.int32(timetable.steps[row]),
+            epoch_steps=np.int32(timetable.epoch_steps[row]),
             until_accuracy=np.float32(run.stage.until_accuracy),
+            ema=np.float32(run.stage.ema),
+            watch=optim.watch(run.stage.optim.detector) if run.stage.optim.schedule == "autodecay" else (),
+            starts=starts(run.stage.optim.milestones, timetable.steps[row]),
         )
-        for run, pool, steps, epoch_steps in zip(
-            timetable.leg.runs, timetable.pools, timetable.steps, timetable.epoch_steps, strict=True
-        )
+        for row, run in enumerate(timetable.leg.runs)
     ]
     stacked = runs.stack_on_host(rows)
     return stacked._replace(key=jax.random.wrap_key_data(stacked.key))

@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity_jax import runs, sampling, stages
+from plasticity_jax import detectors, optim, patches, runs, sampling, stages
+from plasticity_jax.autodecay import tick
+from plasticity_jax.detectors import Detector
+from plasticity_jax.gradient import among, forward, gradient, trained
 from plasticity_jax.optim import Hyper, multiplier, optimiser
 from plasticity_jax.sampling import Leaf, Source
 from plasticity_jax.state import TrainState
@@ -26,6 +29,8 @@ class Task(NamedTuple):
     key: the seed's key of the stage (by its name); source: its pool; hyper: its optimiser's numbers.
     steps: int32, the length of the stage; epoch_steps: int32, steps in one epoch of its pool.
     until_accuracy: float32, the running train accuracy (share) that ends the stage; 0 for never.
+    ema: float32, the decay of the moving average.  watch: the numbers of the detector; () without one.
+    starts: int32 [K - 1], the steps at which step decay begins the second and later learning stages.
     """
 
     key: Leaf
@@ -34,6 +39,9 @@ class Task(NamedTuple):
     steps: Leaf
     epoch_steps: Leaf
     until_accuracy: Leaf
+    ema: Leaf
+    watch: Any
+    starts: Leaf
 
 
 class Images(NamedTuple):
@@ -48,42 +56,36 @@ class Images(NamedTuple):
         return sampling.normalise(self.images[indices], self.mean, self.std)
 
 
-def forward(model: nn.Module, params: Any, stats: Any, images: Array, train: bool) -> tuple[Array, dict, Any]:
-    """(logits [B, classes], features, statistics after a batch in train mode).
-
-    An own module may return the logits alone.
-    """
-    variables = {"params": params, **({"batch_stats": stats} if stats else {})}
-    if train and stats:
-        out, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        stats = updates["batch_stats"]
-    else:
-        out = model.apply(variables, images, train=train)
-    logits, features = out if isinstance(out, tuple) else (out, {})
-    return logits, features, stats
-
-
 def train_step(
-    state: TrainState, batch: Batch, *, model: nn.Module, spec: stages.Optim, hyper: Hyper, done: Array
+    state: TrainState, batch: Batch, *, model: nn.Module, stage: stages.Stage, task: Task
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step on `batch` (image float32 [B, H, W, C], label int32 [B]).
 
-    `done` is the share of the stage that lies behind, for the schedule.
-    Returns the new state and the sums `loss`, `correct`, `count` over the batch before the update.
+    Returns the new state and, before the update, the sums `loss`, `correct` and `count` over the batch, the
+    `gradient_norm`, the `learning_rate`, and what the detector of learning stages looks at, if there is one.
     """
-
-    def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
-        logits, _, stats = forward(model, params, state.stats, batch["image"], train=True)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-        return loss, (logits, stats)
-
-    (loss, (logits, stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    tx = optimiser(spec, hyper, hyper.learning_rate * multiplier(spec.schedule, hyper, done))
-    updates, opt = tx.update(grads, state.opt, state.params)
-    count = jnp.float32(batch["label"].size)
-    correct = jnp.sum(jnp.argmax(logits, -1) == batch["label"]).astype(jnp.float32)
-    new = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates), stats=stats, opt=opt)
-    return new, {"loss": loss * count, "correct": correct, "count": count}
+    grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage)
+    time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
+    rate = task.hyper.learning_rate * multiplier(stage.optim.schedule, task.hyper, time / task.steps)
+    # Frozen weights look like zeros to the optimiser: nothing pulls at them, and so they stay.
+    moves = trained(state.params, stage.trained)
+    seen = jax.tree.map(lambda leaf, hit: leaf if hit else jnp.zeros_like(leaf), state.params, moves)
+    updates, opt = optimiser(stage.optim, task.hyper, rate).update(grads, state.opt, seen)
+    params = optax.apply_updates(state.params, updates)
+    new = state.replace(step=state.step + 1, params=params, stats=stats, opt=opt)
+    if stage.ema:
+        average = jax.tree.map(lambda old, now: task.ema * old + (1 - task.ema) * now, state.average, (params, stats))
+        new = new.replace(average=average)
+    metrics = sums | {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
+    if detector := optim.detector(stage.optim):
+        # Behind a barrier, so that the update is computed as it would be if nobody looked.
+        params, updates = jax.lax.optimization_barrier((params, updates))
+        match detector.looks_at:
+            case detectors.WEIGHT_NORM:
+                metrics[detector.looks_at] = jnp.square(optax.tree.norm(params))
+            case detectors.DRIFT:
+                metrics[detector.looks_at] = detectors.drift(state.params, updates, rate)
+    return new, metrics
 
 
 def advance(
@@ -99,11 +101,14 @@ def advance(
     order_key = jax.random.fold_in(task.key, 0)
     batch_key = jax.random.fold_in(task.key, 1)
     augment_key = jax.random.fold_in(task.key, 2)
+    patch_key = jax.random.fold_in(task.key, 3)
     stop = jnp.minimum(jnp.minimum(until, task.steps), state.step + task.epoch_steps)
     draw = functools.partial(sampling.permutations, order_key, count=1, source=task.source)
     order = draw(first_epoch)
     into_next = (stop - 1) // task.epoch_steps > first_epoch  # else a second sort would be for nothing
     orders = jnp.concatenate([order, jax.lax.cond(into_next, draw, lambda _: order, first_epoch + 1)])
+
+    detector = optim.detector(stage.optim, task.watch)
 
     def body(state: TrainState) -> TrainState:
         epoch, position = state.step // task.epoch_steps, state.step % task.epoch_steps
@@ -113,26 +118,36 @@ def advance(
         pixels = images.images[task.source.indices[slots]]
         if stage.augment:
             pixels = sampling.augment(jax.random.fold_in(augment_key, state.step), pixels)
-        image = sampling.normalise(pixels, images.mean, images.std)
-        batch = {"image": image, "label": task.source.labels[slots]}
-        share = state.step / task.steps
-        state, sums = train_step(state, batch, model=model, spec=stage.optim, hyper=task.hyper, done=share)
-        return count_epoch(state, sums, task, position + 1 == task.epoch_steps)
+        image, label = sampling.normalise(pixels, images.mean, images.std), task.source.labels[slots]
+        if task.source.patches:
+            draw, numbers = jax.random.fold_in(patch_key, state.step), jnp.arange(len(slots))
+            image = patches.paste(task.source.patches, draw, numbers, slots, image, label)
+        state, metrics = train_step(state, {"image": image, "label": label}, model=model, stage=stage, task=task)
+        return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
 
     return jax.lax.while_loop(lambda s: (s.step < stop) & ~s.done, body, state)
 
 
-def count_epoch(state: TrainState, sums: Metrics, task: Task, epoch_ends: Array) -> TrainState:
-    """Add a step's sums to the epoch's, close the epoch where it ends, and decide whether the run is done."""
-    tally = state.tally + jnp.stack([sums["loss"], sums["correct"], sums["count"]])
-    running = jnp.stack([tally[0], 100.0 * tally[1]]) / tally[2]
+def count_epoch(
+    state: TrainState, metrics: Metrics, task: Task, epoch_ends: Array, detector: Detector | None = None
+) -> TrainState:
+    """Add a step's metrics to the epoch's, close the epoch where it ends, and decide whether the run is done."""
+    tally = state.tally + jnp.stack([metrics[name] for name in ("loss", "correct", "count", "gradient_norm")])
+    loss, accuracy = tally[0] / tally[2], 100.0 * tally[1] / tally[2]
+    running = jnp.stack([loss, accuracy, tally[3] / task.epoch_steps, metrics["learning_rate"]])
     last = jnp.where(epoch_ends, running, state.last)
     reached = epoch_ends & (task.until_accuracy > 0) & (last[1] >= 100.0 * task.until_accuracy)
-    failed = ~jnp.isfinite(sums["loss"])
+    failed = ~jnp.isfinite(metrics["loss"])
+    time = state.step
+    if detector:
+        shown = {detectors.EPOCH_LOSS: loss, detectors.LOSS: metrics["loss"] / metrics["count"]} | metrics
+        value, watch = shown[detector.looks_at], task.watch
+        clock = tick(state.clock, state.step, task.starts, task.steps, detector, value, epoch_ends, watch.end_last)
+        state, time = state.replace(clock=clock), time + clock.skipped
     return state.replace(
         tally=jnp.where(epoch_ends, 0.0, tally),
         last=last,
-        done=reached | failed | (state.step >= task.steps),
+        done=reached | failed | (time >= task.steps),
         failed=failed,
     )
 
@@ -145,7 +160,10 @@ def evaluate(
     mask = slots < source.size
     slots = jnp.minimum(slots, source.size - 1)
     labels = source.labels[slots]
-    logits, _, _ = forward(model, state.params, state.stats, images.take(source.indices[slots]), train=False)
+    image = images.take(source.indices[slots])
+    if source.patches:
+        image = patches.paste(source.patches, patches.evaluation_key(source.patches), slots, slots, image, labels)
+    logits = among(forward(model, state.params, state.stats, image, train=False)[0], source.classes)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return {
         "loss": jnp.sum(jnp.where(mask, losses, 0.0)),

@@ -150,7 +150,7 @@ def studied(config, directory) -> int:
 
 
 def test_more_epochs_compile_nothing_more(tmp_path):
-    config = small.config(diagnostics=("weight_norm",), evaluate_train=True, validation_images=8)
+    config = small.config(diagnostics=("weight_norm",), train_eval_images=1000, validation_images=8)
     config.stages.tune.epochs = 2.0
     few = studied(config, tmp_path / "few")
     for stage in config.stages.values():
@@ -160,7 +160,7 @@ def test_more_epochs_compile_nothing_more(tmp_path):
 
 def test_pools_and_validation_images_of_one_length_share_a_program(tmp_path, capsys):
     config = small.single(epochs=1.0)
-    config.update(evaluate_train=True, validation_images=48)  # of 96, which leaves as many to train on
+    config.update(train_eval_images=1000, validation_images=48)  # of 96, which leaves as many to train on
     assert studied(config, tmp_path) == 5
     assert "5 programs to compile" in capsys.readouterr().err
 

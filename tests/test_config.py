@@ -1,13 +1,15 @@
 """Configs become studies, and malformed ones a line that names the place."""
 
+import dataclasses
 import itertools
 import json
 
 import pytest
+import tiny
 from ml_collections import ConfigDict, config_dict
 
 from configs import base, multistage
-from plasticity_jax import checks, config, models, optim, pools, stages
+from plasticity_jax import checks, config, models, optim, pools, schema, stages
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import unfold
@@ -130,8 +132,8 @@ def test_two_configs_share_nothing():
 
 def test_recipes_are_those_of_the_pools():
     labels = list(range(10)) * 10
-    for recipe in config.RECIPES:
-        data = stages.Data(recipe, 0.5, 2, 1, 1.0, 0.5, False, 0.0)
+    for recipe in schema.RECIPES:
+        data = dataclasses.replace(tiny.DATA, recipe=recipe, fraction=0.5, splits=2)
         assert len(pools.pool(data, 0, labels, 10).indices)
 
 
@@ -141,8 +143,8 @@ def test_every_choice_is_accepted():
         "model.stem": models.STEMS,
         "model.norm": models.NORMS,
         "model.dtype": models.DTYPES,
-        "stages.tune.data.recipe": config.RECIPES,
-        "stages.tune.reset.statistics": config.KEEP,
+        "stages.tune.data.recipe": schema.RECIPES,
+        "stages.tune.reset.statistics": schema.KEEP,
         "strategy": ("auto", "map", "vmap", "loop"),
     }.items():
         for choice in choices:
@@ -213,7 +215,9 @@ MALFORMED = {
     "window": [0, -0.1, 1.01, "1", float("nan"), True],
     "control": ["", "tune", "pretrain"],
     "diagnostics": ["weight_norm", ("weight_nrm",), ("weight_norm", "weight_norm"), (3,)],
-    "evaluate_train": [1, "true", None],
+    "train_eval_images": [-1, True, None],
+    "mean": [(0.5, "a"), 0.5],
+    "std": [(0.5, 0.0), (float("nan"),)],
     "eval_batch": [0, "500"],
     "strategy": ["fast", "", None],
     "checkpoint_seconds": [-1, float("inf"), "30"],
@@ -232,10 +236,24 @@ MALFORMED = {
     "stages.tune.steps": [-1, 3.0],
     "stages.tune.until_accuracy": [-0.1, 99],
     "stages.tune.batch_size": [0, -128, 12.8, True],
+    "stages.tune.micro_batch": [-1, 7, 256],
     "stages.tune.augment": [0, "false"],
+    "stages.tune.trained": [(), "head", ("head", "head")],
+    "stages.tune.ema": [1, -0.1],
     "stages.tune.eval_every": [-1, 0.5],
     "stages.tune.eval_tail": [-1],
     "stages.tune.data": [None],
+    "stages.tune.data.member": [-1, 1.0],
+    "stages.tune.data.classes": [(3,), (5, 2), (1, 2, 3), (-1, 2), 5],
+    "stages.tune.data.shuffle": [1, "no"],
+    "stages.tune.data.patch": [None, 0.8],
+    "stages.tune.data.patch.share": [1.1],
+    "stages.tune.data.patch.size": [0],
+    "stages.tune.data.patch.shared": [-1],
+    "stages.tune.data.patch.own": [-0.1],
+    "stages.tune.data.patch.patterns": [0],
+    "stages.tune.data.patch.alone": [2],
+    "stages.tune.data.patch.stretch": [-1],
     "stages.tune.data.recipe": ["blnd", ""],
     "stages.tune.data.fraction": [0, 1.5, "half"],
     "stages.tune.data.splits": [0],
@@ -257,6 +275,18 @@ MALFORMED = {
     "stages.tune.optim.warmup": [1.1],
     "stages.tune.optim.milestones": [(0,), (1,), 0.5, ("0.5",), (0.5,)],
     "stages.tune.optim.decay": [-0.1, 1.1],
+    "stages.tune.optim.detector": [None, "window"],
+    "stages.tune.optim.detector.name": ["windw"],
+    "stages.tune.optim.detector.window": [0, 2.5],
+    "stages.tune.optim.detector.rtol": [-0.1, 1],
+    "stages.tune.optim.detector.atol": [-1],
+    "stages.tune.optim.detector.z": [-1],
+    "stages.tune.optim.detector.patience": [-1],
+    "stages.tune.optim.detector.least": [-1],
+    "stages.tune.optim.detector.keep": [0, 1.5],
+    "stages.tune.optim.detector.capacity": [3],
+    "stages.tune.optim.detector.significance": [0, 1],
+    "stages.tune.optim.detector.end_last": [1],
     "stages.tune.reset.modules": ["head", (1,), ("head", "head"), ("",)],
     "stages.tune.reset.shrink": [-1, float("nan")],
     "stages.tune.reset.perturb": [-1, "1"],
@@ -306,8 +336,10 @@ def test_schedules_and_milestones_belong_together():
     where = "stages.tune.optim"
     assert "needs some" in refused({f"{where}.schedule": "step"})
     assert "increase" in refused({f"{where}.schedule": "step", f"{where}.milestones": (0.5, 0.25)})
-    study = config.parse(at({f"{where}.schedule": "step", f"{where}.milestones": (0.25, 0.5)}))
-    assert plan(study)["fresh"].optim.milestones == (0.25, 0.5)
+    assert "no other takes any" in refused({f"{where}.milestones": (0.5,)})
+    for schedule, milestones in [("step", (0.25, 0.5)), ("autodecay", (0.25, 0.5)), ("autodecay", ())]:
+        study = config.parse(at({f"{where}.schedule": schedule, f"{where}.milestones": milestones}))
+        assert plan(study)["fresh"].optim.milestones == milestones
 
 
 @pytest.mark.parametrize(

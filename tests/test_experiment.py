@@ -297,7 +297,7 @@ def plans():
     rules.stages.tune.branches = small.branches(warm={"after": "pretrain"})
     rules.stages.pretrain.optim.update(name="adam", momentum=0.0)
     yield "rules", rules
-    measured = small.config(evaluate_train=True, validation_images=8, diagnostics=("weight_norm",))
+    measured = small.config(train_eval_images=1000, validation_images=8, diagnostics=("weight_norm",))
     yield "measured", measured
 
 

@@ -14,7 +14,7 @@ PACKAGE = "plasticity_jax"
 # The lowest first.
 LAYERS = [
     {"errors"},
-    {"signals", "memory", "machine", "peers"},
+    {"signals", "memory", "machine", "peers", "detectors", "graded"},
     {
         "cache",
         "stages",
@@ -30,11 +30,14 @@ LAYERS = [
         "cifar",
         "sampling",
         "checks",
+        "autodecay",
     },
-    {"legs", "description", "prepared", "pools", "optim", "models", "checkpoint", "tensorboard", "runs", "clock"},
-    {"datasets", "state", "grid", "commandline", "diagnostics"},
-    {"resets", "train", "environment"},
-    {"programs", "timetable", "config", "saved"},
+    {"legs", "description", "prepared", "pools", "patches", "optim", "checkpoint", "tensorboard", "runs", "clock"},
+    {"layers", "datasets", "state", "grid", "commandline", "diagnostics"},
+    {"wide_resnet", "gradient", "resets"},
+    {"models", "train"},
+    {"programs", "timetable", "schema", "environment"},
+    {"config", "scored", "saved"},
     {"progress", "summary"},
     {"lab", "autotune", "drafts"},
     {"measure", "pace"},

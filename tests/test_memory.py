@@ -19,7 +19,7 @@ EVERYTHING = timetable.plain_source(np.arange(100), DATASET.train_labels)
 def compiled(model, strategy, kind, count):
     """The program of a kind for a number of runs, and the bytes of its arguments: for all runs, and of each."""
     made = programs.Programs(model, DATASET.train_images.shape[1:], strategy, 32, {}, {})
-    states = runs.stack([first_state(model, RECORD.optim, seed) for seed in range(count)])
+    states = runs.stack([first_state(model, RECORD, seed) for seed in range(count)])
     if kind == "advance":
         rows = runs.stack([task(RECORD, seed) for seed in range(count)]), np.full(count, 3, np.int32)
         shared = (IMAGES,)

@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tiny
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from plasticity_jax import pools
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.stages import Data
 
-EVERYTHING = Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
+EVERYTHING = tiny.DATA
 quick = settings(deadline=None, max_examples=60, derandomize=True)
 seeds, shares = st.integers(0, 2**31), st.floats(0, 1)
 

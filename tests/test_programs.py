@@ -4,7 +4,7 @@ import jax
 import jax.monitoring
 import numpy as np
 import pytest
-from tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, changed, first_state, same, stage, task
+from tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, STAGE, changed, first_state, same, stage, task
 
 from plasticity_jax import diagnostics, programs, resets, runs, sampling, state, timetable
 
@@ -15,8 +15,8 @@ def make(strategy="vmap", diagnostics=None, own_resets=None):
     return programs.Programs(MLP, SHAPE, strategy, 32, diagnostics or {}, own_resets or {})
 
 
-def states(count=2, spec=OPTIM):
-    return runs.stack([first_state(MLP, spec, seed) for seed in range(count)])
+def states(count=2, record=STAGE):
+    return runs.stack([first_state(MLP, record, seed) for seed in range(count)])
 
 
 def rows(record, until, count=2, **fields):
@@ -25,7 +25,7 @@ def rows(record, until, count=2, **fields):
 
 def start(record, made, count=2):
     """The parents and rows that `begin` takes, on the host."""
-    first = jax.device_get([first_state(MLP, record.optim, seed) for seed in range(count)])
+    first = jax.device_get([first_state(MLP, record, seed) for seed in range(count)])
     fresh = [made.init(sampling.key(seed, "fresh", record.name)) for seed in range(count)]
     factors = resets.factors(record.reset, first[0])
     parents = [(each.params, each.stats, each.opt) for each in first]
@@ -97,7 +97,7 @@ def test_stages_of_one_shape_share_a_program(other, count, monkeypatch):
     monkeypatch.setattr(runs, "compile_over", lambda *args, **_: compiled.append(args) or (lambda *_: None))
     made = make()
     for record in (stage(), stage(**other), stage()):
-        made.advance(record, states(spec=record.optim), rows(record, 3), IMAGES)
+        made.advance(record, states(record=record), rows(record, 3), IMAGES)
     assert made.compiled == len(compiled) == count
 
 
@@ -132,7 +132,7 @@ def test_evaluation_is_of_each_run(strategy):
 def test_diagnostics_of_each_run():
     made = make(diagnostics={"distance_to_init": diagnostics.DIAGNOSTICS["distance_to_init"]})
     after = states(3)
-    initial = runs.stack([first_state(MLP, OPTIM, seed).params for seed in (0, 1, 0)])
+    initial = runs.stack([first_state(MLP, STAGE, seed).params for seed in (0, 1, 0)])
     found = made.diagnose(after, initial, {"index": np.arange(9), "label": DATASET.train_labels[:9]}, IMAGES)
     assert found["distance_to_init"].shape == (3,)
     assert found["distance_to_init"][:2].tolist() == [0, 0] and found["distance_to_init"][2] > 0

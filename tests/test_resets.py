@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import MLP, OPTIM, RESET, RESNET, SHAPE, changed, same
+from tiny import MLP, RESET, RESNET, SHAPE, changed, same, stage
 
 from plasticity_jax import resets, runs, state, trees
 from plasticity_jax.errors import ConfigError
 
-ADAM = changed(OPTIM, name="adam")
+ADAM = stage(name="train", optim=changed(stage().optim, name="adam"))
 MODULES = ("stem", "module2", "module3", "module4", "module5", "head")
 NOTHING = changed(RESET, modules=(), statistics="keep", optimiser="keep")
 
@@ -157,7 +157,7 @@ def test_a_module_does_not_take_its_namesake_deeper_in_the_network_along():
 def test_a_stage_begins_anew_whatever_was_before():
     after = begin(NOTHING)
     assert after.step == 0 and not after.done and not after.failed
-    assert after.tally.tolist() == [0, 0, 0] and np.isnan(after.last).all()
+    assert after.tally.tolist() == [0, 0, 0, 0] and np.isnan(after.last).all()
 
 
 def test_own_reset_is_applied_last_and_sees_the_fresh_state():
@@ -187,7 +187,7 @@ def test_different_resets_side_by_side():
         (old.params, old.stats, old.opt, new.params, new.stats, resets.factors(reset, like))
         for old, new, reset in zip(olds, news, chosen, strict=True)
     ]
-    begin = functools.partial(resets.begin, spec=ADAM)
+    begin = functools.partial(resets.begin, stage=ADAM)
     together = jax.jit(jax.vmap(begin))(*runs.stack(rows))
     for i, row in enumerate(rows):
         alone = jax.jit(begin)(*row)

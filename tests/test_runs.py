@@ -88,6 +88,7 @@ def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_pr
     monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
     assert {model: runs.choose("auto", model, 4) for model in models.MODELS} == {
         "resnet": "cores",
+        "wide_resnet": "cores",
         "mlp": "vmap",
         "logistic": "vmap",
     }
@@ -179,7 +180,7 @@ ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
 def lone(model, threads=True):
     """What each of the runs is after 6 steps when it has a program to itself."""
     rows = [task(MOMENTUM, *row) for row in ROWS]
-    first = [first_state(model, MOMENTUM.optim, seed) for seed, _, _ in ROWS]
+    first = [first_state(model, MOMENTUM, seed) for seed, _, _ in ROWS]
     program = runs.compile_one(advance(model, MOMENTUM), first[0], (rows[0], np.int32(6)), IMAGES, threads=threads)
     return first, rows, [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
 
@@ -206,20 +207,18 @@ def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
     """Two steps of each strategy lead where those of a lone run lead, to a hundredth of the way."""
     model = models.build(stages.Model("resnet", depth, width, stem, "batch", "float32"), 4)
     shape = (side, side, 3)
-    start = jax.jit(lambda key: state.create(*state.init_network(model, key, shape), MOMENTUM.optim))
+    start = jax.jit(lambda key: state.create(*state.init_network(model, key, shape), MOMENTUM))
     first = [start(jax.random.key(seed)) for seed in range(count)]
     rng = np.random.default_rng(width)
     rows = [
         {"image": rng.normal(size=(batch, *shape)).astype(np.float32), "label": rng.integers(0, 4, batch)}
         for _ in range(count)
     ]
-    hyper = task(MOMENTUM).hyper
+    plan = task(MOMENTUM)
 
     def steps(state, row):
         for _ in range(2):
-            state, _ = train.train_step(
-                state, row, model=model, spec=MOMENTUM.optim, hyper=hyper, done=jnp.float32(0.0)
-            )
+            state, _ = train.train_step(state, row, model=model, stage=MOMENTUM, task=plan)
         return state.params
 
     alone = runs.compile_one(steps, first[0], rows[0])
@@ -241,7 +240,7 @@ def study_of_four_programs(strategy, count):
     """{name: array}: begin, advance twice and evaluate `count` runs, as a leg does."""
     made = programs.Programs(MLP, SHAPE, strategy, 32, {}, {})
     record = stage(fraction=1.0, modules=("head",), shrink=0.5, perturb=0.5, statistics="keep", optimiser="all")
-    like = jax.eval_shape(lambda: state.create(*state.init_network(MLP, jax.random.key(0), SHAPE), record.optim))
+    like = jax.eval_shape(lambda: state.create(*state.init_network(MLP, jax.random.key(0), SHAPE), record))
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.opt)
     parents = [(*made.init(state.init_key(seed)), opt) for seed in range(count)]
     fresh = [made.init(sampling.key(seed, "fresh", "train")) for seed in range(count)]

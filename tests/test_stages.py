@@ -7,10 +7,12 @@ import pytest
 
 from plasticity_jax import stages
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.legs import Leg, unfold
+from plasticity_jax.legs import Leg, parse_after, unfold
 
-DATA = stages.Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
-OPTIM = stages.Optim("adam", 1e-3, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1)
+PATCH = stages.Patch(0.0, 7, 1.25, 0.1, 1, 0.2, 1.75)
+DATA = stages.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH)
+DETECTOR = stages.Detector("window", 5, 0.01, 1e-3, 0.0, 10, 0, 0.125, 4096, 0.05, True)
+OPTIM = stages.Optim("adam", 1e-3, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
 RESET = stages.Reset((), 0.0, 1.0, "modules", "all", "")
 MODEL = stages.Model("resnet", 1, 8, "cifar", "batch", "float32")
 
@@ -21,7 +23,10 @@ def record(name: str, branch: str = "", after: str = stages.INIT, rate: float = 
         "steps": 0,
         "until_accuracy": 0.0,
         "batch_size": 32,
+        "micro_batch": 0,
         "augment": False,
+        "trained": ("all",),
+        "ema": 0.0,
         "optim": dataclasses.replace(OPTIM, learning_rate=rate),
         "data": DATA,
         "reset": RESET,
@@ -152,13 +157,13 @@ def test_epochs_that_later_stages_continue_from_are_kept():
     ],
 )
 def test_after_is_split(after, expected):
-    assert stages.parse_after(after) == expected
+    assert parse_after(after) == expected
 
 
 @pytest.mark.parametrize("after", ["tune@", "tune@-1", "tune@1.5", "tune@end"])
 def test_after_needs_a_whole_epoch(after):
     with pytest.raises(ConfigError, match="whole number"):
-        stages.parse_after(after)
+        parse_after(after)
 
 
 def test_two_stages_that_wait_for_each_other():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import MLP, OPTIM, RESNET, SHAPE, changed, same
+from tiny import MLP, OPTIM, RESNET, SHAPE, changed, same, stage
 
 from plasticity_jax import models, sampling, stages, state, trees
 
@@ -56,10 +56,10 @@ def test_an_own_module_is_initialised_in_eval_mode():
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
 def test_a_stage_begins_at_step_0_with_an_optimiser_that_has_seen_nothing(name):
     params, stats = init(MLP, state.init_key(0))
-    began = state.create(params, stats, changed(OPTIM, name=name, momentum=0.9))
+    began = state.create(params, stats, stage(optim=changed(OPTIM, name=name, momentum=0.9)))
     assert began.step == 0 and began.step.dtype == jnp.int32
     assert not began.done and not began.failed
-    assert began.tally.tolist() == [0, 0, 0] and np.isnan(began.last).all() and began.last.shape == (2,)
+    assert began.tally.tolist() == [0] * 4 and np.isnan(began.last).all() and began.last.shape == (4,)
     assert same(began.params, params)
     moments = trees.paths(began.opt)
     assert any(path.endswith("layer1/kernel") for path in moments)

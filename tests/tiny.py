@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import datasets, models, optim, sampling, stages, state, timetable, train
-from plasticity_jax.legs import Leg, unfold
+from plasticity_jax.legs import Leg, Run, unfold
 
-DATA = stages.Data("random", 1.0, 1, 1, 1.0, 0.5, False, 0.0)
-OPTIM = stages.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1)
+PATCH = stages.Patch(0.0, 3, 1.25, 0.1, 1, 0.2, 1.75)
+DATA = stages.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH)
+DETECTOR = stages.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, True)
+OPTIM = stages.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
 RESET = stages.Reset((), 0.0, 1.0, "modules", "all", "")
-STAGE = stages.Stage("train", "train", stages.INIT, DATA, 2.0, 0, 0.0, 16, False, OPTIM, RESET, 1, 0)
+STAGE = stages.Stage("train", "train", stages.INIT, DATA, 2.0, 0, 0.0, 16, 0, False, ("all",), 0.0, OPTIM, RESET, 1, 0)
 MODEL = stages.Model("mlp", 1, 8, "cifar", "none", "float32")
 MLP = models.build(MODEL, 4)
 RESNET = models.build(stages.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4)
@@ -48,8 +50,8 @@ def study(**fields) -> stages.Study:
     values = dict(
         name="", dataset="own", data_dir="", train_images=0, validation_images=0, test_images=0, seeds=(0,), packs=()
     )
-    values |= dict(control="train", window=0.25, diagnostics=(), evaluate_train=False, eval_batch=32, strategy="map")
-    return stages.Study(**values | dict(checkpoint_seconds=600.0) | fields)
+    values |= dict(control="train", window=0.25, diagnostics=(), train_eval_images=0, mean=(), std=(), eval_batch=32)
+    return stages.Study(**values | dict(strategy="map", checkpoint_seconds=600.0) | fields)
 
 
 def legs(*plan: stages.Stage, seeds=(0,)) -> tuple[Leg, ...]:
@@ -80,21 +82,26 @@ IMAGES = train.Images(
 
 def task(stage: stages.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> train.Task:
     """The row of one run on the first `n` images of the data set."""
+    run = Run("train/seed0", seed, stage.branch, (), stage, None, True)
     pool = timetable.pools.pool(stage.data, seed, DATASET.train_labels[:n], DATASET.classes)
+    classes, patched = timetable.told_apart(run, DATASET), timetable.patched(run, DATASET, "train", pool.indices)
     return train.Task(
         key=sampling.key(seed, "stage", stage.name),
-        source=timetable.source(pool, stage.data, len(DATASET.train_labels)),
+        source=timetable.source(pool, stage.data, len(DATASET.train_labels), classes, patched),
         hyper=optim.hyper(stage.optim),
         steps=np.int32(steps),
         epoch_steps=np.int32(-(-n // stage.batch_size)),
         until_accuracy=np.float32(stage.until_accuracy),
+        ema=np.float32(stage.ema),
+        watch=optim.watch(stage.optim.detector) if stage.optim.schedule == "autodecay" else (),
+        starts=timetable.starts(stage.optim.milestones, steps),
     )
 
 
 @functools.cache
-def first_state(model, spec: stages.Optim = OPTIM, seed: int = 0) -> state.TrainState:
+def first_state(model, stage: stages.Stage = STAGE, seed: int = 0) -> state.TrainState:
     """The state that a fresh run of a seed starts from, on images of the data set."""
-    return state.create(*_network(model, state.init_key(seed)), spec)
+    return state.create(*_network(model, state.init_key(seed)), stage)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -78,7 +78,7 @@ def build(model: stages.Model, times: Timetable, strategy: str, dataset: Dataset
     )
     params, stats = _weights(network, shape)
     # Equal networks on equal batches take as long as different ones.
-    states = runs.stack_on_host([jax.device_get(state.create(params, stats, first.optim))] * count)
+    states = runs.stack_on_host([jax.device_get(state.create(params, stats, first))] * count)
     taken = 0
 
     def advance(steps: int) -> float:

@@ -1,0 +1,94 @@
+"""The gradient of ONE run on a batch: of some modules or all, at once or micro-batch by micro-batch.
+
+A micro-batch bounds the memory, so that a batch may be all images.  The gradient is the mean over micro-batches in a
+fixed order.  BatchNorm takes its statistics over each (ghost batches), and its running statistics make one step
+towards the mean of them; without BatchNorm the gradient is that of the whole batch, whatever the micro-batch is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from plasticity_jax import runs, stages, trees
+from plasticity_jax.state import TrainState
+
+Tree = Any
+Sums = dict[str, Array]
+OUT = -1e9  # the logit of a class that is none of the run's
+
+
+def forward(model: nn.Module, params: Any, stats: Any, images: Array, train: bool) -> tuple[Array, dict, Any]:
+    """(logits [B, classes], features, statistics after a batch in train mode).
+
+    An own module may return the logits alone.
+    """
+    variables = {"params": params, **({"batch_stats": stats} if stats else {})}
+    if train and stats:
+        out, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        stats = updates["batch_stats"]
+    else:
+        out = model.apply(variables, images, train=train)
+    logits, features = out if isinstance(out, tuple) else (out, {})
+    return logits, features, stats
+
+
+def among(logits: Array, classes: Any) -> Array:
+    """Logits [B, K] that leave out what is none of `classes` (bool [K], or () for all)."""
+    return logits if isinstance(classes, tuple) else jnp.where(classes, logits, OUT)
+
+
+def trained(params: Tree, modules: tuple[str, ...]) -> Tree:
+    """Which leaves are trained: a bool for each."""
+    return trees.select(params, modules)
+
+
+def gradient(
+    state: TrainState, batch: Mapping[str, Array], classes: Any, *, model: nn.Module, stage: stages.Stage
+) -> tuple[Tree, Sums, Tree]:
+    """The gradient of the mean loss, zero for frozen modules.
+
+    Args:
+      batch: image float32 [B, H, W, C], label int32 [B]; B is a multiple of the micro-batch.
+      classes: those that are told apart, as `among` takes them.
+
+    Returns:
+      (gradient like the parameters, sums `loss`, `correct` and `count` over the batch, statistics).
+    """
+    leaves, structure = jax.tree.flatten(state.params)
+    moves = jax.tree.leaves(trained(state.params, stage.trained))
+
+    def loss_of(moving: list[Array], part: Mapping[str, Array]) -> tuple[Array, tuple[Sums, Tree]]:
+        given = iter(moving)
+        params = jax.tree.unflatten(
+            structure, [next(given) if hit else leaf for hit, leaf in zip(moves, leaves, strict=True)]
+        )
+        logits, _, stats = forward(model, params, state.stats, part["image"], train=all(moves))
+        logits = among(logits, classes)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, part["label"]).mean()
+        count = jnp.float32(part["label"].size)
+        correct = jnp.sum(jnp.argmax(logits, -1) == part["label"]).astype(jnp.float32)
+        return loss, ({"loss": loss * count, "correct": correct, "count": count}, stats)
+
+    moving = [leaf for hit, leaf in zip(moves, leaves, strict=True) if hit]
+    slope = jax.grad(loss_of, has_aux=True)
+    if stage.micro_batch:
+        parts = jax.tree.map(lambda x: x.reshape(-1, stage.micro_batch, *x.shape[1:]), dict(batch))
+        count = len(batch["label"]) // stage.micro_batch
+
+        def add(total: Tree, part: Mapping[str, Array]) -> tuple[Tree, None]:
+            return jax.tree.map(jnp.add, total, slope(moving, jax.tree.map(runs.split, part))), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(slope, moving, first))
+        (found, (sums, stats)), _ = jax.lax.scan(add, nothing, parts)
+        found, stats = jax.tree.map(lambda x: x / count, (found, stats))
+    else:
+        found, (sums, stats) = slope(moving, batch)
+    given = iter(found)
+    grads = [next(given) if hit else jnp.zeros_like(leaf) for hit, leaf in zip(moves, leaves, strict=True)]
+    return jax.tree.unflatten(structure, grads), sums, stats
