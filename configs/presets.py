@@ -44,6 +44,24 @@ def lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -
         each.eval_tail = 2 if name == "tune" else 0
 
 
+def learning_stages(config: ConfigDict, preset: str, batch: int = 32, small: float = 60, digits: float = 45) -> None:
+    """The scale of a study of learning stages, whose stage `train` is evaluated after every epoch.
+
+    Small batches bring the noise that makes learning stages, and the updates to get through them, at little cost.
+    """
+    if not preset:
+        return
+    config.model.stem = "imagenet"
+    config.train_eval_images = min(config.train_eval_images, 1000)
+    config.stages.train.batch_size = batch
+    if preset == "smoke":
+        return
+    config.stages.train.update(epochs=float(small if preset == "small" else digits), eval_every=1, eval_tail=0)
+    if preset == "small":
+        config.train_images = 4000
+        config.test_images = 2000
+
+
 PRESETS = {"small": small, "digits": digits, "smoke": smoke}
 NAMES = tuple(PRESETS)
 

@@ -1,0 +1,106 @@
+"""Are learning stages made by the noise of SGD?  You et al. 2019, the root cause.
+
+    python -m plasticity_jax.main --config=configs/noise.py --workdir=runs/noise
+    python -m plasticity_jax.main --config=configs/noise.py:small --workdir=runs/noise-small
+    python -m plasticity_jax.main --config=configs/noise.py:digits --workdir=runs/noise-digits
+
+Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
+
+Protocol: `before` trains for so many updates at one rate, on a fixed subset of the images.  From these networks and
+their momentum three branches go on, for equally many updates:
+    decay   at a tenth of the rate: the transition that is looked at
+    keep    at the same rate: what would have been without it
+    grown   at the same rate, with ten times larger batches: less noise, and the rate is not touched
+The axis `arm` is a ladder on which each step takes a source of noise away, at equal updates and equal BatchNorm
+statistics (of ghost batches as large as the batches of SGD):
+    augmented    SGD with crops and flips
+    plain        without
+    large        with five times (at the scale of the paper four times) larger batches
+    full         every update on all images: the gradient is a sum over micro-batches in one fixed order, so nothing is
+                 random; BatchNorm's ghost batches are the same images each time
+    full-group   the same with GroupNorm, which knows no batches
+each at two learning rates.  `before` also keeps an exponential moving average of its weights, which is evaluated too.
+
+Claim: the transitions come from the stochasticity of SGD and disappear with batch gradient descent.
+
+Choices: the paper says that much and no more; subset, rates, updates, the ladder, its converse `grown` and the moving
+average are ours.  If the average is as good before the decay as the network is after it, the transition is the end of
+an oscillation and not the learning of something new.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import presets
+from configs.base import base, optimiser, parse_arg, stage
+
+STAGES = ("before", "after", "grown")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    preset, _ = parse_arg(arg, presets.NAMES)
+    # Images, batch of SGD, updates before and after the transition, updates between evaluations.
+    images, batch, before, after, every = {
+        "": (5000, 125, 4000, 2000, 40),
+        "small": (1000, 50, 400, 100, 10),
+        "digits": (1000, 50, 200, 80, 20),
+        "smoke": (1000, 50, 20, 20, 20),
+    }[preset]
+    rates = (0.03, 0.1)
+    config = base("noise")
+    rule = optimiser("momentum", learning_rate=rates[-1], weight_decay=5e-4)
+    going_on = {"reset": {"optimiser": "keep"}, "optim": rule, "after": "before", "steps": after}
+    config.stages.before = stage(optim=rule, steps=before, ema=0.98)
+    config.stages.after = stage(**going_on, branches={"keep": {}, "decay": {}})
+    config.stages.grown = stage(**going_on)
+    presets.apply(config, preset)
+    config.stages.before.steps = before
+    for name in STAGES[1:]:
+        config.stages[name].steps = after
+    config.train_images = images
+    config.train_eval_images = images
+    config.test_images = 0 if preset in ("", "digits") else 500
+    config.diagnostics = ("weight_norm",)
+    config.control = "keep"
+    config.model.stem = "imagenet"
+    if preset:
+        config.model.width = 4
+    arms = _arms(images, batch, every, larger=4 if not preset else 5)
+    if preset == "smoke":
+        arms = {name: arms[name] for name in ("plain", "full")}
+    config.grid = (("arm", arms), ("rate", {str(rate): _rate(rate) for rate in rates}))
+    return config
+
+
+def _arms(images: int, batch: int, every: int, larger: int) -> dict[str, dict[str, Any]]:
+    """The ladder, from the noisiest arm down."""
+
+    def arm(size: int, norm: str = "batch", augment: bool = False) -> dict[str, Any]:
+        found: dict[str, Any] = {"model.norm": norm}
+        for name in STAGES:
+            taken = min(10 * size, images) if name == "grown" else size
+            values = {
+                "batch_size": taken,
+                "micro_batch": batch if taken > batch else 0,
+                "augment": augment,
+                "data.shuffle": taken < images,
+                "eval_every": max(1, every * taken // images),
+            }
+            found |= {f"stages.{name}.{key}": value for key, value in values.items()}
+        return found
+
+    return {
+        "augmented": arm(batch, augment=True),
+        "plain": arm(batch),
+        "large": arm(larger * batch),
+        "full": arm(images),
+        "full-group": arm(images, norm="group"),
+    }
+
+
+def _rate(rate: float) -> dict[str, Any]:
+    """One rate in all stages, and a tenth of it behind the decay."""
+    same = {f"stages.{name}.optim.learning_rate": rate for name in STAGES}
+    return same | {"stages.after.branches.decay.optim.learning_rate": rate / 10}

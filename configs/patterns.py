@@ -1,0 +1,105 @@
+"""Which patterns are learnt at which noise?  Substitutes for the mechanism that You et al. 2019 propose.
+
+    python -m plasticity_jax.main --config=configs/patterns.py --workdir=runs/patterns
+    python -m plasticity_jax.main --config=configs/patterns.py:small --workdir=runs/patterns-small
+    python -m plasticity_jax.main --config=configs/patterns.py:digits --workdir=runs/patterns-digits
+    python -m plasticity_jax.main --config=configs/patterns.py:small,study=graded --workdir=runs/graded-small
+
+Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `study=patches` (default) or `graded`.
+Without one of the first three, the scale of the paper.
+
+Protocol:
+    patches  Li, Wei & Ma 2019 (arXiv 1907.04595): four fifths of the images carry a 7x7 patch that tells the class, a
+             fifth of these draws nothing but the patch (`plasticity_jax/patches.py`).  Three arms: `large`, rate 0.1
+             times 0.04 at half time; `middle`, 0.02, and `small`, 0.004, both constant.  After every epoch: accuracy on
+             clean test images, on those of which four fifths are patched, and on black ones with a patch alone.
+    graded   four patterns of 0, 2, 4 and 6 bits, one in each example (`plasticity_jax/graded.py`), and a perceptron.
+             Step decay from rate 0.3 in three learning stages, and each of its three rates held constant (`rate-1`
+             to `rate-3`); all of it also at ten times larger batches, so that rate 0.3 at batch 320 has the noise of
+             rate 0.03 at batch 32.
+             After every epoch: accuracy on test examples of each pattern.
+
+Claim: a large rate learns what is easy and ignores what is hard to see until it has fallen; and what counts is the
+noise, of which the rate is one part.
+
+Choices: You et al. (first version) verify their mechanism by its implications only, and of the data set of the second
+version little is known.  So both studies stand in for it.  The patches, their constants, the normalisation, WRN-16-10,
+batch 128, Nesterov momentum 0.9, weight decay 5e-4, 60 epochs and the arms `large` and `small` are Li, Wei & Ma's; that
+they draw the test patches anew each epoch is not followed, so that curves differ in the network only, nor is their arm
+with noise on activations.  `middle`, other amplitudes of the patch, ResNet-18 at `small` and all of `graded` are ours.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import presets
+from configs.base import base, optimiser, parse_arg, stage, step_decay
+
+MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # of 255; Li, Wei & Ma 2019
+PATCH = {"share": 0.8, "size": 7, "shared": 1.25, "own": 0.1, "patterns": 1, "alone": 0.2, "stretch": 1.75}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    preset, chosen = parse_arg(arg, presets.NAMES, study=("patches", "graded"))
+    config = base(f"patterns_{chosen['study']}")
+    config.diagnostics = ()
+    config.window = 0.05
+    (_patches if chosen["study"] == "patches" else _graded)(config, preset)
+    return config
+
+
+def _patches(config: ConfigDict, preset: str) -> None:
+    config.model.update(name="wide_resnet", width=160, stem="cifar")
+    config.mean, config.std = tuple(m / 255 for m in MEAN), tuple(s / 255 for s in STD)
+    config.control = "large"
+    rule = {"nesterov": True, "weight_decay": 5e-4, "schedule": "step", "milestones": (0.5,)}
+    config.stages.train = stage(
+        epochs=60,
+        data={"patch": PATCH},
+        optim=optimiser("momentum", learning_rate=0.1, decay=0.04, **rule),
+        eval_every=1,
+        eval_tail=0,
+        branches={
+            "large": {},
+            "middle": {"optim": {"learning_rate": 0.02, "decay": 1.0}},
+            "small": {"optim": {"learning_rate": 0.004, "decay": 1.0}},
+        },
+    )
+    presets.apply(config, preset)
+    presets.learning_stages(config, preset, batch=128 if preset == "small" else 64, digits=60)
+    if preset == "small":
+        config.train_images = 5000
+    amplitudes = {"": (0.4, 0.2, 0.1, 0.05), "small": (0.4, 0.1)}.get(preset, (0.1,))
+    if preset in ("small", "smoke"):
+        config.model.update(name="resnet", stem="imagenet")
+    if preset == "digits":
+        config.mean, config.std = (), ()
+        config.stages.train.data.patch.size = 3
+        config.model.name = "resnet"
+    config.grid = (("stages.train.data.patch.own", amplitudes),)
+
+
+def _graded(config: ConfigDict, preset: str) -> None:
+    rates = (0.6, 0.06, 0.006)
+    config.dataset = "graded"
+    config.model.update(name="mlp", depth=2, width=256)
+    config.control = "stepdecay"
+    config.stages.train = stage(
+        epochs=60,
+        batch_size=32,
+        optim=step_decay(learning_rate=rates[0], weight_decay=0.0, momentum=0.0),
+        eval_every=1,
+        eval_tail=0,
+        branches={
+            "stepdecay": {},
+            **{f"rate-{k}": {"optim": {"learning_rate": rate, "decay": 1.0}} for k, rate in enumerate(rates, start=1)},
+        },
+    )
+    presets.apply(config, preset)
+    presets.learning_stages(config, preset, small=30, digits=30)
+    config.dataset = "graded"  # at every scale
+    config.model.update(depth=2, width=256)
+    config.stages.train.data.label_noise = 0.0
+    config.train_images = 2000 if preset == "digits" else 0
+    config.test_images = 0
+    config.grid = (("stages.train.batch_size", (32, 320)),)

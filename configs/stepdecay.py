@@ -1,0 +1,49 @@
+"""Learning stages: under step decay, training falls into stages with sharp transitions.  You et al. 2019.
+
+    python -m plasticity_jax.main --config=configs/stepdecay.py --workdir=runs/stepdecay
+    python -m plasticity_jax.main --config=configs/stepdecay.py:small --workdir=runs/stepdecay-small
+    python -m plasticity_jax.main --config=configs/stepdecay.py:digits --workdir=runs/stepdecay-digits
+
+Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `model=resnet` (default) or
+`wide_resnet` (WRN-16-4); without one of the three, the scale of the paper.
+
+Protocol: SGD whose learning rate falls to a tenth after the first and after the second of three equally long learning
+stages (`stepdecay`), and the same without any decay (`constant`), on the same batches from the same weights.  After
+every epoch: training loss while training, training loss in eval mode on a fixed set of images that are not augmented,
+test loss and accuracy, norms of weights and gradients.  `analysis/jumps.py` measures each transition: its jump J, its
+sharpness S and its ratio R, at the decays and at placebo epochs a third of a stage before and after.
+
+Claim: training and test curves are divided into several stages by sharp transitions, at the decays and nowhere else.
+
+Choices: the paper's recipe is not known.  ResNet-18 with the CIFAR stem, batch 128, rate 0.1, momentum 0.9, weight
+decay 5e-4, crops and flips, 180 epochs: all usual values, and ours; so is `constant`, the same time without a decay.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import presets
+from configs.base import base, parse_arg, stage, step_decay
+
+MODELS = {"resnet": {"name": "resnet", "width": 64}, "wide_resnet": {"name": "wide_resnet", "width": 64}}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    preset, chosen = parse_arg(arg, presets.NAMES, model=tuple(MODELS))
+    config = base("stepdecay")
+    config.model.update(MODELS[chosen["model"]], stem="cifar")
+    config.diagnostics = ("weight_norm",)
+    config.train_eval_images = 10_000
+    config.control = "stepdecay"
+    config.window = 0.05
+    config.stages.train = stage(
+        epochs=180,
+        augment=True,
+        optim=step_decay(),
+        eval_every=1,
+        eval_tail=0,
+        branches={"stepdecay": {}, "constant": {"optim": {"decay": 1.0}}},
+    )
+    presets.apply(config, preset)
+    presets.learning_stages(config, preset)
+    return config

@@ -1,0 +1,129 @@
+"""Do later learning stages transfer less?  You et al. 2019, the second implication.
+
+    python -m plasticity_jax.main --config=configs/transfer.py --workdir=runs/transfer
+    python -m plasticity_jax.main --config=configs/transfer.py:small --workdir=runs/transfer-small
+    python -m plasticity_jax.main --config=configs/transfer.py:digits --workdir=runs/transfer-digits
+    python -m plasticity_jax.main --config=configs/transfer.py:target=cifar100 --workdir=runs/transfer-cifar100
+
+Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `target=held_out` (default: the half of
+the classes that the source leaves out, which needs no other data set), `cifar100` or `svhn_cropped`, but these not
+beside `digits`.  Without one of the first three, the scale of the paper.
+
+Protocol: `train` trains on the source, by step decay in three learning stages and, as a control, at a constant rate for
+as long.  Networks are taken in the middle of the first stage, at the end of each, and untrained.  Each of them goes to
+    probe      a new head on frozen features (BatchNorm's running statistics), with weight decays of which the best on
+               held-out images counts
+    finetune   a new head, everything trained, at three rates of which the best on held-out images counts: norms of
+               weights differ between stages, so one rate for all would not be fair
+    tune       all classes of the source's data set, as the pretrained network of Berariu et al. 2021, Figure 1: what is
+               its gap to fresh weights?
+A_tgt(k) is the target's test accuracy after stage k, A_src(k) the source's.  Efficiency is A_tgt / A_src; the marginal
+transfer of stage k is the gain in A_tgt over that in A_src from stage k - 1 on.
+
+Claim, weak: what later stages add transfers less, their marginal transfer is below one.  Strong: the last stage
+transfers worse than the first, though it is better on the source.
+
+Choices: the paper transfers from ImageNet to sets that are not to be had here; which protocol, and by which measure, is
+not known.  Data sets, both ways of transfer, the measures and the control at a constant rate are ours.  Which classes
+are held out differs from seed to seed.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import presets
+from configs.base import base, optimiser, parse_arg, stage, step_decay
+from plasticity_jax.errors import ConfigError
+
+TARGETS = ("held_out", "cifar100", "svhn_cropped")
+CLASSES = 10  # of the source's data set
+DECAYS, RATES = (0.0, 1e-3, 1e-2), (1e-3, 1e-2, 1e-1)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    preset, chosen = parse_arg(arg, presets.NAMES, target=TARGETS)
+    target = chosen["target"]
+    if preset == "digits" and target != TARGETS[0]:
+        raise ConfigError(f"arguments digits and target={target} exclude each other; give one of them")
+    config = base("transfer")
+    config.model.stem = "cifar"
+    config.diagnostics = ("weight_norm",)
+    config.control = "fresh"
+    config.window = 0.1
+    config.validation_images = 5000
+    held_out = target == TARGETS[0]
+    whole: dict[str, Any] = {"member": 0 if held_out else 1}
+    source = {"classes": (0, CLASSES // 2)} if held_out else whole
+    there = {"classes": (CLASSES // 2, CLASSES)} if held_out else {"member": 2}
+    config.stages.train = stage(
+        data=source,
+        epochs=180,
+        augment=True,
+        optim=step_decay(),
+        eval_every=1,
+        eval_tail=0,
+        branches={"stepdecay": {}, "constant": {"optim": {"decay": 1.0}}},
+    )
+    presets.apply(config, preset)
+    presets.learning_stages(config, preset, digits=30)
+    epochs, then = config.stages.train.epochs, {"": (30, 60, 100), "small": (15, 20, 30), "digits": (10, 20, 30)}
+    probe, finetune, tune = then.get(preset, (1, 1, 1))
+    if not held_out:
+        config.dataset = f"{config.dataset}+{target}"
+    if preset:
+        config.validation_images = {"small": 1000, "digits": 200, "smoke": 200}[preset]
+    ends = _ends(epochs, preset)
+    anew = {"modules": ("head",), "statistics": "keep"}
+    networks = {name: {"after": after, "reset": anew} for name, after in {"untrained": "init", **ends}.items()}
+    shared = {"batch_size": config.stages.train.batch_size, "eval_tail": 0}
+    config.stages.probe = stage(
+        **shared,
+        data=there,
+        epochs=probe,
+        trained=("head",),
+        optim=optimiser("momentum", learning_rate=0.1, schedule="cosine", decay=0.0),
+        eval_every=0,
+        branches={f"probe-{name}": each for name, each in networks.items()},
+    )
+    config.stages.finetune = stage(
+        **shared,
+        data=there,
+        epochs=finetune,
+        augment=True,
+        optim=optimiser("momentum", weight_decay=5e-4, schedule="cosine", decay=0.0),
+        eval_every=0,
+        branches={f"finetune-{name}": each for name, each in networks.items()},
+    )
+    config.stages.tune = stage(
+        **shared | {"eval_tail": 2},
+        data=whole,
+        epochs=tune,
+        eval_every=max(1, tune // 4),
+        branches={
+            "fresh": {"after": "init"},
+            **{f"tune-{name}": {"after": after, "reset": anew} for name, after in ends.items() if "middle" not in name},
+        },
+    )
+    if preset == "smoke":
+        for each in (config.stages.probe, config.stages.finetune, config.stages.tune):
+            each.update(steps=30, eval_every=0, eval_tail=0)
+    if preset == "digits":
+        for each in config.stages.values():
+            each.data.label_noise = 0.2
+    config.grid = (
+        ("stages.probe.optim.weight_decay", DECAYS),
+        ("stages.finetune.optim.learning_rate", RATES),
+    )
+    return config
+
+
+def _ends(epochs: float, preset: str) -> dict[str, str]:
+    """The networks that go on by name: where in `train` each is taken."""
+    third = round(epochs / 3)
+    at = {"middle-1": third // 2, "stage-1": third, "stage-2": 2 * third}
+    found = {name: f"train/stepdecay@{epoch}" for name, epoch in at.items()}
+    found["stage-3"] = "train/stepdecay"
+    found |= {"constant-2": f"train/constant@{2 * third}", "constant-3": "train/constant"}
+    return found if preset != "smoke" else {"stage-3": "train/stepdecay"}
