@@ -117,8 +117,8 @@ def _marks(chart: Chart) -> list[dict[str, Any]]:
         low, high = (place(chart, x) for x in chart.window)
         area = dict(layer="below", line_width=0, fillcolor=WINDOW, opacity=0.12)
         found.append(dict(type="rect", x0=low, x1=high, yref="paper", y0=0, y1=1, **area))
-    if chart.origin:
-        at = place(chart, 0.0)
+    for x in (*([0.0] if chart.origin else []), *chart.marks):
+        at = place(chart, x)
         found.append(dict(type="line", x0=at, x1=at, yref="paper", y0=0, y1=1, line={**line, "dash": "dot"}))
     if chart.zero:
         found.append(dict(type="line", xref="paper", x0=0, x1=1, y0=0, y1=0, line=line))

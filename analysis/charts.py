@@ -5,7 +5,7 @@ a page.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class Chart:
     view: the y axis, (low, high); None for all there is.
     joined: connect the means of `points`; not where x is only a name.
     zero: mark y = 0, where there is no gap.
+    marks: further x to mark, where the learning rate falls.
     """
 
     name: str
@@ -70,6 +71,12 @@ class Chart:
     view: tuple[float, float] | None = None
     joined: bool = True
     zero: bool = False
+    marks: tuple[float, ...] = ()
+
+
+def marked(chart: Chart, marks: Iterable[float]) -> Chart:
+    """The chart with some x marked."""
+    return dataclasses.replace(chart, marks=tuple(marks))
 
 
 def series(name: str, by_seed: Mapping[int, Mapping[float, float]], role: str = "other", level: bool = False) -> Series:

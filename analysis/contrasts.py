@@ -31,8 +31,9 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-from analysis import studies
+from analysis import jumps, studies
 from plasticity_jax import results
 
 ABOVE, BELOW, WITHIN = "above", "below", "within"
@@ -52,15 +53,22 @@ class Term:
     weight: float
     label: str
     metric: str = results.METRIC
-    at: str | float = studies.WINDOW
+    at: studies.When = studies.WINDOW
     stage: str = ""
+
+    def by_seed(self, study: studies.Study) -> dict[int, float]:
+        """What it measures, for every seed that has it."""
+        return studies.values(study, self.label, self.metric, self.at, self.stage)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sum:
-    """A weighted sum of measurements of one seed, plus a constant."""
+    """A weighted sum of measurements of one seed, plus a constant.
 
-    terms: tuple[Term, ...]
+    terms: each a `Term`, or something of the same form, as those of `analysis.derived`.
+    """
+
+    terms: tuple[Any, ...]
     offset: float = 0.0
 
 
@@ -93,7 +101,7 @@ class Claim:
 
 
 def the(
-    label: str, metric: str = results.METRIC, at: str | float = studies.WINDOW, stage: str = ""
+    label: str, metric: str = results.METRIC, at: studies.When = studies.WINDOW, stage: str = ""
 ) -> Callable[[Known], Sum | None]:
     """One measurement of a label, as `studies.values` takes it; without a stage, at the end of its training."""
     return lambda known: Sum((Term(1.0, label, metric, at, stage),)) if (stage, label) in known else None
@@ -101,19 +109,24 @@ def the(
 
 def minus(first: Operand, second: Operand) -> Contrast:
     """first - second."""
-    return lambda known: _add([(1.0, _sum(first, known)), (-1.0, _sum(second, known))])
+    return lambda known: _add([(1.0, find(first, known)), (-1.0, find(second, known))])
 
 
-def measured(contrast: Operand, metric: str, at: str | float = studies.WINDOW) -> Contrast:
+def times(weight: float, operand: Operand) -> Contrast:
+    """A multiple."""
+    return lambda known: _add([(weight, find(operand, known))])
+
+
+def measured(contrast: Operand, metric: str, at: studies.When = studies.WINDOW) -> Contrast:
     """The same contrast of another metric."""
 
-    def find(known: Known) -> Sum | None:
-        found = _sum(contrast, known)
+    def replaced(known: Known) -> Sum | None:
+        found = find(contrast, known)
         return found and Sum(
             tuple(dataclasses.replace(each, metric=metric, at=at) for each in found.terms), found.offset
         )
 
-    return find
+    return replaced
 
 
 def family(
@@ -137,7 +150,7 @@ def family(
         texts = {match.groups(): match.string for match in matches if match}
         operands = {tuple(map(float, text)): each(*text) if each else label for text, label in texts.items()}
         operands |= {(float(number),): operand for number, operand in (also or {}).items()}
-        sums = {key: _sum(operands[key], known) for key in sorted(operands) if key[0] >= least}
+        sums = {key: find(operands[key], known) for key in sorted(operands) if key[0] >= least}
         return {key: found for key, found in sums.items() if found}
 
     return members
@@ -151,27 +164,27 @@ def largest(members: Family) -> Contrast:
 def spread(members: Family) -> Contrast:
     """The member with the largest number minus the one with the smallest; None if there is only one."""
 
-    def find(known: Known) -> Sum | None:
+    def difference(known: Known) -> Sum | None:
         found = members(known)
         return _add([(1.0, found[max(found)]), (-1.0, found[min(found)])]) if len(found) > 1 else None
 
-    return find
+    return difference
 
 
 def average(members: Family, least: int = 1) -> Contrast:
     """The mean over the members; None if there are less than `least`."""
 
-    def find(known: Known) -> Sum | None:
+    def mean(known: Known) -> Sum | None:
         found = members(known)
         return _add([(1 / len(found), each) for each in found.values()]) if len(found) >= least else None
 
-    return find
+    return mean
 
 
 def slope(members: Family, per: float = 1.0) -> Contrast:
     """The least-squares slope over the members' number, for a step of `per`; None if there are less than two."""
 
-    def find(known: Known) -> Sum | None:
+    def fitted(known: Known) -> Sum | None:
         found = members(known)
         if len(found) < 2:
             return None
@@ -179,14 +192,15 @@ def slope(members: Family, per: float = 1.0) -> Contrast:
         square = sum((x - centre) ** 2 for (x,) in found)
         return _add([(per * (x - centre) / square, each) for (x,), each in found.items()])
 
-    return find
+    return fitted
 
 
 def _last(found: Mapping[Key, Sum]) -> Sum | None:
     return found[max(found)] if found else None
 
 
-def _sum(operand: Operand, known: Known) -> Sum | None:
+def find(operand: Operand, known: Known) -> Sum | None:
+    """The sum that an operand stands for; None where the study lacks a part of it."""
     if isinstance(operand, str):
         operand = the(operand)
     return operand(known) if callable(operand) else Sum((), operand)
@@ -194,7 +208,7 @@ def _sum(operand: Operand, known: Known) -> Sum | None:
 
 def _add(parts: Sequence[tuple[float, Sum | None]]) -> Sum | None:
     """The weighted sum of sums, every measurement once and without those that cancel; None if one of the sums is."""
-    weights: dict[Term, float] = {}
+    weights: dict[Any, float] = {}
     offset = 0.0
     for weight, part in parts:
         if part is None:
@@ -215,7 +229,7 @@ def known(study: studies.Study) -> Known:
 
 def by_seed(study: studies.Study, total: Sum) -> dict[int, float]:
     """The sum for every seed that has all of its terms."""
-    found = [studies.values(study, term.label, term.metric, term.at, term.stage) for term in total.terms]
+    found = [term.by_seed(study) for term in total.terms]
     seeds = sorted(set.intersection(*map(set, found))) if found else []
     pairs = list(zip(total.terms, found, strict=True))
     return {
@@ -263,5 +277,7 @@ def _factor(weight: float) -> str:
     return "" if abs(abs(weight) - 1) < TINY else f"{abs(weight):.3g} "
 
 
-def _time(at: str | float) -> str:
+def _time(at: studies.When) -> str:
+    if isinstance(at, jumps.At):
+        return str(at)
     return f"at the {at}" if isinstance(at, str) else f"at epoch {at:g}"

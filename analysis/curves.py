@@ -34,7 +34,7 @@ def learning(
 
     Args:
       name: of the chart; with several packs `NAME_PACK`.
-      metric: an accuracy of the table, in percent.
+      metric: of the table.
       names: the labels to show, and how to call each; all labels by default.
     """
     table = study.table[(study.table.metric == metric) & np.isfinite(study.table.value.astype(float))]
@@ -87,7 +87,7 @@ def start(stages: Records, lengths: Mapping[Key, float], key: Key) -> float:
 
 def planned(records: Sequence[Mapping[str, Any]]) -> float | None:
     """Epochs of a stage; None if only the data tell (a length in steps, an early end, a grid over lengths)."""
-    lengths = {None if stage["steps"] or stage["until_accuracy"] else stage["epochs"] for stage in records}
+    lengths = {None if studies.may_end_early(stage) else stage["epochs"] for stage in records}
     return lengths.pop() if len(lengths) == 1 else None
 
 
@@ -154,12 +154,12 @@ def _chart(
         title=captions.title(study, f"{what}, {headline}" if headline and metric != results.METRIC else headline),
         about=captions.about(study, [pack]),
         x_label=f"training epochs{' (pretraining on negative values)' if before else ''}",
-        y_label=f"{what} (%)",
+        y_label=f"{what} (%)" if metric.endswith("accuracy") else what,
         series=tuple(found),
         form="curve",
         window=(end * (1 - study.config["window"]), end) if end else None,
         origin=before,
-        view=view(found),
+        view=view(found, least=0.5 if metric.endswith("accuracy") else 0.0),
     )
 
 
@@ -197,8 +197,8 @@ def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) 
     return found
 
 
-def view(found: Sequence[Series], first: float = FIRST) -> tuple[float, float] | None:
-    """Accuracies to show: those of every run but for the first share of its curve."""
+def view(found: Sequence[Series], first: float = FIRST, least: float = 0.5) -> tuple[float, float] | None:
+    """Values to show: those of every run but for the first share of its curve, and so much air at least."""
     late = [
         y
         for one in found
@@ -208,5 +208,5 @@ def view(found: Sequence[Series], first: float = FIRST) -> tuple[float, float] |
     ]
     if not late:
         return None
-    margin = max(0.08 * (max(late) - min(late)), 0.5)
+    margin = max(0.08 * (max(late) - min(late)), least)
     return min(late) - margin, max(late) + margin

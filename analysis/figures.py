@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis import captions, curves, pen, studies
-from analysis.captions import MINUS, Found, difference, effect, gap
-from analysis.charts import Chart, Series, across, level
+from analysis import curves, learning_figures, pen, sketch, studies
+from analysis.captions import MINUS, difference, effect, gap
+from analysis.charts import Chart, across, level
+from analysis.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
 from analysis.studies import Study
 from plasticity_jax import results
 from plasticity_jax.errors import LabError
-
-FRESH, WARM, PERTURBED = "fresh", "pretrain+tune", "shrink-perturb"
-ROLES = {FRESH: "fresh", WARM: "warm", "warm": "warm", PERTURBED: "other"}
-ACCURACY, LOSS = "test accuracy (%)", "gap to fresh (points of test accuracy)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,10 +64,13 @@ def multistage(study: Study) -> list[Chart]:
 
 def pretrain_length(study: Study) -> list[Chart]:
     """Figure 2; and when the half is fit."""
-    found = _by_label(study)
+    found = sketch.by_label(study)
     warm = {float(match[1]): label for label in found if (match := re.fullmatch(r"pretrain-(\d+)", label))}
-    series = [across("pretrain, then tune", _at({0.0: FRESH, **warm}, found), "warm"), _level(FRESH, found)]
-    effects = [gap(found, FRESH, label) for label in _last(warm)]
+    series = [
+        across("pretrain, then tune", sketch.at({0.0: FRESH, **warm}, found), "warm"),
+        sketch.level_of(FRESH, found),
+    ]
+    effects = [gap(found, FRESH, label) for label in sketch.last(warm)]
     fit = curves.stage(study, "pretrain", "train_accuracy")
     end = {line.seed: line.y[-1] for line in fit.lines if line.x[-1] == fit.x[-1]}
     said = [effect(f"train accuracy on the half, epoch {fit.x[-1]:g}", end, "%")] if fit.x else []
@@ -80,47 +80,53 @@ def pretrain_length(study: Study) -> list[Chart]:
         "y_label": "running train accuracy (%)",
     }
     return [
-        _chart(study, "pretrain_length", effects, "pretraining epochs (0: fresh)", series, scale="symlog"),
-        _chart(study, "pretrain_length_fit", said, "pretraining epochs", [fit], **on_half),
+        sketch.chart(study, "pretrain_length", effects, "pretraining epochs (0: fresh)", series, scale="symlog"),
+        sketch.chart(study, "pretrain_length_fit", said, "pretraining epochs", [fit], **on_half),
     ]
 
 
 def blending(study: Study) -> list[Chart]:
     """Figure 3, with a control that draws its images with replacement, as blending does."""
-    found, drawn = _by_label(study), "replacement"
+    found, drawn = sketch.by_label(study), "replacement"
     gammas = {float(point["gamma"]): label for label in found if "gamma" in (point := curves.parts(label)[1])}
     series = [
-        across("blend", _at(gammas, found), "warm"),
-        _level(FRESH, found),
+        across("blend", sketch.at(gammas, found), "warm"),
+        sketch.level_of(FRESH, found),
         level("fresh, with replacement", found.get(drawn, {}), "shared"),
     ]
-    effects = [gap(found, control, label) for label in _last(gammas) for control in (FRESH, drawn)]
-    return [_chart(study, "blending", effects, "\N{GREEK SMALL LETTER GAMMA}", series)]
+    effects = [gap(found, control, label) for label in sketch.last(gammas) for control in (FRESH, drawn)]
+    return [sketch.chart(study, "blending", effects, "\N{GREEK SMALL LETTER GAMMA}", series)]
 
 
 def splits(study: Study) -> list[Chart]:
     """Figure 4: left against the number of data sets, right against the share of them that is spread uniformly."""
-    found = _by_label(study)
+    found = sketch.by_label(study)
     chains: dict[int, dict[float, str]] = {}
     for label in found:
         if match := re.fullmatch(r"splits-(\d+)(?:-uniform-(\d+))?", label):
             chains.setdefault(int(match[1]), {})[float(match[2] or 100)] = label
     uniform = {float(n): shares[100.0] for n, shares in chains.items() if 100.0 in shares}
     several = {n: shares for n, shares in sorted(chains.items()) if len(shares) > 1}
-    left = across("one after another", _at({1.0: FRESH, **uniform}, found), "warm")
-    right = [across(f"{n} data sets", _at(shares, found)) for n, shares in several.items()]
+    left = across("one after another", sketch.at({1.0: FRESH, **uniform}, found), "warm")
+    right = [across(f"{n} data sets", sketch.at(shares, found)) for n, shares in several.items()]
     least = [shares[min(shares)] for shares in several.values()][-1:]
-    effects = [gap(found, FRESH, label) for label in _last(uniform)]
+    effects = [gap(found, FRESH, label) for label in sketch.last(uniform)]
     count, share = "number of data sets (1: fresh)", "share of the data that is spread uniformly, r (%)"
     return [
-        _chart(study, "splits", effects, count, [left, _level(FRESH, found)]),
-        _chart(study, "splits_ratio", [gap(found, FRESH, one) for one in least], share, [*right, _level(FRESH, found)]),
+        sketch.chart(study, "splits", effects, count, [left, sketch.level_of(FRESH, found)]),
+        sketch.chart(
+            study,
+            "splits_ratio",
+            [gap(found, FRESH, one) for one in least],
+            share,
+            [*right, sketch.level_of(FRESH, found)],
+        ),
     ]
 
 
 def architecture(study: Study) -> list[Chart]:
     """Figure 5: accuracy and gap against width, a series per depth."""
-    found = {(b, int(d), int(w)): values for (b, d, w), values in _by_point(study, "depth", "width").items()}
+    found = {(b, int(d), int(w)): values for (b, d, w), values in sketch.by_point(study, "depth", "width").items()}
     sizes = sorted({(depth, width) for _, depth, width in found})
     widths = {depth: [w for d, w in sizes if d == depth] for depth, _ in sizes}
     gaps = {(d, w): difference(found, (FRESH, d, w), (WARM, d, w)) for d, w in sizes}
@@ -132,14 +138,14 @@ def architecture(study: Study) -> list[Chart]:
     series = [across(f"depth {d}", {w: gaps[d, w] for w in widths[d]}) for d in widths]
     effects = [effect(f"gap at depth {d}, width {w}", gaps[d, w]) for d, w in dict.fromkeys(sizes[:1] + sizes[-1:])]
     return [
-        _chart(study, "architecture", effects, "width", pairs, scale="log"),
-        _chart(study, "architecture_gap", effects, "width", series, y_label=LOSS, scale="log", zero=True),
+        sketch.chart(study, "architecture", effects, "width", pairs, scale="log"),
+        sketch.chart(study, "architecture_gap", effects, "width", series, y_label=LOSS, scale="log", zero=True),
     ]
 
 
 def resets(study: Study) -> list[Chart]:
     """Figure 6: which modules start anew; and figure 11, the learning curves of three of the networks."""
-    found, head = _by_label(study), 6
+    found, head = sketch.by_label(study), 6
     ends = {label: re.findall(r"\d", label) for label in found if label.startswith("reset-")}
     subsets = {(int(each[0]), int(each[-1])): label for label, each in ends.items() if each}
     groups = {
@@ -153,19 +159,19 @@ def resets(study: Study) -> list[Chart]:
         series.append(across(name, {place: found[subsets[subset]] for place, subset in at.items()}))
         ticks += [(place, "-".join(map(str, dict.fromkeys(subset)))) for place, subset in at.items()]
         x += len(members) + bool(members)  # a free place between the groups
-    series += [_level(FRESH, found), _level(WARM, found)]
+    series += [sketch.level_of(FRESH, found), sketch.level_of(WARM, found)]
     effects = [gap(found, FRESH, label) for label in (WARM, "reset-3-6")]
     x_label = "modules that start anew (1: first convolution, 2-5: residual modules, 6: last layer)"
     names = {FRESH: "No pretrain", WARM: "Pretrain+Tune", "reset-3-6": "Reset last 4", "reset-2-6": "Reset last 5"}
     return [
-        _chart(study, "resets", effects, x_label, series, ticks=tuple(ticks)),
+        sketch.chart(study, "resets", effects, x_label, series, ticks=tuple(ticks)),
         *curves.learning(study, "resets_curves", names=names),
     ]
 
 
 def tuning_rate(study: Study) -> list[Chart]:
     """Figure 7, with the fresh networks at the same learning rates."""
-    found = {(branch, float(x[:-1])): values for (branch, x), values in _by_point(study, "rate").items()}
+    found = {(branch, float(x[:-1])): values for (branch, x), values in sketch.by_point(study, "rate").items()}
     rates = sorted({rate for _, rate in found})
     series = [across(branch, {x: found.get((branch, x), {}) for x in rates}, ROLES[branch]) for branch in (FRESH, WARM)]
     same = {x: difference(found, (FRESH, x), (WARM, x)) for x in rates}
@@ -175,14 +181,14 @@ def tuning_rate(study: Study) -> list[Chart]:
     x_label = "learning rate of tuning, as a multiple of that of pretraining"
     axis: dict[str, Any] = {"scale": "log", "ticks": tuple((x, f"{x:g}x") for x in rates)}
     return [
-        _chart(study, "tuning_rate", effects, x_label, series, **axis),
-        _chart(study, "tuning_rate_gap", effects, x_label, gaps, **axis, y_label=LOSS, zero=True),
+        sketch.chart(study, "tuning_rate", effects, x_label, series, **axis),
+        sketch.chart(study, "tuning_rate_gap", effects, x_label, gaps, **axis, y_label=LOSS, zero=True),
     ]
 
 
 def controls(study: Study) -> list[Chart]:
     """Is the gap an artefact?  Every branch, and its gap, with either stem."""
-    found = _by_point(study, "stem")
+    found = sketch.by_point(study, "stem")
     stems = dict.fromkeys(stem for _, stem in found)
     at = dict(enumerate(dict.fromkeys(branch for branch, _ in found)))
     series = [across(f"{stem} stem", {x: found.get((b, stem), {}) for x, b in at.items()}) for stem in stems]
@@ -192,14 +198,14 @@ def controls(study: Study) -> list[Chart]:
     ticks = tuple((float(x), branch) for x, branch in at.items())
     others = tuple(tick for tick in ticks if tick[1] != FRESH)
     return [
-        _chart(study, "controls", effects, "", series, ticks=ticks, joined=False),
-        _chart(study, "controls_gap", effects, "", gaps, y_label=LOSS, ticks=others, joined=False, zero=True),
+        sketch.chart(study, "controls", effects, "", series, ticks=ticks, joined=False),
+        sketch.chart(study, "controls_gap", effects, "", gaps, y_label=LOSS, ticks=others, joined=False, zero=True),
     ]
 
 
 def warm_start_table(study: Study) -> list[Chart]:
     """Table 1 of Ash & Adams 2020, with shrink and perturb beside."""
-    found = _by_point(study, "model", "optimiser")
+    found = sketch.by_point(study, "model", "optimiser")
     at = dict(enumerate(dict.fromkeys((model, rule) for _, model, rule in found)))
     series = [
         across(b, {x: found.get((b, *cell), {}) for x, cell in at.items()}, ROLES[b]) for b in (FRESH, WARM, PERTURBED)
@@ -209,8 +215,8 @@ def warm_start_table(study: Study) -> list[Chart]:
     effects = [effect(f"gap of {', '.join(cell)}", lost[WARM][x]) for x, cell in list(at.items())[:2]]
     axis: dict[str, Any] = {"ticks": tuple((float(x), "\n".join(cell)) for x, cell in at.items())}
     return [
-        _chart(study, "warm_start_table", effects, "", series, **axis, form="bars"),
-        _chart(study, "warm_start_table_gap", effects, "", gaps, **axis, y_label=LOSS, joined=False, zero=True),
+        sketch.chart(study, "warm_start_table", effects, "", series, **axis, form="bars"),
+        sketch.chart(study, "warm_start_table_gap", effects, "", gaps, **axis, y_label=LOSS, joined=False, zero=True),
     ]
 
 
@@ -233,7 +239,7 @@ def warm_start_online(study: Study) -> list[Chart]:
         series = [across(branch, found[branch], ROLES[branch]) for branch in branches]
         x_label = f"training images so far{'' if counted else ' (% of the data set)'}"
         y_label = "updates in the chunk" if name else ACCURACY
-        made.append(_chart(study, f"warm_start_online{name}", effects, x_label, series, y_label, form="curve"))
+        made.append(sketch.chart(study, f"warm_start_online{name}", effects, x_label, series, y_label, form="curve"))
     return made
 
 
@@ -248,51 +254,8 @@ CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
     "controls": controls,
     "warm_start_table": warm_start_table,
     "warm_start_online": warm_start_online,
+    **learning_figures.CHARTS,
 }
-
-
-def _by_label(study: Study) -> dict[str, dict[int, float]]:
-    """The metric of every label of which a run has come to its end, in the order of the plan."""
-    packs = [pack["name"] for pack in study.config["packs"]]
-    rows = study.table.drop_duplicates("label")
-    place = {label: packs.index(pack) for label, pack in zip(rows.label, rows.pack, strict=True)}
-    found = {label: studies.values(study, label) for label in sorted(studies.labels(study), key=place.__getitem__)}
-    return {label: values for label, values in found.items() if values}
-
-
-def _by_point(study: Study, *keys: str) -> dict[tuple[str, ...], dict[int, float]]:
-    """The same by branch and the values of some hyper-parameters, for the labels that have all of them."""
-    found = [(*curves.parts(label), values) for label, values in _by_label(study).items()]
-    return {
-        (branch, *(point[key] for key in keys)): values for branch, point, values in found if point.keys() >= set(keys)
-    }
-
-
-def _at(labels: Mapping[float, str], found: Found) -> dict[float, Mapping[int, float]]:
-    return {x: found.get(label, {}) for x, label in labels.items()}
-
-
-def _last(labels: Mapping[float, str]) -> list[str]:
-    return [labels[max(labels)]] if labels else []
-
-
-def _level(label: str, found: Found) -> Series:
-    return level(label, found.get(label, {}), ROLES[label])
-
-
-def _chart(
-    study: Study,
-    name: str,
-    effects: Sequence[str],
-    x_label: str,
-    series: Sequence[Series],
-    y_label: str = ACCURACY,
-    **how: Any,
-) -> Chart:
-    """A chart of the series that have points; it has none if only levels are left."""
-    there = tuple(one for one in series if one.x)
-    there = there if any(not one.level for one in there) else ()
-    return Chart(name, captions.title(study, *effects), captions.about(study), x_label, y_label, there, **how)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ def draw(chart: Chart) -> Figure:
         )
     if chart.origin:
         axes.axvline(0, color="#999999", linewidth=0.8, linestyle=":")
+    for x in chart.marks:
+        axes.axvline(x, color="#999999", linewidth=0.8, linestyle=":")
     if chart.zero:
         axes.axhline(0, color="#555555", linewidth=0.8, zorder=1)
     _frame(axes, chart)

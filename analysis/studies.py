@@ -9,7 +9,7 @@ A *label* names a branch at a point of the grid: `fresh`, `fresh[rate=10x]`, `fr
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ import numpy as np
 import pandas as pd
 
 import analysis
+from analysis import jumps
 from plasticity_jax import results
 
 WINDOW, END, START = "window", "end", "start"
 EARLY = 0.1  # the share of a stage that START means
+
+When = str | float | jumps.At
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,23 +91,28 @@ def labels(study: Study) -> list[str]:
 
 
 def values(
-    study: Study, label: str, metric: str = results.METRIC, at: str | float = WINDOW, stage: str = ""
+    study: Study, label: str, metric: str = results.METRIC, at: When = WINDOW, stage: str = ""
 ) -> dict[int, float]:
     """What was measured of a label, by seed; seeds whose run failed, or has not come so far, are left out.
 
     Args:
       metric: as in the table; `steps` is the number of updates in the stage.
       at: `window` the mean over the study's window at the end of the stage (the paper's metric), `end` the last value,
-        `start` the mean over the first tenth of the stage but for step 0, or an epoch of the stage.
+        `start` the mean over the first tenth of the stage but for step 0, an epoch of the stage, or something about a
+        decay of the learning rate in it.
       stage: the last stage of the label, if empty.
     """
     rows = study.table[study.table.label == label]
     if rows.empty:
         return {}
-    rows = rows[rows.stage == (stage or stages(study, label)[-1])]
+    stage = stage or stages(study, label)[-1]
+    rows = rows[rows.stage == stage]
     found, lost = {}, failed(study)
     for (pack, run), own in rows.groupby(["pack", "run"], sort=False):
-        value = _value(own.sort_values("step"), metric, at, study.config["window"])
+        if isinstance(at, jumps.At):
+            value = _jump(own, metric, at, learning_stages(study, label, stage))
+        else:
+            value = _value(own.sort_values("step"), metric, at, study.config["window"])
         if math.isfinite(value) and (pack, run) not in lost and (_ended(study, own) or at == START):
             found[int(own.seed.iloc[0])] = value
     return found
@@ -126,6 +134,25 @@ def _value(run: pd.DataFrame, metric: str, at: str | float, window: float) -> fl
     return float(run.value.astype(float).mean(skipna=False)) if len(run) else math.nan
 
 
+def _jump(run: pd.DataFrame, metric: str, at: jumps.At, bounds: Sequence[float]) -> float:
+    run = run[run.metric == metric]
+    curve = dict(zip(run.epoch.astype(float), run.value.astype(float), strict=True))
+    return jumps.measure(at, curve, bounds, rises=metric.endswith("accuracy"))
+
+
+def learning_stages(study: Study, label: str, stage: str) -> list[float]:
+    """The epochs at which the learning stages of a label begin by its plan, and at which the last one ends."""
+    branch, _, point = label.removesuffix("]").partition("[")
+    wanted = set(point.split(",")) if point else set()
+    for pack in study.config["packs"]:
+        for hparams, plan in pack["plans"]:
+            if wanted <= {f"{key}={value}" for key, value in hparams}:
+                for each in plan:
+                    if (each["name"], each["branch"]) == (stage, branch):
+                        return [0.0, *(share * each["epochs"] for share in each["optim"]["milestones"]), each["epochs"]]
+    return []
+
+
 def failed(study: Study) -> set[tuple[str, str]]:
     """(pack, run) of the runs that failed, as the table names them; none are known while the study is in progress."""
     runs = study.result["runs"] if study.result else []
@@ -136,8 +163,13 @@ def _ended(study: Study, run: pd.DataFrame) -> bool:
     """Whether a run came to the end of its stage: the study did, or all the epochs of the plan are there."""
     stage, branch = run.stage.iloc[0], run.branch.iloc[0]
     planned = [
-        math.inf if each["steps"] or each["until_accuracy"] else each["epochs"]
+        math.inf if may_end_early(each) else each["epochs"]
         for each in records(study)
         if (each["name"], each["branch"]) == (stage, branch)
     ]
     return study.result is not None or run.epoch.max() >= max(planned, default=math.inf) - 1e-9
+
+
+def may_end_early(stage: Mapping[str, Any]) -> bool:
+    """Whether only the data tell how many epochs a stage of `config.json` has."""
+    return bool(stage["steps"] or stage["until_accuracy"] or stage["optim"]["schedule"] == "autodecay")
