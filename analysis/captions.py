@@ -35,9 +35,9 @@ def effect(name: str, by_seed: Mapping[int, float], unit: str = " points") -> st
     return f"{name}: {_number(float(np.mean(list(by_seed.values()))))}{unit} ({between}n = {len(by_seed)})"
 
 
-def gap(found: Found, control: Hashable, other: Hashable, name: str = "") -> str:
+def gap(found: Found, control: Hashable, other: Hashable, name: str = "", unit: str = " points") -> str:
     """The effect of a control against another, as `CONTROL - OTHER: 2.64 points (..)`."""
-    return effect(name or f"{control} {MINUS} {other}", difference(found, control, other))
+    return effect(name or f"{control} {MINUS} {other}", difference(found, control, other), unit)
 
 
 def title(study: Study, *effects: str) -> str:

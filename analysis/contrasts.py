@@ -30,7 +30,7 @@ a run (0.6 to 1.0 there), so ten seeds or more can show it: their interval has a
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis import jumps, studies
@@ -259,6 +259,9 @@ def formula(total: Sum, longest: int = 4) -> str:
     terms = total.terms
     stages = {term.stage for term in terms}
     names = [term.label if len(stages) == 1 else f"{term.stage}/{term.label}".strip("/") for term in terms]
+    differ = len(terms) <= longest and len({(term.metric, term.at) for term in terms}) > 1
+    if differ:  # each says for itself what and when
+        names = [name + _behind(_what([term])) for name, term in zip(names, terms, strict=True)]
     parts = [(term.weight, _factor(term.weight) + name) for term, name in zip(terms, names, strict=True)]
     if len(terms) > longest:
         parts = [(1.0, f"a weighted sum of {len(terms)} measurements")]
@@ -266,11 +269,19 @@ def formula(total: Sum, longest: int = 4) -> str:
         parts.append((total.offset, f"{abs(total.offset):g}"))
     parts.sort(key=lambda part: part[0] < 0)  # what is added before what is taken off, otherwise as they come
     text = "".join(f" {'-' if sign < 0 else '+'} {what}" for sign, what in parts).removeprefix(" + ").strip()
+    where = [f"in {stage}" for stage in stages if stage and len(stages) == 1]
+    return text + _behind([*([] if differ else _what(terms)), *where])
+
+
+def _what(terms: Iterable[Any]) -> list[str]:
+    """The metrics and the times of terms that are not the study's own."""
     plain = Term(1.0, "")
     metrics = dict.fromkeys(term.metric for term in terms if term.metric != plain.metric)
-    times = dict.fromkeys(_time(term.at) for term in terms if term.at != plain.at)
-    where = [*metrics, *times, *(f"in {stage}" for stage in stages if stage and len(stages) == 1)]
-    return f"{text} ({' '.join(where)})" if where else text
+    return [*metrics, *dict.fromkeys(_time(term.at) for term in terms if term.at != plain.at)]
+
+
+def _behind(words: Sequence[str]) -> str:
+    return f" ({' '.join(words)})" if words else ""
 
 
 def _factor(weight: float) -> str:

@@ -147,7 +147,8 @@ def _chart(
     by_label = {called[label]: studies.values(study, label, metric) for label in called}
     control = [called[label] for label in called if parts(label)[0] == study.config["control"]]
     others = [name for name in by_label if name not in control]
-    headline = captions.gap(by_label, control[0], others[0]) if control and others else ""
+    unit = " points" if metric.endswith("accuracy") else ""
+    headline = captions.gap(by_label, control[0], others[0], unit=unit) if control and others else ""
     what = metric.replace("_", " ")
     return Chart(
         name=name,

@@ -4,7 +4,8 @@
     python -m plasticity_jax.main --config=configs/autodecay.py:small --workdir=runs/autodecay-small
     python -m plasticity_jax.main --config=configs/autodecay.py:digits --workdir=runs/autodecay-digits
 
-Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
+Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `schedules=all` (default) or `two`,
+which are `stepdecay` and `autodecay` alone.  Without one of the first three, the scale of the paper.
 
 Protocol: the training of `configs/stepdecay.py` under several schedules, an axis of the grid, on the same data from the
 same weights.  A first group shares the rate 0.1:
@@ -42,7 +43,7 @@ EARLY, LATE = (1 / 6, 2 / 3), (1 / 2, 2 / 3)
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
-    preset, _ = parse_arg(arg, presets.NAMES)
+    preset, chosen = parse_arg(arg, presets.NAMES, schedules=("all", "two"))
     config = base("autodecay")
     config.model.stem = "cifar"
     config.diagnostics = ()
@@ -57,7 +58,10 @@ def get_config(arg: str = "") -> ConfigDict:
     least = {"": 1000, "small": 100, "digits": 50, "smoke": 4}[preset]
     shares = {"smoke": (50,)}.get(preset, (50, 75) if preset else (50, 60, 70, 80, 90))
     rates = () if preset else (0.05, 0.2)
-    config.grid = (("schedule", _schedules(config.stages.train.epochs, least, shares, rates)),)
+    found = _schedules(config.stages.train.epochs, least, shares, rates)
+    if chosen["schedules"] == "two":
+        found = {name: found[name] for name in ("stepdecay", "autodecay")}
+    config.grid = (("schedule", found),)
     return config
 
 

@@ -385,3 +385,54 @@ def test_normalisation(name, fixed):
     pixels = data.train_images.reshape(-1, 3) / 255
     expected = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)) if fixed else (pixels.mean(0), pixels.std(0))
     np.testing.assert_allclose((data.mean, data.std), expected, rtol=1e-12)
+
+
+# ---- joined, and further test sets ----
+
+
+def drawn(n, classes, seed, side=4):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    return rng.integers(0, 256, (n, side, side, 1), np.uint8), labels
+
+
+def small_set(name, n, classes, seed, side=4):
+    return datasets.from_arrays(name, *drawn(n, classes, seed, side), *drawn(n // 2, classes, seed + 1, side))
+
+
+def test_joined_sets_keep_their_images_and_shift_their_classes():
+    a, b, c = small_set("a", 20, 4, 0), small_set("b", 12, 3, 2), small_set("c", 10, 2, 4)
+    both = datasets.join([a, b, c])
+    assert (both.name, both.classes, both.tests) == ("a+b+c", 9, 21) and (both.mean, both.std) == (a.mean, a.std)
+    for part, span in zip((a, b, c), both.members, strict=True):
+        train, test = slice(*span.train), slice(*span.test)
+        assert np.array_equal(both.train_images[train], part.train_images)
+        assert np.array_equal(both.test_images[test], part.test_images)
+        assert np.array_equal(both.train_labels[train] - span.classes[0], part.train_labels)
+        assert np.array_equal(both.test_labels[test] - span.classes[0], part.test_labels)
+        assert span.classes[1] - span.classes[0] == part.classes
+    assert both.span(0).train == (0, 42) and both.span(2) == both.members[1]
+    assert len({each.sha256 for each in (a, b, c, both)}) == 4
+
+
+def test_sets_are_joined_by_name(tmp_path):
+    wrote = write(tmp_path)
+    both = datasets.load("tiny+tiny", str(tmp_path))
+    assert both.version == "1.2.3+1.2.3" and both.classes == 2 * CLASSES
+    assert np.array_equal(both.train_images[20:], np.stack(wrote["train"][0]))
+
+
+def test_sets_that_do_not_fit_together_are_refused():
+    with pytest.raises(DataError, match="a.b: joined images must be of one size"):
+        datasets.join([small_set("a", 8, 2, 0), small_set("b", 8, 2, 0, side=5)])
+    with pytest.raises(DataError, match="further test sets cannot be joined"):
+        datasets.join([datasets.load("graded"), datasets.load("graded")])
+
+
+def test_further_test_sets_lie_behind_the_test_set():
+    train, test, more = drawn(20, 4, 0), drawn(10, 4, 1), drawn(6, 4, 2)
+    data = datasets.from_arrays("a", *train, *test, probes={"one": more, "two": test})
+    assert data.tests == 10 and data.probes == {"one": (10, 16), "two": (16, 26)}
+    assert np.array_equal(data.test_images[10:16], more[0]) and np.array_equal(data.test_labels[16:], test[1])
+    with pytest.raises(DataError, match="probe one: images of another size"):
+        datasets.from_arrays("a", *train, *test, probes={"one": drawn(6, 4, 2, side=3)})

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity_jax import layers, models, stages, trees
+from plasticity_jax import layers, models, stages, trees, wide_resnet
 from plasticity_jax.errors import ConfigError
 
 # Compiles in a fifth of the time.
@@ -262,3 +262,70 @@ def test_logistic_regression_is_linear():
 def test_a_wrong_model_is_an_error_that_names_the_choices(fields, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         make(**fields)
+
+
+# ---- wide residual networks ----
+
+
+def wide(depth=2, width=64, norm="batch", stem="cifar"):
+    return models.build(stages.Model("wide_resnet", depth, width, stem, norm, "float32"), 10)
+
+
+def parameters(depth, width, classes=10):
+    """By hand: a convolution to 16 channels, blocks of two 3x3 convolutions with a norm before each, a norm, a head."""
+    total, before = 3 * 9 * 16, 16
+    for k in range(3):
+        channels = width * 2**k
+        for j in range(depth):
+            into = before if j == 0 else channels
+            total += 9 * into * channels + 9 * channels**2 + 2 * into + 2 * channels
+            total += into * channels if into != channels else 0
+        before = channels
+    return total + 2 * before + (before + 1) * classes
+
+
+@pytest.mark.parametrize("depth, width, millions", [(2, 160, 17.1), (2, 64, 2.7), (4, 160, 36.5)])
+def test_wide_residual_networks_are_as_large_as_published(depth, width, millions):
+    """WRN-16-10, WRN-16-4 and WRN-28-10 of Zagoruyko & Komodakis 2016."""
+    shapes = jax.eval_shape(lambda: wide(depth, width).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    assert count == parameters(depth, width)
+    assert count / 1e6 == pytest.approx(millions, abs=0.06)
+    assert models.module_names(shapes["params"]) == ("stem", "module2", "module3", "module4", "norm", "head")
+
+
+def test_a_block_of_a_wide_network_is_norm_relu_convolution_twice():
+    """Both kinds of blocks, written out with lax."""
+    x = jax.random.normal(jax.random.key(1), (2, 6, 6, 4))
+    for channels, stride in ((4, 1), (8, 2)):
+        block = wide_resnet.PreBlock(channels, stride, "batch", jnp.float32)
+        variables = block.init(jax.random.key(0), x, False)
+        p = variables["params"]
+
+        def conv(x, kernel, stride, pad):
+            pads = [(pad, pad)] * 2
+            return jax.lax.conv_general_dilated(
+                x, kernel, (stride,) * 2, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        def norm(x):  # in train mode, with scale 1 and offset 0
+            return (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
+
+        before = jax.nn.relu(norm(x))
+        inner = jax.nn.relu(norm(conv(before, p["conv1"]["kernel"], stride, 1)))
+        shortcut = conv(before, p["conv_proj"]["kernel"], stride, 0) if "conv_proj" in p else x
+        expected = shortcut + conv(inner, p["conv2"]["kernel"], 1, 1)
+        (found, features), _ = block.apply(variables, x, True, mutable=["batch_stats"])
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(features["inner"], inner, rtol=1e-4, atol=1e-4)
+        assert ("conv_proj" in p) == (channels != 4)
+
+
+@pytest.mark.parametrize("stem, side", [("cifar", 8), ("imagenet", 2)])
+def test_features_of_a_wide_network(stem, side):
+    net = wide(1, 4, "none", stem)
+    shape = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, False), shape)
+    logits, features = jax.eval_shape(lambda v, x: net.apply(v, x, False), variables, shape)
+    assert logits.shape == (2, 10) and features["penultimate"].shape == (2, 16)
+    assert features["norm"].shape == (2, side, side, 16) and "module4/block0/inner" in features

@@ -301,3 +301,69 @@ def test_what_cannot_be_done_is_said(changed, arguments, expected):
     with pytest.raises(ConfigError) as caught:
         pools.pool(recipe(**changed), **arguments)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+# ---- some classes, joined data sets, no shuffling ----
+
+SPAN = pools.Span((40, 140), (10, 60), (4, 14))  # 100 train images, 50 test images and 10 classes among others
+LABELS = np.concatenate([np.arange(40) % 4, 4 + np.arange(100) % 10])
+TESTS = np.concatenate([np.arange(10) % 4, 4 + np.arange(50) % 10])
+
+
+@quick
+@given(seeds, st.integers(1, 9))
+def test_ranges_of_classes_share_none_and_leave_none_out(seed, cut):
+    low, high = (pools.told_apart(recipe(classes=each), seed, SPAN) for each in ((0, cut), (cut, 10)))
+    assert len(low) == cut and sorted([*low, *high]) == list(range(4, 14))
+    assert np.array_equal(low, np.sort(low)) and low.dtype == np.int32
+
+
+@quick
+@given(seeds, st.floats(0.1, 1), shares)
+def test_images_of_some_classes_keep_the_order_and_the_share_is_of_them(seed, fraction, noise):
+    def of(classes, fraction, noise=0.0):
+        data = recipe(classes=classes, fraction=fraction, label_noise=noise)
+        return pools.pool(data, seed, LABELS, 14, span=SPAN)
+
+    everything, half = of((), 1.0), of((0, 5), 1.0)
+    chosen = pools.told_apart(recipe(classes=(0, 5)), seed, SPAN)
+    kept = everything.indices[np.isin(LABELS[everything.indices], chosen)]
+    assert half.indices.tolist() == kept.tolist() and len(kept) == 50
+    assert half.labels.tolist() == LABELS[kept].tolist()
+    part = of((0, 5), fraction, noise)
+    assert part.indices.tolist() == kept[: round(50 * fraction)].tolist()
+    assert set(part.labels) <= set(chosen.tolist())  # wrong labels are among these classes too
+    wrong = of((0, 5), 1.0, noise)
+    assert np.sum(wrong.labels != LABELS[wrong.indices]) == round(50 * noise)
+
+
+@quick
+@given(seeds, st.integers(0, 40))
+def test_a_member_has_the_images_that_it_has_alone(seed, held):
+    data, alone = recipe(fraction=0.5), LABELS[40:] - 4
+    joined = pools.pool(data, seed, LABELS, 14, 0, held, SPAN)
+    own = pools.pool(data, seed, alone, 10, 0, held)
+    assert (joined.indices - 40).tolist() == own.indices.tolist() and (
+        joined.labels - 4
+    ).tolist() == own.labels.tolist()
+    validation = pools.validation(data, seed, LABELS, SPAN, held)
+    assert (validation - 40).tolist() == pools.held_out(seed, 100, held).tolist()
+
+
+def test_test_images_are_those_of_the_classes():
+    whole = pools.test_images(recipe(), 0, TESTS, SPAN, 0)
+    assert whole.tolist() == list(range(10, 60))
+    assert pools.test_images(recipe(), 0, TESTS, SPAN, 20).tolist() == list(range(10, 30))
+    some = pools.test_images(recipe(classes=(3, 5)), 0, TESTS, SPAN, 0)
+    assert set(TESTS[some]) == set(pools.told_apart(recipe(classes=(3, 5)), 0, SPAN)) and len(some) == 10
+    few = np.full(60, 4)
+    with pytest.raises(ConfigError, match="none of the test images"):
+        for cut in range(9):
+            pools.test_images(recipe(classes=(cut, cut + 1)), 0, few, SPAN, 0)
+
+
+def test_parts_by_class_are_groups_of_the_same_order():
+    """The classes (0, 5) of a seed are those that the first of two parts brings."""
+    first = pools.pool(recipe(recipe="split", splits=2, part=1, uniform=0.0), 0, LABELS[40:] - 4, 10)
+    chosen = pools.told_apart(recipe(classes=(0, 5)), 0, pools.Span((0, 100), (0, 50), (0, 10)))
+    assert set(first.labels) == set(chosen.tolist())

@@ -14,11 +14,11 @@ from plasticity_jax import sampling
 KEY = sampling.key(0, "stage", "train")
 
 
-def source(size, padded=0, base=0, gamma=0.0, replacement=False):
+def source(size, padded=0, base=0, gamma=0.0, replacement=False, shuffle=True):
     """Only the numbers matter for slots; images and labels are looked up later."""
     nothing = np.zeros(padded or size, np.int32)
     base, gamma = np.int32(base or size), np.float32(gamma)
-    return sampling.Source(nothing, nothing, np.int32(size), base, gamma, np.bool_(replacement))
+    return sampling.Source(nothing, nothing, np.int32(size), base, gamma, np.bool_(replacement), np.bool_(shuffle))
 
 
 permutations = jax.jit(sampling.permutations, static_argnums=2)
@@ -78,6 +78,13 @@ def test_orders_differ_between_epochs_seeds_and_stages():
     orders = [permutations(KEY, 0, 4, pool)]
     orders += [permutations(sampling.key(*name), 0, 4, pool) for name in [(1, "stage", "train"), (0, "stage", "tune")]]
     assert len({tuple(row) for row in np.concatenate(orders).tolist()}) == 12
+
+
+def test_without_shuffling_every_epoch_is_the_pool_as_it_is():
+    orders = np.asarray(permutations(KEY, 3, 2, source(7, padded=9, shuffle=False)))
+    assert orders.tolist() == [list(range(9))] * 2
+    batches = np.asarray(walk(source(12, shuffle=False), 4, 3))
+    assert batches.tolist() == np.arange(12).reshape(3, 4).tolist()
 
 
 def test_epochs_are_numbered_from_the_start_of_the_stage():

@@ -116,6 +116,32 @@ def test_an_own_module_may_return_logits_alone():
     assert step(before, batch(), Own())[0].step == 1
 
 
+def test_the_moving_average_follows_weights_and_statistics():
+    record = stage(ema=0.75)
+    state = first_state(CONVOLVED, record)
+    params, stats = state.params, state.stats
+    for _ in range(3):
+        state, _ = step(state, batch(), CONVOLVED, record)
+        params, stats = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, (params, stats), (state.params, state.stats))
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(near, state.average, (params, stats))
+    plain = first_state(CONVOLVED)
+    for _ in range(3):
+        plain, _ = step(plain, batch(), CONVOLVED)
+    assert same(plain.params, state.params)  # it looks on, and changes nothing
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_frozen_modules_stay_to_the_bit_whatever_pulls_at_them(name):
+    rule = changed(OPTIM, name=name, weight_decay=0.1, momentum=0.0 if name.startswith("adam") else 0.9)
+    record = stage(trained=("head",), optim=rule)
+    before = after = first_state(CONVOLVED, record)
+    for _ in range(3):
+        after, _ = step(after, batch(), CONVOLVED, record)
+    assert same(after.params["stem"], before.params["stem"]) and same(after.stats, before.stats)
+    assert not np.allclose(after.params["head"]["kernel"], before.params["head"]["kernel"])
+
+
 # ---- counting ----
 
 

@@ -27,10 +27,12 @@ changed = dataclasses.replace
 class Convolved(nn.Module):
     """The smallest network with the convolution and the normalisation of the residual ones."""
 
+    norm: str = "batch"
+
     @nn.compact
     def __call__(self, images, train):
         return nn.Dense(4, name="head")(
-            models.Stem(2, "cifar", "batch", jnp.float32, name="stem")(images, train)[:, 3, 4]
+            models.Stem(2, "cifar", self.norm, jnp.float32, name="stem")(images, train)[:, 3, 4]
         )
 
 

@@ -1,0 +1,89 @@
+"""How sharp a transition of a training curve is: its jump, its sharpness and its ratio, at a decay or a placebo epoch.
+
+    studies.values(study, "stepdecay", "test_accuracy", jumps.At(jumps.JUMP, decay=1))           {seed: points}
+    studies.values(study, "stepdecay", "test_accuracy", jumps.At(jumps.JUMP, decay=1, shift=1/3))
+
+A decay is the end of a learning stage of the plan, at the epochs that `milestones` give.  With m(e) the value after
+epoch e, t the epoch of the decay, k the epochs that are averaged (a tenth of the shortest stage, but 3 to 5) and s the
+epoch at which the stage before it began:
+
+    jump       J = mean m(t-k+1 .. t) - mean m(t+1 .. t+k)
+    sharpness  S = J / standard deviation of m(t-2k+1 .. t) around a straight line
+    ratio      R = J / (m(s+k) - m(t)), the progress of the stage up to then
+    before, after   the two means of J;  end   m(t)
+
+J and the progress are counted so that an improvement is positive: accuracies rise, everything else falls.  A `shift`,
+in lengths of the stage before the decay, moves t to a placebo epoch; s stays.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+JUMP, SHARPNESS, RATIO, BEFORE, AFTER, END = "jump", "sharpness", "ratio", "before", "after", "end"
+MOST, LEAST, SHARE = 5, 3, 0.1  # of k, and k as a share of the shortest stage
+
+
+@dataclasses.dataclass(frozen=True)
+class At:
+    """A number of a transition.  kind: one of the above.  decay: which, from 1 on.  shift: of a placebo."""
+
+    kind: str
+    decay: int
+    shift: float = 0.0
+
+    def __str__(self) -> str:
+        where = f"decay {self.decay}"
+        return f"{self.kind} at {where}" if not self.shift else f"{self.kind} {self.shift:+.2g} stages from {where}"
+
+
+def measure(at: At, curve: Mapping[float, float], bounds: Sequence[float], rises: bool) -> float:
+    """The number of one run's curve, epoch -> value; NaN where the curve or the plan does not reach.
+
+    Args:
+      bounds: epochs at which learning stages begin and the last one ends: 0, every decay, the end.
+      rises: an improvement is a larger value.
+    """
+    if not 1 <= at.decay < len(bounds) - 1:
+        return math.nan
+    begin, decay = bounds[at.decay - 1], bounds[at.decay]
+    t = round(decay + at.shift * (decay - begin))
+    k = span(bounds)
+
+    def mean(first: int, last: int) -> float:
+        return float(np.mean([curve.get(float(e), math.nan) for e in range(first, last + 1)]))
+
+    before, after = mean(t - k + 1, t), mean(t + 1, t + k)
+    jump = after - before if rises else before - after
+    match at.kind:
+        case "jump":
+            return jump
+        case "sharpness":
+            values = [curve.get(float(e), math.nan) for e in range(t - 2 * k + 1, t + 1)]
+            return jump / _scatter(values) if np.isfinite(values).all() else math.nan
+        case "ratio":
+            start, end = (curve.get(float(e), math.nan) for e in (round(begin) + k, t))
+            progress = end - start if rises else start - end
+            return jump / progress if progress else math.nan
+        case "before":
+            return before
+        case "after":
+            return after
+        case "end":
+            return curve.get(float(t), math.nan)
+    raise ValueError(f"kind={at.kind!r}: {JUMP}, {SHARPNESS}, {RATIO}, {BEFORE}, {AFTER} or {END}")
+
+
+def span(bounds: Sequence[float]) -> int:
+    """k, the epochs that are averaged on either side."""
+    shortest = min(b - a for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    return int(min(MOST, max(LEAST, round(SHARE * shortest))))
+
+
+def _scatter(values: Sequence[float]) -> float:
+    """The standard deviation around a straight line, which takes two degrees of freedom; never zero."""
+    x = np.arange(len(values))
+    rest = np.asarray(values) - np.polyval(np.polyfit(x, values, 1), x)
+    return max(math.sqrt(float(np.sum(rest**2)) / (len(values) - 2)), 1e-9)
