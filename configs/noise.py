@@ -44,9 +44,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Images, batch of SGD, updates before and after the transition, updates between evaluations.
     images, batch, before, after, every = {
         "": (5000, 125, 4000, 2000, 40),
-        "small": (1000, 50, 400, 100, 10),
-        "digits": (1000, 50, 200, 80, 20),
-        "smoke": (1000, 50, 20, 20, 20),
+        "small": (1000, 50, 240, 60, 10),
+        "digits": (1000, 50, 150, 60, 30),
+        "smoke": (1000, 50, 30, 30, 30),
     }[preset]
     rates = (0.03, 0.1)
     config = base("noise")
