@@ -18,7 +18,8 @@ same weights.  A first group shares the rate 0.1:
     autodecay-late                  the window detector under the stages of `late`
     plateau, slope, sasa, abel      other published detectors (`plasticity_jax/detectors.py`)
     cosine-K                        cosine decay in K % of the time
-and `stepdecay` and `autodecay` also at rates 0.05 and 0.2, but at the scale of the paper only.
+`small` and `digits` leave out `early` and `autodecay-keep`, and share K of 60, 80 and 90 %; only the scale of the paper
+has `stepdecay` and `autodecay` at rates 0.05 and 0.2 too.
 
 Claim: AutoDecay detects the end of a stage, and so saves 10 % of the time or more at equal accuracy (the paper: of
 ResNet-50 on ImageNet; that was not run here).
@@ -59,6 +60,8 @@ def get_config(arg: str = "") -> ConfigDict:
     shares = {"smoke": (50,)}.get(preset, (50, 75) if preset else (50, 60, 70, 80, 90))
     rates = () if preset else (0.05, 0.2)
     found = _schedules(config.stages.train.epochs, least, shares, rates)
+    if preset:
+        del found["early"], found["autodecay-keep"]
     if chosen["schedules"] == "two":
         found = {name: found[name] for name in ("stepdecay", "autodecay")}
     config.grid = (("schedule", found),)
