@@ -21,7 +21,7 @@ from analysis import jumps
 from plasticity_jax import results
 
 WINDOW, END, START = "window", "end", "start"
-EARLY = 0.1  # the share of a stage that START means
+EARLY = 1 / 3  # the share of a stage that START means
 
 When = str | float | jumps.At
 
@@ -98,7 +98,7 @@ def values(
     Args:
       metric: as in the table; `steps` is the number of updates in the stage.
       at: `window` the mean over the study's window at the end of the stage (the paper's metric), `end` the last value,
-        `start` the mean over the first tenth of the stage but for step 0, an epoch of the stage, or something about a
+        `start` the mean over the first third of the stage but for step 0, an epoch of the stage, or something about a
         decay of the learning rate in it.
       stage: the last stage of the label, if empty.
     """

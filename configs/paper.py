@@ -1,4 +1,4 @@
-"""All studies of both papers as one sweep.
+"""All studies of the papers as one sweep: Berariu et al. 2021, Ash & Adams 2020, You et al. 2019.
 
     python -m launch.local --config=configs/paper.py:digits --workdir=runs/paper-digits
     python -m launch.sweep --config=configs/paper.py --workdir=runs/paper --hours=12          # only plan it
@@ -6,28 +6,32 @@
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.  Each study is that of its own
 config, whose docstring says what it is, with a directory of its own: SWEEP/resets, SWEEP/warm_start_online, ..
 
-Cost, as `launch.sweep --dry_run` tells it, which has not been asked of the other scales yet:
-    digits   17 jobs, 326 runs, at most 28.8 million images, since stages end early; 0.24 hours of training expected on
-             2 CPU cores that had other work too.
+Cost: `launch.sweep --dry_run` tells it.
 """
 
 from ml_collections import ConfigDict
 
 from configs import (
     architecture,
+    autodecay,
     blending,
     controls,
     multistage,
+    noise,
+    patterns,
     presets,
     pretrain_length,
     resets,
     splits,
+    stepdecay,
+    transfer,
     tuning_rate,
     warm_start,
 )
 from configs.base import parse_arg, sweep
 
 STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls)
+LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -36,4 +40,6 @@ def get_config(arg: str = "") -> ConfigDict:
     online = ",".join(filter(None, [preset, "study=online"]))
     found = [study.get_config(preset) for study in STUDIES]
     found += [warm_start.get_config(preset), warm_start.get_config(online)]
+    found += [study.get_config(preset) for study in LEARNING_STAGES]
+    found.append(patterns.get_config(",".join(filter(None, [preset, "study=graded"]))))
     return sweep({config.name: config for config in found})

@@ -17,6 +17,18 @@ Claim: training and test curves are divided into several stages by sharp transit
 
 Choices: the paper's recipe is not known.  ResNet-18 with the CIFAR stem, batch 128, rate 0.1, momentum 0.9, weight
 decay 5e-4, crops and flips, 180 epochs: all usual values, and ours; so is `constant`, the same time without a decay.
+
+Expected, in points of test accuracy:
+    paper    three stages with sharp transitions; it prints no number for them.
+    small    stepdecay ends 6.4 points [5.8, 7.1] above constant; the jump at the first decay exceeds that at placebo
+             epochs by 8.2 [6.1, 10.3], at the second by 1.3 [0.6, 2.1]; 5 seeds (measured on CIFAR-10 re-encoded as JPEG:
+             `--config.dataset=cifar10_jpeg`, analysis/results/stepdecay).  4,000 images, width 8, 60 epochs.
+    digits   the machinery only: the task is too easy for a transition of any size.
+
+Cost:
+    paper    an H100 trains one seed's two branches at about 41,000 images/s (bfloat16, `map`).
+    small    2.4 million images; 21 min on 2 slow CPU cores that had other work too.
+    digits   seconds to minutes; not timed.
 """
 
 from ml_collections import ConfigDict

@@ -45,7 +45,7 @@ def test_every_named_study_has_its_figures():
     none = ("base", "presets", "paper", "__init__")  # paper is all of them
     offered = [importlib.import_module(f"configs.{stem}") for stem in files if stem not in none]
     names = {module.get_config("smoke").name for module in offered if hasattr(module, "get_config")}
-    assert names | {"warm_start_online"} == set(figures.CHARTS)
+    assert names | {"warm_start_online", "patterns_graded"} == set(figures.CHARTS)
 
 
 def test_multistage_shows_both_accuracies(tmp_path):

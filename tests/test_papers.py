@@ -10,12 +10,12 @@ import pytest
 import small
 import synthetic
 
-from analysis import claims, contrasts
+from analysis import ash_adams, berariu, claims, contrasts, controls
 from analysis.contrasts import CONTRADICTED, INCONCLUSIVE, REPRODUCED, WITHIN
-from analysis.papers import CLAIMS
 from plasticity_jax import config as configs
 from plasticity_jax import drafts
 
+CLAIMS = (*berariu.CLAIMS, *controls.CLAIMS, *ash_adams.CLAIMS)  # those of You et al. are in test_you.py
 CONFIGS = {
     **{name: (name, "") for name in dict.fromkeys(claim.study for claim in CLAIMS) if "warm_start" not in name},
     "warm_start_table": ("warm_start", "study=table"),

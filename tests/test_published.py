@@ -21,7 +21,7 @@ def test_every_folder_is_a_study_of_its_name(read):
     assert {path.name for path in RESULTS.iterdir() if path.is_dir()} == set(read)
     for name, study in read.items():
         assert study.name == name
-        assert study.config["dataset"] == "cifar10_jpeg" and not study.config["data_dir"]
+        assert study.config["dataset"] == ("graded" if name == "patterns_graded" else "cifar10_jpeg") and not study.config["data_dir"]
 
 
 def test_every_figure_is_there(read):
