@@ -29,7 +29,8 @@ an oscillation and not the learning of something new.
 
 Expected, in nats of training loss, by which a transition lowers it soon after (mean over the rates, 3 seeds):
     paper    no number; the transitions disappear with batch gradient descent.
-    small    plain SGD 0.20 [0.08, 0.32]; ten times larger batches instead of a decay 0.24 [0.09, 0.39]; full batches with
+    small    plain SGD 0.20 [0.08, 0.32]; ten times larger batches instead of a decay 0.24 [0.09, 0.39]; full batches
+             with
              BatchNorm less 0.02: 0.00 [-0.02, 0.02], with GroupNorm -0.02 [-0.02, -0.02]; before the decay the
              moving average is ahead of the network by 0.16 [0.04, 0.28] (measured on CIFAR-10 re-encoded as JPEG,
              analysis/results/noise).  So the size of the noise makes the transition, and averaging finds most of it.

@@ -40,7 +40,8 @@ Expected, in points:
     digits   the machinery only.
 
 Cost:
-    small    patches: 5.5 million images; 32 min on 2 slow CPU cores that had other work too.  graded: 14.5 million examples of a small
+    small    patches: 5.5 million images; 32 min on 2 slow CPU cores that had other work too.  graded: 14.5 million
+             examples of a small
              perceptron; 3 min on 2 cores of a Xeon.
     digits   minutes; not timed.
 """

@@ -29,7 +29,8 @@ are held out differs from seed to seed.
 
 Expected:
     paper    later stages improve the source more than the target; it prints no number.
-    small    see analysis/results/transfer, 3 seeds (measured on CIFAR-10 re-encoded as JPEG), and the verdicts in the README.
+    small    see analysis/results/transfer, 3 seeds (measured on CIFAR-10 re-encoded as JPEG), and the verdicts in the
+             README.
     digits   the machinery only.
 
 Cost:

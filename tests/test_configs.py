@@ -62,7 +62,9 @@ def test_the_paper_is_a_sweep_of_all_studies(preset):
     assert {study.name for study in found.values()} == set(found)
     alone = [module(path).get_config(preset) for path in FILES]
     alone.append(importlib.import_module("configs.warm_start").get_config(",".join([preset, "study=online"])))
-    alone.append(importlib.import_module("configs.patterns").get_config(",".join(filter(None, [preset, "study=graded"]))))
+    alone.append(
+        importlib.import_module("configs.patterns").get_config(",".join(filter(None, [preset, "study=graded"])))
+    )
     assert {config.name: configs.parse(config) for config in alone} == found
 
 

@@ -251,7 +251,10 @@ def test_logistic_regression_is_linear():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"name": "vgg"}, "model.name='vgg': there is no such name; choose one of ['resnet', 'wide_resnet', 'mlp', 'logistic']"),
+        (
+            {"name": "vgg"},
+            "model.name='vgg': there is no such name; choose one of ['resnet', 'wide_resnet', 'mlp', 'logistic']",
+        ),
         ({"stem": "big"}, "model.stem='big': there is no such stem; choose one of ['cifar', 'imagenet']"),
         ({"norm": "batchnorm"}, "choose one of ['batch', 'layer', 'group', 'none']"),
         ({"dtype": "float16"}, "choose one of ['auto', 'float32', 'bfloat16']"),
