@@ -97,5 +97,8 @@ def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     assert "metric" in cell(ran, "table").outputs[-1].data["text/html"]
     assert "pretrain+tune" in cell(ran, "pivot").outputs[-1].data["text/html"]
     assert pictures(cell(ran, "plot")) == 1
+    stages = studies.read("learning_stages")
+    assert pictures(cell(ran, "stages")) == len(figures.charts(stages)) > 0
+    assert claims.table([stages], claims.judge([stages])).strip() in printed(cell(ran, "stages"))
     noise = [output.text for each in ran.cells for output in each.get("outputs", []) if output.get("name") == "stderr"]
     assert not [text for text in noise if "Warning" in text]
