@@ -47,10 +47,13 @@ def stepdecay(study: Study) -> list[Chart]:
     return [*found, sketch.chart(study, "stepdecay_sharpness", said, x_label, series, **how)]
 
 
+LADDER = ("augmented", "plain", "large", "full", "full-group")  # of `configs/noise.py`, the noisiest first
+
+
 def noise(study: Study) -> list[Chart]:
     """The transition on every step of the ladder, and the curves around it with and without noise."""
     points = [curves.parts(label)[1] for label in studies.labels(study)]
-    arms = list(dict.fromkeys(point["arm"] for point in points))
+    arms = sorted({point["arm"] for point in points}, key=LADDER.index)
     rates = sorted({point["rate"] for point in points}, key=float)
     changes = {"decay": "after", "grown": "grown"}
     series = [

@@ -18,7 +18,7 @@ statistics (of ghost batches as large as the batches of SGD):
     large        with five times (at the scale of the paper four times) larger batches
     full         every update on all images: the gradient is a sum over micro-batches in one fixed order, so nothing is
                  random; BatchNorm's ghost batches are the same images each time
-    full-group   the same with GroupNorm, which knows no batches
+    full-group   the same with GroupNorm, which knows no batches (of one group at the smaller scales)
 each at two learning rates.  `before` also keeps an exponential moving average of its weights, which is evaluated too.
 
 Claim: the transitions come from the stochasticity of SGD and disappear with batch gradient descent.
@@ -31,10 +31,9 @@ Expected, in nats of training loss, by which a transition lowers it soon after (
     paper    no number; the transitions disappear with batch gradient descent.
     small    plain SGD 0.20 [0.08, 0.32]; ten times larger batches instead of a decay 0.24 [0.09, 0.39]; full batches
              with
-             BatchNorm less 0.02: 0.00 [-0.02, 0.02], with GroupNorm -0.02 [-0.02, -0.02]; before the decay the
-             moving average is ahead of the network by 0.16 [0.04, 0.28] (measured on CIFAR-10 re-encoded as JPEG,
-             analysis/results/noise).  So the size of the noise makes the transition, and averaging finds most of it.
-             GroupNorm's arm hardly trains in 300 updates, so its zero says little.
+             BatchNorm 0.02 [0.00, 0.04]; before the decay the moving average is ahead of the network by 0.16
+             [0.04, 0.28] (measured on CIFAR-10 re-encoded as JPEG, analysis/results/noise).  So the size of the noise
+             makes the transition, and averaging finds most of it.  `full-group` was not measured.
     digits   the machinery only.
 
 Cost:
@@ -81,14 +80,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.stem = "imagenet"
     if preset:
         config.model.width = 4
-    arms = _arms(images, batch, every, larger=4 if not preset else 5)
+    # Maps of 1x1 with two channels a group would be their own signs, and no gradient would pass: one group there.
+    group = "layer" if preset else "group"
+    arms = _arms(images, batch, every, larger=4 if not preset else 5, group=group)
     if preset == "smoke":
         arms = {name: arms[name] for name in ("plain", "full")}
     config.grid = (("arm", arms), ("rate", {str(rate): _rate(rate) for rate in rates}))
     return config
 
 
-def _arms(images: int, batch: int, every: int, larger: int) -> dict[str, dict[str, Any]]:
+def _arms(images: int, batch: int, every: int, larger: int, group: str) -> dict[str, dict[str, Any]]:
     """The ladder, from the noisiest arm down."""
 
     def arm(size: int, norm: str = "batch", augment: bool = False) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _arms(images: int, batch: int, every: int, larger: int) -> dict[str, dict[st
         "plain": arm(batch),
         "large": arm(larger * batch),
         "full": arm(images),
-        "full-group": arm(images, norm="group"),
+        "full-group": arm(images, norm=group),
     }
 
 
