@@ -4,8 +4,8 @@
     python -m plasticity_jax.main --config=configs/autodecay.py:small --workdir=runs/autodecay-small
     python -m plasticity_jax.main --config=configs/autodecay.py:digits --workdir=runs/autodecay-digits
 
-Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `schedules=all` (default) or `two`,
-which are `stepdecay` and `autodecay` alone.  Without one of the first three, the scale of the paper.
+Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `schedules=all` (default), `two`,
+which are `stepdecay` and `autodecay` alone, or `few`, without slope, sasa, abel and cosine.  Without one of the first three, the scale of the paper.
 
 Protocol: the training of `configs/stepdecay.py` under several schedules, an axis of the grid, on the same data from the
 same weights.  A first group shares the rate 0.1:
@@ -49,12 +49,13 @@ from configs import presets
 from configs.base import base, parse_arg, stage, step_decay
 
 STEPS = (1 / 3, 2 / 3)
+OTHERS = ("slope", "sasa", "abel", "cosine")  # left out of `schedules=few`
 EARLY, LATE = (1 / 6, 2 / 3), (1 / 2, 2 / 3)
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
-    preset, chosen = parse_arg(arg, presets.NAMES, schedules=("all", "two"))
+    preset, chosen = parse_arg(arg, presets.NAMES, schedules=("all", "few", "two"))
     config = base("autodecay")
     config.model.stem = "cifar"
     config.diagnostics = ()
@@ -74,6 +75,8 @@ def get_config(arg: str = "") -> ConfigDict:
         del found["early"], found["autodecay-keep"]
     if chosen["schedules"] == "two":
         found = {name: found[name] for name in ("stepdecay", "autodecay")}
+    if chosen["schedules"] == "few":
+        found = {name: each for name, each in found.items() if name.partition("-")[0] not in OTHERS}
     config.grid = (("schedule", found),)
     return config
 
