@@ -30,14 +30,13 @@ an oscillation and not the learning of something new.
 Expected, in nats of training loss, by which a transition lowers it soon after (mean over the rates, 3 seeds):
     paper    no number; the transitions disappear with batch gradient descent.
     small    plain SGD 0.20 [0.08, 0.32]; ten times larger batches instead of a decay 0.24 [0.09, 0.39]; full batches
-             with
-             BatchNorm 0.02 [0.00, 0.04]; before the decay the moving average is ahead of the network by 0.16
-             [0.04, 0.28] (measured on CIFAR-10 re-encoded as JPEG, analysis/results/noise).  So the size of the noise
-             makes the transition, and averaging finds most of it.  `full-group` was not measured.
+             with BatchNorm 0.02 [0.00, 0.04]; before the decay the moving average is ahead of the network by 0.16
+             [0.04, 0.28] (measured on CIFAR-10 re-encoded as JPEG, analysis/results/noise).  Five times larger batches
+             are not told from SGD, nor whether the average is as good as the network after the decay.
     digits   the machinery only.
 
 Cost:
-    small    6.5 million images; 7 min on 12 cores of a Xeon, in two processes; about half an hour on 2 cores.
+    small    6.5 million images; measured 7 min on 12 cores of a Xeon, in two processes.
     digits   minutes; not timed.
 """
 
