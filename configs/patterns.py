@@ -31,10 +31,11 @@ with noise on activations.  `middle`, other amplitudes of the patch, ResNet-18 a
 Expected, in points:
     paper    no number for the substitutes.
     small    patches of amplitude 0.4: at the decay the accuracy on patches alone jumps by 23 [7, 40], and the network
-             that began with the large rate ends 8.5 [5.7, 11.2] higher on clean images.  Before it the large rate
-             has 46 to 76 % of them, the small rate 92 to 97: whether it ignores them is not told (39 [-10, 89]).  At the
-             published amplitude 0.1 every arm ends at 8 to 11 % on patches alone, which is chance.  3 seeds (measured on CIFAR-10 re-encoded as JPEG,
-             analysis/results/patterns_patches).  5,000 images, width 8.
+             that began with the large rate ends 8.5 [5.7, 11.2] higher on clean images.  Before the
+             decay the large rate has 46 to 76 % of them, the small one 92 to 97: whether it ignores them is not told
+             (39 [-10, 89]).  At the published amplitude 0.1 every arm ends at 8 to 11 % on patches alone, which is
+             chance.  3 seeds (measured on CIFAR-10 re-encoded as JPEG, analysis/results/patterns_patches).  5,000
+             images, width 8.
              graded: accuracy falls with the bits of a pattern; at the first decay the one of 4 bits jumps by 5.9
              [2.1, 9.8] more than without a decay; 6 bits are learnt 5.2 [2.3, 8.1] better at a tenth of the rate, and
              as well with ten times larger batches (0.2 [-0.8, 1.1]).  3 seeds (analysis/results/patterns_graded).
