@@ -65,7 +65,8 @@ def collect(directory: analysis.Directory, out: analysis.Directory, partial: boo
     if finished:
         contents["result"] = analysis.load_result(directory)
     for name, content in contents.items():
-        (out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        indent = 2 if name == "environment" else None  # half of the others would be spaces
+        (out / f"{name}.json").write_text(json.dumps(content, indent=indent) + "\n")
     words = [column for column in table if column != "value"]
     table.to_parquet(
         out / analysis.COMPACT,

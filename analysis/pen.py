@@ -78,7 +78,10 @@ def save(charts: Sequence[Chart], folder: str | os.PathLike[str]) -> list[Path]:
             figure = draw(chart)
             for ending in ("png", "svg"):
                 written.append(Path(folder) / f"{chart.name}.{ending}")
-                figure.savefig(written[-1], dpi=150, metadata={"Date": None} if ending == "svg" else None)
+                how: dict[str, Any] = {"svg": {"metadata": {"Date": None}}, "png": {"pil_kwargs": {"optimize": True}}}[
+                    ending
+                ]
+                figure.savefig(written[-1], dpi=150, **how)
     return written
 
 

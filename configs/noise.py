@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     images, batch, before, after, every = {
         "": (5000, 125, 4000, 2000, 40),
         "small": (1000, 50, 240, 60, 10),
-        "digits": (1000, 50, 150, 60, 30),
+        "digits": (1000, 50, 150, 60, 20),
         "smoke": (1000, 50, 30, 30, 30),
     }[preset]
     rates = (0.03, 0.1)

@@ -27,8 +27,13 @@ def study(
     finished: bool = True,
     failed: Collection[str] = (),
     directory: Path = Path("somewhere"),
+    metrics: Collection[str] = ("test_accuracy", "train_accuracy"),
+    epochs: Callable[[float], Collection[float]] = lambda end: EPOCHS,
 ) -> studies.Study:
-    """What `studies.read` gives of the study that a config describes; `failed` are runs as `result.json` names them."""
+    """What `studies.read` gives of the study that a config describes; `failed` are runs as `result.json` names them.
+
+    Every one of `metrics` that the world has is measured at the end of each stage, and at `epochs` of its length.
+    """
     parsed = configs.parse(config)
     rows: list[dict[str, Any]] = []
     runs = []
@@ -37,7 +42,9 @@ def study(
             for run in leg.runs:
                 label = studies._label(run.id.rpartition("/")[0])
                 common = dict(pack=pack.name, run=run.id, seed=run.seed, branch=run.branch, **dict(run.hparams))
-                rows += [{**common, "stage": leg.name, **row} for row in _measurements(run, label, world)]
+                rows += [
+                    {**common, "stage": leg.name, **row} for row in _measurements(run, label, world, metrics, epochs)
+                ]
                 if run.final:
                     name = f"{pack.name}/{run.id}" if len(parsed.packs) > 1 else run.id
                     status = "failed" if name in failed else "finished"
@@ -47,12 +54,14 @@ def study(
     return studies.Study(directory, configs.describe(parsed), {"runs": runs} if finished else None, table)
 
 
-def _measurements(run: legs.Run, label: str, world: World) -> list[dict[str, Any]]:
-    end = run.stage.epochs
+def _measurements(
+    run: legs.Run, label: str, world: World, metrics: Collection[str], epochs: Callable[[float], Collection[float]]
+) -> list[dict[str, Any]]:
+    end = run.stage.epochs or float(run.stage.steps)  # of stages that count updates each is called an epoch
     updates = world(label, run.stage.name, run.seed, "steps", float("inf")) or STEPS * end
     found = []
-    for epoch in (*(epoch for epoch in EPOCHS if epoch < end), end):
-        for metric in ("test_accuracy", "train_accuracy"):
+    for epoch in (*(epoch for epoch in epochs(end) if epoch < end), end):
+        for metric in metrics:
             value = world(label, run.stage.name, run.seed, metric, epoch if epoch < end else float("inf"))
             if value is not None:
                 step = round(updates * epoch / end)

@@ -1,14 +1,20 @@
 """The claims of You et al. 2019, and the numbers of a transition that they are made of."""
 
+import functools
+import importlib
 import math
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import small
+import synthetic
 
 from analysis import claims, contrasts, jumps, studies, you, you_implications, you_patterns
 from analysis.jumps import At
+from plasticity_jax import config as configs
+from plasticity_jax import drafts
 
 RESULTS = Path(__file__).parents[1] / "analysis" / "results"
 CLAIMS = (*you.CLAIMS, *you_patterns.CLAIMS, *you_implications.CLAIMS)
@@ -52,6 +58,168 @@ def test_what_the_curve_does_not_reach_is_nan():
     with pytest.raises(ValueError, match="kind='leap'"):
         jumps.measure(At("leap", 1), CURVE, BOUNDS, rises=False)
 
+
+# ---- worlds in which everything is as You et al. say, or the opposite, at every scale ----
+
+CONFIGS = {name: (name, "") for name in STUDIES} | {
+    f"patterns_{study}": ("patterns", f"study={study}") for study in ("patches", "graded")
+}
+PRESETS = ("", "small", "digits")
+METRICS = (
+    *("train_loss", "train_eval_loss", "test_loss", "ema_train_eval_loss"),
+    *("test_accuracy", "ema_test_accuracy", "validation_accuracy", "patch_only_accuracy"),
+    *(f"bits{bits}_accuracy" for bits in (0, 2, 4, 6)),
+)
+END = math.inf
+
+
+def numbers(label):
+    """What stands behind the equals signs of a label, by name."""
+    return dict(re.findall(r"([\w.]+)=([^,\]]+)", label))
+
+
+def training(label, metric, share, opposite):
+    """A curve with a fall at each decay, or a rise; it wiggles, so that it has a scatter."""
+    falls = sum(size for size, decay in ((0.3, 1 / 3), (0.2, 2 / 3)) if share > decay + 1e-9) * (-1 if opposite else 1)
+    loss = 2.0 - 0.2 * share - (falls if "constant" not in label else 0.0) + 0.002 * math.sin(300 * share)
+    return 100.0 - 20.0 * loss if metric.endswith("accuracy") else loss
+
+
+def noise(label, metric, opposite):
+    """Losses that fall by so much with noise and hardly without, or rise with it and fall without."""
+    arm = numbers(label)["arm"]
+    drop = {"plain": 0.4, "augmented": 0.2, "large": 0.2}.get(arm, -0.4 if opposite else 0.005)
+    drop = -drop if opposite else drop
+    if metric == "ema_test_accuracy" and opposite:
+        return 40.0
+    match label.partition("[")[0]:
+        case "decay":
+            change = -drop
+        case "grown":
+            change = -0.9 * drop
+        case _:
+            change = -0.3 * drop if metric.startswith("ema") else 0.0
+    return 50.0 if metric.endswith("accuracy") else 1.0 + change
+
+
+def patches(label, metric, share):
+    large = label.startswith("large")
+    if metric == "patch_only_accuracy":
+        return 95.0 if share > 0.5 + 1e-9 else 10.0 if large else 80.0
+    return 45.0 if large else 30.0
+
+
+def graded(label, metric, share):
+    branch, quiet = label.partition("[")[0], numbers(label)["batch_size"] == "320"
+    bits = int(metric.removeprefix("bits")[0])
+    if bits == 6:
+        return 20.0 if quiet or branch in ("rate-2", "stepdecay") else 10.0
+    return {0: 99.0, 2: 90.0, 4: 60.0 if branch == "stepdecay" and share > 1 / 3 + 1e-9 else 40.0}[bits]
+
+
+def schedules(label, metric):
+    """Updates and accuracies of the schedules; those that are compressed lose a fifth of a point a percent."""
+    kind, _, share = numbers(label)["schedule"].rpartition("-")
+    percent = float(share) if kind in ("compressed", "cosine") else 100.0
+    if metric != "steps":
+        return 70.0 - 0.2 * (100.0 - percent)
+    stepwise = percent < 100.0 or numbers(label)["schedule"] in ("stepdecay", "early", "late")
+    return 10.0 * percent if stepwise else 800.0
+
+
+def transfer(label, stage, metric, share):
+    name = label.partition("[")[0]
+    if stage == "train":
+        return 60.0 if name == "constant" else 50.0 + 20.0 * min(share, 1.0)
+    return {
+        "untrained": 40.0,
+        "stage-1": 50.0,
+        "stage-2": 50.5,
+        "stage-3": 49.0,
+        "constant-3": 52.0,
+        "fresh": 60.0,
+    }.get(name.removeprefix("probe-").removeprefix("finetune-"), {"tune-stage-1": 58.0, "tune-stage-3": 55.0}.get(name))
+
+
+def scatter(label, seed):
+    return 1e-4 * (seed + 1) * (1 + len(label) % 7)
+
+
+def world(study, config, opposite):
+    """A world of a study in which You et al. are right, or one in which they are wrong about every difference."""
+    train = config.stages.get("train")
+    total = float(train.epochs) if train is not None else 1.0
+
+    def as_they_say(label, stage, seed, metric, epoch):
+        share = 2.0 if epoch == END else epoch / total
+        if metric == "steps" and study != "autodecay":
+            return None
+        match study:
+            case "stepdecay":
+                return training(label, metric, min(share, 1.0), opposite) + scatter(label, seed)
+            case "noise":
+                return noise(label, metric, opposite) + scatter(label, seed)
+            case "patterns_patches":
+                value = patches(label, metric, share)
+            case "patterns_graded":
+                value = graded(label, metric, share) if metric.startswith("bits") else 50.0
+            case "autodecay":
+                value = schedules(label, metric)
+            case "transfer":
+                value = transfer(label, stage, metric, share)
+        if value is None or metric == "steps":
+            return 1600.0 - value if value and opposite else value
+        return (200.0 - value if opposite else value) + scatter(label, seed)
+
+    return as_they_say
+
+
+@functools.cache
+def judged(study, preset, opposite=False):
+    """claim -> what comes out of it in the world of the paper, or in the opposite one, at three seeds."""
+    file, arg = CONFIGS[study]
+    config = importlib.import_module(f"configs.{file}").get_config(",".join(filter(None, [preset, arg])))
+    config.seeds = (0, 1, 2)
+
+    def every_epoch(end):
+        return [float(epoch) for epoch in range(1, int(end))]
+
+    made = synthetic.study(config, world(study, config, opposite), metrics=METRICS, epochs=every_epoch)
+    return {each.claim.id: each for each in claims.judge([made]) if each.claim.study == study}
+
+
+def test_every_study_of_the_paper_has_claims():
+    assert {importlib.import_module(f"configs.{file}").get_config(arg).name for file, arg in CONFIGS.values()} == set(
+        STUDIES
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_world_as_the_paper_says_reproduces_every_claim(study, preset):
+    found = judged(study, preset)
+    assert {id for id, each in found.items() if each.verdict != contrasts.REPRODUCED} == set()
+    assert set(found) == {claim.id for claim in CLAIMS if claim.study == study}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_opposite_contradicts_every_difference(study):
+    found = judged(study, "small", opposite=True)
+    differences = {id: each.verdict for id, each in found.items() if each.claim.direction != contrasts.WITHIN}
+    assert {id for id, verdict in differences.items() if verdict != contrasts.CONTRADICTED} == set()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_noise_is_evaluated_soon_after_a_change(preset):
+    parsed = configs.parse(importlib.import_module("configs.noise").get_config(preset))
+    for pack in parsed.packs:
+        times = drafts.draw_up(pack, parsed, small.dataset(train=parsed.train_images, test=500))
+        for name in ("after", "grown"):
+            for points in times[name].points:
+                assert any(0 < epoch <= studies.EARLY * max(points) + 1e-9 for epoch in points), (pack.name, name)
+
+
+# ---- what is published ----
 
 OTHERS = ("slope", "sasa", "abel")  # schedules that were not run
 NOT_RUN = {"gone-full-group", "cosine"} | {
