@@ -81,13 +81,28 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     presets.apply(config, preset)
     presets.learning_stages(config, preset, digits=30)
-    epochs, then = config.stages.train.epochs, {"": (30, 60, 100), "small": (15, 20, 30), "digits": (10, 20, 30)}
-    probe, finetune, tune = then.get(preset, (1, 1, 1))
     if not held_out:
         config.dataset = f"{config.dataset}+{target}"
     if preset:
         config.validation_images = {"small": 1000, "digits": 200, "smoke": 200}[preset]
-    ends = _ends(epochs, preset)
+    _go_on(config, preset, there, whole)
+    if preset == "smoke":
+        for name in ("probe", "finetune", "tune"):
+            config.stages[name].update(steps=30, eval_every=0, eval_tail=0)
+    if preset == "digits":
+        for each in config.stages.values():
+            each.data.label_noise = 0.2
+    config.grid = (
+        ("stages.probe.optim.weight_decay", DECAYS),
+        ("stages.finetune.optim.learning_rate", RATES),
+    )
+    return config
+
+
+def _go_on(config: ConfigDict, preset: str, there: dict[str, Any], whole: dict[str, Any]) -> None:
+    """Add what is trained from the networks of `train`: both ways of transfer, and the tuning of Figure 1."""
+    probe, finetune, tune = {"": (30, 60, 100), "small": (15, 20, 30), "digits": (10, 20, 30)}.get(preset, (1, 1, 1))
+    ends = _ends(config.stages.train.epochs, preset)
     anew = {"modules": ("head",), "statistics": "keep"}
     networks = {name: {"after": after, "reset": anew} for name, after in {"untrained": "init", **ends}.items()}
     shared = {"batch_size": config.stages.train.batch_size, "eval_tail": 0}
@@ -119,17 +134,6 @@ def get_config(arg: str = "") -> ConfigDict:
             **{f"tune-{name}": {"after": after, "reset": anew} for name, after in ends.items() if "middle" not in name},
         },
     )
-    if preset == "smoke":
-        for each in (config.stages.probe, config.stages.finetune, config.stages.tune):
-            each.update(steps=30, eval_every=0, eval_tail=0)
-    if preset == "digits":
-        for each in config.stages.values():
-            each.data.label_noise = 0.2
-    config.grid = (
-        ("stages.probe.optim.weight_decay", DECAYS),
-        ("stages.finetune.optim.learning_rate", RATES),
-    )
-    return config
 
 
 def _ends(epochs: float, preset: str) -> dict[str, str]:

@@ -45,7 +45,8 @@ def norm(kind: str, channels: int, train: bool, dtype: Any, name: str) -> Callab
 
     `layer` is GroupNorm with one group: each image over height, width and channels.  `group` takes the most groups, 32
     at most, that divide the channels and leave each two channels or more: with a single channel, the 1x1 maps of small
-    images would be normalised to zero.
+    images would be normalised to zero.  Of two channels there only their order is left, and next to no gradient passes:
+    where the last maps are 1x1 and the network is narrow, take `layer`.
     """
     if kind == "batch":
         return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
