@@ -221,10 +221,7 @@ def test_noise_is_evaluated_soon_after_a_change(preset):
 
 # ---- what is published ----
 
-OTHERS = ("slope", "sasa", "abel")  # schedules that were not run
-NOT_RUN = {"gone-full-group", "cosine"} | {
-    f"{what}-{name}" for what in ("saves", "same") for name in OTHERS
-}  # analysis/results/README.md says why
+NOT_RUN = {"gone-full-group"}  # analysis/results/README.md says why
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if (RESULTS / name / "result.json").exists()])
