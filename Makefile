@@ -10,6 +10,8 @@
 
 VENV = .venv
 RUN = $(VENV)/bin/python
+# Two processes, each with whole files; `make test PYTEST="... -n 8"` where there are more cores and memory.
+PYTEST = $(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -27,10 +29,10 @@ test: $(VENV)/.test
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@$(RUN) -m pytest -q
+	@$(PYTEST)
 
 test_quick: $(VENV)/.test
-	@$(RUN) -m pytest -q -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-slurm: $(VENV)/.test
 	@sh tests/slurm/up.sh

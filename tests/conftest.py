@@ -12,8 +12,10 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that all tests deal runs out in the same way
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Every study compiles its own programs; here the same one is compiled once for all tests and their child processes.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(SCRATCH, "compiled")
+# Every study compiles its own programs; here the same one is compiled once for all tests, their child processes and,
+# where pytest-xdist deals the tests out, all workers, which inherit the folder from the process that starts them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(SCRATCH, "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["TFDS_DATA_DIR"] = os.path.join(SCRATCH, "tfds")
 os.environ["XDG_CACHE_HOME"] = os.path.join(SCRATCH, "cache")

@@ -51,12 +51,14 @@ class Layer(nn.Module):
 class Six(nn.Module):
     """The six modules of the paper by name, each as small as can be."""
 
+    classes: int = 3
+
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         x = images.reshape(len(images), -1)
         for name in MODULES[:-1]:
             x = Layer(name=name)(x, train)
-        return nn.Dense(3, name="head")(x)
+        return nn.Dense(self.classes, name="head")(x)
 
 
 NET = Six()

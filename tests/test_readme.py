@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_protocols import Six
 
 import plasticity_jax
 from launch import plan
@@ -52,10 +53,10 @@ def test_the_plan_runs(tmp_path: Path) -> None:
     names: dict = {}
     exec(block("# my_plan.py"), names)
     config = names["get_config"]()
-    config.seeds = (0,)
+    config.update(seeds=(0,), diagnostics=())
     for stage in config.stages.values():
         stage.data.fraction = stage.data.fraction / 10
-    result = plasticity_jax.run(config, tmp_path / "plan")
+    result = plasticity_jax.run(config, tmp_path / "plan", model=Six(10))  # its network compiles for minutes
     assert result["status"] == "finished"
     assert len(result["branches"]) == len(config.stages.tune.branches) == 6
 
