@@ -1,6 +1,7 @@
 # make demo        a small study and its learning curves, in a few minutes on a laptop
-# make test        lint, types and all tests
+# make test        lint, types and all tests but the long ones
 # make test_quick  the tests that take seconds
+# make test_long   the long ones: whole campaigns, sweeps, benchmarks, many processes and devices
 # make test-slurm  the tests on a real SLURM, here or started for it: half an hour
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
@@ -16,7 +17,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test_quick test-slurm bench faults clean
+.PHONY: help demo test test_quick test_long test-slurm bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,10 +30,13 @@ test: $(VENV)/.test
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@$(PYTEST)
+	@$(PYTEST) -m "not long"
 
 test_quick: $(VENV)/.test
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not long"
+
+test_long: $(VENV)/.test
+	@$(PYTEST) -m long
 
 test-slurm: $(VENV)/.test
 	@sh tests/slurm/up.sh

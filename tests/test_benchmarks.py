@@ -302,7 +302,7 @@ def measured(tmp_path_factory):
     return json.loads((directory / "found.json").read_text()), printed[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_pass_has_every_number(measured):
     found, _ = measured
     assert set(found) == {"plan", "machine", "torch", "real", "cases", "growth"}
@@ -377,7 +377,7 @@ def test_operations_are_of_a_part():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_profile_finds_most_of_a_step():
     whole, parts = profile.profile(4, "imagenet", 5)
     assert {f"{profile.PRODUCTS}, forward", f"{profile.PRODUCTS}, backward"} <= set(parts)
@@ -405,7 +405,7 @@ def test_overheads_follow_from_seconds_and_intervals():
     assert slow["checkpoint"] == pytest.approx(1200 / 50 / 1000)  # no more often than every 50 times as long
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_overheads_are_measured(tmp_path, capsys):
     file = tmp_path / "overhead.json"
     arguments = ["--config=configs/multistage.py:digits", "--config.model.name=mlp", "--config.seeds=0"]

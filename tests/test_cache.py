@@ -55,7 +55,7 @@ def entries(home: Path) -> list[Path]:
     return sorted((home / "plasticity_jax" / "compiled").glob("*/*-cache"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_start_compiles_nothing_and_gives_the_same_bits(start, tmp_path):
     (asked, loaded, programs, from_cache, hashes), complaints = start("cold")
     assert loaded == from_cache == 0 < programs <= asked

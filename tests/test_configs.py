@@ -121,20 +121,21 @@ def test_the_paper_s_protocol_is_what_is_planned():
     assert window == [float(epoch) for epoch in range(401, 501)]
 
 
-STUDIES = [(path, "digits") for path in FILES]
+LONG = ("architecture", "warm_start")  # networks of several sizes
+STUDIES = [pytest.param(path, "digits", marks=pytest.mark.long if path.stem in LONG else ()) for path in FILES]
 STUDIES.append((Path("warm_start.py"), "digits,study=online"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "arg"), STUDIES, ids=lambda value: getattr(value, "stem", value))
 def test_every_branch_stage_and_pack_runs_on_digits(path, arg, tmp_path):
-    """A study of one network runs with a tiny one whose modules have the same names, and so compiles sooner."""
+    """Where all networks are of one size, a tiny one with modules of the same names stands in, to compile sooner."""
     config = module(path).get_config(arg)
     config.update(seeds=(0,), train_images=96, test_images=50, diagnostics=(), strategy="loop")
     for each in config.stages.values():
         each.update(steps=2, eval_every=0)
     study = configs.parse(config)
-    lone = len({pack.model for pack in study.packs}) == 1
+    lone = len({(pack.model.name, pack.model.depth, pack.model.width) for pack in study.packs}) == 1
     result = plasticity_jax.run(config, tmp_path, model=Six(10) if lone else None)
     final = [run for pack in study.packs for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
     assert [(run["branch"], run["hparams"], run["status"]) for run in result["runs"]] == [

@@ -98,13 +98,13 @@ def numbers(outcome: dict) -> list:
     return [value for *_, value in outcome["rows"]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_mesh_has_runs_first_and_then_splits_batches(outcomes):
     assert [outcomes[f"cores/{count}"]["mesh"] for count in COUNTS] == [[1, 1], [2, 1], [2, 1], [2, 1]]
     assert [outcomes[f"split/{count}"]["mesh"] for count in COUNTS] == [[1, 1], [2, 1], [2, 2], [2, 4]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("moved", ["", "moved/"])
 def test_dealt_out_runs_are_the_same_on_any_number_of_devices(outcomes, moved, count):
@@ -112,7 +112,7 @@ def test_dealt_out_runs_are_the_same_on_any_number_of_devices(outcomes, moved, c
     assert one["rows"] == other["rows"] and one["hashes"] == other["hashes"] and one["leaves"] == other["leaves"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("moved", ["", "moved/"])
 def test_split_batches_give_nearly_the_same(outcomes, moved, count):
@@ -124,7 +124,7 @@ def test_split_batches_give_nearly_the_same(outcomes, moved, count):
     np.testing.assert_allclose(numbers(other), numbers(one), rtol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_devices_do_split_the_batches(outcomes):
     """Or the tests above would compare a thing with itself."""
     assert outcomes["split/8"]["leaves"] != outcomes["split/1"]["leaves"]

@@ -23,7 +23,7 @@ SORTS = ("kill", "term", "rolling", "torn", "result", "full", "two", "nan", "lau
 needs_linux = pytest.mark.skipif(not LINUX, reason="processes cannot be forked and watched here")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_linux
 def test_one_fault_of_each_sort_and_nothing_is_lost(tmp_path):
     """The other kinds are variants of these; all of them, and hundreds of cases, are `make faults`."""
@@ -74,7 +74,7 @@ def lost_by(target, kind: str, tmp_path: Path) -> str:
     return ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_linux
 @pytest.mark.parametrize(("target", "kind"), [(careless, "term"), (forgetful, "metrics")])
 def test_a_broken_resume_is_found(target, kind, tmp_path):

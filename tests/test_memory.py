@@ -32,7 +32,7 @@ def compiled(model, strategy, kind, count):
 CASES = [
     pytest.param(MLP, "advance", id="mlp-advance"),
     pytest.param(MLP, "evaluate", id="mlp-evaluate"),
-    pytest.param(RESNET, "advance", id="resnet-advance", marks=pytest.mark.slow),
+    pytest.param(RESNET, "advance", id="resnet-advance", marks=pytest.mark.long),
 ]
 
 

@@ -122,7 +122,7 @@ def by_one(tmp_path_factory):
     return outcomes
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["dealt", "resumed"])
 def test_two_processes_come_to_what_one_does(outcomes, by_one, name):
     """Runs are dealt out over both, and no row is written twice; also after a stop that one of them was told."""
@@ -133,7 +133,7 @@ def test_two_processes_come_to_what_one_does(outcomes, by_one, name):
     assert outcomes["stopped"] and outcomes["resumed"] == outcomes["dealt"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["split", "repeated"])
 def test_a_lone_run_in_two_processes(outcomes, by_one, name):
     """Its batches are split over both, or both do the same."""
@@ -142,7 +142,7 @@ def test_a_lone_run_in_two_processes(outcomes, by_one, name):
     assert outcomes["split"]["leaves"] != outcomes["repeated"]["leaves"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_the_first_process_says_how_it_goes(outcomes):
     first, second = outcomes["printed"]
     assert "fresh - pretrain+tune" in first and "programs to compile" in first
@@ -162,7 +162,7 @@ def long_child(directory: str) -> None:
         small.run(long(), Path(directory), model=small.Net())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_other(tmp_path, lost):
     """And what was saved goes on, here in one process."""

@@ -380,7 +380,7 @@ def child(directory: str) -> None:
         small.run(config(), Path(directory))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked")
 def test_killed_at_random_times(tmp_path, unbroken):
     context = multiprocessing.get_context("forkserver")

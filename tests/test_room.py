@@ -55,7 +55,10 @@ def limit(found, seeds, strategy):
     return (total(seeds) + total(seeds + 1)) // 2
 
 
-@pytest.mark.parametrize("strategy", ["map", "vmap", "cores", "loop"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["map", pytest.param("vmap", marks=pytest.mark.long), pytest.param("cores", marks=pytest.mark.long), "loop"],
+)
 def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, tmp_path, monkeypatch, capsys):
     found = needs(wide(strategy=strategy), tmp_path, monkeypatch)
     give(monkeypatch, limit(found, 3, strategy))
@@ -76,6 +79,7 @@ def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, t
     assert memory.text(each) == told[1] and each == pytest.approx(max(need.line.each for need in found), rel=0.1)
 
 
+@pytest.mark.long
 def test_turns_are_a_remedy_where_they_would_fit(tmp_path, monkeypatch):
     config = wide(strategy="vmap")
     config.stages.tune.batch_size = 96

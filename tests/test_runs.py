@@ -199,7 +199,7 @@ def test_runs_side_by_side_are_the_runs_alone(model, strategy):
             assert same(runs.take(found, i), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "width, depth, stem, side, batch, count", [(3, 1, "cifar", 20, 24, 3), (4, 1, "imagenet", 32, 16, 2)]
 )
@@ -263,7 +263,7 @@ def studies():
     return study_of_four_programs("cores", 4) | study_of_four_programs("cores", 7) | study_of_four_programs("vmap", 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_devices_give_what_one_gives(tmp_path):
     """Four devices and one, in processes of their own: four runs are one each, seven are two on each but one."""
     found = {}

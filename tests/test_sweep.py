@@ -180,7 +180,7 @@ def undisturbed(tmp_path_factory):
     return swept.file(folder), folder / "main", plasticity_jax.run(config, folder / "main")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_is_what_main_makes_also_when_it_grew(undisturbed, tmp_path):
     """Two jobs at a time on a core each, each a seed of a width, then a seed more; points apart, last of all."""
     file, directory, result = undisturbed
@@ -200,7 +200,7 @@ def test_a_sweep_is_what_main_makes_also_when_it_grew(undisturbed, tmp_path):
     assert status.returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_that_is_killed_at_random_is_the_same(undisturbed, tmp_path):
     file, directory, result = undisturbed
     chance = random.Random(0)

@@ -51,7 +51,7 @@ def same(frame: pd.DataFrame, other: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(*frames, check_exact=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_table_is_that_of_main(trained):
     main, sweep = trained
     assert len(jobs.read(sweep)) == 4
