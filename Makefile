@@ -7,12 +7,13 @@
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make clean       remove the environment, caches and the demo's results
 #
-# PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment.
+# PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment, WORKERS=8 the processes that test (each takes
+# up to 4 GB).
 
 VENV = .venv
+WORKERS = 2
 RUN = $(VENV)/bin/python
-# Two processes, each with whole files; `make test PYTEST="... -n 8"` where there are more cores and memory.
-PYTEST = $(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = $(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))

@@ -121,22 +121,24 @@ def test_the_paper_s_protocol_is_what_is_planned():
     assert window == [float(epoch) for epoch in range(401, 501)]
 
 
-LONG = ("architecture", "warm_start")  # networks of several sizes
-STUDIES = [pytest.param(path, "digits", marks=pytest.mark.long if path.stem in LONG else ()) for path in FILES]
+STUDIES = [(path, "digits") for path in FILES]
 STUDIES.append((Path("warm_start.py"), "digits,study=online"))
+STUDIES.append((Path("patterns.py"), "digits,study=graded"))
+NETWORKS = [
+    pytest.param(Six(10), id="tiny", marks=pytest.mark.slow),  # modules of the same names, compiled in less time
+    pytest.param(None, id="its-own", marks=pytest.mark.long),
+]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("path", "arg"), STUDIES, ids=lambda value: getattr(value, "stem", value))
-def test_every_branch_stage_and_pack_runs_on_digits(path, arg, tmp_path):
-    """Where all networks are of one size, a tiny one with modules of the same names stands in, to compile sooner."""
+def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path):
     config = module(path).get_config(arg)
     config.update(seeds=(0,), train_images=96, test_images=50, diagnostics=(), strategy="loop")
     for each in config.stages.values():
         each.update(steps=2, eval_every=0)
     study = configs.parse(config)
-    lone = len({(pack.model.name, pack.model.depth, pack.model.width) for pack in study.packs}) == 1
-    result = plasticity_jax.run(config, tmp_path, model=Six(10) if lone else None)
+    result = plasticity_jax.run(config, tmp_path, model=network)
     final = [run for pack in study.packs for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
     assert [(run["branch"], run["hparams"], run["status"]) for run in result["runs"]] == [
         (run.branch, dict(run.hparams), "finished") for run in final

@@ -11,7 +11,7 @@ from tiny import DATASET, IMAGES, MLP, RESNET, first_state, stage, task
 from plasticity_jax import memory, programs, runs, timetable
 
 RECORD = stage(momentum=0.9, augment=True)
-COUNTS = {MLP: (8, 4, 2, 1), RESNET: (8, 2)}  # of the larger one each takes half a minute to compile
+COUNTS = (8, 4, 2, 1)
 EVERYTHING = timetable.plain_source(np.arange(100), DATASET.train_labels)
 
 
@@ -42,7 +42,7 @@ def test_bytes_are_a_line_in_the_number_of_runs(model, kind, strategy):
     """The program for eight runs tells of those for fewer; a lone run by `map` needs less, as it has no loop."""
     found, fixed, each = compiled(model, strategy, kind, 8)
     line = memory.line(found, strategy, 8, fixed, each)
-    for count in COUNTS[model]:
+    for count in COUNTS:
         actual = compiled(model, strategy, kind, count)[0].total
         if strategy == "map" and count == 1:
             assert line(count) > actual

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from test_protocols import Six
 
 import plasticity_jax
 from launch import plan
@@ -49,14 +48,15 @@ def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPa
     assert set(documented) <= set(names["table"].columns)
 
 
+@pytest.mark.slow
 def test_the_plan_runs(tmp_path: Path) -> None:
     names: dict = {}
     exec(block("# my_plan.py"), names)
     config = names["get_config"]()
-    config.update(seeds=(0,), diagnostics=())
+    config.seeds = (0,)
     for stage in config.stages.values():
         stage.data.fraction = stage.data.fraction / 10
-    result = plasticity_jax.run(config, tmp_path / "plan", model=Six(10))  # its network compiles for minutes
+    result = plasticity_jax.run(config, tmp_path / "plan")
     assert result["status"] == "finished"
     assert len(result["branches"]) == len(config.stages.tune.branches) == 6
 
