@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import os
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -69,6 +70,12 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
     if not any(importlib.util.find_spec(plugin) for plugin in PLUGINS):
         return []
     if "CUDA_VISIBLE_DEVICES" in environment:
-        return [name.strip() for name in environment["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+        told = (name.strip() for name in environment["CUDA_VISIBLE_DEVICES"].split(","))
+        return list(itertools.takewhile(_may_be_gpu, told))  # CUDA too sees nothing behind a name that is none
     numbers = [path.name.removeprefix("nvidia") for path in DEV.glob("nvidia[0-9]*")]
     return sorted((number for number in numbers if number.isdecimal()), key=int)
+
+
+def _may_be_gpu(name: str) -> bool:
+    """Whether it is a number, or the identifier of a GPU or of a part of one; -1 and words like `none` are not."""
+    return name.isdecimal() or name.startswith(("GPU-", "MIG-"))

@@ -227,7 +227,9 @@ def test_gpus_are_dealt_out(sweep, monkeypatch, tmp_path):
         (tmp_path / name).touch()
     assert shares.gpus({}) == ["0", "1", "2", "10"]
     assert shares.gpus({"CUDA_VISIBLE_DEVICES": "3,1"}) == ["3", "1"]
-    assert shares.gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+    for none in ("", "-1", "NoDevFiles", "none", " -1 ,0"):
+        assert shares.gpus({"CUDA_VISIBLE_DEVICES": none}) == []
+    assert shares.gpus({"CUDA_VISIBLE_DEVICES": "1, GPU-8a,MIG-7f,-1,0"}) == ["1", "GPU-8a", "MIG-7f"]
     assert shares.gpus({"JAX_PLATFORMS": "cpu"}) == []
     assert shares.gpus({"JAX_PLATFORMS": "cuda,cpu"}) == ["0", "1", "2", "10"]
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
