@@ -1,4 +1,4 @@
-"""The program that a launcher without retries of its own starts for each job: a script around `launch.job`."""
+"""What a launcher without retries of its own starts for each job: a script, or a line, around `launch.job`."""
 
 import shlex
 from pathlib import Path
@@ -28,3 +28,8 @@ while [ -z "$stopped" ]; do
 done
 exit 0
 """
+
+
+def line(command: str) -> str:
+    """Runs a command with its arguments, and again after a pause while it asks for it; ends with its last status."""
+    return f'while {command} "$@"; code=$?; [ $code -eq {AGAIN} ]; do sleep {PAUSE}; done; exit $code'

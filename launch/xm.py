@@ -26,7 +26,7 @@ from absl import flags
 from xmanager import xm, xm_local
 
 from launch import attempts, binary, jobs, states, sweep
-from launch.exits import AGAIN, FAILED, FINISHED
+from launch.exits import FAILED, FINISHED
 from launch.flags import WORKDIR
 from plasticity_jax import commandline
 from plasticity_jax.errors import LabError
@@ -122,7 +122,7 @@ def vertex(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
             f"RUN python -m pip install -c constraints.txt '.{extra}'",
         ],
         # A status of 75 asks for another start: the job saved, or has tries left.
-        entrypoint=xm.CommandList([f'while {command} "$@"; code=$?; [ $code -eq {AGAIN} ]; do :; done; exit $code']),
+        entrypoint=xm.CommandList([binary.line(command)]),
     )
     resources = {ACCELERATOR.value: 1} if ACCELERATOR.value else {"cpu": 4, "ram": 16 * xm.GiB}
     requirements = xm.JobRequirements(**resources)

@@ -74,6 +74,18 @@ def test_sigterm_between_two_starts_ends_it(sweep, monkeypatch):
     assert log(sweep).count("once") <= 2
 
 
+def test_a_line_pauses_before_each_start_but_the_first_and_ends_as_the_last_did(tmp_path):
+    commands = {"sleep": "echo paused $1", "job": 'echo "$@"; [ -e again ] && exit 1; touch again; exit 75'}
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    call = ["sh", "-c", binary.line("job --fixed"), "sh", "--job=a b"]
+    done = subprocess.run(call, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["--fixed --job=a b", f"paused {binary.PAUSE}", "--fixed --job=a b"]
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_places_and_names_stay_what_they_are(name, tmp_path, monkeypatch):
     sweep = tmp_path / name
