@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -21,15 +22,21 @@ from plasticity_jax.errors import LabError, Preempted
 
 T = TypeVar("T")
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+TASKS = "SLURM_STEP_NUM_TASKS"
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what jax looks at
 SILENCE = 60  # seconds without a sign of life after which a process counts as lost
 
 _by_itself = False
 
 
-def join(ask: bool = False) -> None:
+def join(ask: bool = False, patience: float = 300.0) -> None:
     """Meet the other processes, if the environment says that there are any; before jax computes anything.
 
-    `ask` is for clusters that only jax can ask for the others: TPU pods, Open MPI, Kubernetes.
+    Says at once whom it waits for.  This process ends with status 1 and one line if they do not all come in time.
+
+    Args:
+      ask: for clusters that only jax can ask for the others: TPU pods, Open MPI, Kubernetes.
+      patience: seconds to wait for them.
 
     Raises:
       LabError: they cannot be met.
@@ -37,18 +44,63 @@ def join(ask: bool = False) -> None:
     if _joined():
         return
     given: dict[str, Any] = {}
-    if ADDRESS in os.environ:
-        try:
-            given = {"num_processes": int(os.environ[COUNT]), "process_id": int(os.environ[INDEX])}
-        except (KeyError, ValueError):
-            raise LabError(f"{ADDRESS} is set, so {COUNT} and {INDEX} must be too, as whole numbers") from None
-    elif not ask and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
-        return
+    waits = "waiting for the other processes of this study (--distributed)"
+    if os.environ.get(ADDRESS):
+        count, index = _whole_number(COUNT), _whole_number(INDEX)
+        if count is None or index is None:
+            raise LabError(f"{ADDRESS} is set, so {COUNT} and {INDEX} must be too, as whole numbers")
+        given = {"num_processes": count, "process_id": index}
+        waits = (
+            f"this is process {index} of {count} ({COUNT}), waiting for the others at {os.environ[ADDRESS]}; if there "
+            f"are none, unset {ADDRESS}"
+        )
+    elif not ask:
+        if os.environ.get(TASKS, "").strip() and _whole_number(TASKS) is None:
+            raise LabError(f"{TASKS}={os.environ[TASKS]!r} is no whole number; unset it to train in this process alone")
+        count = _whole_number(TASKS)
+        if count is None or count <= 1:
+            return
+        unset = [name for name in SLURM if not os.environ.get(name)]
+        if unset:
+            raise LabError(f"{TASKS}={count}, but {unset[0]} is not set; unset {TASKS} to train in this process alone")
+        waits = (
+            f"this is process {os.environ['SLURM_PROCID']} of {count} ({TASKS}), waiting for the others; if there are "
+            f"none, as in an interactive shell, stop and put {TASKS}=1 before the command"
+        )
     try:
-        _jax().distributed.initialize(**given, heartbeat_timeout_seconds=SILENCE, shutdown_timeout_seconds=SILENCE)
+        with _waiting(waits, patience):
+            silence = {"heartbeat_timeout_seconds": SILENCE, "shutdown_timeout_seconds": SILENCE}
+            # Behind our own end of waiting, for jax's is a crash with a stack trace.
+            _jax().distributed.initialize(**given, **silence, initialization_timeout=int(patience) + SILENCE)
     except Exception as error:  # all kinds, from Python and C++
         line = str(error).partition("\n")[0]
         raise LabError(f"the processes of this study cannot find each other ({line}); start all of them") from error
+
+
+@contextlib.contextmanager
+def _waiting(line: str, patience: float) -> Iterator[None]:
+    """Say what is waited for, and end the process if what is done inside takes longer than `patience` seconds."""
+
+    def give_up() -> None:
+        print(f"error: waited {patience:.0f} s in vain; {line}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    print(f"note: {line}", file=sys.stderr, flush=True)
+    timer = threading.Timer(patience, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _whole_number(variable: str) -> int | None:
+    """The value of an environment variable; None if it is unset, empty or no whole number."""
+    try:
+        return int(os.environ.get(variable, ""))
+    except ValueError:
+        return None
 
 
 def alone() -> bool:

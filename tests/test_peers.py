@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ import jax
 import numpy as np
 import pytest
 import small
+from hypothesis import given
+from hypothesis import strategies as st
 from test_devices import CLOSE, found, numbers, stopping
 
 from plasticity_jax import peers, workdir
@@ -38,12 +41,52 @@ def test_alone_an_error_goes_its_way():
 
 
 def test_alone_unless_the_environment_names_others(monkeypatch):
-    for name in (peers.ADDRESS, "SLURM_STEP_NUM_TASKS"):
+    for name in (peers.ADDRESS, peers.TASKS):
         monkeypatch.delenv(name, raising=False)
     peers.join()
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    peers.join()
+    monkeypatch.setenv(peers.ADDRESS, "")
+    for value in ("1", "", " ", "0"):
+        monkeypatch.setenv(peers.TASKS, value)
+        peers.join()
     assert not jax.distributed.is_initialized()
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs", "Nd")), min_size=1))
+def test_a_number_of_tasks_that_is_none_is_an_error(value):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(peers.ADDRESS, raising=False)
+        patch.setenv(peers.TASKS, value)
+        if value.strip():
+            with pytest.raises(LabError, match=f"^{peers.TASKS}=.* is no whole number; unset it to train"):
+                peers.join()
+
+
+@pytest.mark.parametrize("missing", peers.SLURM)
+@pytest.mark.parametrize("empty", [True, False])
+def test_half_a_slurm_step_is_an_error(missing, empty, monkeypatch):
+    monkeypatch.delenv(peers.ADDRESS, raising=False)
+    for name in (peers.TASKS, *peers.SLURM):
+        monkeypatch.setenv(name, "4")
+    monkeypatch.setenv(missing, "")
+    if not empty:
+        monkeypatch.delenv(missing)
+    with pytest.raises(LabError, match=f"{peers.TASKS}=4, but {missing} is not set; unset {peers.TASKS} to train"):
+        peers.join()
+
+
+STEP = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "4"}
+STEP |= {peers.TASKS: "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_in_vain_says_for_whom_and_ends_in_one_line(tmp_path):
+    """As in the shell of `srun --pty bash` in an allocation of four tasks."""
+    code = "from plasticity_jax import peers; peers.join(patience=1)"
+    [(status, text)] = crew.finish(crew.start(code, tmp_path, **STEP))
+    first, last = text.splitlines()
+    assert status == 1
+    assert first.startswith("note: this is process 0 of 4 (SLURM_STEP_NUM_TASKS), waiting for the others; if there are")
+    assert last.startswith("error: waited 1 s in vain; this is process 0 of 4") and "SLURM_STEP_NUM_TASKS=1" in last
 
 
 @pytest.mark.parametrize("missing", [peers.COUNT, peers.INDEX])
