@@ -7,10 +7,12 @@ are kept beside the arrays, so whatever comes back is what was saved.
 import contextlib
 import json
 import logging
+import re
 import shutil
 import sys
+import tempfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ import orbax.checkpoint as ocp
 
 from plasticity_jax import peers
 from plasticity_jax.errors import CheckpointError
+
+# Orbax globs its own directory and takes `gs:` within a path for a bucket, tensorstore refuses other paths: this form
+# suits both.
+_PLAIN = re.compile(r"(/(?!(gs|s3|az|hf)/)[A-Za-z0-9_.+=,-]+)+")
 
 # Orbax reports each step of each save through absl's logger, which is also ours.
 logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
@@ -56,6 +62,7 @@ class Checkpoints:
         self.keep = keep
         self.note = note
         self._manager: ocp.CheckpointManager | None = None
+        self._links = contextlib.ExitStack()
 
     def save(self, number: int, tree: Any, meta: dict[str, Any]) -> None:
         """Write a pytree of arrays with `meta` (plain JSON).
@@ -169,6 +176,7 @@ class Checkpoints:
             with self._writing():
                 self._manager.close()
             self._manager = None
+        self._links.close()
 
     def _orbax(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -182,7 +190,7 @@ class Checkpoints:
                 enable_async_checkpointing=False,
                 preservation_policy=ocp.checkpoint_managers.LatestN(self.keep),
             )
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = ocp.CheckpointManager(self._links.enter_context(_plain(self.directory)), options=options)
         return self._manager
 
     def _index(self, number: int) -> dict[str, Any]:
@@ -218,8 +226,26 @@ class Checkpoints:
             with contextlib.suppress(Exception):
                 if manager is not None:
                     manager.close()
+                self._links.close()
             what = "checkpoints" if number is None else f"checkpoint {number}"
             raise CheckpointError(f"cannot write {what} in {self.directory}: is the disk full? ({_line(e)})") from e
+
+
+@contextlib.contextmanager
+def _plain(directory: Path) -> Iterator[Path]:
+    """`directory`, by a name that orbax and tensorstore take: a link in the folder for temporary files, if need be."""
+    if _is_plain(directory):
+        yield directory
+        return
+    home = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(prefix="checkpoints-", dir=home if _is_plain(Path(home)) else "/tmp") as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(directory)
+        yield link
+
+
+def _is_plain(path: Path) -> bool:
+    return bool(_PLAIN.fullmatch(str(path))) and ".__lock" not in str(path)
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import gc
 import json
 import logging
+import os
 import shutil
+import tempfile
 import threading
 
 import jax
@@ -32,6 +34,10 @@ def tree(number):
         "big": np.array(2**60 + number),
         "none": np.zeros((2, 0), np.uint8),
     }
+
+
+def small(number):
+    return {"step": np.int32(number), "some": np.arange(number, number + 3.0)}
 
 
 def like(example):
@@ -72,6 +78,46 @@ def test_round_trip_is_bit_for_bit(where):
     found, meta = where().restore(3, like(tree(3)))
     same(found, tree(3))
     assert meta == where().meta(3) == {"at": 3}
+
+
+# Each path is several names that some program on the way may take for something else: a pattern, an address, its own.
+NASTY = [
+    "seed[1]/[!a]/[",
+    "a*b/?/**/{x}",
+    "a\\b/\\/'one' \"two\"/ three ",
+    "new\nline/tab\t/\x01/\x7f",
+    "-dash/--workdir=x/.hidden/..x/dots../...",
+    "größe/e\u0301/日本/a,b;c&d|e/k=v",
+    "~/~x/a~/#/$HOME/`x`/!",
+    "%s/%(x)s/100%",
+    "gs:/logs:/s3:x/http:/file:",
+    "5/5.replaced/a.orbax-checkpoint-tmp/a.__lock",
+    f"{'n' * 255}/{'ü' * 127}",
+    os.fsdecode(b"\xff\xfe"),
+]
+
+
+@pytest.mark.parametrize("name", NASTY, ids=ascii)
+def test_any_path_will_do(name, tmp_path, monkeypatch):
+    temporary = tmp_path / ("job[1]" if "[" in name else "temporary")  # the former as some batch systems have it
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    first, again = (Checkpoints(tmp_path / name, 2, pytest.fail) for _ in range(2))
+    first.save(1, small(1), {"n": 1})
+    number, back, meta = again.latest(like(small(1)))
+    assert (number, meta) == (1, {"n": 1})
+    same(back, small(1))
+    first.close()
+    again.close()
+    assert not list(temporary.iterdir())
+
+
+def test_a_path_like_a_pattern_takes_nothing_of_others(tmp_path):
+    for name, number in (("axb", 1), ("a*b", 2), ("a[x]b", 3)):
+        checkpoints = Checkpoints(tmp_path / name, None, pytest.fail)
+        checkpoints.save(0, small(number), {})
+        same(checkpoints.restore(0, like(small(number)))[0], small(number))
+        checkpoints.close()
 
 
 def test_meta_may_hold_what_json_can(where):
