@@ -5,7 +5,6 @@ frame = analysis.load("runs/demo")
 frame[frame.metric == "test_accuracy"].groupby(["branch", "epoch"]).value.mean()
 """
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import sweeps
-from plasticity_jax import records
+from plasticity_jax import records, strict_json
 from plasticity_jax.errors import LabError
 
 TABLE = "metrics.jsonl"
@@ -131,7 +130,7 @@ def _refuse_sweep(directory: Path) -> None:
 
 def _json(path: Path, advice: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return strict_json.loads(path.read_text())
     except OSError as e:
         raise LabError(f"cannot read {path} ({e.strerror}): {advice}") from e
     except ValueError as e:

@@ -7,7 +7,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from analysis import contrasts, scale, studies
 from analysis.contrasts import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED, WITHIN, Claim
 from analysis.papers import CLAIMS
-from plasticity_jax import results
+from plasticity_jax import results, strict_json
 from plasticity_jax.errors import LabError
 
 WIDTH = 110  # columns
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         judged = judge(found)
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(to_json(found, judged), indent=2) + "\n")
+            options.json.write_text(strict_json.dumps(to_json(found, judged), indent=2) + "\n")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.claims: {e}")
     print(markdown(judged) if options.markdown else table(found, judged))

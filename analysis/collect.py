@@ -11,13 +11,13 @@ OUT/environment.json     versions, commit, devices, hash of the data; nothing th
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import analysis
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
 
 # Of environment.json; the rest, the name of the kernel and XLA's flags, may hold names and paths of the machine.
@@ -66,7 +66,7 @@ def collect(directory: analysis.Directory, out: analysis.Directory, partial: boo
         contents["result"] = analysis.load_result(directory)
     for name, content in contents.items():
         indent = 2 if name == "environment" else None  # half of the others would be spaces
-        (out / f"{name}.json").write_text(json.dumps(content, indent=indent) + "\n")
+        (out / f"{name}.json").write_text(strict_json.dumps(content, indent) + "\n")
     words = [column for column in table if column != "value"]
     table.to_parquet(
         out / analysis.COMPACT,

@@ -6,7 +6,6 @@ A file that a directory lacks, as compact ones do, leaves its facts empty.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import analysis
 from analysis import studies, sweeps
 from analysis.studies import Study
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
 
 # What status.json says while there is no result, and how to call it.
@@ -123,7 +123,7 @@ def _seconds(directory: Path) -> dict[str, float]:
 def _json(path: Path) -> dict[str, Any]:
     """A file that may be missing; a damaged one is as good as missing here, since no measurement is in it."""
     try:
-        found = json.loads(path.read_text())
+        found = strict_json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,6 +13,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from plasticity_jax import strict_json
+
 # Nothing is loaded from anywhere; plotly makes images of its charts as blobs.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
@@ -69,7 +71,7 @@ def tree(value: Any, name: str = "") -> Html:
     """A nested value, each level of it folded away behind its name."""
     items = _items(value)
     if items is None:
-        shown = json.dumps(value) if not isinstance(value, str) else value
+        shown = strict_json.dumps(value) if not isinstance(value, str) else value
         return tag("div", tag("span", name, class_="key-name"), " ", tag("code", shown), class_="leaf")
     summary = tag("summary", tag("span", name, class_="key-name"), " ", dict(items).get("name"))
     return tag("details", summary, *(tree(inner, key) for key, inner in items))

@@ -5,11 +5,10 @@ stopped is no failure.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import workdir
+from plasticity_jax import strict_json, workdir
 
 KEPT = 5  # errors that are remembered
 
@@ -41,7 +40,7 @@ class Attempts:
 def read(directory: Path) -> Attempts:
     """The attempts of the job in a directory: none, if there is no attempts.json or it is damaged."""
     try:
-        return _restore(json.loads((directory / "attempts.json").read_bytes()))
+        return _restore(strict_json.loads((directory / "attempts.json").read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Attempts()
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 import fcntl
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from launch import attempts, jobs
+from plasticity_jax import strict_json
 
 # waiting: not begun.  stopped: saved, goes on.  lost: it says running and nobody holds its lock.
 # failed: has tries left.  gave up, diverged (all its runs): only a user can mend it.
@@ -101,7 +101,7 @@ def held(directory: Path) -> bool:
 def _json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if there is no file, an empty one if it is damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        found = strict_json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):

@@ -9,7 +9,6 @@ Exit status: 0 every job has finished, 1 one gave up, failed, or came to nothing
 
 import collections
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from launch.arguments import Parser
 from launch.exits import AGAIN, FAILED, FINISHED
 from launch.jobs import Job
 from launch.states import State
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
 from plasticity_jax.units import duration
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    print(json.dumps(described(found), indent=2) if options.json else report(options.sweep, found))
+    print(strict_json.dumps(described(found), indent=2) if options.json else report(options.sweep, found))
     return outcome(found)
 
 

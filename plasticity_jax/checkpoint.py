@@ -267,8 +267,8 @@ def _crc(array: np.ndarray) -> int:
 
 
 def _json_crc(content: Any) -> int:
-    plain = json.loads(json.dumps(content))
-    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    return zlib.crc32(json.dumps(plain, sort_keys=True, allow_nan=False).encode())
 
 
 def _remove(path: Path) -> None:

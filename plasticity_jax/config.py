@@ -4,13 +4,12 @@ Importing this module is cheap; `parse` imports jax, for the names of models, op
 """
 
 import dataclasses
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from plasticity_jax import checks, grid, names, stages
+from plasticity_jax import checks, grid, names, stages, strict_json
 from plasticity_jax.checks import Check
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import find_parent, unfold
@@ -48,7 +47,7 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
 
 def describe(study: stages.Study) -> dict[str, Any]:
     """The resolved study as plain JSON values, the same after a round trip through a file."""
-    return json.loads(json.dumps(dataclasses.asdict(study)))
+    return strict_json.loads(strict_json.dumps(dataclasses.asdict(study)))
 
 
 def _plan(values: Any, check: Check) -> stages.Plan:

@@ -264,9 +264,9 @@ def _cached(name: str, version: str, source: Any, make: Callable[[], tuple[dict[
 
     One file per set and place, replaced as a whole; whatever is wrong with it, the data are read afresh.
     """
-    fingerprint = json.dumps([CACHE_FORMAT, name, version, source])
+    fingerprint = json.dumps([CACHE_FORMAT, name, version, source], allow_nan=False)
     place = source[0] if isinstance(source, list) else ""
-    key = hashlib.sha256(json.dumps([name, version, place]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([name, version, place], allow_nan=False).encode()).hexdigest()[:16]
     path = _cache_dir() / f"{name.replace('/', '-')}-{version}-{key}.npz"
     with contextlib.suppress(Exception):  # absent, cut short, of another numpy, not readable: all the same
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:

@@ -22,7 +22,10 @@ ENDS = "learning_stage_end/"
 def measure(
     leg: Leg, lab: Lab, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
 ) -> dict[str, np.ndarray]:
-    """Every metric [R] of the states, accuracies in percent.  Stops between batches if asked; nothing is lost then."""
+    """Every metric [R] of the states, accuracies in percent; NaN where a network's loss is not finite.
+
+    Stops between batches if asked; nothing is lost then.
+    """
     times, values = lab.timetables[leg.name], dict[str, np.ndarray]()
     scored = scored_on(times, lab.study, lab.slots)
     running = np.asarray(peers.fetch(states.last), np.float64)
@@ -35,13 +38,14 @@ def measure(
         for name in (name for name in scored if name in AVERAGED):
             average = seen.replace(params=params, stats=stats)
             values |= _evaluate(f"ema_{name}", average, scored[name], lab, stop_if_asked)
-    values |= dict(zip(RUNNING, running.T, strict=True))
+    values |= _scores("train", dict(zip(RUNNING, running.T, strict=True)))
     # In epochs; nothing is known of learning stages that have not ended, nor if they could be.
     each = np.asarray(times.epoch_steps)
     values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / each, np.nan) for k, end in enumerate(ends.T)}
     if lab.programs.diagnostics:
         found = peers.fetch(lab.programs.diagnose(seen, initial, probe(lab), lab.test_images))
-        values |= {name: np.asarray(value, np.float64) for name, value in found.items()}
+        finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
+        values |= {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in found.items()}
     return values
 
 
@@ -70,7 +74,14 @@ def _evaluate(
         if len(waiting) > 1:
             sums = _add(sums, waiting.pop(0))
     sums = functools.reduce(_add, waiting, sums)
-    return {f"{name}_loss": sums["loss"] / sums["count"], f"{name}_accuracy": 100.0 * sums["correct"] / sums["count"]}
+    means = {"loss": sums["loss"] / sums["count"], "accuracy": 100.0 * sums["correct"] / sums["count"]}
+    return _scores(name, {f"{name}_{kind}": mean for kind, mean in means.items()})
+
+
+def _scores(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The values without the accuracies of runs whose loss is not finite: the largest of NaNs would be class 0."""
+    finite = np.isfinite(values[f"{name}_loss"])
+    return values | {f"{name}_accuracy": np.where(finite, values[f"{name}_accuracy"], np.nan)}
 
 
 def _add(sums: dict[str, Any], batch: train.Metrics) -> dict[str, Any]:
@@ -103,5 +114,10 @@ def rows(
         missing = set(RUNNING) if steps[i] < times.epoch_steps[i] else set()
         missing |= {name for name in values if name.startswith(ENDS) and np.isnan(values[name][i])}
         metrics: Sequence[str] = [name for name in values if name not in missing]
-        found += [{**common, **at_step, "metric": name, "value": float(values[name][i])} for name in metrics]
+        found += [{**common, **at_step, "metric": name, "value": _number(values[name][i])} for name in metrics]
     return found, [bool(was or now) for was, now in zip(closed, done, strict=True)]
+
+
+def _number(value: float) -> float | None:
+    """None for what is not finite, as the table has it."""
+    return float(value) if np.isfinite(value) else None

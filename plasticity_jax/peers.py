@@ -8,7 +8,6 @@ environment variables JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_
 """
 
 import contextlib
-import json
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError, Preempted
 
 T = TypeVar("T")
@@ -208,14 +208,14 @@ def _everywhere(value: int) -> list[int]:
 
 def _tell(said: Any) -> Any:
     """JSON of the first process, in all of them."""
-    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
+    text = np.frombuffer(strict_json.dumps(said).encode(), np.uint8)
     length = agree(len(text))
     padded = np.zeros(length, np.uint8)
     if first():
         padded[:] = text
     from jax.experimental import multihost_utils
 
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+    return strict_json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
 def _jax() -> Any:

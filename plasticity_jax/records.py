@@ -1,19 +1,19 @@
 """The long table of measurements: one JSON line per run, step and metric.
 
-A row is `{"run", "seed", "branch", "hparams", "stage", "epoch", "step", "metric", "value"}`.  Values that are
-not finite are written as `NaN` and `Infinity`, which `json.loads` and pandas read back.
+A row is `{"run", "seed", "branch", "hparams", "stage", "epoch", "step", "metric", "value"}`.  A value that is not
+finite is null.
 
 A checkpoint stores a `Mark` of the table.  Whoever continues from that checkpoint opens the table with the mark,
 which cuts off all rows that came later: they are measured again, so no row is lost or doubled by a kill.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError, WorkdirError
 
 Row = dict[str, Any]
@@ -56,7 +56,7 @@ class Table:
         Raises:
           WorkdirError: the disk is full or broken; the table is then as it was before.
         """
-        data = "".join(json.dumps(row, default=_plain) + "\n" for row in rows).encode()
+        data = "".join(strict_json.dumps(row) + "\n" for row in rows).encode()
         rest = memoryview(data if self._file >= 0 else b"")
         try:
             while rest:
@@ -126,7 +126,7 @@ def read(path: Path, mark: Mark | None = None) -> list[Row]:
     lines, rows = data.split(b"\n"), []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line) if line else None
+            row = strict_json.loads(line) if line else None
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
@@ -145,8 +145,3 @@ def _checksum(file: BinaryIO, length: int) -> int | None:
             return None
         crc, length = zlib.crc32(chunk, crc), length - len(chunk)
     return crc
-
-
-def _plain(value: Any) -> Any:
-    """Scalars of numpy and jax as Python numbers."""
-    return value.item()

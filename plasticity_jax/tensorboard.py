@@ -10,6 +10,7 @@ The long table is the truth: at a start the event files are written anew from it
 is gone here too.  Event files belong to nobody's checkpoint.  Their times are those of writing.
 """
 
+import math
 import struct
 import time
 import urllib.parse
@@ -61,7 +62,8 @@ class Board:
         """
         events: dict[str, bytearray] = {}
         for row in rows:
-            value = Summary.Value(tag=tag(row["metric"], row["stage"]), simple_value=row["value"])
+            number = math.nan if row["value"] is None else row["value"]  # TensorBoard marks those
+            value = Summary.Value(tag=tag(row["metric"], row["stage"]), simple_value=number)
             event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=[value]))
             events.setdefault(row["run"], bytearray()).extend(_record(event))
         for run, data in events.items():

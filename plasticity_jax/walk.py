@@ -65,7 +65,7 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
                 board.append(found)
         if epoch in leg.keep:
             _keep(leg, lab, "snapshots", int(epoch), states, {})
-        at = Place(at.event + 1, closed, float(np.mean(values["test_accuracy"])))
+        at = Place(at.event + 1, closed, _mean(values["test_accuracy"]))
     for epoch in leg.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
             _keep(leg, lab, "snapshots", epoch, states, {})
@@ -79,7 +79,7 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a leg stands: the next event, the runs recorded to their end, the last mean test accuracy."""
+    """Where a leg stands: the next event, the runs recorded to their end, the last mean test accuracy of good runs."""
 
     event: int
     closed: list[bool]
@@ -207,6 +207,12 @@ def _outcomes(leg: Leg, host: state.TrainState) -> list[dict[str, Any]]:
         }
         for i, run in enumerate(leg.runs)
     ]
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of those that are finite; NaN if none is."""
+    finite = values[np.isfinite(values)]
+    return float(np.mean(finite)) if len(finite) else float("nan")
 
 
 def _open(path: Path, mark: records.Mark | None) -> records.Table:

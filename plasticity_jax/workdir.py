@@ -12,7 +12,6 @@ import contextlib
 import datetime
 import fcntl
 import importlib.metadata
-import json
 import os
 import platform
 import socket
@@ -22,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import machine, peers
+from plasticity_jax import machine, peers, strict_json
 from plasticity_jax.errors import BusyError, WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
@@ -117,7 +116,7 @@ def claim(directory: Path, config: Mapping[str, Any]) -> None:
     stored = read_json(path, mend)
     if not isinstance(stored, dict):
         raise WorkdirError(f"{path} is damaged (no JSON object); {mend}")
-    old, new = _flat(stored), _flat(json.loads(json.dumps(config)))
+    old, new = _flat(stored), _flat(strict_json.loads(strict_json.dumps(config)))
     keys = [key for key in [*old, *(key for key in new if key not in old)] if key.split(".")[-1] not in MAY_CHANGE]
     differing = [key for key in keys if _shown(old, key) != _shown(new, key)]
     if differing:
@@ -146,13 +145,13 @@ def status(directory: Path, **fields: Any) -> None:
 
 
 def write_json(path: Path, obj: Any) -> None:
-    """Replace `path` by `obj` as JSON, all or nothing; its directory is made if need be.
+    """Replace `path` by `obj` as JSON (`strict_json`), all or nothing; its directory is made if need be.
 
     Raises:
       WorkdirError: it cannot be written: full disk, read-only directory.
     """
     path = Path(path)
-    text = json.dumps(obj, indent=2) + "\n"
+    text = strict_json.dumps(obj, indent=2) + "\n"
     _made(path.parent)
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # for two processes may write it at once
     with _unwritable(path):
@@ -174,7 +173,7 @@ def read_json(path: Path, mend: str = "restore it or use another workdir") -> An
       WorkdirError: the file is missing, unreadable or damaged.
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        return strict_json.loads(Path(path).read_bytes())
     except OSError as e:
         raise WorkdirError(f"cannot read {path}: {e.strerror}") from e
     except (ValueError, RecursionError) as e:
@@ -239,7 +238,7 @@ def _label(item: Any, otherwise: str) -> str:
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:
     value = flat.get(key, _ABSENT)
-    return "(absent)" if value is _ABSENT else json.dumps(value)
+    return "(absent)" if value is _ABSENT else strict_json.dumps(value)
 
 
 def _version(package: str) -> str:

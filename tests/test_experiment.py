@@ -239,6 +239,25 @@ def test_a_diverged_run_is_failed(diverging):
     assert result["images"] == 16 * (2 * 6 + 4 * 18 + sum(ends))
 
 
+def refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_nothing_is_measured_of_a_diverged_run_in_any_file(diverging):
+    """Its outputs are NaN, of which the largest would be class 0; and strict parsers read every file."""
+    directory, result = diverging
+    for path in [*directory.rglob("*.json"), *directory.rglob("*.jsonl")]:
+        for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+            json.loads(text, parse_constant=refuse)
+    lost = [run["run"] for run in result["runs"] if run["status"] == "failed"]
+    ends = {(row["run"], row["metric"]): row for row in small.rows(directory)}  # the last of each
+    for run in lost:
+        assert {"test_accuracy", "test_loss"} <= {name for one, name in ends if one == run}
+    for (run, name), row in ends.items():
+        measured = name not in ("gradient_norm", "learning_rate")
+        assert (row["value"] is None) == (run in lost) or not measured, row
+
+
 def test_neighbours_of_a_diverged_run_do_not_notice(diverging, study):
     directory, result = diverging
     for run in result["runs"]:
@@ -256,6 +275,7 @@ def test_the_table_names_what_failed(diverging):
 
 def test_a_study_without_any_good_run_is_failed(tmp_path, capsys):
     config = small.single()
+    config.diagnostics = ("dormant_fraction", "effective_rank")  # of NaNs none is dormant, and their rank would be 0
     config.stages.train.optim.learning_rate = 1e30
     result = small.run(config, tmp_path)
     assert result["status"] == "failed"
@@ -263,6 +283,9 @@ def test_a_study_without_any_good_run_is_failed(tmp_path, capsys):
     status = workdir.read_json(tmp_path / "status.json")
     assert (status["status"], status["exit_code"]) == ("failed", 1)
     assert "failed, left out (2)" in capsys.readouterr().out
+    for metric in config.diagnostics:
+        *before, (_, last) = sorted(small.curve(tmp_path, "train/seed0", metric, "train").items())
+        assert last is None and before and all(value is not None for _, value in before)
 
 
 # The plan, before anything is trained.

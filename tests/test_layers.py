@@ -13,7 +13,7 @@ PACKAGE = "plasticity_jax"
 
 # The lowest first.
 LAYERS = [
-    {"errors"},
+    {"errors", "strict_json"},
     {"signals", "memory", "machine", "peers", "detectors", "graded"},
     {
         "cache",
@@ -47,8 +47,8 @@ LAYERS = [
 ]
 
 # What the other packages may import of this repository.
-JAX_FREE = "errors names description workdir commandline config line units signals peers"
-FOR_ANALYSIS = "errors records results stages legs workdir".split()
+JAX_FREE = "errors names description workdir commandline config line units signals peers strict_json"
+FOR_ANALYSIS = "errors records results stages legs workdir strict_json".split()
 FOR_LAUNCH = f"{JAX_FREE} stages legs experiment cost datasets".split()
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},  # and in `paper` all studies

@@ -1,5 +1,6 @@
 """Event files hold the rows of the table, each once."""
 
+import math
 import struct
 
 import pytest
@@ -45,9 +46,13 @@ def test_rows_are_scalars(tmp_path):
     board = Board(tmp_path / "new" / "board", "main", "tune", [row(0, 10.5)])
     board.append([row(5, 50.25), row(5, 0.5, metric="test_loss"), row(5, 60.0, run="fresh,tune.lr=0.1/seed12")])
     board.append([row(10, float("inf"))])
+    board.append([row(15, None)])
     board.append([])
     board.close()
-    assert scalars(tmp_path / "new" / "board") == {
+    found = scalars(tmp_path / "new" / "board")
+    (lost,) = found.pop(("fresh/seed0", "accuracy/test/tune", 15))
+    assert math.isnan(lost)  # TensorBoard marks those
+    assert found == {
         ("fresh/seed0", "accuracy/test/tune", 0): [10.5],
         ("fresh/seed0", "accuracy/test/tune", 5): [50.25],
         ("fresh/seed0", "loss/test/tune", 5): [0.5],

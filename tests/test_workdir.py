@@ -81,7 +81,7 @@ def test_a_lock_file_that_cannot_be_opened_is_one_line(tmp_path):
 
 def test_json_round_trips_and_replaces(tmp_path):
     path = tmp_path / "new" / "a.json"
-    for obj in ({"x": [1, None, "\u00fc"], "nan": float("inf")}, [True]):
+    for obj in ({"x": [1, None, "\u00fc"], "half": 0.5}, [True]):
         workdir.write_json(path, obj)
         assert workdir.read_json(path) == obj
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]

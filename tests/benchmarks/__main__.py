@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
 import shlex
@@ -21,7 +20,7 @@ from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared with PyTorch
 
-from plasticity_jax import runs
+from plasticity_jax import runs, strict_json
 from plasticity_jax.errors import LabError
 from plasticity_jax.progress import Progress, duration
 from tests.benchmarks import cases, machine, ours, plans, share, table
@@ -99,7 +98,7 @@ def measure(plan: plans.Plan, torch_python: str, file: Path | None) -> dict[str,
             found["cases"].append(entry)
             found["growth"] += cases.growth(entry) if case.name == plan.growth else []
             if file:
-                file.write_text(json.dumps(found, indent=1) + "\n")
+                file.write_text(strict_json.dumps(found, indent=1) + "\n")
     return found
 
 

@@ -28,7 +28,7 @@ class Channel:
         """The answer to one request."""
         assert self.process.stdin and self.process.stdout
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.write(json.dumps(request, allow_nan=False) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except OSError:

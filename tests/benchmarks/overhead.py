@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import plasticity_jax
-from plasticity_jax import experiment, measure, progress, records, tensorboard, walk, workdir
+from plasticity_jax import experiment, measure, progress, records, strict_json, tensorboard, walk, workdir
 from plasticity_jax.errors import LabError
 from plasticity_jax.timetable import Timetable
 from tests.benchmarks import machine, share, start
@@ -200,7 +199,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     print(table(found))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        options.json.write_text(strict_json.dumps(found, indent=1) + "\n")
     return 0
 
 

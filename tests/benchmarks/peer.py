@@ -116,7 +116,7 @@ def main() -> None:
             found = {"error": missing} if missing else answer(torch, json.loads(line), trains)
         except Exception as error:  # whatever it is, the other side must hear of it
             found = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
-        channel.write(json.dumps(found) + "\n")
+        channel.write(json.dumps(found, allow_nan=False) + "\n")
         channel.flush()
 
 

@@ -7,7 +7,6 @@ was lost.  `--seed S --only K` does the K-th case of a campaign again (with the 
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import shutil
@@ -17,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from plasticity_jax import strict_json
 from tests.faults import campaign, children, disks, kinds
 from tests.faults.scene import World
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{len(cases)} directories, seed {flags.seed}, {seconds:.0f} s")
     if flags.json:
         content = {"seed": flags.seed, "kinds": chosen, "counts": found, "cases": campaign.record(cases)}
-        flags.json.write_text(json.dumps(content, indent=1) + "\n")
+        flags.json.write_text(strict_json.dumps(content, indent=1) + "\n")
     return int(any(each.lost for each in cases))
 
 
