@@ -94,8 +94,8 @@ def over(top: Operand, bottom: Operand) -> Contrast:
     """A quotient."""
 
     def find(known: Known) -> Sum | None:
-        parts = contrasts.find(top, known), contrasts.find(bottom, known)
-        return Sum((Quotient(1.0, *parts),)) if parts[0] and parts[1] else None
+        above, below = contrasts.find(top, known), contrasts.find(bottom, known)
+        return Sum((Quotient(1.0, above, below),)) if above and below else None
 
     return find
 

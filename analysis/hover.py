@@ -9,7 +9,7 @@ the name of its series as `legendgroup` and "SERIES, seed N" as `meta`.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
@@ -22,7 +22,7 @@ MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v"
 DIGITS = 4  # decimals that a page keeps
 STOPS = 24  # places where a level answers to the pointer
 
-Trace = go.Scatter | go.Bar
+Trace: TypeAlias = go.Scatter | go.Bar
 Style = tuple[str, str, str]  # colour, dash and marker, as `pen` calls them
 
 
@@ -87,7 +87,8 @@ def _level(chart: Chart, one: Series, look: Style) -> list[Trace]:
     """A line across the chart: it has as many points as let it answer to the pointer."""
     low, high = axes.extent(chart)
     places = [low + (high - low) * i / (STOPS - 1) for i in range(STOPS)]
-    across = Series(one.name, *((each * STOPS) for each in (one.x[:1], one.mean[:1], one.low[:1], one.high[:1])), ())
+    x, mean_of, bottom, top = (each[:1] * STOPS for each in (one.x, one.mean, one.low, one.high))
+    across = Series(one.name, x, mean_of, bottom, top, ())
     mean = _mean(chart, across, places, line=dict(color=look[0], width=1.6, dash=DASHES[look[1]]), mode="lines")
     mean.update(hovertemplate=mean.hovertemplate.replace(AT, ""))
     return [*_band(across, look[0], places), mean]

@@ -108,7 +108,11 @@ def patterns_graded(study: Study) -> list[Chart]:
         for label, (branch, batch) in held.items()
     ]
     label = "stepdecay[batch_size=32]"
-    moments = {"end of stage 1": At(jumps.END, 1), "end of stage 2": At(jumps.END, 2), "end of stage 3": END}
+    moments: dict[str, studies.When] = {
+        "end of stage 1": At(jumps.END, 1),
+        "end of stage 2": At(jumps.END, 2),
+        "end of stage 3": END,
+    }
     stages = [
         across(name, {b: studies.values(study, label, f"bits{b}_accuracy", when) for b in bits})
         for name, when in moments.items()

@@ -26,6 +26,8 @@ ORDER = ["fresh", "warm", "other", "shared"]  # in the legend
 DASHES = ["-", "--", ":", "-."]  # of series of one role
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 SIZE = (7.4, 5.0)  # inches
+# What matplotlib is told of each kind of file: nothing that changes from day to day.
+FORMATS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}, "svg": {"metadata": {"Date": None}}}
 LETTERS = {"title": 86, "about": 108}  # of a line
 MOST_TICKS = 14
 APART, ASIDE = 11.0, 5.0  # points between series that have the same x, and between a mean and its seeds
@@ -76,12 +78,9 @@ def save(charts: Sequence[Chart], folder: str | os.PathLike[str]) -> list[Path]:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "plasticity_jax"}):
         for chart in charts:
             figure = draw(chart)
-            for ending in ("png", "svg"):
+            for ending in FORMATS:
                 written.append(Path(folder) / f"{chart.name}.{ending}")
-                how: dict[str, Any] = {"svg": {"metadata": {"Date": None}}, "png": {"pil_kwargs": {"optimize": True}}}[
-                    ending
-                ]
-                figure.savefig(written[-1], dpi=150, **how)
+                figure.savefig(written[-1], dpi=150, **FORMATS[ending])
     return written
 
 

@@ -101,12 +101,12 @@ def overview(found: Sequence[Study], about: Sequence[Facts], anchors: Sequence[s
 
 def of_study(study: Study, about: Facts, anchor: str) -> Html:
     """All that the page says of one study."""
+    drawn: list[Chart] = []
+    early: Html | None = None
     try:
-        drawn: list[Chart] = figures.charts(study)
+        drawn = figures.charts(study)
     except LabError as e:  # too early; everything else can be shown
-        drawn, early = [], tag("p", e, class_="note")
-    else:
-        early = None
+        early = tag("p", e, class_="note")
     by_metric = [curves.learning(study, f"runs_{metric}", metric) for metric in RUNS]
     each_run = [chart for pack in itertools.zip_longest(*by_metric) for chart in pack if chart]
     facts_of = [
