@@ -14,7 +14,7 @@ from pathlib import Path
 from launch import attempts, jobs
 from launch.arguments import Parser, positive
 from launch.exits import AGAIN, FAILED, FINISHED
-from plasticity_jax import peers, workdir
+from plasticity_jax import machine, peers, workdir
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
 
 
@@ -44,8 +44,9 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         return FAILED
     study = jobs.study(sweep, job)
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    machine.import_jax()  # seconds that a finished job need not cost
     peers.join()
-    from plasticity_jax import experiment  # imports jax: seconds that a finished job need not cost
+    from plasticity_jax import experiment
 
     tried = attempts.read(directory).started(attempts.place(directory))
     if peers.first():

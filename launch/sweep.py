@@ -20,7 +20,7 @@ from absl import app
 
 from launch import flags, jobs, table
 from launch.exits import FINISHED
-from plasticity_jax import commandline, stages, workdir
+from plasticity_jax import commandline, machine, stages, workdir
 from plasticity_jax.errors import BusyError, LabError
 
 
@@ -41,7 +41,8 @@ def prepare() -> tuple[jobs.Job, ...]:
     Raises:
       LabError: a config that is wrong or no growth of the one before, or a job that cannot be.
     """
-    from launch import growth, market, plan  # import jax: seconds that a misspelt flag need not cost
+    machine.import_jax()  # seconds that a misspelt flag need not cost
+    from launch import growth, market, plan
     from plasticity_jax import config, cost
 
     for flag in (flags.MEMORY_GB, flags.HOURS, flags.IMAGES_PER_SECOND):

@@ -80,8 +80,13 @@ class Cost:
 
 
 def begin() -> None:
-    """Make ready to measure in this process, in which jax has computed nothing yet."""
+    """Make ready to measure in this process, in which jax has computed nothing yet.
+
+    Raises:
+      LabError: jax finds no device.
+    """
     runs.use_all_cores()
+    machine.start_jax()
     machine.use_one_lapack_thread()
     cache.turn_on()
 

@@ -95,6 +95,7 @@ def run_study(
 ) -> Result:
     """`run` for a study that a config was resolved to."""
     runs.use_all_cores()
+    machine.start_jax()
     machine.use_one_lapack_thread()
     own = own or Own(None, {}, {})
     dataset = dataset or peers.in_turn(lambda: datasets.load(study.dataset, study.data_dir))

@@ -4,6 +4,41 @@ import os
 
 import threadpoolctl
 
+from plasticity_jax.errors import LabError
+
+
+def import_jax() -> None:
+    """Import jax, which reads its settings from the environment while it is imported.
+
+    Raises:
+      LabError: one of them is none, or jax is not installed as it should be.
+    """
+    try:
+        import jax  # noqa: F401
+    except Exception as error:  # several kinds, and from its dependencies any
+        raise LabError(f"jax cannot be imported: {_first_line(error)}") from error
+
+
+def start_jax() -> None:
+    """Start the devices that jax computes on.
+
+    Raises:
+      LabError: what JAX_PLATFORMS asks for is not there, or does not start.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where no platform has a device
+        asked = f" (JAX_PLATFORMS={os.environ['JAX_PLATFORMS']})" if os.environ.get("JAX_PLATFORMS") else ""
+        why = _first_line(error) or "there is no such device, or jax is installed without support for it"
+        advice = "name another platform in JAX_PLATFORMS, or unset it to take what is there"
+        raise LabError(f"jax finds no device{asked}: {why}; {advice}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
 
 def threads() -> int:
     """CPU cores that this process may use, which may be fewer than there are."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from plasticity_jax import commandline, peers
+from plasticity_jax import commandline, machine, peers
 from plasticity_jax.errors import LabError, Preempted
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -29,8 +29,9 @@ def main(argv: Sequence[str]) -> int:
     del argv
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
+        machine.import_jax()  # seconds that a misspelt flag need not cost
         peers.join(DISTRIBUTED.value)
-        from plasticity_jax import experiment  # imports jax: seconds that a misspelt flag need not cost
+        from plasticity_jax import experiment
 
         with peers.together():
             result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)

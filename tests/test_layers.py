@@ -47,7 +47,7 @@ LAYERS = [
 ]
 
 # What the other packages may import of this repository.
-JAX_FREE = "errors names description workdir commandline config line units signals peers strict_json"
+JAX_FREE = "errors names description workdir commandline config line units signals machine peers strict_json"
 FOR_ANALYSIS = "errors records results stages legs workdir strict_json".split()
 FOR_LAUNCH = f"{JAX_FREE} stages legs experiment cost datasets".split()
 ALLOWED = {

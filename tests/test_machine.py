@@ -1,12 +1,33 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 import threadpoolctl
 
 from plasticity_jax import machine
+
+ROOT = Path(__file__).parents[1]
+MAIN, SWEEP = "plasticity_jax.main --dry_run", "launch.sweep --memory_gb=1 --dry_run"
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "line"),
+    [
+        (MAIN, "JAX_PLATFORMS=cuda", "jax finds no device (JAX_PLATFORMS=cuda): "),
+        (SWEEP, "JAX_PLATFORMS=nonsense", "jax finds no device (JAX_PLATFORMS=nonsense): "),
+        (MAIN, "JAX_ENABLE_X64=nonsense", "jax cannot be imported: "),
+    ],
+)
+def test_a_jax_that_does_not_start_is_one_line(command, variable, line):
+    name, _, value = variable.partition("=")
+    call = [sys.executable, "-m", *command.split(), "--config=configs/multistage.py:digits"]
+    environ = os.environ | {name: value}
+    done = subprocess.run(call, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"error: {line}")
 
 
 def test_threads_are_those_that_this_process_may_use(monkeypatch):
