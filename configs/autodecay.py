@@ -54,7 +54,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import presets
-from configs.base import base, parse_arg, stage, step_decay
+from configs.base import AUGMENT, base, parse_arg, stage, step_decay
 
 STEPS = (1 / 3, 2 / 3)
 EARLY, LATE = (1 / 6, 2 / 3), (1 / 2, 2 / 3)
@@ -69,7 +69,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.control = "train"
     config.strategy = "cores"  # one for all packs, or they round differently and their runs are no pairs
     config.window = 0.02  # the accuracy at the end: runs of other lengths have no epochs in common
-    config.stages.train = stage(epochs=180, augment=True, optim=step_decay(), eval_every=1, eval_tail=0)
+    config.stages.train = stage(
+        epochs=180, augment=AUGMENT[config.dataset], optim=step_decay(), eval_every=1, eval_tail=0
+    )
     presets.apply(config, preset)
     presets.learning_stages(config, preset)
     if preset in ("small", "digits"):

@@ -21,6 +21,10 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
     "momentum": {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9},
 }
 
+# How images of a data set may be changed and still show their class: a mirrored digit is another one or none, and a
+# crop of so small an image as one of `digits` is another image.
+AUGMENT = {"cifar10": "crop_flip", "cifar100": "crop_flip", "svhn_cropped": "crop", "digits": "none"}
+
 
 def base(name: str = "") -> ConfigDict:
     """A study without stages: the data and the network of Berariu et al. 2021, and how to measure.
@@ -104,7 +108,7 @@ def stage(
     config.until_accuracy = 0.0
     config.batch_size = 128
     config.micro_batch = 0
-    config.augment = False
+    config.augment = "none"
     config.trained = ("all",)
     config.ema = 0.0
     config.optim = optimiser("adam")

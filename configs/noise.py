@@ -13,7 +13,7 @@ their momentum three branches go on, for equally many updates:
     grown   at the same rate, with ten times larger batches: less noise, and the rate is not touched
 The axis `arm` is a ladder on which each step takes a source of noise away, at equal updates and equal BatchNorm
 statistics (of ghost batches as large as the batches of SGD):
-    augmented    SGD with crops and flips
+    augmented    SGD with crops and flips (without flips for `digits`)
     plain        without
     large        with five times (at the scale of the paper four times) larger batches
     full         every update on all images: the gradient is a sum over micro-batches in one fixed order, so nothing is
@@ -83,17 +83,18 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.width = 4
     # Maps of 1x1 with two channels a group would be their own signs, and no gradient would pass: one group there.
     group = "layer" if preset else "group"
-    arms = _arms(images, batch, every, larger=4 if not preset else 5, group=group)
+    augment = "crop" if preset == "digits" else "crop_flip"
+    arms = _arms(images, batch, every, larger=4 if not preset else 5, group=group, augment=augment)
     if preset == "smoke":
         arms = {name: arms[name] for name in ("plain", "full")}
     config.grid = (("arm", arms), ("rate", {str(rate): _rate(rate) for rate in rates}))
     return config
 
 
-def _arms(images: int, batch: int, every: int, larger: int, group: str) -> dict[str, dict[str, Any]]:
+def _arms(images: int, batch: int, every: int, larger: int, group: str, augment: str) -> dict[str, dict[str, Any]]:
     """The ladder, from the noisiest arm down."""
 
-    def arm(size: int, norm: str = "batch", augment: bool = False) -> dict[str, Any]:
+    def arm(size: int, norm: str = "batch", augment: str = "none") -> dict[str, Any]:
         found: dict[str, Any] = {"model.norm": norm}
         for name in STAGES:
             taken = min(10 * size, images) if name == "grown" else size
@@ -108,7 +109,7 @@ def _arms(images: int, batch: int, every: int, larger: int, group: str) -> dict[
         return found
 
     return {
-        "augmented": arm(batch, augment=True),
+        "augmented": arm(batch, augment=augment),
         "plain": arm(batch),
         "large": arm(larger * batch),
         "full": arm(images),

@@ -6,6 +6,8 @@
 
 from ml_collections import ConfigDict
 
+from configs.base import AUGMENT
+
 
 def small(config: ConfigDict) -> None:
     """A random 5,000 images, width 8, 3 seeds, 40 epochs of the stage `tune` and 50 of those before it."""
@@ -61,7 +63,7 @@ def learning_stages(config: ConfigDict, preset: str, batch: int = 32, small: flo
         config.train_images = 4000
         config.test_images = 2000
     else:
-        config.stages.train.augment = False  # a crop of so small an image is another image
+        config.stages.train.augment = AUGMENT["digits"]
 
 
 PRESETS = {"small": small, "digits": digits, "smoke": smoke}

@@ -34,7 +34,7 @@ Cost:
 from ml_collections import ConfigDict
 
 from configs import presets
-from configs.base import base, parse_arg, stage, step_decay
+from configs.base import AUGMENT, base, parse_arg, stage, step_decay
 
 MODELS = {"resnet": {"name": "resnet", "width": 64}, "wide_resnet": {"name": "wide_resnet", "width": 64}}
 
@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.window = 0.05
     config.stages.train = stage(
         epochs=180,
-        augment=True,
+        augment=AUGMENT[config.dataset],
         optim=step_decay(),
         eval_every=1,
         eval_tail=0,

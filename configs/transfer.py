@@ -46,7 +46,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import presets
-from configs.base import base, optimiser, parse_arg, stage, step_decay
+from configs.base import AUGMENT, base, optimiser, parse_arg, stage, step_decay
 from plasticity_jax.errors import ConfigError
 
 TARGETS = ("held_out", "cifar100", "svhn_cropped")
@@ -73,7 +73,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.stages.train = stage(
         data=source,
         epochs=180,
-        augment=True,
+        augment=AUGMENT[config.dataset],
         optim=step_decay(),
         eval_every=1,
         eval_tail=0,
@@ -119,7 +119,7 @@ def _go_on(config: ConfigDict, preset: str, there: dict[str, Any], whole: dict[s
         **shared,
         data=there,
         epochs=finetune,
-        augment=True,
+        augment=AUGMENT[config.dataset.rpartition("+")[2]],  # what there is to learn last
         optim=optimiser("momentum", weight_decay=5e-4, schedule="cosine", decay=0.0),
         eval_every=0,
         branches={f"finetune-{name}": each for name, each in networks.items()},

@@ -127,7 +127,9 @@ def one_of(choices: Collection[str], empty: bool = False) -> Check:
     """One of the choices; `empty` also takes the empty string, for none."""
 
     def check(value: Any, where: str) -> str:
-        if text(value, where) in choices or (empty and not value):
+        if not isinstance(value, str):
+            raise error(where, value, f"must be a string, one of {', '.join(choices)}")
+        if value in choices or (empty and not value):
             return value
         close = difflib.get_close_matches(value, choices, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""

@@ -11,17 +11,17 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from plasticity_jax import names, stages
+from plasticity_jax import legacy, names, stages
 from plasticity_jax.errors import ConfigError
 
 
 def restore_study(described: Any, where: str = "config.json") -> stages.Study:
-    """The study that `config.describe` wrote down; `where` begins every error.
+    """The study that `config.describe` wrote down, now or in an earlier version; `where` begins every error.
 
     Raises:
       ConfigError: it is none, in one line.
     """
-    study = _restore(stages.Study, described, where)
+    study = _restore(stages.Study, legacy.study(described), where)
     if not study.seeds or not study.packs:
         raise ConfigError(f"{where}: a study has seeds and packs")
     seen = set()

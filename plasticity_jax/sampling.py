@@ -85,8 +85,11 @@ def normalise(images: Array, mean: Array, std: Array) -> Array:
     return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
-def augment(k: Array, images: Array, pad: int = 4) -> Array:
-    """Pad with zeros (black), crop at random to the old size, flip left-right with probability 1/2; [B, H, W, C]."""
+def augment(k: Array, images: Array, pad: int = 4, flip: bool = True) -> Array:
+    """Pad with zeros (black), crop at random to the old size; `flip` left-right with probability 1/2; [B, H, W, C].
+
+    Where to crop does not depend on `flip`.
+    """
     batch, height, width, channels = images.shape
     k_row, k_column, k_flip = jax.random.split(k, 3)
     rows = jax.random.randint(k_row, (batch,), 0, 2 * pad + 1)
@@ -94,5 +97,7 @@ def augment(k: Array, images: Array, pad: int = 4) -> Array:
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     crop = jax.vmap(lambda image, r, c: jax.lax.dynamic_slice(image, (r, c, 0), (height, width, channels)))
     cropped = crop(padded, rows, columns)
-    flip = jax.random.bernoulli(k_flip, 0.5, (batch,))
-    return jnp.where(flip[:, None, None, None], cropped[:, :, ::-1], cropped)
+    if not flip:
+        return cropped
+    mirrored = jax.random.bernoulli(k_flip, 0.5, (batch,))
+    return jnp.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)

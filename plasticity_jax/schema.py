@@ -7,6 +7,7 @@ from plasticity_jax.checks import Check
 from plasticity_jax.diagnostics import DIAGNOSTICS
 
 RECIPES = ("random", "split", "blend")
+AUGMENT = ("none", "crop", "crop_flip")
 KEEP = ("keep", "modules", "all")
 
 
@@ -58,7 +59,7 @@ def stage(own: Collection[str]) -> Check:
         until_accuracy=checks.real("[0, 1]"),
         batch_size=checks.whole(1),
         micro_batch=checks.whole(0),
-        augment=checks.truth,
+        augment=checks.one_of(AUGMENT),
         trained=checks.several(checks.some_text, least=1),
         ema=checks.real("[0, 1)"),
         optim=_optim(),

@@ -157,6 +157,8 @@ class Stage:
     until_accuracy: end as soon as the running train accuracy of an epoch reaches this share; 0 for never.
     micro_batch: images of a batch whose gradient is computed at once, 0 for all; BatchNorm takes its statistics over
         them (ghost batches).
+    augment: what happens to the images of each batch: `none`, `crop` (padded by 4 black pixels and cropped at random
+        to the old size) or `crop_flip` (half of them mirrored too, which makes other digits and letters of some).
     trained: module names, or `all`; where some modules are frozen, BatchNorm uses its running statistics.
     ema: decay per step of an exponential moving average of weights and statistics, evaluated too; 0 for none.
     eval_every: evaluate every so many epochs; 0 for only at the start and the end.
@@ -172,7 +174,7 @@ class Stage:
     until_accuracy: float
     batch_size: int
     micro_batch: int
-    augment: bool
+    augment: str
     trained: tuple[str, ...]
     ema: float
     optim: Optim

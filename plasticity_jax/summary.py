@@ -74,9 +74,12 @@ def _describe(times: Timetable) -> str:
     runs = times.leg.runs
     branches = ", ".join(dict.fromkeys(run.branch for run in runs))
     epochs = [steps / each for steps, each in zip(times.steps, times.epoch_steps, strict=True)]
+    how = runs[0].stage.augment
+    augmented = "" if how == "none" else f" augmented by {how}"
     return (
         f"  stage {times.leg.name}: {len(runs)} runs ({branches}), {_span(times.steps)} steps = {_span(epochs)} epochs "
-        f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {runs[0].stage.batch_size}, "
+        f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {runs[0].stage.batch_size}"
+        f"{augmented}, "
         f"{runs[0].stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
         f"evaluated {len(times.events)} times"
     )

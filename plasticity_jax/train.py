@@ -116,8 +116,9 @@ def advance(
         slots = sampling.batch_slots(batch_key, order, state.step, task.steps, position, stage.batch_size, task.source)
         slots = runs.split(slots)
         pixels = images.images[task.source.indices[slots]]
-        if stage.augment:
-            pixels = sampling.augment(jax.random.fold_in(augment_key, state.step), pixels)
+        if stage.augment != "none":
+            draw = jax.random.fold_in(augment_key, state.step)
+            pixels = sampling.augment(draw, pixels, flip=stage.augment == "crop_flip")
         image, label = sampling.normalise(pixels, images.mean, images.std), task.source.labels[slots]
         if task.source.patches:
             draw, numbers = jax.random.fold_in(patch_key, state.step), jnp.arange(len(slots))

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import machine, peers, strict_json
+from plasticity_jax import legacy, machine, peers, strict_json
 from plasticity_jax.errors import BusyError, WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
@@ -103,7 +103,7 @@ def _flock(file: int) -> None:
 def claim(directory: Path, config: Mapping[str, Any]) -> None:
     """Tie `directory` to a config: the first call stores it, later calls compare with what is stored.
 
-    Keys named in `MAY_CHANGE` are not compared.
+    Keys named in `MAY_CHANGE` are not compared, and what an earlier version stored is read as it is written now.
 
     Raises:
       WorkdirError: the directory belongs to another config; the message has a line for each key that differs.
@@ -116,7 +116,7 @@ def claim(directory: Path, config: Mapping[str, Any]) -> None:
     stored = read_json(path, mend)
     if not isinstance(stored, dict):
         raise WorkdirError(f"{path} is damaged (no JSON object); {mend}")
-    old, new = _flat(stored), _flat(strict_json.loads(strict_json.dumps(config)))
+    old, new = _flat(legacy.study(stored)), _flat(strict_json.loads(strict_json.dumps(config)))
     keys = [key for key in [*old, *(key for key in new if key not in old)] if key.split(".")[-1] not in MAY_CHANGE]
     differing = [key for key in keys if _shown(old, key) != _shown(new, key)]
     if differing:

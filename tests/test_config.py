@@ -61,7 +61,7 @@ def test_figure_1_at_the_scale_of_the_paper():
     ]
     for stage in stage_records:
         assert (stage.optim.name, stage.optim.learning_rate, stage.optim.eps) == ("adam", 1e-3, 1e-8)
-        assert (stage.batch_size, stage.augment, stage.eval_every, stage.eval_tail) == (128, False, 5, 1)
+        assert (stage.batch_size, stage.augment, stage.eval_every, stage.eval_tail) == (128, "none", 5, 1)
         assert (stage.reset.modules, stage.reset.optimiser) == ((), "all")
 
 
@@ -237,7 +237,7 @@ MALFORMED = {
     "stages.tune.until_accuracy": [-0.1, 99],
     "stages.tune.batch_size": [0, -128, 12.8, True],
     "stages.tune.micro_batch": [-1, 7, 256],
-    "stages.tune.augment": [0, "false"],
+    "stages.tune.augment": [0, True, "flip"],
     "stages.tune.trained": [(), "head", ("head", "head")],
     "stages.tune.ema": [1, -0.1],
     "stages.tune.eval_every": [-1, 0.5],
@@ -425,7 +425,7 @@ def test_own_names():
 
 
 def test_branches_of_a_stage_share_what_is_compiled():
-    for change in ({"batch_size": 64}, {"augment": True}, {"eval_every": 1}, {"optim": {"name": "rmsprop"}}):
+    for change in ({"batch_size": 64}, {"augment": "crop"}, {"eval_every": 1}, {"optim": {"name": "rmsprop"}}):
         message = refused({WARM: {"after": "pretrain"} | change})
         (key,) = [key if key != "optim" else "optim.name" for key in change]
         assert message.startswith(f"config.{WARM}.{key}: ")
@@ -571,7 +571,8 @@ def test_ways_to_write_a_grid(axes):
     ("written", "found"),
     [
         ("stages.tune.optim.name=adam,rmsprop", ["adam", "rmsprop"]),
-        ("stages.tune.augment=true,False", [True, False]),
+        ("stages.tune.data.shuffle=true,False", [True, False]),
+        ("stages.tune.augment=none,crop_flip", ["none", "crop_flip"]),
         ("stages.tune.optim.learning_rate=1e-3", [1e-3]),
         ("stages.tune.after=init,pretrain@5", ["init", "pretrain@5"]),
         ("stages.tune.reset.modules=(),('head','stem')", ["none", "head+stem"]),

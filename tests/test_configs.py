@@ -49,6 +49,20 @@ def test_presets_are_studies(file, preset):
     assert configs.describe(again) == configs.describe(study)
 
 
+def test_no_digit_is_mirrored(file):
+    study = configs.parse(module(file).get_config("digits"))
+    found = {stage.augment for pack in study.packs for _, plan in pack.plans for stage in plan}
+    assert found <= {"none", "crop"}
+
+
+@pytest.mark.parametrize(
+    ("target", "augment"), [("held_out", "crop_flip"), ("cifar100", "crop_flip"), ("svhn_cropped", "crop")]
+)
+def test_images_of_a_target_are_augmented_as_they_may_be(target, augment):
+    stages = importlib.import_module("configs.transfer").get_config(f"target={target}").stages
+    assert (stages.train.augment, stages.finetune.augment) == ("crop_flip", augment)
+
+
 def test_digits_can_be_planned_without_a_download(file, capsys):
     config = module(file).get_config("digits")
     assert plasticity_jax.run(config, "unused", dry_run=True) == {}
@@ -111,7 +125,7 @@ def test_the_paper_s_protocol_is_what_is_planned():
         (500.0, 1.0, 128),
         (500.0, 1.0, 128),
     ]
-    assert {(stage.optim.name, stage.optim.learning_rate, stage.augment) for stage in plan} == {("adam", 1e-3, False)}
+    assert {(stage.optim.name, stage.optim.learning_rate, stage.augment) for stage in plan} == {("adam", 1e-3, "none")}
     assert {stage.reset.optimiser for stage in plan} == {"all"}
     assert (pack.model.name, pack.model.depth, pack.model.width) == ("resnet", 2, 64)
     assert (study.dataset, study.control, study.window, study.train_images) == ("cifar10", "fresh", 0.2, 0)

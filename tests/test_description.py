@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import small
@@ -15,6 +16,7 @@ from plasticity_jax.errors import ConfigError
 CONFIG = small.config(grid=(("model.width", (4, 8)), ("stages.tune.optim.learning_rate", (0.1, 0.2))))
 STUDY = configs.parse(CONFIG)
 DESCRIBED = configs.describe(STUDY)
+PUBLISHED = sorted((Path(__file__).parents[1] / "analysis" / "results").glob("*/config.json"))
 UNSAFE = ["..", ".", "", "/etc/x", "a/b", "../x", "a\nb", "a\x00", "-x", "x" * 101, "a b", "$(x)", "é", None, 3, ["a"]]
 
 
@@ -39,6 +41,20 @@ def refused(described) -> str:
 
 def test_there_and_back():
     assert restore_study(json.loads(json.dumps(DESCRIBED))) == STUDY
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, "crop_flip"), (False, "none")])
+def test_a_truth_value_of_augment_is_what_it_meant(old, new):
+    restored = restore_study(changed("packs.1.plans.0.1.0.augment", old))
+    assert [stage.augment for stage in restored.packs[1].plans[0][1]] == [new, "none", "none"]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_a_published_study_comes_back(path):
+    study = restore_study(json.loads(path.read_text()))
+    augmented = {stage.augment for pack in study.packs for _, plan in pack.plans for stage in plan}
+    assert ("crop_flip" in augmented) == (path.parent.name in ("autodecay", "noise", "stepdecay", "transfer"))
+    assert augmented <= {"none", "crop_flip"}
 
 
 @pytest.mark.parametrize("path", ["packs.0.name", "packs.1.plans.0.1.0.name", "packs.0.plans.1.1.2.branch"])
@@ -69,7 +85,7 @@ def test_names_that_could_leave_the_directory(path, value):
         ("packs.0.plans.0.0.0.1", "a\nb", "control"),
         ("packs.0.plans.0.1.0.optim.learning_rate", float("nan"), "finite"),
         ("packs.0.plans.0.1.0.optim.learning_rate", None, "finite"),
-        ("packs.0.plans.0.1.0.augment", 1, "bool"),
+        ("packs.0.plans.0.1.0.augment", 1, "of type str"),
         ("packs.0.plans.0.1.0.extra", 1, "'extra' is unknown"),
         ("data_dir", "a\x00b", "control"),
         ("window", [0.2], "here.window"),

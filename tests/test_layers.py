@@ -14,7 +14,7 @@ PACKAGE = "plasticity_jax"
 # The lowest first.
 LAYERS = [
     {"errors", "strict_json"},
-    {"signals", "memory", "machine", "peers", "detectors", "graded"},
+    {"signals", "memory", "machine", "peers", "detectors", "graded", "legacy"},
     {
         "cache",
         "stages",

@@ -10,7 +10,7 @@ from tiny import DATASET, IMAGES, MLP, RESNET, first_state, stage, task
 
 from plasticity_jax import memory, programs, runs, timetable
 
-RECORD = stage(momentum=0.9, augment=True)
+RECORD = stage(momentum=0.9, augment="crop_flip")
 COUNTS = (8, 4, 2, 1)
 EVERYTHING = timetable.plain_source(np.arange(100), DATASET.train_labels)
 

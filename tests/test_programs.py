@@ -81,7 +81,8 @@ SAME = [
 ]
 ANOTHER = [
     {"batch_size": 8},
-    {"augment": True},
+    {"augment": "crop"},
+    {"augment": "crop_flip"},
     {"schedule": "cosine"},
     {"schedule": "step", "milestones": (0.5,)},
     {"momentum": 0.9},

@@ -172,7 +172,7 @@ def advance(model, stage):
     return functools.partial(train.advance, model=model, stage=stage)
 
 
-MOMENTUM = stage(momentum=0.9, augment=True)
+MOMENTUM = stage(momentum=0.9, augment="crop_flip")
 ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
 
 

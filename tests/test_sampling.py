@@ -1,6 +1,7 @@
 """Batches are what the recipes say: permutations, independent draws, or a blend, the same from any restart."""
 
 import functools
+import hashlib
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from plasticity_jax import sampling
 
+GOLDEN = "ceaba7b915ce6dcfb8c9bbf02ae3478bdf128e1a8fcfec05d94aec8e0be436da"
 KEY = sampling.key(0, "stage", "train")
 
 
@@ -175,6 +177,21 @@ def test_augment_crops_the_padded_image_or_its_mirror():
     for column, values in ((0, 5), (1, 5), (2, 2)):
         assert_shares(counts(cases[:, column], values), np.full(values, 1 / values))
     assert len({tuple(case) for case in cases.tolist()}) == 50  # each drawn independently of the others
+
+
+def test_a_flip_moves_no_crop():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (50, 6, 6, 1), np.uint8))
+    cropped, flipped = (np.asarray(sampling.augment(KEY, images, flip=flip)) for flip in (False, True))
+    same = [(a == b).all() for a, b in zip(cropped, flipped, strict=True)]
+    mirrored = [(a[:, ::-1] == b).all() for a, b in zip(cropped, flipped, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True)) and 10 < sum(mirrored) < 40
+
+
+def test_crops_and_flips_stay_what_they_were():
+    """The pixels that published studies were trained on."""
+    images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 1), np.uint8)
+    found = np.asarray(sampling.augment(sampling.key(7, "golden"), jnp.asarray(images)))
+    assert hashlib.sha256(found.tobytes()).hexdigest() == GOLDEN
 
 
 def test_augment_depends_on_the_key_alone():

@@ -24,7 +24,7 @@ def record(name: str, branch: str = "", after: str = stages.INIT, rate: float = 
         "until_accuracy": 0.0,
         "batch_size": 32,
         "micro_batch": 0,
-        "augment": False,
+        "augment": "none",
         "trained": ("all",),
         "ema": 0.0,
         "optim": dataclasses.replace(OPTIM, learning_rate=rate),
@@ -196,7 +196,8 @@ def test_shape_tells_apart_what_is_compiled_and_nothing_else():
     ]
     other = [
         record("tune", batch_size=64),
-        record("tune", augment=True),
+        record("tune", augment="crop"),
+        record("tune", augment="crop_flip"),
         record("tune", optim=dataclasses.replace(OPTIM, name="sgd")),
         record("tune", optim=dataclasses.replace(OPTIM, momentum=0.9)),
         record("tune", optim=dataclasses.replace(OPTIM, clip_norm=1.0)),

@@ -196,7 +196,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(loss, ends):
 AUTODECAY = dict(schedule="autodecay", milestones=(0.5,), momentum=0.9)
 CASES = {
     "plain": PLAIN,
-    "augmented": stage(augment=True),
+    "cropped": stage(augment="crop"),
+    "augmented": stage(augment="crop_flip"),
     "replacement": stage(replacement=True),
     "blend": stage(recipe="blend", fraction=0.2),
     "momentum_cosine": stage(momentum=0.9, schedule="cosine", warmup=0.2),
@@ -238,7 +239,7 @@ def test_results_of_all_cases_differ():
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
-@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("augment", ["none", "crop", "crop_flip"])
 def test_advance_walks_through_the_permuted_pool(augment):
     """The same by hand: steps on batches that are gathered here, each with its learning rate and its crops."""
     record = stage(augment=augment, schedule="linear", decay=0.0)
@@ -250,7 +251,9 @@ def test_advance_walks_through_the_permuted_pool(augment):
     for n in range(STEPS):
         chosen = row.source.indices[np.resize(orders[n // 7][:100], 7 * 16)[n % 7 * 16 :][:16]]
         pixels = DATASET.train_images[chosen]
-        pixels = sampling.augment(jax.random.fold_in(augment_key, n), jnp.asarray(pixels)) if augment else pixels
+        if augment != "none":
+            draw = jax.random.fold_in(augment_key, n)
+            pixels = sampling.augment(draw, jnp.asarray(pixels), flip=augment == "crop_flip")
         image = jnp.asarray((np.asarray(pixels) / np.float32(255) - mean) / std)
         made = {"image": image, "label": jnp.asarray(DATASET.train_labels[chosen])}
         state, sums = step(state, made, MLP, record)

@@ -81,7 +81,7 @@ def test_runs_of_one_leg_may_have_pools_of_different_sizes(tmp_path):
 def test_branches_of_a_seed_see_the_same_batches(tmp_path):
     """If the warm network is replaced whole by the fresh one, nothing but the batches could tell the two apart."""
     config = small.config()
-    config.stages.tune.augment = True
+    config.stages.tune.augment = "crop_flip"
     config.stages.tune.reset.update(modules=("all",), statistics="all")
     result = small.run(config, tmp_path, model=small.Net())
     found = small.hashes(result)

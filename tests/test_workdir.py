@@ -116,6 +116,17 @@ def test_the_same_config_may_come_again(tmp_path):
     assert workdir.read_json(directory / "config.json")["data_dir"] == "a"
 
 
+def test_a_directory_of_an_earlier_version_belongs_to_its_config_still(tmp_path):
+    study = {"packs": [{"name": "main", "plans": [[[], [{"name": "train", "augment": True}]]]}]}
+    (tmp_path / "config.json").write_text(json.dumps(study))
+    stage = study["packs"][0]["plans"][0][1][0]
+    stage["augment"] = "crop_flip"
+    workdir.claim(tmp_path, study)
+    stage["augment"] = "crop"
+    with pytest.raises(WorkdirError, match='augment: "crop_flip" -> "crop"'):
+        workdir.claim(tmp_path, study)
+
+
 def test_not_a_number_is_the_same_as_itself(tmp_path):
     workdir.claim(tmp_path, {"x": float("nan")})
     workdir.claim(tmp_path, {"x": float("nan")})
