@@ -17,9 +17,11 @@ from plasticity_jax.errors import ConfigError, LabError
 
 
 class _Tuples(tuple_parser.TupleParser):
-    """Leaves what is no Python literal, as `key=1,2`, to `config.parse`."""
+    """Leaves what is no Python literal, as `key=1,2`, to `config.parse`; nothing is the empty tuple."""
 
     def parse(self, argument: object) -> tuple:
+        if isinstance(argument, str) and not argument.strip():
+            return ()
         try:
             return super().parse(argument)
         except ValueError:
@@ -47,6 +49,7 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise ConfigError(f"--config={file}: there is no such file")
         try:
             rest = flags.FLAGS(argv)
+            _let_the_last_win(given)
         except LabError:
             raise
         except Exception as error:  # half a dozen types from absl and ml_collections, and all that config files raise
@@ -69,6 +72,22 @@ def leave(message: str) -> NoReturn:
     """Exit with status 1 and a line that says why."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def _let_the_last_win(argv: Sequence[str]) -> None:
+    """Of a tuple that is given several times take the last, as of all other keys; ml_collections joins them.
+
+    `config.grid` is joined: each time brings an axis.
+    """
+    told: dict[str, list[str]] = {}
+    for arg, following in itertools.pairwise([*argv[1:], ""]):
+        match = re.fullmatch(r"--?(config\.[^=]*)(?:=(.*))?", arg, re.DOTALL)
+        if match and match[1] in flags.FLAGS and isinstance(flags.FLAGS[match[1]], flags.MultiFlag):
+            told.setdefault(match[1], []).append(following if match[2] is None else match[2])
+    for name, values in told.items():
+        if len(values) > 1 and name != "config.grid":
+            flags.FLAGS[name].unparse()
+            flags.FLAGS[name].parse(values[-1])
 
 
 def _config_file(argv: Sequence[str]) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from absl import app, flags
 from absl.testing import flagsaver
+from ml_collections.config_flags import config_path
 
 import plasticity_jax
+from plasticity_jax import checks, main
 from plasticity_jax import config as configs
-from plasticity_jax import main
 from plasticity_jax.errors import ConfigError, Preempted, WorkdirError
 
 # ml_collections loads config files the old way.
@@ -103,6 +104,30 @@ def test_override(overridden, override, path, value):
         found = found[key]
     assert found == value
     assert type(found) is type(value)
+
+
+TUPLES = ["seeds", "diagnostics", "mean", "std", "stages.tune.trained", "stages.tune.data.classes"]
+TUPLES += ["stages.tune.optim.milestones", "stages.tune.reset.modules"]
+
+
+def test_all_tuples_are_tried_below(overridden):
+    found = [path for path, value in checks.paths(checks.plain(overridden())) if isinstance(value, tuple)]
+    assert sorted(path for path in found if ".pretrain." not in path) == sorted([*TUPLES, "grid"])
+
+
+@pytest.mark.parametrize("path", TUPLES)
+def test_of_a_tuple_given_twice_the_last_wins_and_it_may_be_empty(overridden, path):
+    def found(*texts):
+        return config_path.get_value(path, overridden(*(f"--config.{path}={text}" for text in texts)))
+
+    assert found("0", "1,2") == (1, 2)
+    assert found("a,b", "c") == ("c",)
+    assert found("") == found("a", "") == ()
+    assert config_path.get_value(path, overridden(f"--config.{path}", "0", f"--config.{path}", "3")) == (3,)
+
+
+def test_of_any_other_key_too_the_last_wins(overridden):
+    assert overridden("--config.model.width=4", "--config.model.width=8").model.width == 8
 
 
 def test_overrides_are_parsed_into_the_study(overridden):
