@@ -2,7 +2,7 @@
 
 import analysis
 frame = analysis.load("runs/demo")
-frame[frame.metric == "test_accuracy"].groupby(["branch", "epoch"]).value.mean()
+frame[(frame.metric == "test_accuracy") & (frame.status != "failed")].groupby(["branch", "epoch"]).value.mean()
 """
 
 import os
@@ -10,16 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analysis import sweeps
+from analysis import outcomes, sweeps
 from plasticity_jax import records, strict_json
 from plasticity_jax.errors import LabError
 
-TABLE = "metrics.jsonl"
+TABLE = outcomes.TABLE
 COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
 KEYS = ["pack", "run", "seed", "branch"]
-MEASURED = ["stage", "epoch", "step", "metric", "value"]
+MEASURED = ["stage", "status", "epoch", "step", "metric", "value"]
 
 Directory = str | os.PathLike[str]
 
@@ -34,12 +35,13 @@ def load(*directories: Directory) -> pd.DataFrame:
         or those of sweeps or of their studies.
     Returns:
       Columns pack, run, seed, branch, one per hyper-parameter of a grid (empty where a run does not have it), stage,
-      epoch and step (both since the stage began), metric, value (accuracies in percent).  Of a sweep a column `study`
-      comes first, and before it a column `directory` if there are several directories.
+      status, epoch and step (both since the stage began), metric, value (accuracies in percent; NaN what was not
+      finite).  Of a sweep a column `study` comes first, and before it a column `directory` if there are several
+      directories.  Status is `failed` for runs that diverged, else `finished` or `running` (`analysis.outcomes`).
     Raises:
       LabError: a directory without measurements, or a broken table.
     """
-    frames = [_table(Path(directory)) for directory in directories]
+    frames = [_judged(_table(Path(directory)), Path(directory)) for directory in directories]
     if len(frames) > 1:
         frames = [frame.assign(directory=str(one)) for frame, one in zip(frames, directories, strict=True)]
     frame = pd.concat(frames, ignore_index=True)
@@ -73,10 +75,21 @@ def _table(directory: Path) -> pd.DataFrame:
 
 
 def _rows(directory: Path) -> Iterable[records.Row]:
-    """The rows of a working directory, each with its pack."""
+    """The rows of a working directory, each with its pack and the status of its run."""
     for path in sorted(directory.rglob(TABLE)):
-        pack = path.parent.parent.relative_to(directory).as_posix()
-        yield from ({"pack": pack, **row} for row in records.read(path))
+        pack, stage = path.parent.parent.relative_to(directory).as_posix(), path.parent.name
+        yield from ({"pack": pack, **row} for row in outcomes.rows(directory, pack, stage))
+
+
+def _judged(table: pd.DataFrame, directory: Path) -> pd.DataFrame:
+    """The table with numbers as values, none of them infinite, and the status of each run."""
+    value = pd.to_numeric(table.value, errors="coerce").astype(float)
+    table = table.assign(value=value.where(np.isfinite(value)))
+    if "status" not in table:  # collected before there was one
+        runs = load_result(directory).get("runs") if has_result(directory) else None
+        table = table.assign(status=outcomes.told(table, runs))
+    run = [*(["study"] if "study" in table else []), "pack", "run"]
+    return table.assign(status=table.status.mask(outcomes.diverged(table, run), outcomes.FAILED))
 
 
 def has_result(directory: Directory) -> bool:

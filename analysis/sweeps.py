@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis import outcomes
 from launch import jobs
 from launch.jobs import Job
 from plasticity_jax import legs, records, results, stages, workdir
 from plasticity_jax.errors import LabError
 from plasticity_jax.legs import Run
-
-TABLE = "metrics.jsonl"
 
 
 def is_sweep(directory: Path) -> bool:
@@ -43,9 +42,10 @@ def rows(directory: Path) -> Iterator[tuple[str, records.Row]]:
     longest: dict[tuple[str, str, str], list[records.Row]] = {}
     for job, names in _jobs(directory, study):
         for stage in dict.fromkeys(stage.name for pack in study.packs for _, plan in pack.plans for stage in plan):
-            path = jobs.directory(directory.absolute().parent, job) / jobs.PACK / stage / TABLE
+            at = jobs.directory(directory.absolute().parent, job)
+            begun = (at / jobs.PACK / stage / outcomes.TABLE).exists()
             own: dict[str, list[records.Row]] = {}
-            for row in records.read(path) if path.exists() else []:
+            for row in outcomes.rows(at, jobs.PACK, stage) if begun else []:
                 own.setdefault(row["run"], []).append(row)
             for run, found in own.items():
                 known = names.get((stage, run))

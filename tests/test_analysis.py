@@ -65,7 +65,18 @@ def write_study(root: Path, packs=("main",)) -> None:
 def test_load_gives_a_long_table(tmp_path):
     write_study(tmp_path)
     frame = analysis.load(tmp_path)
-    assert list(frame.columns) == ["pack", "run", "seed", "branch", "stage", "epoch", "step", "metric", "value"]
+    assert list(frame.columns) == [
+        "pack",
+        "run",
+        "seed",
+        "branch",
+        "stage",
+        "status",
+        "epoch",
+        "step",
+        "metric",
+        "value",
+    ]
     assert len(frame) == 2 * 3 * (6 + 11 + 11)
     last = frame[(frame.metric == "test_accuracy") & (frame.stage == "tune") & (frame.epoch == 10)]
     assert dict(zip(last.run, last.value, strict=True)) == {
@@ -106,6 +117,72 @@ def test_load_reads_a_run_in_progress(tmp_path):
 def test_load_keeps_what_is_not_finite(tmp_path):
     write_rows(tmp_path, "tune", "fresh", [1.0, float("nan")])
     assert np.isnan(analysis.load(tmp_path).value.astype(float)).sum() == 1
+
+
+def statuses(directory) -> dict[str, str]:
+    """run -> its status, the same in all its rows."""
+    groups = analysis.load(directory).groupby("run").status
+    assert (groups.nunique() == 1).all()
+    return groups.first().to_dict()
+
+
+LOST, LEFT = "fresh/seed1", "fresh/seed2"  # diverged as its rows say; as only the result says
+
+
+def write_statuses(root: Path) -> None:
+    """A study of which one stage has ended, and one is at work."""
+    write_rows(root, "pretrain", "pretrain", [1.0, 2.0])
+    (root / "main/pretrain/end/0").mkdir(parents=True)
+    for seed, ends in enumerate([5.0, None, 5.0]):
+        write_rows(root, "tune", "fresh", [4.0, ends], seed=seed)
+    write_rows(root, "tune", "warm", [float("inf"), 5.0])  # it was not finite once, and is again
+
+
+def test_each_run_has_a_status_while_its_study_is_at_work(tmp_path):
+    write_statuses(tmp_path)
+    expected = {"pretrain/seed0": "finished", "fresh/seed0": "running", LOST: "failed", LEFT: "running"}
+    assert statuses(tmp_path) == {**expected, "warm/seed0": "running"}
+    (tmp_path / "main/tune/end/.tmp").mkdir(parents=True)  # not whole yet
+    assert statuses(tmp_path)["fresh/seed0"] == "running"
+    (tmp_path / "main/tune/end/0").mkdir()
+    expected |= {"fresh/seed0": "finished", LEFT: "finished", "warm/seed0": "finished"}
+    assert statuses(tmp_path) == expected
+
+
+@pytest.mark.parametrize("prefix", ["", "main/"])
+def test_each_run_has_a_status_when_its_study_has_ended(tmp_path, prefix):
+    write_statuses(tmp_path)
+    runs = [dict(run=f"{prefix}{run}", pack="main", status="failed") for run in (LOST, LEFT)]
+    (tmp_path / "result.json").write_text(json.dumps({"runs": runs}))
+    expected = {"pretrain/seed0": "finished", "fresh/seed0": "finished", LOST: "failed", LEFT: "failed"}
+    assert statuses(tmp_path) == {**expected, "warm/seed0": "finished"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"runs": 3}', '{"runs": [3, {}]}'])
+def test_a_damaged_result_hides_no_status(tmp_path, text):
+    write_statuses(tmp_path)
+    (tmp_path / "result.json").write_text(text)
+    assert statuses(tmp_path)[LOST] == "failed"
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_tables_that_were_collected_without_a_status_have_one(tmp_path, finished):
+    write_statuses(tmp_path / "work")
+    old = analysis.load(tmp_path / "work").drop(columns="status")
+    (tmp_path / "old").mkdir()
+    old.to_parquet(tmp_path / "old" / analysis.COMPACT, index=False)
+    if finished:
+        runs = [dict(run=LEFT, pack="main", status="failed")]
+        (tmp_path / "old" / "result.json").write_text(json.dumps({"runs": runs}))
+    other = "finished" if finished else "running"
+    expected = dict.fromkeys(old.run, other) | {LOST: "failed", LEFT: "failed" if finished else other}
+    assert statuses(tmp_path / "old") == expected
+
+
+def test_infinities_of_earlier_versions_are_no_numbers(tmp_path):
+    write_rows(tmp_path, "tune", "fresh", [1.0, float("inf"), float("-inf"), 2.0])
+    found = analysis.load(tmp_path)
+    assert found[found.metric == "test_accuracy"].value.isna().tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("content", [None, ""])

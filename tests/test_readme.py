@@ -1,5 +1,7 @@
 """The README's Python runs as it stands there, and its commands and files exist."""
 
+import contextlib
+import math
 import re
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 import plasticity_jax
 from launch import plan
+from plasticity_jax import records
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,8 +47,22 @@ def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPa
     exec(block("analysis.load").replace("runs/demo", "runs/own"), names)
     printed = capsys.readouterr().out
     assert "fresh" in printed and "pretrain+tune" in printed
-    documented = "pack seed branch stage epoch step metric value run".split()
+    documented = "pack seed branch stage status epoch step metric value run".split()
     assert set(documented) <= set(names["table"].columns)
+
+
+def test_saved_metrics_are_read_as_shown_without_runs_that_diverged(tmp_path, monkeypatch) -> None:
+    """pandas would take the last number that there is: of a network at the start, or in the middle."""
+    monkeypatch.chdir(tmp_path)
+    common = {"seed": 0, "hparams": {}, "stage": "tune"}
+    with contextlib.closing(records.Table(Path("runs/demo/main/tune/metrics.jsonl"), None)) as table:
+        for branch, end in (("fresh", 80.0), ("warm", math.nan)):
+            for epoch, value in enumerate([10.0, end]):
+                row = {**common, "run": f"{branch}/seed0", "branch": branch, "epoch": float(epoch), "step": epoch}
+                table.append([{**row, "metric": metric, "value": value} for metric in ("test_accuracy", "test_loss")])
+    names: dict = {}
+    exec(block("analysis.load"), names)
+    assert names["last"].to_dict() == {("fresh", 0): 80.0}
 
 
 @pytest.mark.slow

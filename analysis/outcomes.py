@@ -1,0 +1,63 @@
+"""How runs ended, or how far they are, told from what is on disk: also of a study in progress, or an old one.
+
+`failed`     the run diverged: its loss was not finite where it was looked at last, or the result says so
+`finished`   its stage has come to its end
+`running`    not yet; nobody may be at work on it
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from plasticity_jax import records, strict_json
+
+FAILED, FINISHED, RUNNING = "failed", "finished", "running"
+TABLE = "metrics.jsonl"
+SCORES = ("test_loss", "test_accuracy", "train_loss", "train_accuracy")
+
+
+def rows(directory: Path, pack: str, stage: str) -> Iterator[records.Row]:
+    """What was measured in a stage of a working directory, each row with the `status` of its run.
+
+    Raises:
+      LabError: a broken table.
+    """
+    folder, result = directory / pack / stage, _result(directory)
+    lost = failed(result.get("runs"))
+    ended = bool(result) or any(path.name.isdecimal() for path in folder.glob("end/*"))
+    for row in records.read(folder / TABLE):
+        status = FAILED if (pack, row.get("run")) in lost else FINISHED if ended else RUNNING
+        yield {**row, "status": status}
+
+
+def told(table: pd.DataFrame, runs: Any) -> pd.Series:
+    """The status of each row of a table that holds none, by the `runs` of the study's result; None without a result."""
+    lost = failed(runs)
+    pairs = zip(table.pack, table.run, strict=True)
+    return pd.Series([FAILED if pair in lost else RUNNING if runs is None else FINISHED for pair in pairs], table.index)
+
+
+def diverged(table: pd.DataFrame, run: list[str]) -> pd.Series:
+    """Whether the run of each row (the columns `run` name it) had no finite loss where it stands in a stage."""
+    scores = table[table.metric.isin(SCORES)]
+    scores = scores[scores.step == scores.groupby([*run, "stage"]).step.transform("max")]
+    lost = pd.MultiIndex.from_frame(scores[scores.value.isna()][run])
+    return pd.Series(pd.MultiIndex.from_frame(table[run]).isin(lost), table.index)
+
+
+def failed(runs: Any) -> set[tuple[str, str]]:
+    """(pack, run) as tables name them, of those that failed among the `runs` of a result, which may be anything."""
+    known = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+    lost = [(str(run.get("pack")), str(run.get("run"))) for run in known if run.get("status") == FAILED]
+    return {(pack, run.removeprefix(f"{pack}/")) for pack, run in lost}
+
+
+def _result(directory: Path) -> dict[str, Any]:
+    """`result.json`; empty if there is none yet, or it is damaged: the same command writes it again."""
+    try:
+        found = strict_json.loads((directory / "result.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
