@@ -1,8 +1,10 @@
 """What is measured on one network beside its accuracy.
 
 A diagnostic is a pure function `(state, batch) -> {name: float32 scalar}` of one run, which can be jitted and mapped
-over runs.  `state` has `.params` (a nested dictionary) and `.stats`; `batch` holds a fixed probe batch, seen in eval
-mode:
+over runs.  `state` has `.params` (a nested dictionary) and `.stats`; `batch` holds a fixed probe of 512 images, seen in
+eval mode.  There are two: of the run's training images and of its test images, both of the classes and the member that
+its stage is about.  What looks at them is recorded twice, as `train_NAME` and `test_NAME`; what looks at weights alone
+is recorded as `NAME`.  (`effective_rank` and `dormant_fraction` in older results are of test images of all classes.)
 
     image     float32 [B, H, W, C], normalised
     label     int32 [B]

@@ -10,11 +10,10 @@ from plasticity_jax import peers, timetable, train
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Leg
 from plasticity_jax.records import Row
-from plasticity_jax.scored import Scored, scored_on
+from plasticity_jax.scored import Scored, probes, scored_on
 from plasticity_jax.state import RUNNING
 
 Tree = Any
-PROBE = 512  # test images that the diagnostics look at
 AVERAGED = {"test", "train_eval"}  # what the moving average of the weights is evaluated on too
 ENDS = "learning_stage_end/"
 
@@ -43,7 +42,7 @@ def measure(
     each = np.asarray(times.epoch_steps)
     values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / each, np.nan) for k, end in enumerate(ends.T)}
     if lab.programs.diagnostics:
-        found = peers.fetch(lab.programs.diagnose(seen, initial, probe(lab), lab.test_images))
+        found = peers.fetch(lab.programs.diagnose(seen, (initial, probes(times)), lab.images, lab.test_images))
         finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
         values |= {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in found.items()}
     return values
@@ -52,12 +51,6 @@ def measure(
 def looked_at(states: Tree) -> Tree:
     """The part of the states that evaluation looks at: so stages of all optimisers share its programs."""
     return states.replace(opt=(), average=(), clock=())
-
-
-def probe(lab: Lab) -> train.Batch:
-    """The test images that the diagnostics look at, and their labels."""
-    index = np.arange(min(PROBE, lab.study.test_images or lab.dataset.tests), dtype=np.int32)
-    return {"index": index, "label": lab.dataset.test_labels[index]}
 
 
 def _evaluate(

@@ -78,10 +78,10 @@ class Programs:
         shared = np.int32(first), self._place(images, states)
         return self.program("evaluate_own", None, states, sources, *shared)(states, sources, *shared)
 
-    def diagnose(self, states: Tree, initial: Tree, probe: train.Batch, images: train.Images) -> train.Metrics:
-        """Every diagnostic [R]; `initial` are the first weights [R, ...] of the runs' seeds."""
-        shared = probe, self._place(images, states)
-        return self.program("diagnose", None, states, initial, *shared)(states, initial, *shared)
+    def diagnose(self, states: Tree, rows: Tree, images: train.Images, test_images: train.Images) -> train.Metrics:
+        """Every diagnostic [R]; `rows` are the first weights of the runs' seeds and their probes, leaves [R, ...]."""
+        shared = self._place(images, states), self._place(test_images, states)
+        return self.program("diagnose", None, states, rows, *shared)(states, rows, *shared)
 
     def place(self, rows: Tree | list[Tree]) -> Tree:
         """States, or other arrays [R, ...] or a list of R trees, on the devices that their runs train on."""

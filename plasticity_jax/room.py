@@ -16,7 +16,7 @@ from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import RoomError
 from plasticity_jax.lab import Lab
 from plasticity_jax.programs import Start
-from plasticity_jax.scored import scored_on
+from plasticity_jax.scored import probes, scored_on
 from plasticity_jax.state import TrainState
 from plasticity_jax.timetable import Timetable
 
@@ -121,7 +121,7 @@ def _calls(
         else:
             yield "evaluate", None, (seen, (), scored.source, first, images)
     if lab.programs.diagnostics:
-        yield "diagnose", None, (seen, states.params, measure.probe(lab), lab.test_images)
+        yield "diagnose", None, (seen, (states.params, probes(times)), lab.images, lab.test_images)
 
 
 def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:

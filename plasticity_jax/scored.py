@@ -11,7 +11,9 @@ import numpy as np
 
 from plasticity_jax import runs, sampling, stages, timetable
 from plasticity_jax.timetable import Timetable
+from plasticity_jax.train import Probe
 
+PROBE = 512  # images of each probe that the diagnostics look at
 PATCHES = 1000  # images with nothing but a patch, as many as Li, Wei & Ma 2019 take
 
 
@@ -52,6 +54,29 @@ def scored_on(times: Timetable, study: stages.Study, slots: int) -> dict[str, Sc
         only = [each._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for each in carried]
         found["patch_only"] = _own("test", _by_run(times, black, data.test_labels, only))
     return found
+
+
+@functools.lru_cache(maxsize=4)
+def probes(times: Timetable) -> dict[str, Probe]:
+    """What the diagnostics of each run of a leg look at, `train` and `test`: leaves [R, ...].
+
+    These are the first images of its pool, with the labels that it trains on, and of its own test images; from the
+    beginning again where there are fewer, so that it does not depend on a run's company.
+    """
+    labels, runs_of = times.dataset.test_labels, times.leg.runs
+    told = [timetable.told_apart(run, times.dataset) for run in runs_of]
+    trained = [(pool.indices, pool.labels) for pool in times.pools]
+    tested = [(index, labels[index]) for index in times.tests]
+
+    def rows(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Probe:
+        return runs.stack_on_host(
+            [
+                Probe(np.resize(index, PROBE).astype(np.int32), np.resize(label, PROBE).astype(np.int32), classes)
+                for (index, label), classes in zip(found, told, strict=True)
+            ]
+        )
+
+    return {"train": rows(trained), "test": rows(tested)}
 
 
 def _shared(labels: np.ndarray, first: int, last: int) -> Scored:

@@ -45,7 +45,7 @@ def summary(
 def expected_compilations(timetables: Timetables, study: stages.Study, diagnostics: Collection[str]) -> int:
     """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
     shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
-    counts = {len(t.leg.runs) for t in timetables.values()}
+    counts = {(len(t.leg.runs), t.leg.runs[0].stage.restricted) for t in timetables.values()}
     slots = max(len(pool.indices) for t in timetables.values() for pool in t.pools)
     evaluated = set()
     for times in timetables.values():

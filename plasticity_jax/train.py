@@ -1,7 +1,7 @@
 """Training and evaluating ONE run.  Seeds, sweeps and devices are added outside, in `runs`."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -54,6 +54,14 @@ class Images(NamedTuple):
     def take(self, indices: Array) -> Array:
         """float32 [B, H, W, C], normalised."""
         return sampling.normalise(self.images[indices], self.mean, self.std)
+
+
+class Probe(NamedTuple):
+    """Images that the diagnostics of one run look at: int32 [B] each, and the run's `classes` as in `Source`."""
+
+    index: Leaf
+    label: Leaf
+    classes: Any = ()
 
 
 def train_step(
@@ -175,21 +183,46 @@ def evaluate(
 
 def diagnose(
     state: TrainState,
-    initial: Any,
-    probe: Batch,
-    images: Images,
+    row: tuple[Any, Mapping[str, Probe]],
+    train_images: Images,
+    test_images: Images,
     *,
     model: nn.Module,
     diagnostics: Mapping[str, Diagnostic],
 ) -> Metrics:
-    """Every diagnostic of one run on the fixed `probe` images (`index` int32 [B], `label`), in eval mode.
+    """Every diagnostic of one run on each of its probes, in eval mode; images are not augmented.
 
-    `initial` are the first weights of the run's seed.
+    What looks at images is named after the probe, `train_NAME` and `test_NAME`; what looks at weights alone is `NAME`.
+
+    `row` are the first weights of the run's seed and its probes `train` and `test`.
     """
-    image = images.take(runs.split(probe["index"]))
-    logits, features, _ = forward(model, state.params, state.stats, image, train=False)
-    batch = {"image": image, "label": probe["label"], "logits": logits, "features": features, "initial": initial}
-    found: Metrics = {}
-    for diagnostic in diagnostics.values():
-        found |= diagnostic(state, batch)
+    (initial, probes), found = row, Metrics()
+    for split, images in (("train", train_images), ("test", test_images)):
+        probe = probes[split]
+        image = images.take(runs.split(probe.index))
+        logits, features, _ = forward(model, state.params, state.stats, image, train=False)
+        logits = among(logits, probe.classes)
+        values = {"image": image, "label": probe.label, "logits": logits, "features": features, "initial": initial}
+        for diagnostic in diagnostics.values():
+            batch = Watched(values)
+            measured = diagnostic(state, batch)
+            named = f"{split}_" if batch.looked_at - {"initial"} else ""
+            found |= {named + name: value for name, value in measured.items()}
     return found
+
+
+class Watched(Mapping[str, Any]):
+    """A batch that knows which of its parts were `looked_at`."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values_of, self.looked_at = values, set[str]()
+
+    def __getitem__(self, key: str) -> Any:
+        self.looked_at.add(key)
+        return self.values_of[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_of)
+
+    def __len__(self) -> int:
+        return len(self.values_of)

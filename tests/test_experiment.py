@@ -283,7 +283,7 @@ def test_a_study_without_any_good_run_is_failed(tmp_path, capsys):
     status = workdir.read_json(tmp_path / "status.json")
     assert (status["status"], status["exit_code"]) == ("failed", 1)
     assert "failed, left out (2)" in capsys.readouterr().out
-    for metric in config.diagnostics:
+    for metric in (f"{split}_{name}" for split in ("train", "test") for name in config.diagnostics):
         *before, (_, last) = sorted(small.curve(tmp_path, "train/seed0", metric, "train").items())
         assert last is None and before and all(value is not None for _, value in before)
 

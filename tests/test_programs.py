@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, STAGE, changed, first_state, same, stage, task
 
-from plasticity_jax import diagnostics, programs, resets, runs, sampling, state, timetable
+from plasticity_jax import diagnostics, programs, resets, runs, sampling, state, timetable, train
 
 EVERYTHING = timetable.plain_source(np.arange(100), DATASET.train_labels)
 
@@ -134,7 +134,8 @@ def test_diagnostics_of_each_run():
     made = make(diagnostics={"distance_to_init": diagnostics.DIAGNOSTICS["distance_to_init"]})
     after = states(3)
     initial = runs.stack([first_state(MLP, STAGE, seed).params for seed in (0, 1, 0)])
-    found = made.diagnose(after, initial, {"index": np.arange(9), "label": DATASET.train_labels[:9]}, IMAGES)
+    probe = train.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))
+    found = made.diagnose(after, (initial, {"train": probe, "test": probe}), IMAGES, IMAGES)
     assert found["distance_to_init"].shape == (3,)
     assert found["distance_to_init"][:2].tolist() == [0, 0] and found["distance_to_init"][2] > 0
 

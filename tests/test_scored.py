@@ -13,7 +13,7 @@ from tiny import DATASET, PATCH, changed, legs, stage, study
 import plasticity_jax
 from plasticity_jax import datasets, patches, pools, sampling, timetable
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.scored import scored_on
+from plasticity_jax.scored import probes, scored_on
 
 CLASSES = 3
 TOY = small.TOY
@@ -133,6 +133,42 @@ def test_runs_with_classes_of_their_own_have_test_sets_of_their_own():
         size = found.source.size[row]
         there = np.unique(found.source.labels[row][:size])
         assert there.tolist() == np.flatnonzero(found.source.classes[row]).tolist()
+
+
+def probed(plan, data=DATASET, seeds=(0, 1), **fields):
+    (leg,) = legs(plan, seeds=seeds)
+    times = timetable.draw_up(leg, study(**fields), data)
+    return times, probes(times)
+
+
+def test_probes_are_of_images_that_a_run_trains_on_and_of_its_test_images():
+    times, found = probed(stage(label_noise=0.5, fraction=0.5), test_images=30)
+    assert list(found) == ["train", "test"] and found["train"].classes == ()
+    for row, pool in enumerate(times.pools):
+        assert found["train"].index[row].tolist() == np.resize(pool.indices, 512).tolist()
+        assert found["train"].label[row].tolist() == np.resize(pool.labels, 512).tolist()
+        assert found["test"].index[row].tolist() == np.resize(np.arange(30), 512).tolist()
+        assert found["test"].label[row].tolist() == DATASET.test_labels[found["test"].index[row]].tolist()
+
+
+def test_probes_follow_the_classes_and_the_member_of_a_stage():
+    both = datasets.join([DATASET, dataclasses.replace(DATASET, name="other")])
+    for plan, firsts in ((stage(classes=(1, 3)), (0, 0)), (stage(member=2), (100, 50)), (stage(member=1), (0, 0))):
+        times, found = probed(plan, both if plan.data.member else DATASET)
+        for row, run in enumerate(times.leg.runs):
+            own = timetable.told_apart(run, times.dataset)
+            for split, first in zip(("train", "test"), firsts, strict=True):
+                assert set(found[split].label[row]) == set(np.flatnonzero(own))
+                assert found[split].index[row].min() >= first
+                assert found[split].classes[row].tolist() == own.tolist()
+
+
+def test_a_probe_does_not_depend_on_company():
+    _, alone = probed(stage(classes=(1, 3)), seeds=(1,))
+    _, beside = probed(stage(classes=(1, 3)), seeds=(0, 1, 2))
+    for split in ("train", "test"):
+        for one, many in zip(alone[split], beside[split], strict=True):
+            np.testing.assert_array_equal(one[0], many[1])
 
 
 def test_images_for_training_that_are_scored_have_no_patches():

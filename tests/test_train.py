@@ -391,10 +391,40 @@ def test_diagnostics_see_the_probe_batch():
     def another(state, batch):
         return {"another": jnp.float32(5.0)}
 
-    before, probe = first_state(MLP), {"index": np.arange(10, 20), "label": DATASET.train_labels[10:20]}
-    initial = jax.tree.map(jnp.zeros_like, before.params)
-    found = train.diagnose(before, initial, probe, IMAGES, model=MLP, diagnostics={"own": own, "another": another})
-    losses, _ = reference(before.params, np.arange(10, 20), DATASET.train_images, DATASET.train_labels)
-    assert set(found) == {"loss", "hidden", "moved", "another"}
-    assert float(found["loss"]) == pytest.approx(losses.sum(), rel=1e-5)
-    assert found["moved"] == 0 and found["another"] == 5
+    before = first_state(MLP)
+    probes = {
+        split: train.Probe(np.arange(first, first + 10), DATASET.train_labels[first : first + 10])
+        for split, first in (("train", 10), ("test", 30))
+    }
+    row = jax.tree.map(jnp.zeros_like, before.params), probes
+    mine = {"own": own, "another": another}
+    found = train.diagnose(before, row, IMAGES, IMAGES, model=MLP, diagnostics=mine)
+    assert set(found) == {f"{split}_{name}" for split in probes for name in ("loss", "hidden", "moved")} | {"another"}
+    for split, probe in probes.items():
+        losses, _ = reference(before.params, probe.index, DATASET.train_images, DATASET.train_labels)
+        assert float(found[f"{split}_loss"]) == pytest.approx(losses.sum(), rel=1e-5)
+        assert found[f"{split}_moved"] == 0
+    assert found["another"] == 5
+
+
+def test_diagnostics_see_logits_of_the_classes_of_the_run():
+    classes, labels = np.array([True, False, True, False]), np.zeros(2, np.int32)
+    probe = train.Probe(np.arange(2), labels, classes)
+    row = first_state(MLP).params, {"train": probe, "test": probe}
+    mine = {"least": lambda state, batch: {"least": batch["logits"].min(axis=0)}}
+    found = train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine)
+    assert ((found["test_least"] > -1e6) == classes).all()
+
+
+def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
+    """Whatever way it takes to get at its batch: reading all of it is looking at the images."""
+    probe = train.Probe(np.arange(2), DATASET.train_labels[:2])
+    row = first_state(MLP).params, {"train": probe, "test": probe}
+    mine = {
+        "weights": lambda state, batch: {"weights": trees.norm(state.params)},
+        "moved": lambda state, batch: {"moved": trees.norm(batch["initial"])},
+        "all": lambda state, batch: {"all": dict(batch)["label"].sum()},
+        "maybe": lambda state, batch: {"maybe": batch.get("label").sum()},
+    }
+    found = train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine)
+    assert set(found) == {"weights", "moved", "train_all", "test_all", "train_maybe", "test_maybe"}
