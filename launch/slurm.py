@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from launch import attempts, jobs, script, squeue, states, sweep
 from launch.exits import FINISHED
@@ -39,7 +39,12 @@ GRACE = flags.DEFINE_integer("grace", 120, "Seconds before the time limit at whi
 TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at one and the same place before it gives up.", 1)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command with these words, or those of this process; returns the exit status."""
+    return commandline.start(run, argv)
+
+
+def run(argv: Sequence[str]) -> int:
     """Plan and submit; returns the exit status."""
     del argv
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
@@ -120,4 +125,4 @@ def wishes() -> script.Wishes:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=commandline.parse)
+    sys.exit(main())

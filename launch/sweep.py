@@ -16,15 +16,18 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import app
-
 from launch import flags, jobs, table
 from launch.exits import FINISHED
 from plasticity_jax import commandline, machine, stages, workdir
 from plasticity_jax.errors import BusyError, LabError
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command with these words, or those of this process; returns the exit status."""
+    return commandline.start(run, argv)
+
+
+def run(argv: Sequence[str]) -> int:
     """Plan the sweep that the flags ask for; returns the exit status."""
     del argv
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
@@ -97,10 +100,5 @@ def _turn(sweep: Path) -> Iterator[None]:
         yield
 
 
-def entry() -> None:
-    """The command."""
-    app.run(main, flags_parser=commandline.parse)
-
-
 if __name__ == "__main__":
-    entry()
+    sys.exit(main())

@@ -4,11 +4,11 @@ import itertools
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
@@ -33,6 +33,21 @@ config_flags.register_flag_parser_for_type(tuple, _Tuples())
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; what was stopped goes on in the same one.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and do nothing.")
+
+
+def start(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command whose flags are these words, or those of this process; returns the exit status.
+
+    absl's flags are global: those of a call before stand where this one gives no others.
+    """
+    before = sys.argv
+    sys.argv = before if argv is None else [before[0], *argv]  # where ml_collections looks for --config.KEY
+    try:
+        app.run(run, flags_parser=parse)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
 
 
 def parse(argv: Sequence[str]) -> list[str]:

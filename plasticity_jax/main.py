@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
 from plasticity_jax import commandline, machine, peers
 from plasticity_jax.errors import LabError, Preempted
@@ -24,7 +24,12 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Ask the cluster for furth
 AUTOTUNE = flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command with these words, or those of this process; returns the exit status."""
+    return commandline.start(run, argv)
+
+
+def run(argv: Sequence[str]) -> int:
     """Run the study that the flags ask for; returns the exit status."""
     del argv
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
@@ -45,10 +50,5 @@ def main(argv: Sequence[str]) -> int:
     return int(result.get("status") == "failed")
 
 
-def entry() -> None:
-    """The command."""
-    app.run(main, flags_parser=commandline.parse)
-
-
 if __name__ == "__main__":
-    entry()
+    sys.exit(main())

@@ -3,11 +3,10 @@
 import os
 import re
 
+import commands
 import jax
 import pytest
 import small
-from absl import app, flags
-from absl.testing import flagsaver
 from tiny import DATASET, IMAGES, MLP, changed, legs, same, stage, study
 
 import plasticity_jax
@@ -268,16 +267,10 @@ def get_config():
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_the_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "config.py").write_text(CONFIG)
-    app.define_help_flags()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(os.path.dirname(os.path.dirname(__file__)))
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.01)
-    monkeypatch.setattr("sys.argv", ["main", "--config=config.py", "--autotune"])
-    with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_:
-        flags.FLAGS.unparse_flags()
-        main.entry()
-    out, err = capsys.readouterr()
-    assert exit_.value.code == 0
+    flags = "--config=config.py", "--autotune"
+    status, out, err = commands.call(main.main, *flags, capture=capsys, directory=tmp_path)
+    assert status == 0
     assert [line.split()[0] for line in out.splitlines()[2:-1]] == RACED
     assert re.match(
         r"main: auto takes vmap(, the fastest here|, as good as any here|; the fastest here is \w+ )",

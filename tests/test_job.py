@@ -2,21 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import small
 import swept
+from commands import call, refused
 
 import plasticity_jax
 from launch import attempts, job, jobs
 from launch.attempts import Attempts
 from plasticity_jax import experiment, peers, workdir
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -149,12 +146,8 @@ def test_attempts_come_back(tmp_path):
         (["--workdir=.", "--job=0", "more"], "more"),
     ],
 )
-def test_mistakes_take_one_line(args, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.job", *args], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith("error: ") and message in done.stderr
+def test_mistakes_take_one_line(args, message, capsys):
+    refused(call(job.main, *args, capture=capsys), message)
 
 
 @pytest.mark.parametrize("which", ["1", "-1", "../x", "", "study/jobs/seeds=0", "seeds=1", "\n", "²", "9" * 400])

@@ -95,6 +95,11 @@ def test_a_module_imports_from_lower_layers_only(module):
     layer(name)
 
 
+def test_the_detectors_need_nothing_of_this_project():
+    needed = [*imports(ROOT / PACKAGE / "detectors.py"), *imports(ROOT / PACKAGE / "__init__.py", inside=False)]
+    assert not [name for name in needed if name.startswith(PACKAGE)]
+
+
 def test_layers_hold_no_module_that_is_gone():
     there = {module.parts[0] for module in MODULES}
     assert {name for names in LAYERS for name in names} <= there, "take it out of LAYERS in tests/test_layers.py"
@@ -117,9 +122,8 @@ def test_the_packages_around_it_stay_outside(path):
         assert lazy, f"{path.relative_to(ROOT)} must not import {imported}"
 
 
-def test_reading_results_and_configs_needs_no_jax():
-    """The analysis runs anywhere, and a wrong flag is answered before jax is loaded."""
-    modules = f"analysis.claims, analysis.figures, analysis.report, configs.base, {PACKAGE}.config, {PACKAGE}.main"
-    code = f"import sys, {modules}; print('jax' in sys.modules)"
+def test_checking_a_config_needs_no_jax():
+    """Nor do the commands before their flags are right: tests/test_commands.py."""
+    code = f"import sys, {PACKAGE}.config; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")

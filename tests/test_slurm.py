@@ -3,9 +3,9 @@
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,6 @@ from launch import attempts, jobs, script, slurm, squeue
 from plasticity_jax import workdir
 from plasticity_jax.errors import LabError
 
-ROOT = Path(__file__).parents[1]
 HOSTILE = ["a b", "'", '"', "$(touch x)", "`touch x`", "; touch x", "#", "%j%%", "é", "--help", "-", "!", "*", "&|<>"]
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=20)
 
@@ -287,26 +286,22 @@ def test_the_words_of_sbatch_are_passed_on(cluster, planned):
         slurm.submit(sweep, found)
 
 
-def launched(*flags: str, path: str) -> subprocess.CompletedProcess:
-    env = {**os.environ, "PATH": path}
-    command = [sys.executable, "-m", "launch.slurm", *flags]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-
-
-def test_without_slurm_a_line_says_so(tmp_path):
-    done = launched("--config=tests/slurm/study.py:short", f"--workdir={tmp_path}", path=str(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no SLURM here") and done.stderr.count("\n") == 1
+def test_without_slurm_a_line_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    flags = "--config=tests/slurm/study.py:short", f"--workdir={tmp_path}"
+    commands.refused(commands.call(slurm.main, *flags, capture=capsys), "no SLURM here")
 
 
 @pytest.mark.slow
-def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path):
+def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path, monkeypatch, capsys):
     sweep = tmp_path / "sweep"
     flags = ["--config=tests/slurm/study.py:long", f"--workdir={sweep}", "--time=4:00:00", "--gpus=2", "--dry_run"]
-    done = launched(*flags, "--images_per_second=1000", path=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert directives(done.stdout)["time"] == "4:00:00"
-    assert directives(done.stdout)["gpus-per-node"] == "2"
-    assert "1 jobs" in done.stderr or "1 job" in done.stderr
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        done = commands.call(slurm.main, *flags, "--images_per_second=1000", capture=capsys)
+    assert done.status == 0, done.err
+    assert directives(done.out)["time"] == "4:00:00"
+    assert directives(done.out)["gpus-per-node"] == "2"
+    assert "1 jobs" in done.err or "1 job" in done.err
     assert not sweep.exists()
-    assert subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False).returncode == 0
+    assert subprocess.run(["bash", "-n"], input=done.out, text=True, check=False).returncode == 0

@@ -10,39 +10,26 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import pandas as pd
 import pytest
 import small
 import swept
-from absl import app, flags
-from absl.testing import flagsaver
+from commands import ROOT
 
 import analysis
 import plasticity_jax
-from launch import jobs, states, sweep, table
+from launch import jobs, states, status, sweep, table
 from plasticity_jax import cost, workdir
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(capsys):
     """Calls the command in this process; returns (status, output, errors)."""
-    monkeypatch.chdir(ROOT)
-    app.define_help_flags()
-
-    def call(*args: str) -> tuple[int, str, str]:
-        monkeypatch.delitem(sys.modules, "config_config", raising=False)  # or names of the last config file live on
-        monkeypatch.setattr(sys, "argv", ["sweep", *args])
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_:
-            flags.FLAGS.unparse_flags()
-            sweep.entry()
-        return exit_.value.code, *capsys.readouterr()
-
-    return call
+    return lambda *args: commands.call(sweep.main, *args, capture=capsys)
 
 
 @pytest.fixture
@@ -141,9 +128,7 @@ def test_only_one_plans_at_a_time(call, measured, tmp_path, monkeypatch):
 )
 def test_mistakes_take_one_line(call, measured, tmp_path, args, message):
     file = str(swept.file(tmp_path))
-    code, out, err = call(*[arg.replace("FILE", file) for arg in args])
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("error: ") and message in err
+    commands.refused(call(*[arg.replace("FILE", file) for arg in args]), message)
 
 
 def test_a_long_table_is_cut():
@@ -196,8 +181,7 @@ def test_a_sweep_is_what_main_makes_also_when_it_grew(undisturbed, tmp_path):
     for key in ("status", "dataset", "branches", "gap", "contrasts", "runs"):
         assert found[key] == result[key]
     assert analysis.load_config(tmp_path / "study") == analysis.load_config(directory)
-    status = subprocess.run([sys.executable, "-m", "launch.status", str(tmp_path)], cwd=ROOT, capture_output=True)
-    assert status.returncode == 0
+    assert status.main([str(tmp_path)]) == 0
 
 
 @pytest.mark.long
@@ -226,19 +210,18 @@ def test_a_sweep_that_is_killed_at_random_is_the_same(undisturbed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arg", "grid"), [("--config.seeds=" + ",".join(map(str, range(1000))), 1), ("", 500)])
-def test_a_thousand_jobs_take_seconds(tmp_path, arg, grid):
+def test_a_thousand_jobs_take_seconds(call, tmp_path, arg, grid):
     rates = ",".join(str(0.001 * (i + 1)) for i in range(grid))
     widths = "4,8" if grid > 1 else "4"
-    command = [
+    args = [
         *(f"--config={swept.file(tmp_path)}", f"--workdir={tmp_path}/sweep", "--runs_per_job=2"),
         *([arg] if arg else ["--config.seeds=0"]),
         *(f"--config.grid=model.width={widths}", f"--config.grid={swept.RATE}={rates}"),
     ]
-    start = os.times()
-    done = subprocess.run([sys.executable, "-m", "launch.sweep", *command], cwd=ROOT, capture_output=True, text=True)
-    end = os.times()
-    assert done.returncode == 0 and "1000 jobs" in done.stdout
+    start = time.process_time()
+    status, out, _ = call(*args)
+    spent = time.process_time() - start
+    assert status == 0 and "1000 jobs" in out
     assert len({job.name for job in jobs.read(tmp_path / "sweep")}) == 1000
-    spent = end.children_user + end.children_system - start.children_user - start.children_system
     assert spent < 120  # of CPU time, most of it for compiling one or two shapes
     assert json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"][0]["bytes"] > 0

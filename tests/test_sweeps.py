@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,14 +11,12 @@ import swept
 from ml_collections import ConfigDict
 
 import analysis
-from analysis import claims, collect, facts, figures, studies
+from analysis import claims, collect, facts, figures, report, studies
 from configs import base
 from launch import jobs, plan
 from plasticity_jax import config as configs
 from plasticity_jax import experiment, legs
 from plasticity_jax.errors import LabError
-
-ROOT = Path(__file__).parents[1]
 
 # An axis that changes all stages: a job with one word of it calls every run by the word, also those that words share.
 WORDS = {
@@ -119,8 +114,7 @@ def test_figures_claims_and_collect_take_a_study_of_a_sweep(trained, tmp_path):
     collect.collect(study, tmp_path / "small")
     same(analysis.load(tmp_path / "small"), analysis.load(trained[0]))
     assert analysis.load_result(tmp_path / "small")["runs"] == analysis.load_result(trained[0])["runs"]
-    command = [sys.executable, "-m", "analysis.report", str(study), "--out", str(tmp_path / "report.html")]
-    subprocess.run(command, cwd=ROOT, check=True)
+    report.main([str(study), "--out", str(tmp_path / "report.html")])
     assert "finished" in (tmp_path / "report.html").read_text()
 
 

@@ -44,9 +44,8 @@ def command(
     print_to(log)
     pace.CALL_SECONDS, walk.CHECKPOINT_SHARE = 0.005, 0
     seen = watch(directory, stop_at, jump)
-    sys.argv = ["plasticity_jax.main", *argv]
     try:
-        main.entry()
+        sys.exit(main.main(argv))
     finally:
         if count_to:
             Path(count_to).write_text(str(seen()))
