@@ -40,7 +40,7 @@ def child(file: str) -> None:
         os._exit(0)
 
     datasets.load, pace.Pace.advance = loaded, first  # type: ignore[method-assign]
-    main.entry()
+    sys.exit(main.main())
 
 
 def seconds(arguments: Sequence[str], programs: Path | None = None) -> tuple[float, dict[str, float]]:
