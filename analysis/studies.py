@@ -55,10 +55,10 @@ def read(directory: analysis.Directory) -> Study:
     config, table = analysis.load_config(directory), analysis.load(directory)
     result = analysis.load_result(directory) if analysis.has_result(directory) else None
     series = table.run.str.rpartition("/")[0]
-    return Study(directory, config, result, table.assign(label=series.map(_label)))
+    return Study(directory, config, result, table.assign(label=series.map(label_of)))
 
 
-def _label(series: str) -> str:
+def label_of(series: str) -> str:
     """`branch[key=value,..]` for `branch,key=value,..`."""
     branch, _, point = series.partition(",")
     return f"{branch}[{point}]" if point else branch

@@ -67,7 +67,7 @@ def tune(entries: Sequence[Entry], asked: str, dataset: Dataset) -> Iterator[str
         total, shapes = sum(times.images() for times in entry.timetables.values()), []
         for legs in alike(entry.timetables.values()):
             title, shown = f"{entry.name}/{'+'.join(t.leg.name for t in legs)}", sum(t.images() for t in legs)
-            lanes, made = _lanes(entry, legs[0], images)
+            lanes, made = lanes_of(entry, legs[0], images)
             trials = race(lanes, functools.partial(_say, progress, title))
             head = f"{title}: {len(legs[0].leg.runs)} runs side by side, {100 * shown / total:.0f} % of the images"
             yield table(head, trials, {name: programs.seconds for name, programs in made.items()})
@@ -140,7 +140,7 @@ def _failed(error: Exception) -> Trial:
     return Trial((), f"failed: {' '.join((str(error) or type(error).__name__).split())[:80]}")
 
 
-def _lanes(entry: Entry, times: Timetable, images: train.Images) -> tuple[dict[str, Lane], dict[str, Programs]]:
+def lanes_of(entry: Entry, times: Timetable, images: train.Images) -> tuple[dict[str, Lane], dict[str, Programs]]:
     """A lane for each strategy, and the programs that it will compile."""
     shape = images.images.shape[1:]
     # On an accelerator these are `map`, and where no core would idle the second is the first.

@@ -128,7 +128,7 @@ class Saver:
 def _done_before(leg: Leg, lab: Lab) -> dict[str, Any] | None:
     """What `walk` returned for a leg that ended, if its table and all that was kept of it are still whole."""
     like = _kept(leg, lab, _like(leg, lab))
-    end = lab.checkpoints(leg.name, "end").latest(like, functools.partial(_is_outcome, leg))
+    end = lab.checkpoints(leg.name, "end").latest(like, functools.partial(is_outcome, leg))
     if not end:
         return None
     if not _holds(leg, lab, leg.keep):
@@ -155,7 +155,7 @@ def _holds(leg: Leg, lab: Lab, epochs: Iterable[int]) -> bool:
 def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = lab.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, lab)
-    found = rolling.latest(_like(leg, lab), functools.partial(_is_place, leg))
+    found = rolling.latest(_like(leg, lab), functools.partial(is_place, leg))
     mark = found[2]["mark"] if found else None
     if mark and not peers.once(lambda: records.fits(path, mark)):
         lab.progress.note(f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again")
@@ -176,14 +176,14 @@ def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
     return states, place, Saver(lab, rolling, 0, _open(path, None))
 
 
-def _is_place(leg: Leg, meta: Any) -> bool:
+def is_place(leg: Leg, meta: Any) -> bool:
     """Whether the meta of a rolling checkpoint is what a `Saver` writes."""
     closed = meta.get("closed") if isinstance(meta, dict) else None
     flags = isinstance(closed, list) and len(closed) == len(leg.runs) and all(isinstance(c, bool) for c in closed)
     return flags and records.is_count(meta.get("next")) and records.is_mark(meta.get("mark"))
 
 
-def _is_outcome(leg: Leg, meta: Any) -> bool:
+def is_outcome(leg: Leg, meta: Any) -> bool:
     """Whether the meta of an end is what `walk` returns."""
     known = meta.get("runs") if isinstance(meta, dict) else None
     return (

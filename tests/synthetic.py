@@ -40,7 +40,7 @@ def study(
     for pack in parsed.packs:
         for leg in legs.unfold(pack, parsed.seeds):
             for run in leg.runs:
-                label = studies._label(run.id.rpartition("/")[0])
+                label = studies.label_of(run.id.rpartition("/")[0])
                 common = dict(pack=pack.name, run=run.id, seed=run.seed, branch=run.branch, **dict(run.hparams))
                 rows += [
                     {**common, "stage": leg.name, **row} for row in _measurements(run, label, world, metrics, epochs)
@@ -50,7 +50,7 @@ def study(
                     status = "failed" if name in failed else "finished"
                     runs.append(dict(run=name, pack=pack.name, seed=run.seed, branch=run.branch, status=status))
     table = pd.DataFrame(rows)
-    table = table.assign(label=table.run.str.rpartition("/")[0].map(studies._label))
+    table = table.assign(label=table.run.str.rpartition("/")[0].map(studies.label_of))
     return studies.Study(directory, configs.describe(parsed), {"runs": runs} if finished else None, table)
 
 

@@ -207,10 +207,10 @@ def test_where_nothing_works_an_error_follows_the_table(monkeypatch):
 
 def test_a_lane_trains_as_many_steps_as_it_is_asked_for(monkeypatch):
     """More than an epoch and more than the stage has, each time from the same networks, and compiling is not timed."""
-    lanes, made = autotune._lanes(entry(TUNE), entry(TUNE).timetables["tune"], IMAGES)
+    lanes, made = autotune.lanes_of(entry(TUNE), entry(TUNE).timetables["tune"], IMAGES)
     assert set(lanes) == set(made) == set(RACED)
     alone = entry(TUNE, seeds=(0,))
-    assert set(autotune._lanes(alone, alone.timetables["tune"], IMAGES)[0]) == set(runs.STRATEGIES)
+    assert set(autotune.lanes_of(alone, alone.timetables["tune"], IMAGES)[0]) == set(runs.STRATEGIES)
     seen = []
     advance = programs.Programs.advance
 

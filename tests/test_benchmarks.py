@@ -121,7 +121,7 @@ def test_steps_fill_the_time_and_the_first_call_is_not_trusted():
 
 def test_side_counts_images():
     plan = plans.quick()
-    assert cases._side(lambda steps: 0.5 * steps, 64, plan)() == pytest.approx(128)
+    assert cases.side(lambda steps: 0.5 * steps, 64, plan)() == pytest.approx(128)
 
 
 # ---- plans ----
@@ -265,7 +265,7 @@ def test_without_a_gpu_it_says_so(capsys):
 def test_a_network_that_differs_from_pytorchs_is_not_compared(fake):
     fake(1)
     with channel.opened(sys.executable) as peer:
-        found = cases._torch(plans.quick().cases[0], plans.quick(), "eager", peer, {2})
+        found = cases.torch_entry(plans.quick().cases[0], plans.quick(), "eager", peer, {2})
     assert found == {"error": "PyTorch's network has 1 parameters, ours [2]"}
 
 

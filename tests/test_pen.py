@@ -122,7 +122,7 @@ def test_nothing_lies_over_the_axes(chart):
     figure = pen.draw(dataclasses.replace(long, series=many))
     figure.draw_without_rendering()
     axes, (legend,) = figure.axes[0].get_window_extent(), figure.legends
-    title = figure._suptitle.get_window_extent()
+    title = figure.texts[0].get_window_extent()
     assert legend.get_window_extent().y1 < axes.y0 and title.y0 > axes.y1
     assert all(0 <= each.x0 and each.x1 <= figure.bbox.x1 for each in (legend.get_window_extent(), title, axes))
 

@@ -261,12 +261,12 @@ ENDED = [{"id": run.id, "sha256": "0", "failed": False, "steps": 3} for run in L
 
 
 def test_what_a_checkpoint_says_about_itself_is_known():
-    assert walk._is_place(LEG, PLACE) and walk._is_outcome(LEG, {"mark": PLACE["mark"], "runs": ENDED})
+    assert walk.is_place(LEG, PLACE) and walk.is_outcome(LEG, {"mark": PLACE["mark"], "runs": ENDED})
 
 
 @given(st.one_of(spoilt(PLACE), VALUES))
 def test_a_place_from_anybody_is_sound_or_damage(meta):
-    if walk._is_place(LEG, meta):
+    if walk.is_place(LEG, meta):
         at = walk.Place(meta["next"], meta["closed"], 0.0)
         assert at.event >= 0 and all(isinstance(closed, bool) for closed in at.closed)
         assert records.fits(Path("/nowhere"), meta["mark"]) in (True, False)
@@ -274,7 +274,7 @@ def test_a_place_from_anybody_is_sound_or_damage(meta):
 
 @given(st.one_of(spoilt({"mark": PLACE["mark"], "runs": ENDED}), VALUES))
 def test_an_outcome_from_anybody_is_sound_or_damage(meta):
-    if walk._is_outcome(LEG, meta):
+    if walk.is_outcome(LEG, meta):
         assert [run["id"] for run in meta["runs"]] == [run.id for run in LEG.runs]
 
 

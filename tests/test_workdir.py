@@ -201,15 +201,20 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "workdir.py").write_text("")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert workdir._commit(tmp_path / "package") == ("", False)  # no repository
+
+    def commit() -> tuple[str, bool]:
+        recorded = workdir.environment()
+        return recorded["commit"], recorded["dirty"]
+
+    assert commit() == ("", False)  # no repository
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "another project")
-    assert workdir._commit(tmp_path / "package") == ("", False)  # somebody else's repository
+    assert commit() == ("", False)  # somebody else's repository
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "ours")
     head = git(tmp_path, "rev-parse", "HEAD").strip()
-    assert workdir._commit(tmp_path / "package") == (head, False)
+    assert commit() == (head, False)
     (tmp_path / "package" / "workdir.py").write_text("changed")
-    assert workdir._commit(tmp_path / "package") == (head, True)
+    assert commit() == (head, True)
     monkeypatch.setenv("PATH", "")
-    assert workdir._commit(tmp_path / "package") == ("", False)  # no git
+    assert commit() == ("", False)  # no git

@@ -31,15 +31,15 @@ def measure(case: Case, plan: Plan, dataset: Dataset, channel: Channel | None, t
     for point in case.points:
         try:
             built[point.name] = program = ours.point(plan, case, point, dataset)
-            sides[point.name] = _side(program.train, program.step_images, plan)
+            sides[point.name] = side(program.train, program.step_images, plan)
         except (LabError, jax.errors.JaxRuntimeError) as error:
             failed[point.name] = str(error).partition("\n")[0]
         tick(point.name)
     parameters = {program.parameters for program in built.values()}
-    torch = {mode: _torch(case, plan, mode, channel, parameters) for mode in (plan.modes if channel else ())}
+    torch = {mode: torch_entry(case, plan, mode, channel, parameters) for mode in (plan.modes if channel else ())}
     for mode, found in torch.items():
         if channel and "error" not in found:
-            sides[mode] = _side(functools.partial(channel.train, mode), plan.batch, plan)
+            sides[mode] = side(functools.partial(channel.train, mode), plan.batch, plan)
         tick(mode)
     rates = rounds.interleave(sides, plan.rounds, lambda: tick("round"))
     operations = flops.training(case.width, case.stem, depth=case.depth, side=plan.side)
@@ -70,13 +70,13 @@ def measure(case: Case, plan: Plan, dataset: Dataset, channel: Channel | None, t
     }
 
 
-def _side(train: Callable[[int], float], images: int, plan: Plan) -> Side:
+def side(train: Callable[[int], float], images: int, plan: Plan) -> Side:
     """Images per second of `train`, which shows so many images in a step."""
     steps = rounds.steps_for(train, plan.seconds)
     return lambda: steps * images / train(steps)
 
 
-def _torch(case: Case, plan: Plan, mode: str, channel: Channel | None, parameters: set[int]) -> Entry:
+def torch_entry(case: Case, plan: Plan, mode: str, channel: Channel | None, parameters: set[int]) -> Entry:
     """The network built on PyTorch's side, if it is the same."""
     assert channel
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
