@@ -19,8 +19,7 @@ from plasticity_jax.errors import LabError
 
 TABLE = outcomes.TABLE
 COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
-KEYS = ["pack", "run", "seed", "branch"]
-MEASURED = ["stage", "status", "epoch", "step", "metric", "value"]
+KEYS, MEASURED = list(records.KEYS), list(records.MEASURED)
 
 Directory = str | os.PathLike[str]
 

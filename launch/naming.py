@@ -13,7 +13,7 @@ def name(study: str, pack: stages.Pack, points: Sequence[int], seeds: Sequence[i
     """The name of a job, which is none of `taken`; `study` is empty if it need not be told."""
     chosen = [] if len(points) == len(pack.plans) else _values([pack.plans[i][0] for i in points], pack)
     first = [] if pack.name == "main" else [pack.name]
-    whole = names.safe(",".join([*([study] if study else []), *first, *chosen, f"seeds={_spans(seeds)}"]))
+    whole = names.safe(",".join([*([study] if study else []), *first, *chosen, f"seeds={_spans(seeds)}"]), commas=True)
     for number in range(1, len(taken) + 2):
         text = _short(whole, "" if number == 1 else f".{number}")
         if text not in taken:

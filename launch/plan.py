@@ -17,6 +17,7 @@ from plasticity_jax import config as configs
 from plasticity_jax import names, stages
 from plasticity_jax.errors import ConfigError, RoomError
 
+TAKEN = ("sweep.json", "slurm", "xm")  # what launchers make in the directory of a sweep
 Rectangle = tuple[tuple[int, ...], tuple[int, ...]]  # points and seeds: all of one with all of the other
 
 
@@ -53,12 +54,15 @@ def studies(config: ConfigDict) -> dict[str, stages.Study]:
     """
     if "studies" not in config:
         study = configs.parse(config)
-        return {names.safe(study.name or "study")[: names.LONGEST]: study}
+        key = names.safe(study.name or "study")[: names.LONGEST]
+        return {f"_{key}" if key in TAKEN else key: study}
     if list(config) != ["studies"] or not isinstance(config.studies, (ConfigDict, Mapping)) or not config.studies:
         raise ConfigError("config.studies: a sweep has this key alone, a group of studies by name")
     found = {}
     for key, each in config.studies.items():
         names.check(key, f"config.studies.{key}")
+        if key in TAKEN:
+            raise ConfigError(f"config.studies.{key}: a sweep keeps files of its own there; take another name")
         try:
             found[key] = configs.parse(each)
         except ConfigError as error:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from plasticity_jax.errors import ConfigError
@@ -33,8 +34,27 @@ def plain(config: Any, where: str = "config") -> dict[str, Any]:
         except config_dict.RequiredValueError as empty:
             raise ConfigError(f"{where}.{key}: must be given") from empty
         nested = isinstance(value, (ConfigDict, Mapping)) and key != "grid"
-        result[str(key)] = plain(value, f"{where}.{key}") if nested else value
+        result[str(key)] = plain(value, f"{where}.{key}") if nested else _python(value)
     return result
+
+
+def _python(value: Any) -> Any:
+    """Scalars of numpy and jax as Python's, and their arrays as tuples, wherever they are in `value`."""
+    if isinstance(value, (ConfigDict, Mapping)):
+        return {_python(key): _python(value[key]) for key in value}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_python, value)) if type(value) in (tuple, list) else tuple(map(_python, value))
+    if not hasattr(value, "__array__"):
+        return (
+            float(value) if isinstance(value, numbers.Rational) and not isinstance(value, numbers.Integral) else value
+        )
+    array = np.asarray(value)
+    if array.ndim:
+        return tuple(map(_python, array))
+    scalar = array[()]
+    if isinstance(scalar, np.floating):
+        return float(str(scalar))  # float32(0.1) is meant to be 0.1, not 0.10000000149
+    return scalar.item() if isinstance(scalar, np.generic) else scalar
 
 
 def has(path: str, values: Mapping[str, Any]) -> bool:
@@ -110,9 +130,11 @@ def truth(value: Any, where: str) -> bool:
 
 
 def text(value: Any, where: str) -> str:
-    """A string."""
+    """A string without control characters."""
     if not isinstance(value, str):
         raise error(where, value, "must be a string")
+    if not value.isprintable():
+        raise error(where, value, "must have no control characters")
     return value
 
 

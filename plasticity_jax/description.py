@@ -33,19 +33,13 @@ def restore_study(described: Any, where: str = "config.json") -> stages.Study:
         seen.add(pack.name)
         for hparams, plan in pack.plans:
             for key, _ in hparams:
-                _check_key(key, at)
+                names.check_key(key, at)
             for stage in plan:
                 names.check(stage.name, f"{at}: stage")
                 names.check(stage.branch, f"{at}: branch of stage {stage.name}")
             if not plan or len({(stage.name, stage.branch) for stage in plan}) < len(plan):
                 raise ConfigError(f"{at}: a plan has stages, and no branch of one twice")
     return study
-
-
-def _check_key(key: str, where: str) -> None:
-    """Keys become part of the names of runs, which the table and TensorBoard show."""
-    if not key or len(key) > 2 * names.LONGEST or "/" in key or not key.isprintable():
-        raise ConfigError(f"{where}: {names.shown(key)} cannot be a hyper-parameter's name")
 
 
 _hints: Any = functools.cache(typing.get_type_hints)

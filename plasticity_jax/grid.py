@@ -4,12 +4,13 @@ import ast
 import copy
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from plasticity_jax import checks, names, stages
+from plasticity_jax import checks, names, records, stages
 from plasticity_jax.errors import ConfigError
 
 Changes = tuple[tuple[str, Any], ...]  # (path, value) of every key that changes
@@ -59,6 +60,12 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
         if not found or any(found[i] in found[:i] for i in range(len(found))):
             raise ConfigError(f"config.grid: {name}={tuple(found)!r}: give at least one value, and none twice")
         axes[name] = choices
+    for key, name in zip(_keys(list(axes)), axes, strict=True):
+        names.check_key(key, "config.grid")
+        if key in records.COLUMNS:
+            raise ConfigError(f"config.grid: {name} is called like a column of the table of results; take another name")
+        for choice in axes[name]:
+            _check_word(name, choice.value)
     yield from itertools.product(*axes.values())
 
 
@@ -76,6 +83,16 @@ def _axis(axis: Any) -> tuple[str, tuple[Choice, ...]]:
         axis,
         "must be a pair (path, values) or (name, {word: {path: value}}), or PATH=VALUE,VALUE on the command line",
     )
+
+
+def _check_word(axis: str, value: Any) -> None:
+    """Refuse a value that could not be read back from the table and from config.json."""
+    word = _word(value)
+    plain = isinstance(word, (str, int, float, bool, type(None)))
+    if not plain or (isinstance(word, float) and not math.isfinite(word)):
+        raise ConfigError(f"config.grid: {axis}={value!r}: must be a word, a finite number or a tuple of such")
+    if isinstance(word, str) and not word.isprintable():
+        raise ConfigError(f"config.grid: {axis}={value!r}: must have no control characters")
 
 
 def _by_path(changes: Any) -> bool:
@@ -193,7 +210,7 @@ def _pack_names(packed: list[list[stages.HParams]]) -> list[str]:
     found = [{key: list(dict.fromkeys(str(dict(point)[key]) for point in pack)) for key in keys} for pack in packed]
     telling = [key for key in keys if any(values[key] != found[0][key] for values in found)]
     written = [",".join(f"{key}={'+'.join(values[key])}" for key in telling) for values in found]
-    written = [names.safe(name) for name in written]
+    written = [names.safe(name, commas=True) for name in written]
     if len(set(written)) < len(written) or max(map(len, written)) > names.LONGEST:
         return [f"pack{i}" for i in range(len(packed))]
     return written

@@ -30,10 +30,21 @@ def check(name: object, where: str, commas: bool = False) -> str:
     return name
 
 
-def safe(text: str) -> str:
-    """`text` with `_` for all that a name (with commas) cannot have; it may be too long."""
-    replaced = re.sub(r"[^A-Za-z0-9_.+=,-]", "_", text)
+def safe(text: str, commas: bool = False) -> str:
+    """`text` with `_` for all that a name cannot have; it may be too long."""
+    replaced = re.sub(f"[^A-Za-z0-9_.+={',' * commas}-]", "_", text)
     return replaced if _LIST.fullmatch(replaced) else f"_{replaced}"
+
+
+def check_key(key: str, where: str) -> str:
+    """`key`, if a hyper-parameter can be called so: it becomes part of the names of runs.
+
+    Raises:
+      ConfigError: it cannot; the error begins with `where`.
+    """
+    if not key or len(key) > 2 * LONGEST or "/" in key or not key.isprintable():
+        raise ConfigError(f"{where}: {shown(key)} cannot be a hyper-parameter's name")
+    return key
 
 
 def shown(value: object) -> str:

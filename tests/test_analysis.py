@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import analysis
+from plasticity_jax import records
 from plasticity_jax.errors import LabError
 
 TOP = {"pretrain": 50.0, "fresh": 80.0, "pretrain+tune": 75.0}
@@ -104,6 +105,7 @@ def test_load_tells_several_directories_apart(tmp_path):
         str(tmp_path / "a"): 1.0,
         str(tmp_path / "b"): 2.0,
     }
+    assert set(frame) <= records.COLUMNS
 
 
 def test_load_reads_a_run_in_progress(tmp_path):

@@ -4,12 +4,17 @@ import dataclasses
 import itertools
 import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ml_collections import ConfigDict, config_dict
 
 from configs import base, multistage
-from plasticity_jax import checks, config, models, optim, pools, schema, stages
+from plasticity_jax import checks, config, models, optim, pools, records, schema, stages
+from plasticity_jax.description import restore_study
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import unfold
@@ -615,6 +620,55 @@ def test_a_grid_from_the_command_line(written, found):
 )
 def test_malformed_grids(axes, line):
     assert line in refused({"grid": axes})
+
+
+STEP = {"stages__tune__optim__schedule": "step"}
+RATE = "stages.tune.optim.learning_rate"
+SCALARS = [np.float16(0.5), np.float32(0.1), np.float64(0.1), np.int8(3), np.int64(3), np.uint32(3), jnp.float32(0.1)]
+SCALARS += [np.array(0.1), np.array(3, np.int16)]
+
+
+@pytest.mark.parametrize("scalar", SCALARS, ids=lambda scalar: f"{type(scalar).__name__}-{scalar.dtype}-{scalar}")
+def test_scalars_of_numpy_and_jax_are_plain_numbers(scalar):
+    plain = 3 if scalar.dtype.kind in "iu" else 0.5 if scalar.dtype == np.float16 else 0.1
+    for axes in (((RATE, (scalar, 1)),), (("rate", {scalar.item(): {RATE: scalar}}),), {RATE: (scalar,)}):
+        study = config.parse(at({"grid": axes}))
+        assert plan(study)["fresh"].optim.learning_rate == plain
+        assert restore_study(config.describe(study)) == study
+    (hparams, _), _ = grid((RATE, (scalar, 1))).packs[0].plans
+    assert repr(hparams) == repr((("learning_rate", plain),))
+
+
+def test_arrays_are_taken_item_by_item():
+    plain = grid((RATE, (0.5, 0.25)), ("stages.tune.optim.milestones", ((0.5, 0.75), (0.25, 0.5))), **STEP)
+    halves, pairs = np.array([0.5, 0.25], np.float32), np.array([[0.5, 0.75], [0.25, 0.5]])
+    assert grid((RATE, halves), ("stages.tune.optim.milestones", pairs), **STEP) == plain
+    assert config.parse(at({"seeds": np.arange(2), "stages.tune.augment": "none"})).seeds == (0, 1)
+    assert config.parse(at({"model.width": np.int64(8), "stages.tune.data.shuffle": np.bool_(False)}))
+
+
+@pytest.mark.parametrize("name", sorted(records.COLUMNS))
+def test_an_axis_is_not_called_like_a_column(name):
+    message = refused({"grid": ((name, {"a": {RATE: 1.0}}),)})
+    assert message == f"config.grid: {name} is called like a column of the table of results; take another name"
+
+
+WORDS = st.one_of(st.text(), st.floats(), st.integers(), st.booleans(), st.none(), st.binary())
+NAMES = st.one_of(
+    st.text(), st.sampled_from(sorted(records.COLUMNS)), st.sampled_from(["a/b", "a" * 201, "\n", "rate"])
+)
+
+
+@settings(max_examples=15)
+@given(NAMES, st.lists(WORDS, max_size=2), st.text())
+def test_what_config_takes_can_be_read_back(axis, words, name):
+    words = {word: {RATE: i + 1.0} for i, word in enumerate(words)}
+    try:
+        study = config.parse(at({"grid": ((axis, words),), "name": name, "data_dir": name}))
+    except ConfigError as error:
+        assert "\n" not in str(error)
+    else:
+        assert restore_study(json.loads(json.dumps(config.describe(study)))) == study
 
 
 RULES = {

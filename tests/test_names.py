@@ -24,7 +24,7 @@ def test_what_is_no_name_cannot_leave_a_directory(name):
         assert not set(name) & set("/\\ '\"$`;&|<>*?,~") and name[0] not in ".-"
 
 
-@given(st.text())
-def test_anything_can_be_made_safe(text):
-    found = names.safe(text)[: names.LONGEST]
-    assert names.check(found, "here", commas=True) == found
+@given(st.text(), st.booleans())
+def test_anything_can_be_made_safe(text, commas):
+    found = names.safe(text, commas)[: names.LONGEST]
+    assert names.check(found, "here", commas=commas) == found

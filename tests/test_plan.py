@@ -2,7 +2,9 @@
 
 import itertools
 import re
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import swept
@@ -70,8 +72,8 @@ def test_shares_of_seeds_are_even_and_named():
 
 
 def test_long_and_odd_values_make_names_too():
-    words = {word: {swept.RATE: 0.1 + i} for i, word in enumerate(["../x", "a b\n", "x" * 300, "x" * 299 + "y", "é"])}
-    found = {"s": configs.parse(swept.config(grid=(("../axis", words),)))}
+    words = {word: {swept.RATE: 0.1 + i} for i, word in enumerate(["../x", "a $b", "x" * 300, "x" * 299 + "y", "é"])}
+    found = {"s": configs.parse(swept.config(grid=(("an *axis", words),)))}
     listed = plan.plan(found, (), swept.price, plan.Budget(runs=1))
     assert len({job.name for job in listed}) == len(listed) == 10
     for job in listed:
@@ -178,7 +180,21 @@ def test_several_studies():
     assert {key: study.seeds for key, study in found.items()} == {"a": (0, 1), "b": (7,)}
 
 
-@pytest.mark.parametrize("key", ["..", "a/b", "", "-x", "a b", "x" * 101, "a\n", "a,b"])
+@given(st.one_of(st.text(), st.sampled_from(["a,b", "sweep.json", "slurm", "xm", "..", "x" * 300])))
+def test_a_study_of_any_name_makes_a_sweep_that_can_be_read(name):
+    try:
+        found = plan.studies(swept.config(name=name))
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return
+    listed = plan.plan(found, (), lambda *part: plan.Price(1, 1, None, None), plan.Budget())
+    with tempfile.TemporaryDirectory() as sweep:
+        jobs.write(Path(sweep), listed)
+        (Path(sweep) / listed[0].study).mkdir()
+        assert jobs.read(Path(sweep)) == listed
+
+
+@pytest.mark.parametrize("key", ["..", "a/b", "", "-x", "a b", "x" * 101, "a\n", "a,b", "sweep.json"])
 def test_names_of_studies_are_checked(key):
     with pytest.raises(ConfigError, match=re.escape(f"config.studies.{key}: ")):
         plan.studies(base.sweep({key: swept.config()}))
