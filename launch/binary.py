@@ -15,7 +15,7 @@ def script(sweep: Path, tries: int, python: str, home: Path) -> str:
 # Trains a job of a sweep for XManager, which would end all others if this ended with another status than 0.
 cd {shlex.quote(str(home))} || exit 0
 stopped=
-trap 'stopped=yes; kill -TERM "$child"' TERM INT
+trap 'stopped=yes; kill -TERM "$child"' TERM INT HUP
 while [ -z "$stopped" ]; do
     {command} "$1" >>{shlex.quote(str(sweep))}/xm/"${{1#--job=}}".log 2>&1 &
     child=$!

@@ -8,7 +8,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def listening() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into a flag while inside; a second SIGINT stops at once."""
+    """Turn SIGTERM, SIGINT, SIGUSR1 and SIGHUP into a flag while inside; a second SIGINT stops at once.
+
+    SIGHUP, of a terminal that is closed, stays ignored where it is, as below `nohup`.
+    """
     caught: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -16,7 +19,9 @@ def listening() -> Iterator[Callable[[], bool]]:
         if caught.count(signal.SIGINT) > 1:
             raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     try:
         before = {number: signal.signal(number, note) for number in numbers}
     except ValueError:  # not the main thread, as in a notebook server

@@ -50,7 +50,8 @@ def test_a_job_that_asks_for_it_is_started_again(sweep):
     assert log(sweep) == "False\nTrue\n"
 
 
-def test_sigterm_reaches_the_job_which_may_save_and_is_not_started_again(sweep):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_job_which_may_save_and_is_not_started_again(number, sweep):
     text = """
 def save(*args):
     time.sleep(0.3); print('saved', flush=True); sys.exit(75)
@@ -58,7 +59,7 @@ signal.signal(signal.SIGTERM, save); (here / 'ready').touch(); time.sleep(60)"""
     child = start(sweep, text)
     while not (sweep / "ready").exists():
         assert child.poll() is None
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(number)
     assert child.wait(30) == 0
     assert log(sweep) == "saved\n"
 

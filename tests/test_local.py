@@ -196,12 +196,13 @@ def test_two_launchers_share_a_sweep(sweep):
     assert sorted(set(names(sweep))) == [f"seeds={seed}" for seed in range(6)]
 
 
-def test_a_signal_to_the_launcher_stops_all(sweep):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_launcher_stops_all(number, sweep):
     (sweep / "script.json").write_text(json.dumps({f"seeds={seed}": ["wait"] for seed in range(6)}))
     process = subprocess.Popen([sys.executable, "-c", LAUNCH, str(sweep)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     ready = [sweep / f"study/jobs/seeds={seed}/ready" for seed in range(2)]
     wait_for(lambda: all(path.exists() for path in ready))
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 75 and "stopping: 2 jobs save their state" in err
     assert all((path.parent / "saved").exists() for path in ready)
