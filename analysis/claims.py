@@ -16,7 +16,7 @@ from typing import Any
 from analysis import contrasts, scale, studies
 from analysis.contrasts import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED, WITHIN, Claim
 from analysis.papers import CLAIMS
-from plasticity_jax import results, strict_json
+from plasticity_jax import output, paths, results, strict_json
 from plasticity_jax.errors import LabError
 
 WIDTH = 110  # columns
@@ -52,17 +52,19 @@ class Judged:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    output.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=__doc__.splitlines()[0])
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="the --workdir of a study")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the same for machines")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("--json", metavar="FILE", help="write the same for machines")
     parser.add_argument("--markdown", action="store_true", help="print a short table in Markdown instead")
     options = parser.parse_args(argv)
     try:
-        found = [studies.read(directory) for directory in dict.fromkeys(options.directories)]
+        out = paths.given(options.json) if options.json else None
+        found = [studies.read(directory) for directory in dict.fromkeys(map(paths.given, options.directories))]
         judged = judge(found)
-        if options.json:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(strict_json.dumps(to_json(found, judged), indent=2) + "\n")
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(strict_json.dumps(to_json(found, judged), indent=2) + "\n")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.claims: {e}")
     print(markdown(judged) if options.markdown else table(found, judged))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import analysis
-from plasticity_jax import strict_json
+from plasticity_jax import output, paths, strict_json
 from plasticity_jax.errors import LabError
 
 # Of environment.json; the rest, the name of the kernel and XLA's flags, may hold names and paths of the machine.
@@ -26,17 +26,19 @@ MAY_DIFFER = ("data_dir", "checkpoint_seconds")  # in the config of one and the 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    output.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m analysis.collect", description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path, help="the --workdir of a study")
-    parser.add_argument("--out", type=Path, required=True, help="the directory of the small files")
+    parser.add_argument("directory", help="the --workdir of a study")
+    parser.add_argument("--out", required=True, help="the directory of the small files")
     parser.add_argument("--partial", action="store_true", help="take a study in progress as it is now")
     options = parser.parse_args(argv)
     try:
-        written = collect(options.directory, options.out, options.partial)
+        out = paths.given(options.out)
+        written = collect(paths.given(options.directory), out, options.partial)
     except (LabError, OSError) as e:
         sys.exit(f"analysis.collect: {e}")
     size = sum(path.stat().st_size for path in written)
-    print(f"{options.out}: {size / 1000:.0f} kB in {', '.join(path.name for path in written)}")
+    print(f"{out}: {size / 1000:.0f} kB in {', '.join(path.name for path in written)}")
 
 
 def collect(directory: analysis.Directory, out: analysis.Directory, partial: bool = False) -> list[Path]:

@@ -19,24 +19,26 @@ from analysis.captions import MINUS, difference, effect, gap
 from analysis.charts import Chart, across, level
 from analysis.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
 from analysis.studies import Study
-from plasticity_jax import results
+from plasticity_jax import output, paths, results
 from plasticity_jax.errors import LabError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    output.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=__doc__.splitlines()[0])
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="the --workdir of a study")
-    parser.add_argument("--out", type=Path, required=True, help="the folder for the pictures")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("--out", required=True, help="the folder for the pictures")
     options = parser.parse_args(argv)
     try:
+        out = paths.given(options.out)
         made: dict[str, tuple[Path, Chart]] = {}
-        for directory in options.directories:
+        for directory in map(paths.given, options.directories):
             for chart in charts(studies.read(directory)):
                 if chart.name in made:
                     twice = f"{made[chart.name][0]} and {directory} both make {chart.name}.png"
                     raise LabError(f"{twice}: draw them one by one, each with its own --out")
                 made[chart.name] = directory, chart
-        for path in pen.save([chart for _, chart in made.values()], options.out):
+        for path in pen.save([chart for _, chart in made.values()], out):
             print(path)
     except (LabError, OSError) as e:
         sys.exit(f"analysis.figures: {e}")

@@ -11,7 +11,6 @@ import datetime
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from analysis import claims, curves, figures, panels, scale, studies, verdicts
@@ -20,7 +19,7 @@ from analysis.charts import Chart
 from analysis.facts import Facts, duration
 from analysis.page import Html, facts, join, page, table, tag, tree
 from analysis.studies import Study
-from plasticity_jax import results
+from plasticity_jax import output, paths, results
 from plasticity_jax.errors import LabError
 
 PARTS = {"figures": "Figures", "runs": "Every run", "numbers": "Numbers", "config": "Configuration"}
@@ -31,17 +30,19 @@ UNSHOWN = {"packs", "data_dir"}  # shown in a form of its own; where the data li
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    output.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__.splitlines()[0])
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="the --workdir of a study")
-    parser.add_argument("--out", type=Path, required=True, help="the page: FILE.html")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("--out", required=True, help="the page: FILE.html")
     options = parser.parse_args(argv)
     try:
-        text = report([studies.read(directory) for directory in dict.fromkeys(options.directories)])
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8")
+        out = paths.given(options.out)
+        text = report([studies.read(directory) for directory in dict.fromkeys(map(paths.given, options.directories))])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.report: {e}")
-    print(f"{options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def report(found: Sequence[Study]) -> str:

@@ -2,9 +2,12 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from launch.exits import FAILED
+from plasticity_jax import paths
+from plasticity_jax.errors import LabError
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +19,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(FAILED)
+
+
+def directory(text: str) -> Path:
+    """A directory, from the root on; it need not be there."""
+    try:
+        return paths.given(text).absolute()
+    except LabError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str) -> int:

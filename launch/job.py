@@ -3,7 +3,7 @@
     python -m launch.job --workdir=SWEEP --job=NAME_OR_INDEX [--tries=3]
 
 Exit status: 0 finished, 1 failed for good, 75 start it again (stopped and saved, in use, or failed with tries left).
-SIGTERM, SIGINT and SIGUSR1 ask it to stop.
+SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask it to stop.
 """
 
 import logging
@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import attempts, jobs
-from launch.arguments import Parser, positive
+from launch.arguments import Parser, directory, positive
 from launch.exits import AGAIN, FAILED, FINISHED
-from plasticity_jax import machine, peers, workdir
+from plasticity_jax import machine, output, peers, workdir
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the job that the flags name; returns the exit status."""
+    output.outlive_readers()
     parser = Parser("launch.job", __doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="the directory of the sweep")
+    parser.add_argument("--workdir", type=directory, required=True, help="the directory of the sweep")
     parser.add_argument("--job", required=True, help="the job's name, or its index in sweep.json")
     parser.add_argument("--tries", type=positive, default=3, help="failures at one place before it gives up")
     options = parser.parse_args(argv)
     try:
-        sweep = options.workdir.expanduser().absolute()
-        job = jobs.find(jobs.read(sweep), options.job)
-        return train(sweep, job, options.tries)
+        job = jobs.find(jobs.read(options.workdir), options.job)
+        return train(options.workdir, job, options.tries)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED

@@ -3,8 +3,8 @@
     python -m launch.local --config=FILE[:ARG] --workdir=SWEEP [--parallel=N] [--tries=3] [flags of launch.sweep]
     python -m launch.local --workdir=SWEEP                      what is planned already
 
-N jobs at a time share the GPUs or the CPU cores.  A job that another launcher is at is waited for.  SIGINT or SIGTERM
-lets the jobs save and stop.
+N jobs at a time share the GPUs or the CPU cores.  A job that another launcher is at is waited for.  SIGINT, SIGTERM
+or SIGHUP (of a terminal that is closed) lets the jobs save and stop.
 
 Exit status: 0 all jobs have finished, 1 some failed, 75 stopped (the same command goes on).
 """
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import launch
 from launch import attempts, jobs, states
-from launch.arguments import Parser, positive
+from launch.arguments import Parser, directory, positive
 from launch.crew import Crew
 from launch.exits import AGAIN, FAILED
-from plasticity_jax import signals
+from plasticity_jax import output, signals
 from plasticity_jax.errors import LabError
 
 ROOT = Path(launch.__file__).parents[1]
@@ -31,8 +31,9 @@ ROOT = Path(launch.__file__).parents[1]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Plan, then run; returns the exit status."""
+    output.outlive_readers()
     parser = Parser("launch.local", __doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, help="directory of the sweep; the same one again goes on with it")
+    parser.add_argument("--workdir", type=directory, help="directory of the sweep; the same one again goes on with it")
     parser.add_argument("--parallel", type=positive, default=1, help="jobs at a time")
     parser.add_argument("--tries", type=positive, default=3, help="failures at one place before a job gives up")
     parser.add_argument("--dry_run", action="store_true", help="show the jobs, and run nothing")
@@ -64,7 +65,7 @@ def _plan(command: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        return run(options.workdir.expanduser().absolute(), options.parallel, options.tries)
+        return run(options.workdir, options.parallel, options.tries)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED

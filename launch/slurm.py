@@ -19,7 +19,7 @@ from absl import flags
 from launch import attempts, jobs, script, squeue, states, sweep
 from launch.exits import FINISHED
 from launch.flags import DRY_RUN, WORKDIR
-from plasticity_jax import commandline, workdir
+from plasticity_jax import commandline, paths, workdir
 from plasticity_jax.errors import LabError
 
 PARTITION = flags.DEFINE_string("partition", "", "Partition, or several with commas; default: the cluster's.")
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         if not WORKDIR.value:
             raise LabError("--workdir is missing")
-        directory = Path(WORKDIR.value).expanduser().absolute()
+        directory = paths.given(WORKDIR.value).absolute()
         if not DRY_RUN.value and not squeue.there():
             raise LabError("no SLURM here (sbatch, squeue, scontrol); go to a login node, or take launch.local")
         with contextlib.redirect_stdout(sys.stderr if DRY_RUN.value else sys.stdout):

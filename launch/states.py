@@ -1,14 +1,12 @@
 """How a job stands, read from its files alone; missing and damaged ones are a state too, never a crash."""
 
 import dataclasses
-import fcntl
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from launch import attempts, jobs
-from plasticity_jax import strict_json
+from plasticity_jax import locks, strict_json
 
 # waiting: not begun.  stopped: saved, goes on.  lost: it says running and nobody holds its lock.
 # failed: has tries left.  gave up, diverged (all its runs): only a user can mend it.
@@ -84,18 +82,8 @@ def _progress(job: jobs.Job, status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def held(directory: Path) -> bool:
-    """Whether a process, on whatever machine the file system reaches, holds the lock of a working directory."""
-    try:
-        file = os.open(directory / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return False
+    """Whether a process holds the lock of a working directory."""
+    return locks.held(directory / ".lock")
 
 
 def _json(path: Path) -> dict[str, Any] | None:

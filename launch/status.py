@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch import jobs, states
-from launch.arguments import Parser
+from launch.arguments import Parser, directory
 from launch.exits import AGAIN, FAILED, FINISHED
 from launch.jobs import Job
 from launch.states import State
-from plasticity_jax import strict_json
+from plasticity_jax import output, strict_json
 from plasticity_jax.errors import LabError
 from plasticity_jax.units import duration
 
@@ -28,8 +28,9 @@ SHOWN = 60  # jobs in the table; of more, those that need a look come first
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print how a sweep stands; returns the exit status."""
+    output.outlive_readers()
     parser = Parser("launch.status", __doc__.splitlines()[0])
-    parser.add_argument("sweep", type=Path, help="the --workdir of a sweep")
+    parser.add_argument("sweep", type=directory, help="the --workdir of a sweep")
     parser.add_argument("--json", action="store_true", help="print it for programs, all jobs of it")
     options = parser.parse_args(argv)
     try:

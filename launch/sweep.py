@@ -18,7 +18,7 @@ from pathlib import Path
 
 from launch import flags, jobs, table
 from launch.exits import FINISHED
-from plasticity_jax import commandline, machine, stages, workdir
+from plasticity_jax import commandline, machine, paths, stages, workdir
 from plasticity_jax.errors import BusyError, LabError
 
 
@@ -52,7 +52,7 @@ def prepare() -> tuple[jobs.Job, ...]:
         if flag.value is not None and not 0 < flag.value < float("inf"):
             raise LabError(f"--{flag.name}={flag.value}: must be above 0")
     found = plan.studies(flags.CONFIG.value)
-    sweep = Path(flags.WORKDIR.value).expanduser().absolute() if flags.WORKDIR.value else None
+    sweep = paths.given(flags.WORKDIR.value).absolute() if flags.WORKDIR.value else None
     target = None if flags.DRY_RUN.value else sweep
     with _turn(target) if target else contextlib.nullcontext():
         old, stored = _stored(sweep)
@@ -68,6 +68,8 @@ def prepare() -> tuple[jobs.Job, ...]:
             budget = plan.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
             planned = plan.plan(found, old, market.Market(found, flags.IMAGES_PER_SECOND.value), budget)
         if target:
+            for job in planned:
+                paths.check_length(jobs.directory(target, job))
             for key, study in found.items():  # first: a plan without its studies is worth nothing
                 if study != stored.get(key):
                     workdir.write_json(target / key / "config.json", config.describe(study))

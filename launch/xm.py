@@ -28,7 +28,7 @@ from xmanager import xm, xm_local
 from launch import attempts, binary, jobs, states, sweep
 from launch.exits import FAILED, FINISHED
 from launch.flags import WORKDIR
-from plasticity_jax import commandline
+from plasticity_jax import commandline, output, paths
 from plasticity_jax.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,10 +42,11 @@ ACCELERATOR = flags.DEFINE_string("accelerator", "", "On Vertex AI, what a job r
 def main(argv: Sequence[str]) -> int:
     """Plan and run; returns the exit status."""
     del argv
+    output.outlive_readers()
     try:
         if not WORKDIR.value:
             raise LabError("--workdir is missing")
-        directory = Path(WORKDIR.value).expanduser().absolute()
+        directory = paths.given(WORKDIR.value).absolute()
         # In a child, for it computes with jax: this process must not hold the memory of a GPU.
         planning = multiprocessing.get_context("fork").Process(target=plan)
         planning.start()

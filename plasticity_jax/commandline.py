@@ -12,7 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
-from plasticity_jax import checks
+from plasticity_jax import checks, output, paths
 from plasticity_jax.errors import ConfigError, LabError
 
 
@@ -40,6 +40,7 @@ def start(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None
 
     absl's flags are global: those of a call before stand where this one gives no others.
     """
+    output.outlive_readers()
     before = sys.argv
     sys.argv = before if argv is None else [before[0], *argv]  # where ml_collections looks for --config.KEY
     try:
@@ -76,6 +77,7 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise ConfigError("--dry_run and --autotune exclude each other; give one of them")
         if not flags.FLAGS["workdir"].value and not instead:
             raise ConfigError("--workdir is missing")
+        paths.given(WORKDIR.value or "")  # before jax is waited for
         if rest[1:]:
             raise ConfigError(f"{rest[1]!r} is no flag; arguments have the form --name=value")
         return rest

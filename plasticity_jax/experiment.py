@@ -21,6 +21,7 @@ from plasticity_jax import (
     drafts,
     environment,
     machine,
+    paths,
     peers,
     records,
     results,
@@ -77,7 +78,7 @@ def run(
 
     Raises:
       LabError: bad config, data or directory, in one line; what was saved before stays good.
-      Preempted: SIGTERM or SIGINT came; all is saved and the same call goes on.
+      Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
     """
     own = Own(model, dict(resets or {}), dict(diagnostics or {}))
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
@@ -98,9 +99,9 @@ def run_study(
     machine.start_jax()
     machine.use_one_lapack_thread()
     own = own or Own(None, {}, {})
+    directory = paths.given(workdir).absolute()
     dataset = dataset or peers.in_turn(lambda: datasets.load(study.dataset, study.data_dir))
     drawn = [drafts.draft(pack, study, dataset, own) for pack in study.packs]
-    directory = Path(workdir).expanduser().absolute()
     for draft in drawn:
         drafts.check_modules(draft)
     if dry_run:

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from plasticity_jax import environment, models, runs, stages, state, workdir
+from plasticity_jax import environment, models, paths, runs, stages, state, workdir
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.description import restore_study
 from plasticity_jax.errors import LabError
@@ -41,7 +41,7 @@ def load(
     Raises:
       LabError: no such run, or its stage has not ended yet.
     """
-    directory = Path(directory).expanduser()
+    directory = paths.given(directory)
     study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
     data = environment.read(directory)["dataset"]
     wanted = dict(hparams or {}).items()

@@ -10,18 +10,16 @@ DIR/PACK/STAGE/...       one leg of one pack, which can be deleted and trained a
 
 import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import os
 import platform
-import socket
 import subprocess
-import time
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import legacy, machine, peers, strict_json
+from plasticity_jax import legacy, locks, machine, paths, peers, strict_json
 from plasticity_jax.errors import BusyError, WorkdirError
 
 MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
@@ -50,27 +48,29 @@ def lock(directory: Path) -> Iterator[None]:
       WorkdirError: it is no directory that can be written, or something in it lies elsewhere (`check_links`).
     """
     path = _made(directory) / ".lock"
+    paths.check_length(path.parent)
     check_links(directory)
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as e:
-        if path.is_dir():
-            raise WorkdirError(f"{path} is a folder, and has to be a file: delete it") from e
-        raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            _flock(file)
-        except BlockingIOError:
-            holder = os.read(file, 200).decode(errors="replace").strip() or "another"
-            raise BusyError(f"workdir {directory} is in use by {holder}; use another workdir") from None
+            locked = stack.enter_context(locks.hold(path))
+        except locks.Taken as e:
+            raise BusyError(f"workdir {directory} is in use by {e}; use another workdir") from None
+        except locks.NoLocks as e:
+            raise WorkdirError(
+                f"cannot lock workdir {directory}: {e}; use a file system with locks, or set {locks.WITHOUT}=1 and see "
+                "to it that processes of one machine only work here"
+            ) from e
         except OSError as e:
-            raise WorkdirError(f"cannot lock workdir {directory}: {e.strerror}; use a file system with locks") from e
-        with _unwritable(path):
-            os.ftruncate(file, 0)
-            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            if path.is_dir():
+                raise WorkdirError(f"{path} is a folder, and has to be a file: delete it") from e
+            raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
+        if not locked:
+            print(
+                f"note: {directory} has no locks: nothing keeps processes of two machines from working in it at once, "
+                "which would destroy it, and none sees whether one of another machine is at work",
+                file=sys.stderr,
+            )
         yield
-    finally:
-        os.close(file)
 
 
 def check_links(directory: Path) -> None:
@@ -87,17 +87,6 @@ def check_links(directory: Path) -> None:
             path = os.path.join(folder, name)
             if os.path.islink(path) and not os.path.realpath(path).startswith(top + os.sep):
                 raise WorkdirError(f"{path} is a link that leads out of the workdir; delete it or move its target in")
-
-
-def _flock(file: int) -> None:
-    """Take the lock; whoever looks whether it is held has it for an instant, and is waited for."""
-    for pause in (0.01, 0.1, 0.3, None):
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if pause is None:
-                raise
-            time.sleep(pause)
 
 
 def claim(directory: Path, config: Mapping[str, Any]) -> None:

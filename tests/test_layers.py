@@ -14,7 +14,7 @@ PACKAGE = "plasticity_jax"
 # The lowest first.
 LAYERS = [
     {"errors", "strict_json"},
-    {"signals", "memory", "machine", "peers", "detectors", "graded", "legacy"},
+    {"signals", "memory", "machine", "peers", "detectors", "graded", "legacy", "locks", "output", "paths"},
     {
         "cache",
         "stages",
@@ -48,8 +48,8 @@ LAYERS = [
 
 # What the other packages may import of this repository.
 JAX_FREE = "errors names description workdir commandline config line units signals machine peers strict_json"
-FOR_ANALYSIS = "errors records results stages legs workdir strict_json".split()
-FOR_LAUNCH = f"{JAX_FREE} stages legs experiment cost datasets".split()
+FOR_ANALYSIS = "errors records results stages legs workdir strict_json output paths".split()
+FOR_LAUNCH = f"{JAX_FREE} locks output paths stages legs experiment cost datasets".split()
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},  # and in `paper` all studies
     "analysis": {"analysis", "launch.jobs", *(f"{PACKAGE}.{name}" for name in FOR_ANALYSIS)},

@@ -108,8 +108,15 @@ def kill():
     raise Killed
 
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
 def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def hang_up():
+    os.kill(os.getpid(), signal.SIGHUP)
 
 
 # In one process, where every place can be hit.
@@ -139,7 +146,7 @@ def test_killed_again_and_again(seed, tmp_path, unbroken, eager):
 
 def test_told_to_stop_again_and_again(tmp_path, unbroken, eager):
     draw = random.Random(2)
-    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    handlers = [signal.getsignal(number) for number in STOPS]
     stops = 0
     for _ in range(100):
         left = draw.randint(30, 160)
@@ -149,7 +156,7 @@ def test_told_to_stop_again_and_again(tmp_path, unbroken, eager):
             left -= 1
             return left == 0
 
-        with interrupted(when, terminate):
+        with interrupted(when, draw.choice((terminate, hang_up))):
             try:
                 small.run(config(), tmp_path)
                 break
@@ -160,7 +167,7 @@ def test_told_to_stop_again_and_again(tmp_path, unbroken, eager):
         assert not (tmp_path / "result.json").exists()
     assert stops >= 3
     assert outcome(tmp_path) == outcome(unbroken)
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == handlers
+    assert [signal.getsignal(number) for number in STOPS] == handlers
 
 
 @pytest.fixture(scope="module")
@@ -416,6 +423,7 @@ def test_killed_at_random_times(tmp_path, unbroken):
 
 @pytest.mark.slow
 def test_the_command_stops_and_goes_on(tmp_path):
+    broken = tmp_path / "what[1] is* this?\n%s"
     overrides = {
         "model.name": "mlp",
         "model.depth": 1,
@@ -427,15 +435,25 @@ def test_the_command_stops_and_goes_on(tmp_path):
     }
     flags = [f"--config.{key}={value}" for key, value in overrides.items()]
     command = [sys.executable, "-m", "plasticity_jax.main", "--config=configs/multistage.py:digits"]
-    command += [f"--workdir={tmp_path / 'broken'}", *flags]
-    table = tmp_path / "broken" / "main" / "pretrain" / "metrics.jsonl"
+    command += [f"--workdir={broken}", *flags]
+    table = broken / "main" / "pretrain" / "metrics.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         while process.poll() is None and not (table.exists() and table.stat().st_size):
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         text = process.communicate(timeout=60)[0]
     assert process.returncode == 75, text
-    status = workdir.read_json(tmp_path / "broken" / "status.json")
+    status = workdir.read_json(broken / "status.json")
+    assert (status["status"], status["exit_code"], status["pid"]) == ("preempted", 75, process.pid)
+    reader, writer = os.pipe()
+    os.close(reader)  # as behind `| head`
+    with subprocess.Popen(command, cwd=ROOT, stdout=writer, stderr=writer) as process:
+        os.close(writer)
+        while process.poll() is None and workdir.read_json(broken / "status.json")["pid"] != process.pid:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 75
+    status = workdir.read_json(broken / "status.json")
     assert (status["status"], status["exit_code"], status["pid"]) == ("preempted", 75, process.pid)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -444,4 +462,4 @@ def test_the_command_stops_and_goes_on(tmp_path):
     same = multistage.get_config("digits")
     same.update_from_flattened_dict(overrides)
     plasticity_jax.run(same, tmp_path / "whole")
-    assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
+    assert outcome(broken) == outcome(tmp_path / "whole")

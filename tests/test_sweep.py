@@ -186,6 +186,7 @@ def test_a_sweep_is_what_main_makes_also_when_it_grew(undisturbed, tmp_path):
 
 @pytest.mark.long
 def test_a_sweep_that_is_killed_at_random_is_the_same(undisturbed, tmp_path):
+    tmp_path /= "a [sweep], *"
     file, directory, result = undisturbed
     chance = random.Random(0)
     args = [f"--config={file}", f"--workdir={tmp_path}", "--config.seeds=0,1,2", "--images_per_second=1000"]
