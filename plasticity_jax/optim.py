@@ -4,7 +4,7 @@ The learning rate, momentum and weight decay are data (`Hyper`), not structure, 
 runs that share one compiled program.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from plasticity_jax import detectors, stages
 from plasticity_jax.errors import ConfigError
 
 ArrayLike = jax.Array | np.ndarray | float
+Tree = Any
 
 OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "step", "autodecay", "cosine", "linear")
@@ -94,9 +95,13 @@ def optimiser(optim: stages.Optim, h: Hyper, learning_rate: ArrayLike) -> optax.
         case "sgd":
             rule = optax.sgd(learning_rate, momentum, optim.nesterov)
         case "adam":
-            rule = optax.adam(learning_rate, h.b1, h.b2, h.eps)
+            rule = optax.chain(scale_by_adam(h.b1, h.b2, h.eps), optax.scale_by_learning_rate(learning_rate))
         case "adamw":
-            rule = optax.adamw(learning_rate, h.b1, h.b2, h.eps, weight_decay=h.weight_decay)
+            rule = optax.chain(
+                scale_by_adam(h.b1, h.b2, h.eps),
+                optax.add_decayed_weights(h.weight_decay),
+                optax.scale_by_learning_rate(learning_rate),
+            )
         case "rmsprop":
             # PyTorch's RMSprop: squares decay with b2 (0.99 there), eps outside of the root.  Momentum comes before the
             # learning rate, which `optax.rmsprop` has the other way round: a schedule would come late.
@@ -110,6 +115,44 @@ def optimiser(optim: stages.Optim, h: Hyper, learning_rate: ArrayLike) -> optax.
     clip = optax.clip_by_global_norm(h.clip_norm) if optim.clip_norm > 0 else optax.identity()
     decay = optax.identity() if optim.name == "adamw" else optax.add_decayed_weights(h.weight_decay)
     return optax.chain(clip, decay, rule)
+
+
+def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` with a count of steps for each parameter, the same bits where all counts are equal.
+
+    The count corrects the bias of moments that began at zero, so it has to begin again where the moments do.
+    """
+
+    def init(params: Tree) -> optax.ScaleByAdamState:
+        start = optax.scale_by_adam().init(params)
+        return start._replace(count=jax.tree.map(lambda _: start.count, params))
+
+    def update(
+        updates: Tree, state: optax.ScaleByAdamState, params: Tree = None
+    ) -> tuple[Tree, optax.ScaleByAdamState]:
+        del params
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        count = jax.tree.map(optax.safe_increment, state.count)
+
+        def step(m: jax.Array, v: jax.Array, n: jax.Array) -> jax.Array:
+            # Behind a barrier, or XLA would multiply by the reciprocal of a scalar that only one leaf is divided by.
+            first, second = jax.lax.optimization_barrier([jnp.broadcast_to(1 - b**n, m.shape) for b in (b1, b2)])
+            return m / first / (jnp.sqrt(v / second) + eps)
+
+        return jax.tree.map(step, mu, nu, count), optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def of_parameters(opt: Tree, chosen: Tree) -> Tree:
+    """Which leaves of an optimiser's state belong to the `chosen` parameters (a bool for each): the tree with bools."""
+    structure: Any = jax.tree.structure(chosen)
+
+    def is_moment(part: Tree) -> bool:  # of all parameters
+        return structure == jax.tree.structure(part)
+
+    return jax.tree.map(lambda part: chosen if is_moment(part) else False, opt, is_leaf=is_moment)
 
 
 def multiplier(schedule: str, h: Hyper, done: ArrayLike) -> jax.Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax import stages, trees
+from plasticity_jax import optim, stages, trees
 from plasticity_jax.state import TrainState, create
 
 Tree = Any
@@ -41,24 +41,20 @@ def factors(reset: stages.Reset, like: TrainState) -> Factors:
     """
     nothing = jax.tree.map(lambda _: np.False_, like.params)
     chosen = trees.select(like.params, reset.modules) if reset.modules else nothing
-    names = trees.paths(chosen)
-    modules = {path.rpartition("/")[0] for path, hit in names.items() if hit}
+    modules = {path.rpartition("/")[0] for path, hit in trees.paths(chosen).items() if hit}
 
     def stats_leaf(path: str) -> np.bool_:
         inside = path.rpartition("/")[0] in modules
         return np.bool_(reset.statistics == "all" or (reset.statistics == "modules" and inside))
 
-    def opt_leaf(path: str) -> np.bool_:
-        # The longest name counts: the moment of `b/a/kernel` is none of `a/kernel`.
-        name = max((name for name in names if path.endswith("/" + name)), key=len, default="")
-        hit = bool(name) and names[name]
-        return np.bool_(reset.optimiser == "all" or (reset.optimiser == "modules" and hit))
+    def opt_leaf(inside: bool) -> np.bool_:
+        return np.bool_(reset.optimiser == "all" or (reset.optimiser == "modules" and inside))
 
     return Factors(
         shrink=jax.tree.map(lambda hit: np.float32(reset.shrink if hit else 1.0), chosen),
         perturb=jax.tree.map(lambda hit: np.float32(reset.perturb if hit else 0.0), chosen),
         fresh_stats=_by_path(stats_leaf, like.stats),
-        fresh_opt=_by_path(opt_leaf, like.opt),
+        fresh_opt=jax.tree.map(opt_leaf, optim.of_parameters(like.opt, chosen)),
     )
 
 

@@ -136,7 +136,8 @@ class Reset:
     shrink, perturb: (0, 1) re-initialises, (0.4, 0.1) is shrink and perturb (Ash & Adams 2020), (1, 0) is nothing.
     statistics: which BatchNorm running statistics become fresh: `keep` none, `modules` those of the modules
         above, `all`.
-    optimiser: which optimiser moments become zero: `keep` none, `modules`, `all`.
+    optimiser: which optimiser moments become zero, and with them the count of steps that Adam corrects their bias by:
+        `keep` none, `modules`, `all`.
     function: name of an own reset given to `plasticity_jax.run(resets=...)`, applied last; empty for none.
     """
 

@@ -96,6 +96,25 @@ def test_state_does_not_depend_on_the_numbers(name):
     assert same(*states)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_has_the_bits_of_optax(name):
+    spec = changed(OPTIM, name=name, weight_decay=0.1 if name == "adamw" else 0.0)
+
+    def steps(tx):
+        params, opt = PARAMS, tx.init(PARAMS)
+        for grads in GRADS:
+            updates, opt = tx.update(grads, opt, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    def theirs(h):
+        more = {"weight_decay": h.weight_decay} if name == "adamw" else {}
+        return steps(getattr(optax, name)(h.learning_rate, h.b1, h.b2, h.eps, **more))
+
+    ours = jax.jit(lambda h: steps(optim.optimiser(spec, h, h.learning_rate)))
+    assert same(ours(optim.hyper(spec)), jax.jit(theirs)(optim.hyper(spec)))
+
+
 def test_numbers_are_float32():
     h = optim.hyper(changed(OPTIM, milestones=(0.25, 0.5)))
     assert {leaf.dtype for leaf in h} == {np.dtype(np.float32)}
