@@ -91,4 +91,4 @@ def gradient(
         found, (sums, stats) = slope(moving, batch)
     given = iter(found)
     grads = [next(given) if hit else jnp.zeros_like(leaf) for hit, leaf in zip(moves, leaves, strict=True)]
-    return jax.tree.unflatten(structure, grads), sums, stats
+    return jax.tree.unflatten(structure, grads), sums, stats if all(moves) else state.stats

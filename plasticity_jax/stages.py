@@ -160,7 +160,8 @@ class Stage:
         them (ghost batches).
     augment: what happens to the images of each batch: `none`, `crop` (padded by 4 black pixels and cropped at random
         to the old size) or `crop_flip` (half of them mirrored too, which makes other digits and letters of some).
-    trained: module names, or `all`; where some modules are frozen, BatchNorm uses its running statistics.
+    trained: module names, or `all`; the others are frozen to the bit, and so are their moments and all running
+        statistics, which BatchNorm then uses.
     ema: decay per step of an exponential moving average of weights and statistics, evaluated too; 0 for none.
     eval_every: evaluate every so many epochs; 0 for only at the start and the end.
     eval_tail: the same inside the metric's window at the end of the stage.

@@ -1,6 +1,7 @@
 """Training and evaluating ONE run.  Seeds, sweeps and devices are added outside, in `runs`."""
 
 import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from plasticity_jax import detectors, optim, patches, runs, sampling, stages
 from plasticity_jax.autodecay import tick
 from plasticity_jax.detectors import Detector
 from plasticity_jax.gradient import among, forward, gradient, trained
-from plasticity_jax.optim import Hyper, multiplier, optimiser
+from plasticity_jax.optim import Hyper, multiplier, of_parameters, optimiser
 from plasticity_jax.sampling import Leaf, Source
 from plasticity_jax.state import TrainState
 
@@ -75,15 +76,17 @@ def train_step(
     grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage)
     time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
     rate = task.hyper.learning_rate * multiplier(stage.optim.schedule, task.hyper, time / task.steps)
-    # Frozen weights look like zeros to the optimiser: nothing pulls at them, and so they stay.
-    moves = trained(state.params, stage.trained)
-    seen = jax.tree.map(lambda leaf, hit: leaf if hit else jnp.zeros_like(leaf), state.params, moves)
-    updates, opt = optimiser(stage.optim, task.hyper, rate).update(grads, state.opt, seen)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt = optimiser(stage.optim, task.hyper, rate).update(grads, state.opt, state.params)
+    # What is frozen keeps its bits, and those of its moments and average, whatever the optimiser makes of no gradient.
+    frozen = jax.tree.map(operator.not_, trained(state.params, stage.trained))
+    updates = _hold(frozen, optax.tree.zeros_like(updates), updates)
+    params = _hold(frozen, state.params, optax.apply_updates(state.params, updates))
+    opt = _hold(of_parameters(opt, frozen), state.opt, opt)
     new = state.replace(step=state.step + 1, params=params, stats=stats, opt=opt)
     if stage.ema:
         average = jax.tree.map(lambda old, now: task.ema * old + (1 - task.ema) * now, state.average, (params, stats))
-        new = new.replace(average=average)
+        unmoved = jax.tree.map(lambda _: any(jax.tree.leaves(frozen)), stats)
+        new = new.replace(average=_hold((frozen, unmoved), state.average, average))
     metrics = sums | {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
     if detector := optim.detector(stage.optim):
         # Behind a barrier, so that the update is computed as it would be if nobody looked.
@@ -94,6 +97,11 @@ def train_step(
             case detectors.DRIFT:
                 metrics[detector.looks_at] = detectors.drift(state.params, updates, rate)
     return new, metrics
+
+
+def _hold(held: Any, old: Any, new: Any) -> Any:
+    """The leaves of `old` where `held` (bools), else those of `new`."""
+    return jax.tree.map(lambda hold, before, after: before if hold else after, held, old, new)
 
 
 def advance(

@@ -133,13 +133,24 @@ def test_the_moving_average_follows_weights_and_statistics():
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
 def test_frozen_modules_stay_to_the_bit_whatever_pulls_at_them(name):
-    rule = changed(OPTIM, name=name, weight_decay=0.1, momentum=0.0 if name.startswith("adam") else 0.9)
-    record = stage(trained=("head",), optim=rule)
-    before = after = first_state(CONVOLVED, record)
+    """Weight decay, momentum, moments of a stage before, clipping, an average, and means over three micro-batches."""
+    rule = changed(OPTIM, name=name, weight_decay=0.1, momentum=0.0 if name.startswith("adam") else 0.9, clip_norm=0.1)
+    record = stage(trained=("head",), optim=rule, ema=0.9, batch_size=24, micro_batch=8)
+    first = first_state(CONVOLVED, record)
+    kernel = first.params["stem"]["conv"]["kernel"].at[0, 0, 0, 0].set(-0.0)
+    stats = jax.tree.map(lambda leaf: leaf + jnp.linspace(0.1, 0.7, leaf.size, dtype=leaf.dtype), first.stats)
+    opt = jax.tree.map(lambda leaf: leaf + jnp.asarray(3, leaf.dtype), first.opt)
+    params = {**first.params, "stem": {**first.params["stem"], "conv": {"kernel": kernel}}}
+    before = after = first.replace(params=params, stats=stats, opt=opt, average=(params, stats))
     for _ in range(3):
-        after, _ = step(after, batch(), CONVOLVED, record)
+        after, sums = step(after, batch(24), CONVOLVED, record)
+    assert float(sums["gradient_norm"]) > 0.1  # or nothing was clipped
     assert same(after.params["stem"], before.params["stem"]) and same(after.stats, before.stats)
-    assert not np.allclose(after.params["head"]["kernel"], before.params["head"]["kernel"])
+    assert same(after.average[0]["stem"], before.params["stem"]) and same(after.average[1], before.stats)
+    moments = [trees.paths(each.opt) for each in (before, after)]
+    assert all(same(leaf, moments[1][path]) for path, leaf in moments[0].items() if "stem" in path)
+    for now, then in ((after.params, before.params), (after.average[0], before.params)):
+        assert not np.allclose(now["head"]["kernel"], then["head"]["kernel"])
 
 
 # ---- counting ----
