@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -15,7 +16,7 @@ import pytest
 
 from plasticity_jax import errors, models, runs, stages, state
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import cases, channel, flops, ours, overhead, plans, profile, rounds, share, start, table
+from tests.benchmarks import breakdown, cases, channel, flops, ours, overhead, plans, rounds, share, start, table
 
 ROOT = Path(__file__).parent.parent
 # A process that talks like `peer`: it trains 1000 steps a second, and writes down what it was asked.
@@ -55,6 +56,29 @@ def no_torch(tmp_path, monkeypatch):
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "torch.py").write_text("raise ImportError('there is none')\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'hidden'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
+@pytest.fixture
+def only_torch(tmp_path):
+    """An interpreter without any package but a stand-in for PyTorch that imports what the real one does."""
+    (tmp_path / "packages" / "torch").mkdir(parents=True)
+    text = (
+        "import cProfile, pathlib, sys\n__version__ = 'path ' + str([path for path in sys.path if 'tests' in path])\n"
+    )
+    text += "class cuda:\n    is_available = staticmethod(lambda: False)\nget_num_threads = lambda: 1\n"
+    (tmp_path / "packages" / "torch" / "__init__.py").write_text(text)
+    python = tmp_path / "python"
+    path = shlex.quote(str(tmp_path / "packages"))
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {shlex.quote(sys.executable)} -S -s "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_an_interpreter_with_nothing_but_pytorch_is_enough(only_torch):
+    bare = subprocess.run([only_torch, "-c", "import jax"], capture_output=True, text=True)
+    assert "No module named 'jax'" in bare.stderr
+    with channel.opened(only_torch) as peer:
+        assert peer.ask(do="about") == {"version": "path []", "threads": 1, "device": "cpu"}
 
 
 # ---- arithmetic ----
@@ -369,7 +393,7 @@ def test_operations_are_of_a_part():
   %add.3 = u8[7]{0} add(%c, %d), metadata={op_name="x/transpose(jvp(ResNet))/norm/reduce_sum"}
   %adam.4 = f32[] add(%c, %d)
 """  # noqa: E501
-    assert profile.operations(program) == {
+    assert breakdown.operations(program) == {
         "ynn_fusion.1": ("products of convolutions, forward", 4 * 128 * 8 * 8 * 16),
         "copy.2": ("layouts for kernel gradients", 4 * 32),
         "add.3": ("normalisation, ReLU, pooling, backward", 7),
@@ -379,10 +403,10 @@ def test_operations_are_of_a_part():
 
 @pytest.mark.long
 def test_the_profile_finds_most_of_a_step():
-    whole, parts = profile.profile(4, "imagenet", 5)
-    assert {f"{profile.PRODUCTS}, forward", f"{profile.PRODUCTS}, backward"} <= set(parts)
+    whole, parts = breakdown.profile(4, "imagenet", 5)
+    assert {f"{breakdown.PRODUCTS}, forward", f"{breakdown.PRODUCTS}, backward"} <= set(parts)
     assert 0.5 * whole < sum(seconds for seconds, _ in parts.values()) < 3 * whole
-    assert "floor" in profile.table(whole, parts, 1e9, 1e11, 1e10)
+    assert "floor" in breakdown.table(whole, parts, 1e9, 1e11, 1e10)
 
 
 @pytest.mark.slow

@@ -91,6 +91,12 @@ def test_a_module_says_what_it_is_and_stays_short(path):
     assert len(text.splitlines()) <= LONGEST, "split it: one noun per file"
 
 
+def test_no_file_hides_a_module_of_python():
+    """Python finds what lies beside a script that is run by path before its own modules."""
+    scripts = [path for path in files() if path.suffix == ".py" and not path.is_relative_to(ROOT / "plasticity_jax")]
+    assert not [path for path in scripts if path.stem in sys.stdlib_module_names]
+
+
 def test_no_file_names_a_place_on_the_machine_it_was_written_on():
     found = [
         f"{path.relative_to(ROOT)}: {hit[0].decode()}" for path in files() for hit in LOCAL.finditer(path.read_bytes())

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,12 @@ def opened(python: str) -> Iterator[Channel]:
     """
     try:
         process = subprocess.Popen(
-            [python, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [python, str(SCRIPT)],
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # `-P` to those who know it: what lies beside is not for torch
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
     except OSError as error:
         raise PeerError(f"{python}: {error.strerror}; give --torch_python an interpreter that has torch") from error

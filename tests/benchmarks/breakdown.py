@@ -1,6 +1,6 @@
 """Where a training step on CPU spends its time, and what stands below each part.
 
-    python -m tests.benchmarks.profile [--width 8] [--stem imagenet] [--steps 40]
+    python -m tests.benchmarks.breakdown [--width 8] [--stem imagenet] [--steps 40]
 
 One run, alone, in the program that the lab trains it with.  XLA's own trace times every operation, and the operation's
 name in the program says what it belongs to.  The floor of the products is their arithmetic at the rate of a matrix
@@ -103,7 +103,7 @@ def table(whole: float, parts: Mapping[str, tuple[float, float]], arithmetic: fl
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.profile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.breakdown", description=__doc__)
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet")
     parser.add_argument("--steps", type=int, default=40)
