@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax import graded, prepared
+from plasticity_jax import graded, paths, prepared
 from plasticity_jax.errors import ConfigError, DataError
 from plasticity_jax.pools import Span
 
@@ -100,7 +100,7 @@ def load(name: str, data_dir: str = "") -> Dataset:
         return _dataset("graded", graded.VERSION, dict(zip(ARRAYS, arrays, strict=True)), graded.CLASSES, probes)
     if name == "digits":
         return _cached("digits", "1.0.0", _sklearn_version(), _digits)
-    root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+    root = paths.given(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").absolute()
     with prepared.quiet():
         builder = prepared.find(name, root) or prepared.prepare(name, root)
         place = pathlib.Path(builder.data_path).resolve()

@@ -18,7 +18,7 @@ import plasticity_jax
 import plasticity_jax.main
 from analysis import claims, collect, figures, report
 from launch import job, local, plan, slurm, states, status, sweep
-from plasticity_jax import paths, workdir
+from plasticity_jax import datasets, paths, workdir
 from plasticity_jax.errors import LabError
 
 RESULTS = Path(__file__).parents[1] / "analysis" / "results"
@@ -104,6 +104,8 @@ def test_every_command_refuses_an_address(address, tmp_path, monkeypatch, capsys
         small.run(small.config(), address)
     with pytest.raises(LabError, match="is an address"):
         plasticity_jax.load(address, "fresh", 0)
+    with pytest.raises(LabError, match="is an address"):
+        datasets.load("mnist", address)
     assert sorted(tmp_path.rglob("*")) == before
 
 
