@@ -20,8 +20,9 @@ import analysis
 from plasticity_jax import output, paths, strict_json
 from plasticity_jax.errors import LabError
 
-# Of environment.json; the rest, the name of the kernel and XLA's flags, may hold names and paths of the machine.
+# Of environment.json; the rest, as the name of the kernel and XLA's flags, may hold names and paths of the machine.
 KEPT = "python packages commit dirty backend device_kind devices cpu_threads dataset choices".split()
+KEPT += "random x64 matmul_precision own".split()
 MAY_DIFFER = ("data_dir", "checkpoint_seconds")  # in the config of one and the same study
 
 

@@ -11,6 +11,7 @@ from plasticity_jax import models, runs, stages, state, timetable, trees
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.legs import unfold
+from plasticity_jax.own_code import fingerprint
 from plasticity_jax.resets import OwnReset, factors
 from plasticity_jax.summary import summary
 from plasticity_jax.train import Diagnostic
@@ -29,6 +30,14 @@ class Own:
 
     def network(self, pack: stages.Pack, dataset: Dataset) -> nn.Module:
         return self.model or models.build(pack.model, dataset.classes)
+
+    def code(self, study: stages.Study) -> dict[str, str]:
+        """Fingerprints of all of it that the study uses, by what it is."""
+        named = {stage.reset.function for pack in study.packs for _, plan in pack.plans for stage in plan}
+        given: dict[str, Any] = {"model": self.model} if self.model else {}
+        given |= {f"reset {name}": reset for name, reset in self.resets.items() if name in named}
+        given |= {f"diagnostic {name}": diagnostic for name, diagnostic in self.diagnostics.items()}
+        return {name: fingerprint(thing) for name, thing in given.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from plasticity_jax import (
     cache,
+    conditions,
     datasets,
     drafts,
     environment,
@@ -85,6 +86,7 @@ def run(
     return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
 
 
+@conditions.pinned()
 def run_study(
     study: stages.Study,
     workdir: str | Path,
@@ -124,7 +126,7 @@ def run_study(
     def begin() -> dict[str, Any]:
         held.enter_context(workdirs.lock(directory))
         workdirs.claim(directory, configs.describe(study))
-        return environment.settle(directory, dataset, choices)
+        return environment.settle(directory, dataset, choices, own.code(study))
 
     with contextlib.ExitStack() as held, signals.listening() as stopped:
         begun = peers.once(begin)

@@ -7,13 +7,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from plasticity_jax import environment, models, paths, runs, stages, state, workdir
+from plasticity_jax import conditions, environment, models, paths, runs, stages, state, workdir
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.description import restore_study
 from plasticity_jax.errors import LabError
 from plasticity_jax.legs import Leg, unfold
 
 
+@conditions.pinned()
 def load(
     directory: str | Path,
     branch: str,

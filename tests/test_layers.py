@@ -13,8 +13,20 @@ PACKAGE = "plasticity_jax"
 
 # The lowest first.
 LAYERS = [
-    {"errors", "strict_json"},
-    {"signals", "memory", "machine", "peers", "detectors", "graded", "legacy", "locks", "output", "paths"},
+    {"errors", "strict_json", "own_code"},
+    {
+        "signals",
+        "conditions",
+        "memory",
+        "machine",
+        "peers",
+        "detectors",
+        "graded",
+        "legacy",
+        "locks",
+        "output",
+        "paths",
+    },
     {
         "cache",
         "stages",

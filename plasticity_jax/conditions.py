@@ -1,0 +1,88 @@
+"""What decides the bits of a study besides its config: switches of jax that are pinned, refused or recorded.
+
+The environment sets jax's switches (JAX_ENABLE_X64=1), and so may the program that calls the lab.  Those that would
+change what a seed means are pinned while the lab works; the others are recorded when a directory is begun, and compared
+when it goes on (`environment`).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from plasticity_jax.errors import LabError
+
+IMPLEMENTATION = "threefry2x32"
+PINNED = {  # switch of jax -> its value inside `pinned`
+    "jax_default_prng_impl": IMPLEMENTATION,
+    "jax_threefry_partitionable": True,
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+}
+# What cannot be pinned for one thread alone; no study of the lab needs another value.
+REFUSED = {"jax_random_seed_offset": 0, "jax_high_dynamic_range_gumbel": False, "jax_disable_jit": False}
+# Of the compiler: they may change last bits.
+COMPILER = (
+    "jax_allow_f16_reductions",
+    "jax_compiler_enable_remat_pass",
+    "jax_disable_most_optimizations",
+    "jax_enable_pgle",
+    "jax_exec_time_optimization_effort",
+    "jax_optimization_level",
+    "jax_softmax_custom_jvp",
+    "jax_threefry_gpu_kernel_lowering",
+    "jax_use_shardy_partitioner",
+)
+FLAGS = ("LIBTPU_INIT_ARGS", "CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_FRONTEND")  # beside XLA_FLAGS
+PRECISION = "jax_default_matmul_precision"
+TF32 = "NVIDIA_TF32_OVERRIDE"  # overrules jax' precision of matrix products on NVIDIA's GPUs
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """Inside, or as a decorator, random numbers and types are the lab's, whatever the environment says.
+
+    Raises:
+      LabError: jax has a switch on that cannot be undone here.
+    """
+    for name, value in REFUSED.items():
+        if _value(name) != value:
+            raise LabError(
+                f"{name} is {_value(name)}, which changes what is computed; unset {name.upper()}, so that it is {value}"
+            )
+    with (
+        jax.default_prng_impl(PINNED["jax_default_prng_impl"]),
+        jax.threefry_partitionable(PINNED["jax_threefry_partitionable"]),
+        jax.enable_x64(PINNED["jax_enable_x64"]),
+        jax.numpy_dtype_promotion(PINNED["jax_numpy_dtype_promotion"]),
+        jax.numpy_rank_promotion(PINNED["jax_numpy_rank_promotion"]),
+    ):
+        yield
+
+
+def recorded() -> dict[str, Any]:
+    """What holds now, as plain JSON."""
+    config = {name: _value(name) for name in (*PINNED, *COMPILER)}
+    tf32 = os.environ.get(TF32, "")
+    return {
+        "random": {
+            "implementation": config["jax_default_prng_impl"],
+            "partitionable": config["jax_threefry_partitionable"],
+        },
+        "x64": config["jax_enable_x64"],
+        "matmul_precision": (_value(PRECISION) or "default") + (f", {TF32}={tf32}" if tf32 else ""),
+        "compiler": {name: _plain(config[name]) for name in COMPILER},
+        "flags": {name: os.environ.get(name, "") for name in FLAGS},
+    }
+
+
+def _value(name: str) -> Any:
+    """What a switch is in this thread; some have one value for all threads, and an older jax lacks some."""
+    return getattr(jax.config, name, jax.config.values.get(name))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float)) else str(value)
