@@ -20,7 +20,7 @@ from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared with PyTorch
 
-from plasticity_jax import runs, strict_json
+from plasticity_jax import output, runs, strict_json
 from plasticity_jax.errors import LabError
 from plasticity_jax.progress import Progress, duration
 from tests.benchmarks import cases, machine, ours, plans, share, table
@@ -114,6 +114,7 @@ def _real(plan: plans.Plan, bar: Bar) -> dict[str, Any] | None:
 
 def main(argv: Sequence[str]) -> int:
     """Measure, print and write; the exit status."""
+    output.outlive_readers()
     flags = parse(argv)
     logging.getLogger("jax").setLevel(logging.WARNING)
     runs.use_all_cores()

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.profiler import ProfileData
 
+from plasticity_jax import output
 from tests.benchmarks import flops, machine, ours, plans
 
 SIZES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "u8": 1, "pred": 1}
@@ -103,6 +104,7 @@ def table(whole: float, parts: Mapping[str, tuple[float, float]], arithmetic: fl
 
 def main() -> None:
     """The command."""
+    output.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.breakdown", description=__doc__)
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--stem", choices=("imagenet", "cifar"), default="imagenet")

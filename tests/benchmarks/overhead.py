@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import plasticity_jax
-from plasticity_jax import experiment, measure, progress, records, strict_json, tensorboard, walk, workdir
+from plasticity_jax import experiment, measure, output, progress, records, strict_json, tensorboard, walk, workdir
 from plasticity_jax.errors import LabError
 from plasticity_jax.timetable import Timetable
 from tests.benchmarks import machine, share, start
@@ -188,6 +188,7 @@ def table(found: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """The command; returns the exit status."""
+    output.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overhead", allow_abbrev=False)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of each stage of the cut study")

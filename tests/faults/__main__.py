@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity_jax import strict_json
+from plasticity_jax import output, strict_json
 from tests.faults import campaign, children, disks, kinds
 from tests.faults.scene import World
 
@@ -42,6 +42,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Run the campaign; returns the exit status."""
+    output.outlive_readers()
     flags = parse(argv)
     if "forkserver" not in multiprocessing.get_all_start_methods() or not Path("/proc/self/stat").exists():
         print("error: processes cannot be forked and watched here; this needs Linux", file=sys.stderr)
