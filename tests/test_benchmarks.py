@@ -1,6 +1,7 @@
 """The benchmark measures what it says: formulas, turns, the way to PyTorch, and a whole pass in small."""
 
 import ast
+import builtins
 import dataclasses
 import json
 import os
@@ -321,7 +322,7 @@ def measured(tmp_path_factory):
     printed: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(channel, "SCRIPT", fake)
-        patch.setattr("builtins.print", lambda *lines, **_: printed.extend(map(str, lines)))
+        patch.setattr(builtins, "print", lambda *lines, **_: printed.extend(map(str, lines)))
         assert command.main([*QUICK, f"--json={directory / 'found.json'}"]) == 0
     return json.loads((directory / "found.json").read_text()), printed[-1]
 

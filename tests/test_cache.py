@@ -98,6 +98,15 @@ def test_what_the_user_chose_stays(name, value, settings, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nobody_else_may_write_the_programs_that_are_kept(settings, tmp_path, monkeypatch):
+    """They are machine code: no pickle, but whoever writes them runs code."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    cache.turn_on()
+    folders = [path for path in (tmp_path / "plasticity_jax" / "compiled").iterdir() if path.is_dir()]
+    assert folders and not any(folder.stat().st_mode & 0o077 for folder in folders)
+
+
 def test_folders_differ_by_machine(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folders = set()

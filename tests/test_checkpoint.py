@@ -1,8 +1,10 @@
 """Checkpoints come back bit for bit, or not at all."""
 
+import builtins
 import gc
 import json
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -321,8 +323,8 @@ def test_a_save_that_cannot_begin_leaves_no_thread_behind(where, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("builtins.open", full)
-        patch.setattr("os.mkdir", full)
+        patch.setattr(builtins, "open", full)
+        patch.setattr(os, "mkdir", full)
         with pytest.raises(CheckpointError, match="is the disk full"):
             checkpoints.save(1, mine, {})
     assert not waiting(before)

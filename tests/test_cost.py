@@ -6,7 +6,7 @@ import pytest
 import small
 
 from plasticity_jax import config as configs
-from plasticity_jax import cost, drafts, room
+from plasticity_jax import cost, drafts, memory, room
 from plasticity_jax.errors import RoomError
 
 RATE = "stages.tune.optim.learning_rate"
@@ -84,7 +84,7 @@ def test_one_measurement_for_all_of_a_shape():
 
 
 def test_images_that_do_not_fit_are_refused(monkeypatch):
-    monkeypatch.setattr(room.memory, "free", lambda device: 10)
+    monkeypatch.setattr(memory, "free", lambda device: 10)
     assert cost.free() == 10
     with pytest.raises(RoomError, match="the images of toy"):
         cost.measure(part(study()), study(), small.TOY, lambda line: None)

@@ -3,6 +3,7 @@
 Only the numbers of seeds and epochs are changed, as its second cell invites to.
 """
 
+import importlib.util
 import json
 import re
 import tomllib
@@ -56,7 +57,7 @@ def test_it_installs_the_lab_only_where_there_is_none(notebook, there, monkeypat
     names = {"get_ipython": lambda: SimpleNamespace(run_line_magic=lambda *line: ran.append(line))}
     ran = []
     if not there:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     exec(TransformerManager().transform_cell(cell(notebook, "install").source), names)
     assert len(ran) == (not there)
     for magic, line in ran:

@@ -148,7 +148,7 @@ def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch
 def test_the_command_refuses_with_one_line(tmp_path, capsys):
     """A network of terabytes, on any machine."""
     flags = ["--config=configs/multistage.py:digits", f"--workdir={tmp_path / 'new'}", "--config.model.name=mlp"]
-    flags += ["--config.model.depth=2", "--config.model.width=1000000"]
+    flags += ["--config.model.depth=2", "--config.model.width=1000000", "--config.diagnostics=weight_norm"]
     done = commands.call(main.main, *flags, capture=capsys)
     assert done.status == 1
     *_, last = done.err.strip().splitlines()

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,19 +96,22 @@ def test_a_grown_config_adds_jobs(call, measured, tmp_path):
     assert len(jobs.read(tmp_path / "sweep")) == 4
 
 
-def test_only_one_plans_at_a_time(call, measured, tmp_path, monkeypatch):
-    waited = []
+def test_only_one_plans_at_a_time(call, measured, tmp_path):
+    planned = []
 
-    def sleep(seconds):
-        waited.append(seconds)
-        if len(waited) == 10:
-            held.__exit__(None, None, None)
+    def plan() -> None:
+        with workdir.lock(tmp_path / "sweep"):
+            locked.set()
+            time.sleep(1.0)  # three looks of whoever waits
+            planned.append((tmp_path / "sweep/sweep.json").exists())
 
-    monkeypatch.setattr(sweep.time, "sleep", sleep)
-    held = workdir.lock(tmp_path / "sweep")
-    held.__enter__()
+    locked, other = threading.Event(), threading.Thread(target=plan)
+    other.start()
+    locked.wait()
     code, _, err = call(f"--config={swept.file(tmp_path)}", f"--workdir={tmp_path}/sweep")
-    assert code == 0 and err.count("another process plans") == 1 and len(waited) == 10
+    other.join()
+    assert code == 0 and err.count("another process plans") == 1 and planned == [False]
+    assert jobs.read(tmp_path / "sweep")
 
 
 @pytest.mark.parametrize(
