@@ -21,7 +21,7 @@ from commands import ROOT
 import analysis
 import plasticity_jax
 from launch import jobs, states, status, sweep, table
-from plasticity_jax import cost, workdir
+from plasticity_jax import cost, paths, workdir
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -68,6 +68,17 @@ def test_a_plan_is_shown_and_written(call, measured, tmp_path):
     code, out, _ = call(config, workdir_)
     assert code == 0 and "2 jobs (0 new)" in out
     assert stamps(tmp_path / "sweep") == before and len(measured) == 4
+
+
+def test_jobs_without_room_for_their_paths_are_not_planned(call, measured, tmp_path):
+    longest = os.pathconf("/", "PC_PATH_MAX") - paths.BELOW
+    place = tmp_path
+    while len(str(place)) + 200 < longest:
+        place /= "x" * 100
+    place /= "x" * (longest - len(str(place)) - 1)  # room for the sweep, and for none of its jobs
+    code, _, err = call(f"--config={swept.file(tmp_path)}", f"--workdir={place}")
+    assert (code, err.count("\n")) == (1, 1) and "the path is too long" in err
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_budgets(call, measured, tmp_path):
