@@ -5,15 +5,16 @@ Pure Python and numpy; nothing here knows of devices.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from plasticity_jax import optim, patches, pools, runs, sampling, stages
+from plasticity_jax import optim, patches, pools, runs, sampling, stages, trees
 from plasticity_jax.datasets import Dataset
-from plasticity_jax.errors import ConfigError
+from plasticity_jax.errors import ConfigError, LabError
 from plasticity_jax.legs import Leg, Run
 from plasticity_jax.train import Task
 
@@ -150,6 +151,45 @@ def training_source(times: Timetable, row: int, length: int) -> sampling.Source:
     """What a run trains on, padded to `length` slots."""
     run, pool, dataset = times.leg.runs[row], times.pools[row], times.dataset
     return source(pool, run.stage.data, length, told_apart(run, dataset), patched(run, dataset, "train", pool.indices))
+
+
+def digests(times: Timetable) -> dict[str, str]:
+    """A fingerprint (hex) by run of all that NumPy's random stream decides: which images it is trained and scored on.
+
+    That is its pool with the labels that it trains on, noise included, its validation and its test images, the classes
+    that it tells apart, and which images carry a patch.
+    """
+    found = {}
+    for row, (run, pool) in enumerate(zip(times.leg.runs, times.pools, strict=True)):
+        patch, dataset = run.stage.data.patch, times.dataset
+        labels = (dataset.train_labels, dataset.test_labels)
+        flags = [
+            patches.carried(patch, run.seed, len(of), name) for name, of in zip(("train", "test"), labels, strict=True)
+        ]
+        images = {"indices": pool.indices, "labels": pool.labels, "base": np.int32(pool.base)}
+        images |= {"held_out": times.held_out[row], "tests": times.tests[row], "classes": told_apart(run, dataset)}
+        found[run.id] = trees.sha256(images | ({"patched": flags} if patch.share else {}))
+    return found
+
+
+def check_digests(times: Timetable, meta: Mapping[str, Any], directory: Path) -> None:
+    """Refuse what was saved of a leg, with its digests as `pools` in `meta`, if other images would be drawn now.
+
+    What earlier versions saved, without digests, is taken as it is.
+
+    Raises:
+      LabError: the digest of a run differs.
+    """
+    before, now = meta.get("pools"), digests(times)
+    if not isinstance(before, dict):
+        return
+    other = [run for run, digest in now.items() if before.get(run, digest) != digest]
+    if other:
+        raise LabError(
+            f"stage {times.leg.name} in {directory} was trained on other images or labels than are drawn now "
+            f"({other[0]}; {len(other)} of {len(now)} runs): the random stream of NumPy {np.__version__} is another; "
+            "go on with the NumPy that environment.json names, or use another workdir"
+        )
 
 
 def tasks(timetable: Timetable, length: int) -> Task:

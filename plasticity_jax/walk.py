@@ -64,12 +64,16 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
             if board:
                 board.append(found)
         if epoch in leg.keep:
-            _keep(leg, lab, "snapshots", int(epoch), states, {})
+            _keep(leg, lab, "snapshots", int(epoch), states, {"pools": timetable.digests(times)})
         at = Place(at.event + 1, closed, _mean(values["test_accuracy"]))
     for epoch in leg.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
-            _keep(leg, lab, "snapshots", epoch, states, {})
-    outcome = {"mark": saver.table.mark(), "runs": _outcomes(leg, peers.fetch(states))}
+            _keep(leg, lab, "snapshots", epoch, states, {"pools": timetable.digests(times)})
+    outcome = {
+        "pools": timetable.digests(times),
+        "mark": saver.table.mark(),
+        "runs": _outcomes(leg, peers.fetch(states)),
+    }
     _keep(leg, lab, "end", 0, states, outcome)
     saver.close()
     if board:
@@ -96,13 +100,15 @@ class Saver:
         self.table = table
         self.last = time.monotonic()
         self.pause = lab.study.checkpoint_seconds
+        self.pools = timetable.digests(lab.timetables[rolling.directory.parent.name])
 
     def save(self, states: Tree, at: Place) -> None:
         """Save now, and decide how long to go without from what it took."""
         start = time.monotonic()
         self.count += 1
         with self.lab.clock("checkpoint"):
-            self.rolling.save(self.count, states, {"next": at.event, "closed": at.closed, "mark": self.table.mark()})
+            meta = {"next": at.event, "closed": at.closed, "mark": self.table.mark(), "pools": self.pools}
+            self.rolling.save(self.count, states, meta)
         self.lab.clock.save()
         self.last = time.monotonic()
         self.pause = max(self.lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
@@ -131,6 +137,7 @@ def _done_before(leg: Leg, lab: Lab) -> dict[str, Any] | None:
     end = lab.checkpoints(leg.name, "end").latest(like, functools.partial(is_outcome, leg))
     if not end:
         return None
+    timetable.check_digests(lab.timetables[leg.name], end[2], lab.directory.parent)
     if not _holds(leg, lab, leg.keep):
         return None
     if not records.fits(_table(leg, lab), end[2]["mark"]):
@@ -168,6 +175,7 @@ def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
         found = None
     if found:
         count, states, meta = found
+        timetable.check_digests(lab.timetables[leg.name], meta, lab.directory.parent)
         place = Place(meta["next"], meta["closed"], float("nan"))
         return lab.programs.place(states), place, Saver(lab, rolling, count, _open(path, meta["mark"]))
     with lab.timed("begin"):
@@ -260,7 +268,8 @@ def _restore(lab: Lab, name: str, epoch: int) -> dict[str, Tree]:
     """What was kept of the networks of a leg at an epoch, leaves [R, ...]."""
     leg = lab.timetables[name].leg
     where = lab.checkpoints(name, "end" if epoch == stages.END else "snapshots")
-    tree, _ = where.restore(0 if epoch == stages.END else epoch, _kept(leg, lab, _like(leg, lab)))
+    tree, meta = where.restore(0 if epoch == stages.END else epoch, _kept(leg, lab, _like(leg, lab)))
+    timetable.check_digests(lab.timetables[name], meta, lab.directory.parent)
     return tree
 
 

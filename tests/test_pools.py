@@ -303,6 +303,31 @@ def test_what_cannot_be_done_is_said(changed, arguments, expected):
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
+# ---- the random stream ----
+
+
+@pytest.mark.parametrize(
+    ("seed", "indices", "labels", "held_out", "classes", "parts"),
+    [
+        (0, "0 19 4 18 22 1 23 8 3 16", "0332331333", "9 17 2", "03", "222122111221122121212221"),
+        (1, "8 9 16 11 21 0 10 14 13 3", "0123202212", "15 19 18", "01", "112211221122112211211122"),
+    ],
+)
+def test_what_a_seed_draws_stays_what_it_was(seed, indices, labels, held_out, classes, parts):
+    """If this fails, NumPy's random stream is another: older studies cannot be gone on with, and seeds mean others."""
+
+    def text(numbers, between=" "):
+        return between.join(map(str, numbers))
+
+    every = np.arange(24) % 4
+    found = pools.pool(recipe(fraction=0.5, label_noise=0.5), seed, every, 4, 20, 3)
+    assert (text(found.indices), text(found.labels, "")) == (indices, labels)
+    assert text(pools.held_out(seed, 24, 3)) == held_out
+    span = pools.Span((0, 24), (0, 0), (0, 4))
+    assert text(pools.told_apart(recipe(classes=(0, 2)), seed, span), "") == classes
+    assert text(pools.arrivals(seed, every, 4, 2, 0.5), "") == parts
+
+
 # ---- some classes, joined data sets, no shuffling ----
 
 SPAN = pools.Span((40, 140), (10, 60), (4, 14))  # 100 train images, 50 test images and 10 classes among others

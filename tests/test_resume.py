@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 from ml_collections import ConfigDict
@@ -353,6 +354,40 @@ def test_a_damaged_environment_is_one_line(text, half):
     (half / "environment.json").write_text(text)
     with pytest.raises(WorkdirError, match="environment.json is damaged; delete it to go on"):
         small.run(config(), half)
+
+
+@pytest.mark.parametrize("lost", [None, "tune", "main"], ids=["stopped", "joined to its parent", "nothing trained"])
+def test_another_random_stream_of_numpy_is_refused(lost, half, monkeypatch, seen):
+    """Otherwise a seed would go on with other images than it began with."""
+    if lost:
+        shutil.rmtree(half / "main" / ("" if lost == "main" else lost))
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: np.random.Generator(np.random.MT19937(seed)))
+    if lost == "main":
+        assert small.run(config(), half)["status"] == "finished"
+        return
+    before = sorted(half.rglob("*.jsonl"))
+    with pytest.raises(LabError, match="stage pretrain .* was trained on other images or labels than are drawn now"):
+        small.run(config(), half)
+    assert not seen and sorted(half.rglob("*.jsonl")) == before
+
+
+def test_a_stopped_stage_itself_is_compared(tmp_path, monkeypatch):
+    found = small.single()
+    found.checkpoint_seconds = 0.0
+    real = programs.Programs.advance
+
+    def advance(self, stage, states, *args):
+        if int(states.step.max()) == 6:
+            terminate()
+        return real(self, stage, states, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(Preempted):
+        patch.setattr(programs.Programs, "advance", advance)
+        patch.setattr(pace, "CALL_SECONDS", 0.0)
+        small.run(found, tmp_path)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: np.random.Generator(np.random.MT19937(seed)))
+    with pytest.raises(LabError, match="stage train .* was trained on other images"):
+        small.run(found, tmp_path)
 
 
 def test_seconds_add_up_over_interruptions(half):

@@ -2,14 +2,62 @@
 
 import numpy as np
 import pytest
-from tiny import DATASET, changed, legs, stage, study
+from tiny import DATASET, PATCH, changed, legs, stage, study
 
 from plasticity_jax import sampling, timetable
-from plasticity_jax.errors import ConfigError
+from plasticity_jax.errors import ConfigError, LabError
 
 
 def draw(*plan, seeds=(0,), leg=-1, **fields):
     return timetable.draw_up(legs(*plan, seeds=seeds)[leg], study(**fields), DATASET)
+
+
+# ---- digests ----
+
+
+def digest(plan, **fields):
+    (found,) = timetable.digests(draw(plan, **fields)).values()
+    return found
+
+
+OTHER = [
+    ({}, {"seeds": (1,)}),
+    ({}, {"validation_images": 10}),
+    ({}, {"train_images": 50}),
+    ({}, {"test_images": 20}),
+    ({"fraction": 0.5}, {}),
+    ({"label_noise": 0.2}, {}),
+    ({"recipe": "blend", "fraction": 0.5}, {}),
+    ({"recipe": "split", "splits": 2}, {}),
+    ({"classes": (0, 2)}, {}),
+    ({"patch": changed(PATCH, share=0.5)}, {}),
+]
+
+
+@pytest.mark.parametrize(("fields", "study_fields"), OTHER, ids=str)
+def test_other_images_have_another_digest(fields, study_fields):
+    assert digest(stage(**fields), **study_fields) != digest(stage())
+
+
+@pytest.mark.parametrize("fields", [{"learning_rate": 1.0}, {"epochs": 9.0}, {"augment": "crop"}], ids=str)
+def test_the_same_images_have_the_same_digest(fields):
+    assert digest(stage(**fields)) == digest(stage())
+
+
+def test_a_digest_stays_what_it_was():
+    plan = stage(label_noise=0.25, classes=(1, 3), patch=changed(PATCH, share=0.5))
+    assert digest(plan, validation_images=20) == "c88afb448e2c57715ae17e1566db996fcf4e34934f03c55b43862fb9f06c4a40"
+
+
+def test_digests_are_compared_run_by_run(tmp_path):
+    times = draw(stage(), seeds=(0, 1))
+    known = timetable.digests(times)
+    timetable.check_digests(times, {"pools": known}, tmp_path)
+    timetable.check_digests(times, {"pools": {**known, "train/seed7": "of a run that is no more"}}, tmp_path)
+    timetable.check_digests(times, {}, tmp_path)  # of an earlier version
+    with pytest.raises(LabError, match=r"stage train .* trained on other images .*train/seed1; 1 of 2 runs") as error:
+        timetable.check_digests(times, {"pools": {**known, "train/seed1": "0" * 64}}, tmp_path)
+    assert "\n" not in str(error.value)
 
 
 # ---- lengths ----
