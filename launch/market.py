@@ -38,7 +38,7 @@ class Market:
         return Price(seeds * part.finals, images, seconds, found.bytes(part, seeds))
 
     def _dataset(self, study: stages.Study) -> Dataset:
-        return self.load(study.dataset, study.data_dir)
+        return self.load(*study.data)
 
     def _count(self, key: str, name: str, points: tuple[int, ...]) -> cost.Part:
         study = self.studies[key]

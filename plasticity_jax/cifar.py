@@ -30,17 +30,20 @@ PATIENCE = 5.0  # seconds until the download server counts as unreachable
 SHAPE = (3, 32, 32)  # channels first, as in the binary files
 
 
-def prepare(name: str, root: pathlib.Path) -> None:
+def prepare(name: str, root: pathlib.Path, downloads: pathlib.Path | None = None) -> None:
     """Write `root/name/VERSION` in array_record format; `name` is `cifar10` or `cifar100`.
+
+    Archives lie in `downloads`, or else in `root/downloads`.
 
     Raises:
       DataError: no archive and no network, a checksum that differs from TFDS's, or a directory that cannot be written.
     """
     url, expected = official(name)
     archive = expected.filename or url.rpartition("/")[2]
-    manual = root / "downloads" / "manual" / archive
+    downloads = downloads or root / "downloads"
+    manual = downloads / "manual" / archive
     resource = tfds.core.download.resource
-    kept = (root / "downloads").rglob(resource.get_dl_fname(url, expected.checksum))
+    kept = downloads.rglob(resource.get_dl_fname(url, expected.checksum))
     if not manual.exists() and not any(map(resource.is_locally_cached, kept)) and (problem := unreachable(url)):
         raise DataError(
             f"offline and not prepared: {name} is not in {root}, and {url} cannot be reached ({problem}); "
@@ -51,7 +54,7 @@ def prepare(name: str, root: pathlib.Path) -> None:
     logging.info("preparing %s in %s", name, builder.data_path)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            builder.download_and_prepare(download_config=config)
+            builder.download_and_prepare(download_dir=str(downloads), download_config=config)
     except DataError:
         raise
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:

@@ -10,7 +10,6 @@ first; nothing touches the network before that.  Neither this module nor a read 
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -20,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax import graded, paths, prepared
+from plasticity_jax import digits, graded, paths, prepared
+from plasticity_jax import labels as labels_of
 from plasticity_jax.errors import ConfigError, DataError
 from plasticity_jax.pools import Span
 
+Made = tuple[dict[str, np.ndarray], int, tuple[str, ...]]  # the arrays, how many classes, and notes
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 CHUNK = 5000  # images counted at once: bounds the memory held besides them
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 # CIFAR-10 as Hare & Tortoise, DASH and the public reproduction of the warm-start experiment normalise it.  The
 # deviations are not those of all pixels (0.247, 0.243, 0.262), but staying with them keeps results comparable.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -43,6 +44,7 @@ class Dataset:
     probes: further test sets by name, as ranges (first, behind the last) of the test images; they come last, and the
         images before them are the test set proper.
     members: where each of several joined data sets lies.
+    notes: what the plan says about it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Dataset:
     sha256: str
     probes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     members: tuple[Span, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def tests(self) -> int:
@@ -78,36 +81,46 @@ class Dataset:
         return self.members[member - 1]
 
 
-def load(name: str, data_dir: str = "") -> Dataset:
+def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int = 0) -> Dataset:
     """Load `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as `A+B`.
 
     Joined sets keep their order; the classes of the second come behind those of the first, and so on.  All are
     normalised as the first one is.
 
-    An empty `data_dir` means $TFDS_DATA_DIR, or ~/tensorflow_datasets.  A set that is not prepared there is an
-    error, except for cifar10 and cifar100, which are then prepared (see `cifar`).  Decoded arrays are kept in
-    $XDG_CACHE_HOME (or ~/.cache)/plasticity_jax/datasets, and read from there as long as the prepared files
+    Where a set has no test split, a share `holdout` of its training images, drawn by `holdout_seed`, is the test set.
+
+    An empty `data_dir` means $TFDS_DATA_DIR, or ~/tensorflow_datasets; it may be the set itself.  A set that is not
+    prepared there is an error, except for cifar10 and cifar100, which are then prepared (see `cifar`).  Decoded arrays
+    are kept in $XDG_CACHE_HOME (or ~/.cache)/plasticity_jax/datasets, and read from there as long as the prepared files
     stay the same.
 
     Raises:
-      DataError: not prepared, unreadable, no image classification set with the splits `train` and `test`, or images
-        of several sizes joined.
+      DataError: not prepared, unreadable, no image classification set with the splits `train` and `test`, images of
+        several sizes joined, or images to be held out where there is a test split.
     """
     if "+" in name:
-        return join([load(each, data_dir) for each in name.split("+")])
+        return join([load(each, data_dir, holdout, holdout_seed) for each in name.split("+")])
+    if holdout and name in ("graded", "digits"):
+        raise DataError(f"data set {name} has a test set; set config.holdout=0")
     if name == "graded":
         arrays, probes = graded.images()
         return _dataset("graded", graded.VERSION, dict(zip(ARRAYS, arrays, strict=True)), graded.CLASSES, probes)
     if name == "digits":
-        return _cached("digits", "1.0.0", _sklearn_version(), _digits)
+        return _cached("digits", digits.VERSION, digits.source(), lambda: _named(*digits.images()))
     root = paths.given(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").absolute()
     with prepared.quiet():
-        builder = prepared.find(name, root) or prepared.prepare(name, root)
+        builder = prepared.readable(prepared.find(name, root) or prepared.prepare(name, root))
         place = pathlib.Path(builder.data_path).resolve()
         files = [(path.name, path.stat()) for path in sorted(place.iterdir()) if path.is_file()]
         source = [str(place), [[file, stat.st_size, stat.st_mtime_ns] for file, stat in files]]
         full_name = "/".join([builder.name, *([builder.builder_config.name] if builder.builder_config else [])])
-        return _cached(full_name, str(builder.version), source, lambda: prepared.read(builder))
+        held = (holdout, holdout_seed) if holdout else None
+        made_of = [*source, held] if held else source
+        return _cached(full_name, str(builder.version), made_of, lambda: prepared.read(builder, held))
+
+
+def _named(arrays: Sequence[np.ndarray], classes: int) -> Made:
+    return dict(zip(ARRAYS, arrays, strict=True)), classes, ()
 
 
 def from_arrays(
@@ -118,13 +131,14 @@ def from_arrays(
     test_labels: np.ndarray,
     probes: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Dataset:
-    """Make a data set of own arrays: images uint8 [N, H, W, C] or [N, H, W], labels integers from 0 on.
+    """Make a data set of own arrays: images uint8 [N, H, W, C] or [N, H, W], labels 0..K-1 of K classes.
 
-    The number of classes is the largest label plus one.  `probes` are further test sets (images, labels) by name;
+    Each class has images to train on.  `probes` are further test sets (images, labels) by name;
     whenever a network is evaluated, it is evaluated on each, as `NAME_accuracy` and `NAME_loss`.
 
     Raises:
-      DataError: a wrong type or shape, no images, as many labels as images are missing, or labels out of range.
+      DataError: a wrong type or shape, no images, as many labels as images are missing, or labels that
+        are no 0..K-1.
     """
     arrays = dict(zip(ARRAYS, map(np.asarray, (train_images, train_labels, test_images, test_labels)), strict=True))
     ranges: dict[str, tuple[int, int]] = {}
@@ -158,7 +172,8 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         return np.concatenate([getattr(part, key) + shift for part, shift in zip(parts, behind, strict=True)])
 
     arrays = {key: put_together(key) for key in ARRAYS}
-    joined = _dataset(name, "+".join(part.version for part in parts), arrays, ends[-1][2])
+    notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
+    joined = _dataset(name, "+".join(part.version for part in parts), arrays, ends[-1][2], notes=notes)
     return dataclasses.replace(joined, mean=parts[0].mean, std=parts[0].std, members=spans)
 
 
@@ -168,6 +183,7 @@ def _dataset(
     arrays: dict[str, np.ndarray],
     classes: int | None,
     probes: Mapping[str, tuple[int, int]] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     """Validate, normalise shapes and types, and describe; `classes` None counts them from the labels."""
     arrays = {key: arrays[key] for key in ARRAYS}  # in this order, the digest depends on it
@@ -188,15 +204,16 @@ def _dataset(
         if labels.min() < 0 or labels.max() > highest:
             raise DataError(f"{where}: labels span {labels.min()}..{labels.max()}; they must lie in 0..{highest}")
         arrays[f"{split}_images"] = images[..., None] if images.ndim == 3 else images
-        arrays[f"{split}_labels"] = labels.astype(np.int32)
     train, test = arrays["train_images"].shape[1:], arrays["test_images"].shape[1:]
     if train != test:
         raise DataError(f"data set {name}: train images are {train} and test images {test}; they must agree")
+    both = arrays["train_labels"], arrays["test_labels"]
+    arrays["train_labels"], arrays["test_labels"], classes, more = labels_of.numbered(
+        f"data set {name}", *both, classes
+    )
     for key, array in arrays.items():
         arrays[key] = np.ascontiguousarray(array).view()
         arrays[key].setflags(write=False)
-    if classes is None:
-        classes = 1 + int(max(arrays["train_labels"].max(), arrays["test_labels"].max()))
     if classes < 2:
         raise DataError(f"data set {name}: there is only one class; classification needs two")
     mean, std = _moments(name, arrays["train_images"])
@@ -208,6 +225,7 @@ def _dataset(
         std=std,
         sha256=_digest(arrays),
         probes=dict(probes or {}),
+        notes=(*notes, *more),
         **arrays,  # type: ignore[arg-type]
     )
 
@@ -233,33 +251,10 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-# ---- scikit-learn ----
-
-
-def _sklearn_version() -> str:
-    try:
-        return importlib.metadata.version("scikit-learn")
-    except importlib.metadata.PackageNotFoundError:
-        raise DataError(
-            "digits comes with scikit-learn, which is not installed; run: pip install scikit-learn"
-        ) from None
-
-
-def _digits() -> tuple[dict[str, np.ndarray], int]:
-    """The 1797 8x8 grey digits of UCI's optical recognition set: 1297 to train and 500 to test, always the same."""
-    from sklearn.datasets import load_digits  # takes two seconds
-
-    images, labels = load_digits(return_X_y=True)
-    images = np.round(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    order = np.random.default_rng(0).permutation(len(images))
-    train, test = order[:1297], order[1297:]
-    return dict(zip(ARRAYS, (images[train], labels[train], images[test], labels[test]), strict=True)), 10
-
-
 # ---- cache ----
 
 
-def _cached(name: str, version: str, source: Any, make: Callable[[], tuple[dict[str, np.ndarray], int]]) -> Dataset:
+def _cached(name: str, version: str, source: Any, make: Callable[[], Made]) -> Dataset:
     """`make`, or what it made last time if `source` (where the data lies and how it looks there) is the same.
 
     One file per set and place, replaced as a whole; whatever is wrong with it, the data are read afresh.
@@ -272,16 +267,18 @@ def _cached(name: str, version: str, source: Any, make: Callable[[], tuple[dict[
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in ARRAYS}
             if stored["fingerprint"].item() == fingerprint and stored["sha256"].item() == _digest(arrays):
-                return _dataset(name, version, arrays, int(stored["classes"]))
-    arrays, classes = make()
-    data = _dataset(name, version, arrays, classes)
+                notes = tuple(stored["notes"].tolist())
+                return _dataset(name, version, arrays, int(stored["classes"]), notes=notes)
+    arrays, classes, notes = make()
+    data = _dataset(name, version, arrays, classes, notes=notes)
     arrays = {key: getattr(data, key) for key in ARRAYS}
+    described: dict[str, Any] = {"classes": data.classes, "notes": np.asarray(data.notes, str)}
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as new:
-                np.savez(new, fingerprint=fingerprint, sha256=data.sha256, classes=classes, **arrays)
+                np.savez(new, fingerprint=fingerprint, sha256=data.sha256, **described, **arrays)
             os.replace(temporary, path)
         finally:
             pathlib.Path(temporary).unlink(missing_ok=True)

@@ -1,15 +1,18 @@
 """Packs drawn up: what is known of them before anything trains, and what a user brings of his own."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from plasticity_jax import models, runs, stages, state, timetable, trees
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.gradient import forward
 from plasticity_jax.legs import unfold
 from plasticity_jax.own_code import fingerprint
 from plasticity_jax.resets import OwnReset, factors
@@ -76,6 +79,21 @@ def check_modules(draft: Draft) -> None:
         trees.select(like.params, times.leg.runs[0].stage.trained)
         for each in times.leg.runs:
             factors(each.stage.reset, like)
+
+
+def check_outputs(draft: Draft, model: nn.Module, dataset: Dataset) -> None:
+    """Raise a ConfigError if an own network does not tell all classes apart."""
+    images = jax.ShapeDtypeStruct((2, *dataset.train_images.shape[1:]), np.float32)
+    logits, _, _ = jax.eval_shape(functools.partial(forward, model, train=False), *draft.network, images)
+    some = any(times.leg.runs[0].stage.restricted for times in draft.timetables.values())
+    wide = len(logits.shape) == 2 and (
+        logits.shape[1] == dataset.classes if some else logits.shape[1] >= dataset.classes
+    )
+    if not wide:
+        raise ConfigError(
+            f"the own model returns logits of the shape {logits.shape} for 2 images; {dataset.name} has "
+            f"{dataset.classes} classes, so give its head as many outputs"
+        )
 
 
 def choose(pack: stages.Pack, timetables: Timetables, study: stages.Study) -> dict[str, str]:

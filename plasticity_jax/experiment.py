@@ -102,10 +102,12 @@ def run_study(
     machine.use_one_lapack_thread()
     own = own or Own(None, {}, {})
     directory = paths.given(workdir).absolute()
-    dataset = dataset or peers.in_turn(lambda: datasets.load(study.dataset, study.data_dir))
+    dataset = dataset or peers.in_turn(lambda: datasets.load(*study.data))
     drawn = [drafts.draft(pack, study, dataset, own) for pack in study.packs]
     for draft in drawn:
         drafts.check_modules(draft)
+        if own.model:
+            drafts.check_outputs(draft, own.model, dataset)
     if dry_run:
         for draft in drawn:
             print(drafts.describe(draft, study, dataset, own))

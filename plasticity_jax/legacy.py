@@ -5,6 +5,8 @@ from typing import Any
 
 AUGMENT = {False: "none", True: "crop_flip"}  # `augment` was a truth value
 
+ADDED: dict[str, Any] = {"holdout": 0.0, "holdout_seed": 0}  # since then, with the values that they had
+
 # `evaluate_train` marks the first version.  What had no name then, with the values that it had.
 FIRST = "evaluate_train"
 ALL = 2**31 - 1  # images: of each pool as many as there are
@@ -32,7 +34,7 @@ def study(described: Any) -> Any:
     if not isinstance(packs, list):
         return described
     first = FIRST in described
-    top = {key: value for key, value in described.items() if key != FIRST}
+    top = ADDED | {key: value for key, value in described.items() if key != FIRST}
     if first:
         top |= {"train_eval_images": ALL if described[FIRST] else 0, "mean": [], "std": []}
     return {**top, "packs": [_pack(pack, first) for pack in packs]}

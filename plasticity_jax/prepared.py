@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import logging as std_logging
 import pathlib
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ CHUNK = 5000  # examples read at once: bounds the memory held besides the result
 
 
 def find(name: str, root: pathlib.Path) -> Any:
-    """The read-only TFDS builder of what is prepared below `root`, or None; never touches the network."""
+    """The read-only TFDS builder of what is prepared below `root`, or is `root`, or None; never touches the network."""
     import tensorflow_datasets as tfds  # takes half a second
 
     try:
@@ -30,9 +31,50 @@ def find(name: str, root: pathlib.Path) -> Any:
             return None
         return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(root))
     except tfds.core.registered.DatasetNotFoundError:
-        return None
+        above = _itself(name, root)
+        return find(*above) if above else None
     except Exception as error:  # tfds raises whatever its readers of JSON and protocol buffers do
         raise DataError(f"data set {name!r} in {root} cannot be opened ({_line(error)}); prepare it again") from error
+
+
+def _itself(name: str, root: pathlib.Path) -> tuple[str, pathlib.Path] | None:
+    """The name and the directory of data sets, if `root` is the set itself or one version of it."""
+    import tensorflow_datasets as tfds
+
+    parsed, options = tfds.core.naming.parse_builder_name_kwargs(name)
+    version = (root / "dataset_info.json").exists()
+    for place in (root, *root.parents[:2]) if version else (root,):
+        if place.name == parsed.name:
+            return (f"{name}:{root.name}" if version and "version" not in options else name), place.parent
+    return None
+
+
+def readable(builder: Any) -> Any:
+    """The builder, or for CIFAR as TFRECORD where there is no TensorFlow one that is prepared beside it.
+
+    That is in `array_record/` below the same directory of data sets.
+    """
+    if (
+        builder.name not in ("cifar10", "cifar100")
+        or builder.info.file_format.value != "tfrecord"
+        or importlib.util.find_spec("tensorflow") is not None
+    ):
+        return builder
+    from plasticity_jax import cifar
+
+    root = pathlib.Path(builder.data_path).parents[1]
+    beside = root / "array_record"
+    found = find(builder.name, beside)
+    if found is None:
+        try:
+            cifar.prepare(builder.name, beside, root / "downloads")
+        except DataError as error:
+            raise DataError(
+                f"data set {builder.name} in {builder.data_path} is stored as tfrecord, which only TensorFlow can "
+                f"read, and cannot be prepared anew in {beside}: {error}"
+            ) from error
+        found = find(builder.name, beside)
+    return found
 
 
 def prepare(name: str, root: pathlib.Path) -> Any:
@@ -59,8 +101,11 @@ def prepare(name: str, root: pathlib.Path) -> Any:
     )
 
 
-def read(builder: Any) -> tuple[dict[str, np.ndarray], int]:
-    """Decode the splits `train` and `test`; returns the arrays and the number of classes."""
+def read(builder: Any, holdout: tuple[float, int] | None = None) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
+    """Decode the splits `train` and `test`; returns the arrays, the number of classes, and notes.
+
+    Without a split `test`, `holdout` is the share of `train` that becomes it, and the seed of which images that are.
+    """
     import tensorflow_datasets as tfds
 
     keys, features = builder.info.supervised_keys, builder.info.features
@@ -75,15 +120,29 @@ def read(builder: Any) -> tuple[dict[str, np.ndarray], int]:
             )
     classes = features[label].num_classes
     arrays: dict[str, np.ndarray] = {}
-    for split in ("train", "test"):
+    splits = ("train",) if holdout else ("train", "test")
+    if holdout and "test" in builder.info.splits:
+        raise DataError(f"data set {builder.name} has a split test; set config.holdout=0")
+    for split in splits:
         if split not in builder.info.splits:
-            raise DataError(
-                f"data set {builder.name} has no split {split}, only {sorted(builder.info.splits)}; both are needed"
-            )
+            hint = "; config.holdout=0.2 holds out a fifth of train" if split == "test" else "; it is needed"
+            raise DataError(f"data set {builder.name} has no split {split}, only {sorted(builder.info.splits)}{hint}")
         size = builder.info.splits[split].num_examples
         logging.info("reading %s %s: %d images", builder.name, split, size)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = _stack(builder, split, size, image, label)
-    return arrays, classes
+    if not holdout:
+        return arrays, classes, ()
+    share, seed = holdout
+    size = len(arrays["train_labels"])
+    order, count = np.random.default_rng([seed, zlib.crc32(b"holdout")]).permutation(size), round(share * size)
+    if not 0 < count < size:
+        raise DataError(f"data set {builder.name}: config.holdout={share} of {size} images leaves one side empty")
+    sides = {"test": np.sort(order[:count]), "train": np.sort(order[count:])}
+    parts = {
+        f"{side}_{kind}": arrays[f"train_{kind}"][at] for side, at in sides.items() for kind in ("images", "labels")
+    }
+    note = f"no test split: {count:,} of the {size:,} images of train are held out as one (holdout_seed={seed})"
+    return parts, classes, (note,)
 
 
 def _stack(builder: Any, split: str, size: int, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,8 @@ def study(own: Collection[str]) -> Check:
         name=checks.text,
         dataset=checks.some_text,
         data_dir=checks.text,
+        holdout=checks.real("[0, 1)"),
+        holdout_seed=checks.whole(0),
         train_images=checks.whole(0),
         validation_images=checks.whole(0),
         test_images=checks.whole(0),

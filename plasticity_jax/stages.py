@@ -248,6 +248,8 @@ class Pack:
 class Study:
     """All that one config asks for.  Counts of images are 0 for "all of them" (validation, train_eval: none).
 
+    holdout, holdout_seed: share of the training images that is the test set of data without a test split, and the seed
+        that draws it.
     train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
     mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
     name: what the analysis knows the study by, to judge its claims and draw its figure; empty for no such thing.
@@ -256,6 +258,8 @@ class Study:
     name: str
     dataset: str
     data_dir: str
+    holdout: float
+    holdout_seed: int
     train_images: int
     validation_images: int
     test_images: int
@@ -270,3 +274,8 @@ class Study:
     eval_batch: int
     strategy: str
     checkpoint_seconds: float
+
+    @property
+    def data(self) -> tuple[str, str, float, int]:
+        """The data set, as `datasets.load` takes it."""
+        return self.dataset, self.data_dir, self.holdout, self.holdout_seed

@@ -12,6 +12,8 @@ from plasticity_jax.datasets import Dataset
 from plasticity_jax.scored import scored_on
 from plasticity_jax.timetable import Timetable
 
+CHANNELS = 4  # more are seldom meant
+
 Timetables = Mapping[str, Timetable]
 
 
@@ -32,6 +34,7 @@ def summary(
         [
             f"{pack.name}: {pack.model.name} on {dataset.name} {dataset.version}, "
             f"seeds {', '.join(map(str, study.seeds))}",
+            *_describe_images(dataset),
             *(_describe(times) for times in timetables.values()),
             f"  {images:,} training images in all"
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
@@ -68,6 +71,18 @@ def shared_images(timetables: Timetables) -> int:
 
     alone = sum(cost(n, i, stages.END) for n, t in timetables.items() for i, run in enumerate(t.leg.runs) if run.final)
     return alone - sum(t.images() for t in timetables.values())
+
+
+def _describe_images(dataset: Dataset) -> list[str]:
+    height, width, channels = dataset.train_images.shape[1:]
+    counts = f"{len(dataset.train_labels):,} to train and {dataset.tests:,} to test"
+    lines = [f"  images: {counts}, height {height}, width {width}, channels {channels}; {dataset.classes} classes"]
+    lines += [f"  note: {note}" for note in dataset.notes]
+    if channels > CHANNELS:
+        lines.append(
+            f"  note: {channels} channels; images are [N, height, width, channels], so transpose [N, C, H, W] first"
+        )
+    return lines
 
 
 def _describe(times: Timetable) -> str:

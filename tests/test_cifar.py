@@ -3,7 +3,10 @@
 import contextlib
 import functools
 import http.server
+import importlib.util
 import io
+import json
+import shutil
 import socket
 import tarfile
 import threading
@@ -16,7 +19,6 @@ import tensorflow_datasets as tfds
 from plasticity_jax import cifar, datasets
 from plasticity_jax.errors import DataError
 
-ROWS = 4  # records in each file
 NAMES10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
 
@@ -41,8 +43,8 @@ def make_archive(path, name, rng, leave_out=""):
     contents = {file: ("\n".join(words) + "\n\n").encode() for file, words in texts.items()} | {"readme.html": b"hi"}
     wrote = {}
     for split, batches in files.items():
-        rows = ROWS * len(batches)
-        labels = np.stack([rng.integers(0, len(words), rows) for words in keys], axis=1).astype(np.uint8)
+        rows = len(keys[-1]) * len(batches)  # so many in a file that each class has images
+        labels = np.stack([rng.permutation(np.arange(rows) % len(words)) for words in keys], axis=1).astype(np.uint8)
         images = rng.integers(0, 256, (rows, 32, 32, 3), np.uint8)
         records = np.concatenate([labels, images.transpose(0, 3, 1, 2).reshape(rows, -1)], axis=1)
         contents |= {file: part.tobytes() for file, part in zip(batches, np.split(records, len(batches)), strict=True)}
@@ -153,6 +155,28 @@ def refused(data_dir, *parts):
         assert part in line
     assert not list(data_dir.glob("cifar10/*"))  # nothing that a later start could take for data
     return line
+
+
+def test_tfrecord_is_prepared_anew_beside_it(tmp_path, monkeypatch):
+    """Where there is no TensorFlow: what lies there stays, and array_record below it is read from then on."""
+    root = tmp_path / "data"
+    archive = root / "downloads" / "manual" / "cifar-10-binary.tar.gz"
+    wrote = make_archive(archive, "cifar10", np.random.default_rng(0))
+    declare(monkeypatch, NOWHERE + archive.name, archive)
+    cifar.prepare("cifar10", root)
+    info = root / "cifar10" / "3.0.2" / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    before = sorted(path.name for path in info.parent.iterdir())
+    data = datasets.load("cifar10", str(root))
+    assert sorted(map(bytes, data.train_images)) == sorted(map(bytes, wrote["train"][1]))
+    assert (root / "array_record" / "cifar10" / "3.0.2").is_dir()
+    assert sorted(path.name for path in info.parent.iterdir()) == before
+    archive.unlink()
+    assert datasets.load("cifar10", str(root / "cifar10")).sha256 == data.sha256
+    shutil.rmtree(root / "array_record")
+    with pytest.raises(DataError, match=r"stored as tfrecord, .*TensorFlow.*offline and not prepared"):
+        datasets.load("cifar10", str(root))
 
 
 def test_wrong_archive_of_the_user_is_refused(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Data sets: what is read is what was written, from wherever it lies, and every failure is one line."""
 
+import importlib.metadata
 import io
 import json
 import pathlib
@@ -11,9 +12,11 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from plasticity_jax import datasets, prepared
+from plasticity_jax import datasets, labels, prepared
 from plasticity_jax.errors import DataError
 
 CLASSES = 5
@@ -27,13 +30,25 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def write(root, seed=0, splits=(("train", 20), ("test", 10)), image=None, pictures=None, config=None, withheld=None):
+def write(
+    root,
+    seed=0,
+    splits=(("train", 20), ("test", 10)),
+    image=None,
+    pictures=None,
+    config=None,
+    withheld=None,
+    declared=CLASSES,
+):
     """Prepare the TFDS set `tiny` in array_record format; returns {split: (images, labels)} in the written order."""
     image = image or tfds.features.Image(shape=(6, 7, 3))
     rng, wrote = np.random.default_rng(seed), {}
     for split, size in splits:
         drawn = pictures or list(rng.integers(0, 256, (size, 6, 7, 3), np.uint8))
-        wrote[split] = (drawn, rng.integers(0, CLASSES, len(drawn)) if split != withheld else [-1] * len(drawn))
+        wrote[split] = (
+            drawn,
+            rng.permutation(np.arange(len(drawn)) % CLASSES) if split != withheld else [-1] * len(drawn),
+        )
 
     class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.2.3")
@@ -41,7 +56,7 @@ def write(root, seed=0, splits=(("train", 20), ("test", 10)), image=None, pictur
         pkg_dir_path = pathlib.Path(root)
 
         def _info(self):
-            features = {"image": image, "label": tfds.features.ClassLabel(num_classes=CLASSES)}
+            features = {"image": image, "label": tfds.features.ClassLabel(num_classes=declared)}
             return tfds.core.DatasetInfo(
                 builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
             )
@@ -221,7 +236,7 @@ def test_what_is_not_prepared_fails_at_once_and_says_what_to_do(tmp_path):
 
 def test_missing_split(tmp_path):
     write(tmp_path, splits=(("train", 4), ("validation", 4)))
-    refused(lambda: datasets.load("tiny", str(tmp_path)), "no split test", "validation")
+    refused(lambda: datasets.load("tiny", str(tmp_path)), "no split test", "validation", "holdout")
 
 
 @pytest.mark.parametrize(
@@ -287,6 +302,83 @@ def test_tfrecord_without_tensorflow(tmp_path, monkeypatch):
     refused(lambda: datasets.load("tiny", str(tmp_path)), "tfrecord", "tensorflow-cpu", "--file_format=array_record")
 
 
+# ---- labels ----
+
+
+@given(
+    st.lists(st.integers(0, 7), min_size=1, max_size=30),
+    st.lists(st.integers(0, 7), min_size=1, max_size=10),
+    st.booleans(),
+)
+def test_labels_are_numbered_without_gaps_or_refused(train, test, own):
+    train, test = np.asarray(train), np.asarray(test)
+    known, gaps = set(train.tolist()), set(range(max(*train, *test) + 1)) - set(train.tolist())
+    bad = set(test.tolist()) - known or (own and gaps)
+    try:
+        first, second, classes, notes = labels.numbered("x", train, test, None if own else 8)
+    except DataError as error:
+        assert bad and str(error).startswith("x: ") and "\n" not in str(error)
+        return
+    assert not bad and classes == len(known) and set(first.tolist()) == set(range(classes))
+    ranks = {label: rank for rank, label in enumerate(sorted(known))}
+    assert first.tolist() == [ranks[label] for label in train] and second.tolist() == [ranks[label] for label in test]
+    assert bool(notes) == (not own and classes < 8)
+
+
+def test_declared_classes_without_images_are_left_out_and_told(tmp_path, monkeypatch):
+    pictures = list(np.random.default_rng(3).integers(0, 256, (8, 6, 7, 3), np.uint8))
+    write(tmp_path, pictures=pictures, declared=CLASSES + 3)
+    for _ in range(2):  # from the records, and from the cache
+        data = datasets.load("tiny", str(tmp_path))
+        assert data.classes == CLASSES and data.train_labels.max() == CLASSES - 1
+        assert data.notes == ("labels 5, 6, 7 of 8 classes without any image left out; those behind move up",)
+        monkeypatch.setattr(prepared, "read", no_read)
+
+
+# ---- where data lie, and sets without a test split ----
+
+
+def test_a_directory_that_is_the_set_itself(tmp_path):
+    wrote = write(tmp_path / "data")
+    for place in ("tiny", "tiny/1.2.3"):
+        assert_holds(datasets.load("tiny", str(tmp_path / "data" / place)), wrote)
+    refused(lambda: datasets.load("tiny:2.0.0", str(tmp_path / "data" / "tiny" / "1.2.3")), "tiny:2.0.0")
+    refused(lambda: datasets.load("mnist", str(tmp_path / "data" / "tiny")), "mnist")
+
+
+def test_a_version_that_is_the_directory_is_the_one_that_is_read(tmp_path):
+    old = write(tmp_path / "data")
+    shutil.move(tmp_path / "data" / "tiny" / "1.2.3", tmp_path / "kept")
+    write(tmp_path / "data", seed=1, config="small")
+    shutil.move(tmp_path / "kept", tmp_path / "data" / "tiny" / "1.2.3")
+    assert_holds(datasets.load("tiny", str(tmp_path / "data" / "tiny" / "1.2.3")), old)
+    assert datasets.load("tiny/small", str(tmp_path / "data" / "tiny" / "small" / "1.2.3")).name == "tiny/small"
+
+
+def test_a_set_without_a_test_split_holds_images_out(tmp_path):
+    (images, answers) = write(tmp_path, splits=(("train", 40),))["train"]
+    refused(lambda: datasets.load("tiny", str(tmp_path)), "no split test", "config.holdout=0.2")
+    data, again = (datasets.load("tiny", str(tmp_path), 0.25, 7) for _ in range(2))
+    assert (len(data.test_labels), len(data.train_labels)) == (10, 30) and data.sha256 == again.sha256
+    assert (
+        data.notes
+        == again.notes
+        == ("no test split: 10 of the 40 images of train are held out as one (holdout_seed=7)",)
+    )
+    pairs = [(*data.train_images, *data.test_images), (*data.train_labels, *data.test_labels)]
+    assert sorted((bytes(i), int(n)) for i, n in zip(*pairs, strict=True)) == sorted(
+        (bytes(i), int(n)) for i, n in zip(images, answers, strict=True)
+    )
+    assert datasets.load("tiny", str(tmp_path), 0.25, 8).sha256 != data.sha256
+    refused(lambda: datasets.load("tiny", str(tmp_path), 0.001), "leaves one side empty")
+
+
+def test_nothing_is_held_out_of_a_set_with_a_test_split(tmp_path):
+    write(tmp_path)
+    refused(lambda: datasets.load("tiny", str(tmp_path), 0.2), "has a split test", "config.holdout=0")
+    refused(lambda: datasets.load("digits", "", 0.2), "digits", "config.holdout=0")
+
+
 # ---- digits ----
 
 
@@ -300,9 +392,9 @@ def test_digits():
 
 def test_digits_without_scikit_learn(monkeypatch):
     def absent(name):
-        raise datasets.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(datasets.importlib.metadata, "version", absent)
+    monkeypatch.setattr(importlib.metadata, "version", absent)
     refused(lambda: datasets.load("digits", ""), "pip install scikit-learn")
 
 
@@ -315,14 +407,14 @@ def own(**changed):
         "train_images": rng.integers(0, 256, (9, 4, 5, 3), np.uint8),
         "train_labels": np.arange(9) % 3,
         "test_images": rng.integers(0, 256, (6, 4, 5, 3), np.uint8),
-        "test_labels": np.arange(6) % 4,
+        "test_labels": np.arange(6) % 3,
     } | changed
     return datasets.from_arrays("mine", **arrays)
 
 
 def test_own_arrays():
     data = own()
-    assert (data.name, data.version, data.classes) == ("mine", "own", 4)
+    assert (data.name, data.version, data.classes) == ("mine", "own", 3)
     assert data.train_labels.dtype == np.int32
     for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
         with pytest.raises(ValueError, match="read-only"):
@@ -353,6 +445,9 @@ def test_own_grey_images_get_a_channel():
         ({"train_labels": np.zeros(9)}, "float64"),
         ({"train_labels": np.arange(9) - 1}, "-1..7"),
         ({"train_labels": np.arange(9) * 10**6}, "0..8000000"),
+        ({"train_labels": 1 + np.arange(9), "test_labels": 1 + np.arange(6)}, "give the 9 classes the labels 0..8"),
+        ({"train_labels": np.array([0, 1, 3] * 3), "test_labels": np.array([0, 1, 3] * 2)}, "has label 2; give the 3"),
+        ({"test_labels": np.arange(6) % 4}, "test images have label 3, and no image to train on"),
         ({"train_labels": np.zeros(9, int), "test_labels": np.zeros(6, int)}, "one class"),
     ],
 )

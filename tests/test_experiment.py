@@ -5,6 +5,7 @@ import math
 import os
 import re
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import small
 
 import plasticity_jax
 from plasticity_jax import config as configs
-from plasticity_jax import experiment, results, trees, workdir
+from plasticity_jax import datasets, experiment, results, trees, workdir
 from plasticity_jax.errors import ConfigError, LabError, Preempted, WorkdirError
 
 KINDS = {"compile", "begin", "train", "evaluate", "checkpoint", "records"}
@@ -416,7 +417,7 @@ def test_own_network_reset_and_diagnostic(tmp_path):
         return state.replace(params={**state.params, "head": fresh.params["head"]}, stats=fresh.stats)
 
     def head(state, batch):
-        assert batch["image"].shape == (60, 8, 8, 1) and batch["logits"].shape == (60, 3)
+        assert batch["image"].shape == (512, 8, 8, 1) and batch["logits"].shape == (512, 3)
         return {"head_norm": jnp.sqrt(jnp.sum(state.params["head"]["kernel"] ** 2))}
 
     config = small.config(seeds=(0,), control="pretrain+tune", diagnostics=("weight_norm",))
@@ -428,18 +429,47 @@ def test_own_network_reset_and_diagnostic(tmp_path):
 
     name = "pretrain+tune/seed0"
     (metrics,) = {tuple(row["metric"] for row in small.rows(tmp_path, run=name, step=step)) for step in (6, 12, 18)}
-    assert {"head_norm", "weight_norm", "weight_norm/head", "test_accuracy"} <= set(metrics)
+    assert {"train_head_norm", "test_head_norm", "weight_norm", "weight_norm/head", "test_accuracy"} <= set(metrics)
     module, params, stats = plasticity_jax.load(tmp_path, "pretrain+tune", 0, model=small.Net())
     assert isinstance(module, small.Net) and set(stats) == {"norm"}
-    norms = small.curve(tmp_path, name, "head_norm")
+    norms = small.curve(tmp_path, name, "test_head_norm")
     assert norms[18] == pytest.approx(np.linalg.norm(params["head"]["kernel"]))
-    before = small.curve(tmp_path, "pretrain/seed0", "head_norm", "pretrain")
+    before = small.curve(tmp_path, "pretrain/seed0", "test_head_norm", "pretrain")
     assert norms[0] != before[6]  # the head is fresh
     kept = [
         small.curve(tmp_path, name, "weight_norm/conv")[0],
         *small.curve(tmp_path, "pretrain/seed0", "weight_norm/conv", "pretrain").values(),
     ]
     assert kept[0] == kept[-1] != kept[1]  # the convolution is not
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "shape"), [(2, (), r"\(2, 2\)"), (4, (0, 2), r"\(2, 4\)"), (None, (), r"\(2,\)")]
+)
+def test_a_head_that_does_not_tell_the_classes_apart_is_one_line(outputs, classes, shape, tmp_path):
+    class Head(nn.Module):
+        @nn.compact
+        def __call__(self, images, train):
+            logits = nn.Dense(outputs or 1, name="head")(images.reshape(len(images), -1))
+            return logits if outputs else logits[:, 0]
+
+    config = small.single()
+    config.stages.train.data.classes = classes
+    with pytest.raises(ConfigError, match=rf"logits of the shape {shape} .*toy has 3 classes") as error:
+        small.run(config, tmp_path / "w", model=Head(), dry_run=True)
+    assert "\n" not in str(error.value) and not (tmp_path / "w").exists()
+
+
+def test_a_plan_tells_height_width_and_channels_and_what_looks_wrong(tmp_path, capsys):
+    small.run(small.single(), tmp_path, dry_run=True)
+    plan = capsys.readouterr().out
+    assert "images: 96 to train and 60 to test, height 8, width 8, channels 1; 3 classes" in plan
+    assert "note" not in plan
+    first, labels = np.zeros((30, 3, 32, 32), np.uint8), np.arange(30) % 3
+    data = datasets.from_arrays("turned", first, labels, first, labels)
+    small.run(small.single(), tmp_path, dataset=data, dry_run=True)
+    plan = capsys.readouterr().out
+    assert "height 3, width 32, channels 32" in plan and "note: 32 channels" in plan
 
 
 def test_own_images_need_no_square_and_any_channels(tmp_path):

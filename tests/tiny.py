@@ -50,7 +50,16 @@ def stage(**fields) -> stages.Stage:
 
 def study(**fields) -> stages.Study:
     values = dict(
-        name="", dataset="own", data_dir="", train_images=0, validation_images=0, test_images=0, seeds=(0,), packs=()
+        name="",
+        dataset="own",
+        data_dir="",
+        holdout=0.0,
+        holdout_seed=0,
+        train_images=0,
+        validation_images=0,
+        test_images=0,
+        seeds=(0,),
+        packs=(),
     )
     values |= dict(control="train", window=0.25, diagnostics=(), train_eval_images=0, mean=(), std=(), eval_batch=32)
     return stages.Study(**values | dict(strategy="map", checkpoint_seconds=600.0) | fields)

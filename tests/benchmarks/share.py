@@ -72,7 +72,7 @@ def rates(
       seconds: how long to train for one of three measurements, of which the fastest counts.
     """
     study = config.parse(wanted)
-    dataset = datasets.load(study.dataset, study.data_dir)
+    dataset = datasets.load(*study.data)
     for pack in study.packs:
         legs = drafts.draw_up(pack, study, dataset)
         slots = max(len(pool.indices) for times in legs.values() for pool in times.pools)

@@ -1,0 +1,48 @@
+"""Labels as a data set has them, checked before anything trains: classes 0..K-1, each with images to train on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from plasticity_jax.errors import DataError
+
+SHOWN = 5  # classes that a line names
+
+
+def numbered(
+    where: str, train: np.ndarray, test: np.ndarray, classes: int | None
+) -> tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]:
+    """Labels int32 of the training and the test images, the number of classes, and what to tell of it.
+
+    Args:
+      where: begins every error.
+      train, test: labels from 0 on; further test sets count as test images.
+      classes: as many as whoever prepared the data declared, of which those without any image are left out, so that
+        the classes behind them move up; None for own labels, which have no gaps.
+
+    Raises:
+      DataError: a class has test images but none to train on, or own labels leave one out.
+    """
+    declared = np.arange(1 + int(max(train.max(), test.max())) if classes is None else classes)
+    known = np.unique(train)
+    strange, absent = np.setdiff1d(test, known), np.setdiff1d(declared, known)
+    if classes is None and len(absent) and not np.isin(absent, strange).all():
+        raise DataError(
+            f"{where}: there are labels {known[0]}..{known[-1]}, and no image to train on has {_shown(absent)}; give "
+            f"the {len(known)} classes the labels 0..{len(known) - 1}"
+        )
+    if len(strange):
+        raise DataError(
+            f"{where}: test images have {_shown(strange)}, and no image to train on has; leave these test images out "
+            "or add some of these classes to the others"
+        )
+    if not len(absent):
+        return train.astype(np.int32), test.astype(np.int32), len(known), ()
+    note = f"{_shown(absent)} of {len(declared)} classes without any image left out; those behind move up"
+    ranks = [np.searchsorted(known, labels).astype(np.int32) for labels in (train, test)]
+    return ranks[0], ranks[1], len(known), (note,)
+
+
+def _shown(classes: Sequence[int] | np.ndarray) -> str:
+    named = ", ".join(map(str, classes[:SHOWN])) + (", .." if len(classes) > SHOWN else "")
+    return f"label{'s' * (len(classes) > 1)} {named}"
