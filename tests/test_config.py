@@ -213,6 +213,8 @@ MALFORMED = {
     "name": [3, None],
     "dataset": ["", " ", None, 3],
     "data_dir": [None, 1],
+    "holdout": [1, -0.1, "0.2"],
+    "holdout_seed": [-1, 0.5],
     "train_images": [-1, 1.5, True, "10", 2**31],
     "validation_images": [-1],
     "test_images": [-1, 1.0],
