@@ -39,6 +39,8 @@ def test_flags_do_not_outlive_a_call(capsys):
     """Or a test could pass, or fail, by the flags of another."""
     first = call(sweep.main, "--config=configs/multistage.py:small", "--dry_run", "--hours=0", capture=capsys)
     refused(first, "--hours=0.0: must be above 0")
-    second = call(sweep.main, "--config=configs/multistage.py:smal", "--dry_run", capture=capsys)
-    refused(second, "did you mean small?")
+    second = call(
+        sweep.main, "--config=configs/multistage.py:small", "--images_per_second=0", "--dry_run", capture=capsys
+    )
+    refused(second, "--images_per_second=0.0: must be above 0")  # looked at behind --hours
     assert call(sweep.main, capture=capsys) == Done(1, "", "error: --config is missing\n")

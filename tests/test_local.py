@@ -169,16 +169,16 @@ def test_a_job_of_another_launcher_is_waited_for(sweep):
 
 
 def test_a_job_that_another_launcher_left_is_taken_over(sweep):
-    before = []
+    before, directory = [], sweep / "study/jobs/seeds=0"
 
     def elsewhere() -> None:
-        with workdir.lock(sweep / "study/jobs/seeds=0"):
+        with workdir.lock(directory):
             wait_for(lambda: all_states(sweep)[1:] == ["finished"] * 5)
-            before.extend(names(sweep))
+            before.extend(names(sweep) + [path.name for path in directory.glob("log.txt")])  # none: nobody tried
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
-    wait_for(lambda: states.held(sweep / "study/jobs/seeds=0"))
+    wait_for(lambda: states.held(directory))
     assert run(sweep) == 0
     thread.join()
     assert len(before) == 5 and names(sweep) == [*before, "seeds=0"]
