@@ -30,6 +30,7 @@ Number = jax.typing.ArrayLike
 
 EPOCH_LOSS, LOSS, DRIFT, WEIGHT_NORM = "epoch_loss", "loss", "drift", "weight_norm"
 TINY = 1e-30
+UPDATES = 1000  # that slope and sasa look at before a stage may end, as in statopt
 
 
 class Detector(NamedTuple):
@@ -38,6 +39,7 @@ class Detector(NamedTuple):
     init: () -> state, with no learning stage begun.
     update: (state, value, due=True) -> (state, ended), after an epoch, or after an update; `due` says that an epoch
         ends with it, and only then a stage may end.  A stage that has ended leaves a state that waits for the next.
+        A value that is not finite is passed over as if it had not been shown (but `plateau` takes it for no gain).
     restart: state -> state, when something else has ended the stage.
     looks_at: `epoch_loss`, the mean training loss of an epoch, or `weight_norm`, the squared norm of all weights; both
         count where `due` only.  `loss`, the training loss of an update, or `drift`, see the function.
@@ -53,10 +55,12 @@ def drift(params: Any, updates: Any, learning_rate: Number) -> Array:
     """<x', d> + learning_rate/2 |d|^2, where d is the step of `params` x to x' = x + `updates` = x - learning_rate d.
 
     It is (|x|^2 - |x'|^2) / (2 learning_rate), so its mean is zero where the weights have come to a stationary
-    distribution (SASA+).  Weight decay and momentum are in `updates`.
+    distribution (SASA+).  Weight decay and momentum are in `updates`.  At a learning rate of 0, with which a
+    warm-up begins, nothing moves and it is 0.
     """
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
-    return -jnp.sum(jnp.stack([jnp.vdot(x, u) + jnp.vdot(u, u) / 2 for x, u in pairs])) / learning_rate
+    moved = -jnp.sum(jnp.stack([jnp.vdot(x, u) + jnp.vdot(u, u) / 2 for x, u in pairs]))
+    return jnp.where(learning_rate == 0, 0.0, moved / jnp.where(learning_rate == 0, 1.0, learning_rate))
 
 
 class WindowState(NamedTuple):
@@ -83,8 +87,9 @@ def window(epochs: int = 5, rtol: Number = 0.01, atol: Number = 1e-3, z: Number 
         old, new = values[:epochs], values[epochs:]
         error = jnp.sqrt(sum(jnp.var(half, ddof=min(1, epochs - 1)) for half in (old, new)) / epochs)
         gain, enough = old.mean() - new.mean(), rtol * jnp.abs(old.mean()) + atol + z * error
-        ended = _all(due, seen >= jnp.maximum(2 * epochs, least), gain < enough)
-        return _choose(ended, init(), _choose(due, WindowState(values, seen), state)), ended
+        counts = _all(due, jnp.isfinite(value))
+        ended = _all(counts, seen >= jnp.maximum(2 * epochs, least), gain < enough)
+        return _choose(ended, init(), _choose(counts, WindowState(values, seen), state)), ended
 
     return Detector(init, update, lambda state: init(), EPOCH_LOSS)
 
@@ -96,17 +101,18 @@ class PlateauState(NamedTuple):
     bad: Array
 
 
-def plateau(patience: Number = 10, rtol: Number = 1e-4) -> Detector:
+def plateau(patience: Number = 10, rtol: Number = 0.01) -> Detector:
     """Ends a stage at the first value beyond `patience` in a row that are not below (1 - rtol) times the best.
 
-    The best value outlives the stage, as in PyTorch; `optax.contrib.reduce_on_plateau` has a patience of one more.
+    The best value outlives the stage, as in PyTorch, whose own rtol is 1e-4; `optax.contrib.reduce_on_plateau` has a
+    patience of one more.
     """
 
     def init() -> PlateauState:
         return PlateauState(jnp.float32(jnp.inf), jnp.int32(0))
 
     def update(state: PlateauState, value: Number, due: Number = True) -> tuple[PlateauState, Array]:
-        better = value < (1 - rtol) * state.best
+        better = _all(jnp.isfinite(value), value < (1 - rtol) * state.best)
         best, bad = jnp.where(better, value, state.best), jnp.where(better, 0, state.bad + 1)
         ended = _all(due, bad > patience)
         new = PlateauState(best.astype(jnp.float32), jnp.where(ended, 0, bad))
@@ -135,9 +141,10 @@ def abel() -> Detector:
     def update(state: AbelState, value: Number, due: Number = True) -> tuple[AbelState, Array]:
         last, before = state.norms
         turned = _all(state.seen >= 2, (value - last) * (last - before) < 0)
-        ended = _all(due, turned, state.low)
+        counts = _all(due, jnp.isfinite(value))
+        ended = _all(counts, turned, state.low)
         norms = jnp.stack([jnp.asarray(value, jnp.float32), last])
-        return _choose(due, AbelState(norms, state.seen + 1, state.low ^ turned), state), ended
+        return _choose(counts, AbelState(norms, state.seen + 1, state.low ^ turned), state), ended
 
     return Detector(init, update, lambda state: state._replace(low=jnp.zeros_like(state.low)), WEIGHT_NORM)
 
@@ -154,8 +161,9 @@ def _no_samples(capacity: int) -> Samples:
 
 
 def _with(samples: Samples, value: Number) -> Samples:
-    place = samples.seen % len(samples.values)
-    return Samples(jnp.asarray(samples.values).at[place].set(value), samples.seen + 1)
+    values, finite = jnp.asarray(samples.values), jnp.isfinite(value)
+    place = samples.seen % len(values)
+    return Samples(values.at[place].set(jnp.where(finite, value, values[place])), samples.seen + finite)
 
 
 def _recent(samples: Samples, keep: Number) -> tuple[Array, Array, Array]:
@@ -166,7 +174,7 @@ def _recent(samples: Samples, keep: Number) -> tuple[Array, Array, Array]:
     return samples.values[(samples.seen - kept + order) % capacity], order < kept, kept
 
 
-def slope(keep: Number = 1 / 8, least: Number = 1000, significance: Number = 0.05, capacity: int = 4096) -> Detector:
+def slope(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 0.05, capacity: int = 4096) -> Detector:
     """Ends a stage unless the slope of the loss over the updates is below zero, by a one-sided t test.
 
     The line is fitted to the last share `keep` of the stage's updates, at least `least` and at most `capacity` of
@@ -200,7 +208,7 @@ class SasaState(NamedTuple):
     first: Array
 
 
-def sasa(keep: Number = 1 / 8, least: Number = 1000, significance: Number = 0.05, capacity: int = 4096) -> Detector:
+def sasa(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 0.05, capacity: int = 4096) -> Detector:
     """Ends a stage when the mean drift cannot be told from zero, by an interval from batch means.
 
     Looked at is the last share `keep` of the stage's updates, at least `least` and at most `capacity` of them.  Both

@@ -20,6 +20,7 @@ Tree = Any
 OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "step", "autodecay", "cosine", "linear")
 DETECTORS = ("window", "plateau", "slope", "sasa", "abel")
+LEAST = {"slope": detectors.UPDATES, "sasa": detectors.UPDATES}  # by detector, where a config says 0
 
 
 class Watch(NamedTuple):
@@ -58,7 +59,9 @@ def hyper(optim: stages.Optim) -> Hyper:
 def watch(detector: stages.Detector) -> Watch:
     """The traced half of `detector`; the other half is in `Stage.shape`."""
     kinds = {"patience": np.int32, "least": np.int32, "end_last": np.bool_}
-    return Watch(*(kinds.get(name, np.float32)(getattr(detector, name)) for name in Watch._fields))
+    numbers = Watch(*(kinds.get(name, np.float32)(getattr(detector, name)) for name in Watch._fields))
+    own = min(detector.capacity, LEAST.get(detector.name, 0))
+    return numbers if detector.least else numbers._replace(least=np.int32(own))
 
 
 def detector(optim: stages.Optim, numbers: Watch | None = None) -> detectors.Detector | None:

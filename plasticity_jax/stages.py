@@ -81,7 +81,8 @@ class Detector:
     name: `window`, `plateau`, `slope`, `sasa` or `abel`.
     window: epochs that are averaged (window).  rtol, atol: a smaller gain is none (window; rtol: plateau too).
     z: a gain below so many of its standard errors is none (window).  patience: epochs without a gain (plateau).
-    least: epochs (window) or updates (slope, sasa) of a learning stage that are looked at before it may end.
+    least: epochs (window) or updates (slope, sasa) of a learning stage that are looked at before it may end; 0 for the
+        detector's own: none of window; of slope and sasa 1000, or their capacity if that is less.
     keep, capacity: the last share of the updates that is looked at, and the most of them (slope, sasa).
     significance: level of the test (slope, sasa).
     end_last: the last learning stage may be ended too, and with it the stage; else it lasts its full length.

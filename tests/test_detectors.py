@@ -1,6 +1,7 @@
 """Detectors end a learning stage where it ends, whatever they look at, alone and side by side."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity_jax import detectors
+from configs import base
+from plasticity_jax import detectors, optim, stages
 
 FEW = dict(keep=0.5, least=20, capacity=64)
 ALL = {
@@ -24,13 +26,18 @@ ALL = {
 
 def watch(detector, values, due=None):
     """After which values, counted from 1, the detector says that a stage has ended."""
+    return after(detector, values, due)[1]
+
+
+def after(detector, values, due=None):
+    """The detector's state after the values, and what `watch` returns."""
     due = jnp.ones(len(values), bool) if due is None else jnp.asarray(due)
 
     def step(state, seen):
         return detector.update(state, *seen)
 
-    _, ended = jax.lax.scan(step, detector.init(), (jnp.asarray(values, jnp.float32), due))
-    return (1 + np.flatnonzero(ended)).tolist()
+    state, ended = jax.lax.scan(step, detector.init(), (jnp.asarray(values, jnp.float32), due))
+    return state, (1 + np.flatnonzero(ended)).tolist()
 
 
 def falling(n, rest, noise=0.0, seed=0):
@@ -180,6 +187,12 @@ def test_the_drift_is_what_the_squared_norm_loses():
     assert detectors.drift(params, updates, 0.1) == pytest.approx((before - after) / 0.2, rel=1e-5)
 
 
+def test_the_drift_of_a_warm_up_is_finite():
+    params = {"a": jnp.ones(3)}
+    assert detectors.drift(params, {"a": jnp.zeros(3)}, 0.0) == 0.0
+    assert detectors.drift(params, {"a": jnp.zeros(3)}, jnp.float32(0.0)) == 0.0
+
+
 @pytest.mark.parametrize("df", [4, 7, 30, 1000])
 @pytest.mark.parametrize("p", [0.9, 0.95, 0.975, 0.995])
 def test_student_s_quantile_is_that_of_scipy(p, df):
@@ -198,6 +211,46 @@ def test_nothing_ends_where_no_epoch_does(name):
 @pytest.mark.parametrize("name", ALL)
 def test_a_loss_that_is_no_number_ends_no_stage_but_of_plateau(name):
     assert bool(watch(ALL[name], np.full(80, np.nan))) == (name == "plateau")  # to PyTorch too it is no gain
+
+
+BROKEN = (np.nan, np.inf, -np.inf)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "plateau"])
+@pytest.mark.parametrize("at", [0, 7, 59])
+def test_a_value_that_is_not_finite_is_passed_over(name, at):
+    """The stages end at the values at which they would have ended without it, and the state is the same to the bit."""
+    values = falling(120, 5, noise=0.05, seed=3) - 0.9**5 * (name == "sasa")
+    clean, ends = after(ALL[name], values)
+    assert ends
+    found, late = after(ALL[name], np.insert(values, at, BROKEN))
+    assert late == [end + len(BROKEN) * (end > at) for end in ends]
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(clean), strict=True))
+
+
+@pytest.mark.parametrize("value", BROKEN)
+def test_plateau_takes_what_is_not_finite_for_no_gain_and_keeps_its_best(value):
+    state, ended = after(detectors.plateau(patience=1), [2.0, value, value])
+    assert ended == [3] and float(state.best) == 2.0
+
+
+def described(**fields):
+    """The detector of a config that changes nothing but these fields."""
+    return stages.Detector(**{**base.optimiser("sgd").detector, **fields})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_config_has_the_defaults_of_the_detectors(name):
+    spec = described(name=name)
+    numbers = {"epochs": spec.window, "capacity": spec.capacity} | optim.watch(spec)._asdict()
+    defaults = inspect.signature(getattr(detectors, name)).parameters
+    assert {key: one.default for key, one in defaults.items()} == {key: pytest.approx(numbers[key]) for key in defaults}
+
+
+@pytest.mark.parametrize("name", ["slope", "sasa"])
+def test_a_small_capacity_still_lets_a_stage_end(name):
+    spec = described(name=name, capacity=64)
+    assert optim.watch(spec).least == 64
 
 
 @pytest.mark.parametrize("name", ALL)
