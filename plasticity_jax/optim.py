@@ -61,7 +61,7 @@ def watch(detector: stages.Detector) -> Watch:
     kinds = {"patience": np.int32, "least": np.int32, "end_last": np.bool_}
     numbers = Watch(*(kinds.get(name, np.float32)(getattr(detector, name)) for name in Watch._fields))
     own = min(detector.capacity, LEAST.get(detector.name, 0))
-    return numbers if detector.least else numbers._replace(least=np.int32(own))
+    return numbers if detector.least else numbers._replace(least=np.asarray(own, np.int32))
 
 
 def detector(optim: stages.Optim, numbers: Watch | None = None) -> detectors.Detector | None:
