@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import small
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 
 import plasticity_jax
 from configs import multistage
-from plasticity_jax import checkpoint, experiment, pace, programs, records, walk, workdir
+from plasticity_jax import checkpoint, experiment, main, pace, programs, records, walk, workdir
 from plasticity_jax.errors import LabError, Preempted, WorkdirError
 
 ROOT = Path(__file__).parents[1]
@@ -457,7 +458,7 @@ def test_killed_at_random_times(tmp_path, unbroken):
 
 
 @pytest.mark.slow
-def test_the_command_stops_and_goes_on(tmp_path):
+def test_the_command_stops_and_goes_on(tmp_path, capsys):
     broken = tmp_path / "what[1] is* this?\n%s"
     overrides = {
         "model.name": "mlp",
@@ -490,9 +491,9 @@ def test_the_command_stops_and_goes_on(tmp_path):
     assert process.returncode == 75
     status = workdir.read_json(broken / "status.json")
     assert (status["status"], status["exit_code"], status["pid"]) == ("preempted", 75, process.pid)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "fresh - pretrain+tune" in done.stdout and "Traceback" not in done.stderr
+    done = commands.call(main.main, *command[3:], capture=capsys)
+    assert done.status == 0, done.err
+    assert "fresh - pretrain+tune" in done.out
 
     same = multistage.get_config("digits")
     same.update_from_flattened_dict(overrides)
