@@ -50,8 +50,7 @@ class Need:
 
 def check_images(dataset: Dataset) -> None:
     """Raise a RoomError if the images alone are too large."""
-    free = memory.free(jax.local_devices()[0])
-    there = None if free is None else peers.least(free)
+    there = _free(jax.local_devices()[:1])
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if there is not None and need > there:
         raise RoomError(
@@ -73,14 +72,12 @@ def check(lab: Lab) -> int | None:
     to_come = [times for name, times in lab.timetables.items() if name not in ended]
     with lab.timed("begin"):
         needs = [need for times in to_come for need in needs_of(times, lab)]
-    free = [memory.free(device) for device in jax.local_devices()]
-    known = [count for count in free if count is not None]
-    if not needs or not known:
+    there = _free(jax.local_devices())
+    if not needs or there is None:
         return None
-    there = peers.least(min(known))
     strategy = lab.programs.strategy
     worst = max(needs, key=lambda need: need.total(need.runs, strategy))
-    each, total = worst.line.each, worst.total(worst.runs, strategy)
+    each, total = worst.line.each, -peers.least(-worst.total(worst.runs, strategy))  # of the process with the most
     if total > there:
         raise RoomError(_refusal(worst, needs, there, lab))
     lab.progress.note(f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}")
@@ -88,13 +85,16 @@ def check(lab: Lab) -> int | None:
 
 
 def needs_of(times: Timetable, lab: Lab) -> Iterator[Need]:
-    """What each program of a stage needs, compiled for all runs of it; nothing more after a signal to stop."""
+    """What each program of a stage needs, compiled for all runs of it; nothing more after any process was told to stop.
+
+    All processes that train together come to the same needs, and so to the same next step.
+    """
     states = saved.states_like(times.leg, lab.network)
     strategy, count = lab.programs.strategy, len(times.leg.runs)
     devices, ways = runs.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     for kind, stage, args in _calls(times, states, lab):
-        program = None if lab.stopped() else lab.programs.program(kind, stage, *args).footprint
+        program = None if peers.any_of(lab.stopped()) else lab.programs.program(kind, stage, *args).footprint
         if program is None:
             return
         # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
@@ -109,7 +109,7 @@ def _calls(
 ) -> Iterator[tuple[str, stages.Stage | None, tuple[Tree, ...]]]:
     """Kind, stage and arguments of every program that a stage uses, for `states` given by their shapes."""
     stage, first = times.leg.runs[0].stage, np.int32(0)
-    if not lab.checkpoints(times.leg.name, "checkpoints").numbers():
+    if not peers.once(lambda: lab.checkpoints(times.leg.name, "checkpoints").numbers()):
         yield "begin", stage, _beginning(times, states)
     rows = timetable.tasks(times, lab.slots), np.zeros(len(times.leg.runs), np.int32)
     yield "advance", stage, (states, rows, lab.images)
@@ -158,6 +158,14 @@ def _refusal(worst: Need, needs: Sequence[Need], there: int, lab: Lab) -> str:
         f"stage {worst.stage}: {need} ({memory.text(worst.line.each)} each) and there are {memory.text(there)}, "
         f"so {found}; take {', or '.join(remedies)}"
     )
+
+
+def _free(devices: Sequence[jax.Device]) -> int | None:
+    """The least that any of these devices of any process has left; None where one does not tell."""
+    free = [memory.free(device) for device in devices]
+    known = [count for count in free if count is not None]
+    least = peers.least(min(known) if len(known) == len(free) else -1)
+    return None if least < 0 else least
 
 
 def _images(lab: Lab) -> int:

@@ -4,8 +4,10 @@ import functools
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import crew
 import jax
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_devices import CLOSE, found, numbers, stopping
 
-from plasticity_jax import peers, workdir
+from plasticity_jax import peers, programs, workdir
 from plasticity_jax.errors import CheckpointError, ConfigError, LabError, Preempted
 
 
@@ -223,6 +225,32 @@ def test_a_lost_process_ends_the_other(tmp_path, lost):
     with stopping(lambda step: True) as seen, pytest.raises(Preempted):
         small.run(long(), tmp_path, model=small.Net())
     assert seen[0] > 0
+
+
+def early_child(directory: str, told: int) -> None:
+    """Only one process is told to stop, while the programs of the study are compiled."""
+    peers.join()
+    real = programs.Programs.program
+
+    def program(self, *args):
+        if jax.process_index() == told:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, *args)
+
+    try:
+        with peers.together(), mock.patch.object(programs.Programs, "program", program):
+            small.run(long(), Path(directory), model=small.Net())
+    except Preempted:
+        sys.exit(75)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_a_stop_before_training_stops_both(tmp_path, told):
+    code = f"import test_peers; test_peers.early_child({str(tmp_path)!r}, {told})"
+    ended = crew.finish(crew.start(code, tmp_path, count=2), 120)
+    assert [status for status, _ in ended] == [75, 75], "\n".join(text for _, text in ended)
+    assert workdir.read_json(tmp_path / "status.json")["status"] == "preempted"
 
 
 @pytest.mark.slow
