@@ -6,6 +6,7 @@ Exit status: 0 finished, 1 failed for good, 75 start it again (stopped and saved
 SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask it to stop.
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from launch import attempts, jobs
 from launch.arguments import Parser, directory, positive
 from launch.exits import AGAIN, FAILED, FINISHED
-from plasticity_jax import machine, output, peers, workdir
+from plasticity_jax import machine, output, peers, signals, stages, workdir
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
 
 
@@ -46,6 +47,13 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     machine.import_jax()  # seconds that a finished job need not cost
     peers.join()
+    # One of several must not end, nor miss a signal, before it can tell the others.
+    with contextlib.nullcontext() if peers.alone() else signals.listening():
+        return _attempt(job, study, directory, tries)
+
+
+def _attempt(job: jobs.Job, study: stages.Study, directory: Path, tries: int) -> int:
+    """Train the study of a job once; returns the exit status."""
     from plasticity_jax import experiment
 
     tried = attempts.read(directory).started(attempts.place(directory))

@@ -7,13 +7,14 @@
 Exit status: 0 finished, 1 an error (a line says which) or all runs diverged, 75 stopped early (start it again).
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from plasticity_jax import commandline, machine, peers
+from plasticity_jax import commandline, machine, peers, signals
 from plasticity_jax.errors import LabError, Preempted
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -36,9 +37,10 @@ def run(argv: Sequence[str]) -> int:
     try:
         machine.import_jax()  # seconds that a misspelt flag need not cost
         peers.join(DISTRIBUTED.value)
-        from plasticity_jax import experiment
+        # One of several must not end, nor miss a signal, before it can tell the others.
+        with contextlib.nullcontext() if peers.alone() else signals.listening(), peers.together():
+            from plasticity_jax import experiment
 
-        with peers.together():
             result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)
     except LabError as error:
         commandline.leave(str(error))

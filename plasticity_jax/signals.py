@@ -5,13 +5,19 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_listening: list[Callable[[], bool]] = []  # the flag, while somebody listens
+
 
 @contextlib.contextmanager
 def listening() -> Iterator[Callable[[], bool]]:
     """Turn SIGTERM, SIGINT, SIGUSR1 and SIGHUP into a flag while inside; a second SIGINT stops at once.
 
-    SIGHUP, of a terminal that is closed, stays ignored where it is, as below `nohup`.
+    SIGHUP, of a terminal that is closed, stays ignored where it is, as below `nohup`.  Inside another
+    `listening` it is the same flag: what came before is not forgotten.
     """
+    if _listening:
+        yield _listening[-1]
+        return
     caught: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -26,8 +32,10 @@ def listening() -> Iterator[Callable[[], bool]]:
         before = {number: signal.signal(number, note) for number in numbers}
     except ValueError:  # not the main thread, as in a notebook server
         before = {}
+    _listening.append(lambda: bool(caught))
     try:
-        yield lambda: bool(caught)
+        yield _listening[-1]
     finally:
+        _listening.pop()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -228,17 +228,17 @@ def test_a_lost_process_ends_the_other(tmp_path, lost):
 
 
 def early_child(directory: str, told: int) -> None:
-    """Only one process is told to stop, while the programs of the study are compiled."""
+    """Only one process is told to stop, just before the programs of the study are compiled."""
     peers.join()
-    real = programs.Programs.program
+    real = programs.Programs.__init__
 
-    def program(self, *args):
+    def init(self, *args):
         if jax.process_index() == told:
             signal.raise_signal(signal.SIGTERM)
-        return real(self, *args)
+        real(self, *args)
 
     try:
-        with peers.together(), mock.patch.object(programs.Programs, "program", program):
+        with peers.together(), mock.patch.object(programs.Programs, "__init__", init):
             small.run(long(), Path(directory), model=small.Net())
     except Preempted:
         sys.exit(75)

@@ -29,3 +29,15 @@ def test_what_nohup_ignores_stays_ignored():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_what_came_before_a_study_began_to_listen_is_not_forgotten():
+    """As while it is imported, in one of several processes."""
+    with signals.listening() as early:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with signals.listening() as stopped:
+            assert stopped()
+        with signals.listening() as stopped:
+            assert stopped() and early()
+    with signals.listening() as stopped:
+        assert not stopped()
