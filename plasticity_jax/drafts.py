@@ -12,7 +12,7 @@ import numpy as np
 from plasticity_jax import models, runs, stages, state, timetable, trees
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.gradient import forward
+from plasticity_jax.gradient import forward, try_out
 from plasticity_jax.legs import unfold
 from plasticity_jax.own_code import fingerprint
 from plasticity_jax.resets import OwnReset, factors
@@ -32,7 +32,7 @@ class Own:
     diagnostics: Mapping[str, Diagnostic]
 
     def network(self, pack: stages.Pack, dataset: Dataset) -> nn.Module:
-        return self.model or models.build(pack.model, dataset.classes)
+        return models.build(pack.model, dataset.classes) if self.model is None else self.model
 
     def code(self, study: stages.Study) -> dict[str, str]:
         """Fingerprints of all of it that the study uses, by what it is."""
@@ -56,7 +56,10 @@ class Draft:
 def draft(pack: stages.Pack, study: stages.Study, dataset: Dataset, own: Own) -> Draft:
     """What is known of a pack before it trains; `auto` as this machine means it."""
     timetables = draw_up(pack, study, dataset)
-    network = state.network_like(own.network(pack, dataset), dataset.train_images.shape[1:])
+    shape = dataset.train_images.shape[1:]
+    network = state.network_like(own.network(pack, dataset), shape)
+    if own.model is not None:
+        try_out(own.model, *network, shape)
     return Draft(pack, timetables, network, choose(pack, timetables, study))
 
 

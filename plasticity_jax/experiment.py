@@ -22,6 +22,7 @@ from plasticity_jax import (
     drafts,
     environment,
     machine,
+    network,
     paths,
     peers,
     records,
@@ -70,7 +71,8 @@ def run(
       dry_run: only print the plan; nothing is written.
       autotune: only measure which strategy trains fastest here, and print it; nothing is written.
       dataset: own arrays (`datasets.from_arrays`) instead of `config.dataset`.
-      model: an own linen module, called like those of `models`, instead of `config.model`.
+      model: an own linen module, called like those of `models`, instead of `config.model`; it need not take `train`,
+        and its Dropout draws by the stage's key and the step.
       resets: own resets by name, for `reset.function`.
       diagnostics: own diagnostics by name; they are measured besides `config.diagnostics`.
 
@@ -81,7 +83,7 @@ def run(
       LabError: bad config, data or directory, in one line; what was saved before stays good.
       Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
     """
-    own = Own(model, dict(resets or {}), dict(diagnostics or {}))
+    own = Own(None if model is None else network.check(model), dict(resets or {}), dict(diagnostics or {}))
     study = configs.parse(config, own=(*own.resets, *own.diagnostics))
     return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
 

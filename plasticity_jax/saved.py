@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from plasticity_jax import conditions, environment, models, paths, runs, stages, state, workdir
+from plasticity_jax import conditions, environment, models, network, paths, runs, stages, state, workdir
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.description import restore_study
 from plasticity_jax.errors import LabError
@@ -59,7 +59,7 @@ def load(
         points = [dict(leg.runs[row].hparams) for _, leg, row in found]
         raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
     pack, leg, row = found[-1]
-    module = model or models.build(pack.model, data["classes"])
+    module = models.build(pack.model, data["classes"]) if model is None else network.check(model)
     where = directory / pack.name / leg.name / ("end" if epoch == stages.END else "snapshots")
     checkpoints, number = Checkpoints(where, None), 0 if epoch == stages.END else epoch
     if number not in checkpoints.numbers():

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax import autodecay, optim, stages
+from plasticity_jax import autodecay, network, optim, stages
 from plasticity_jax.sampling import key
 
 Array = jax.Array
@@ -45,7 +45,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 def init_network(model: nn.Module, seed_key: Array, image_shape: tuple[int, ...]) -> tuple[Tree, Tree]:
     """Fresh (params, statistics) for images of [H, W, C]."""
-    variables = model.init(seed_key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    variables = model.init(seed_key, jnp.zeros((1, *image_shape), jnp.float32), **network.mode(model, train=False))
     return variables["params"], variables.get("batch_stats", {})
 
 

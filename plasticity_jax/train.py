@@ -73,7 +73,8 @@ def train_step(
     Returns the new state and, before the update, the sums `loss`, `correct` and `count` over the batch, the
     `gradient_norm`, the `learning_rate`, and what the detector of learning stages looks at, if there is one.
     """
-    grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage)
+    draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; 0 to 3 are those of `advance`
+    grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage, key=draw)
     time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
     rate = task.hyper.learning_rate * multiplier(stage.optim.schedule, task.hyper, time / task.steps)
     updates, opt = optimiser(stage.optim, task.hyper, rate).update(grads, state.opt, state.params)

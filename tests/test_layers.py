@@ -34,6 +34,7 @@ LAYERS = [
         "names",
         "line",
         "units",
+        "network",
         "trees",
         "records",
         "workdir",
