@@ -45,7 +45,10 @@ class Quotient(Derived):
 
 @dataclasses.dataclass(frozen=True)
 class Best(Derived):
-    """The measurement of that label which is best by another metric at the end, chosen for each seed by itself."""
+    """The measurement of that label which is best by another metric at the end, chosen for each seed by itself.
+
+    Of labels that are equally good the first is taken: what is measured has no say in what is chosen.
+    """
 
     labels: tuple[str, ...]
     by: str
@@ -60,7 +63,8 @@ class Best(Derived):
             judged = studies.values(study, label, self.by, studies.END, self.stage)
             values = studies.values(study, label, self.metric, self.at, self.stage)
             for seed in judged.keys() & values.keys():
-                found[seed] = max(found.get(seed, (-math.inf, 0.0)), (judged[seed], values[seed]))
+                if judged[seed] > found.get(seed, (-math.inf, 0.0))[0]:
+                    found[seed] = judged[seed], values[seed]
         return {seed: value for seed, (_, value) in sorted(found.items())}
 
 

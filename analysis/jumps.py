@@ -12,8 +12,11 @@ epoch at which the stage before it began:
     ratio      R = J / (m(s+k) - m(t)), the progress of the stage up to then
     before, after   the two means of J;  end   m(t)
 
-J and the progress are counted so that an improvement is positive: accuracies rise, everything else falls.  A `shift`,
-in lengths of the stage before the decay, moves t to a placebo epoch; s stays.
+J and the progress are counted so that an improvement is positive: accuracies rise, everything else falls.
+
+A `shift`, in lengths of the stage before the decay, moves t to a placebo epoch; s, and so what R is a share of, stays.
+None of the epochs around a placebo is one of the k before or after a decay: in short stages it moves away from the
+decay as far as that needs, and where there is no room for it the number is not defined.
 """
 
 import dataclasses
@@ -49,8 +52,10 @@ def measure(at: At, curve: Mapping[float, float], bounds: Sequence[float], rises
     if not 1 <= at.decay < len(bounds) - 1:
         return math.nan
     begin, decay = bounds[at.decay - 1], bounds[at.decay]
-    t = round(decay + at.shift * (decay - begin))
     k = span(bounds)
+    t = _placebo(at, bounds, k) if at.shift else round(decay)
+    if t is None:
+        return math.nan
 
     def mean(first: int, last: int) -> float:
         return float(np.mean([curve.get(float(e), math.nan) for e in range(first, last + 1)]))
@@ -80,6 +85,20 @@ def span(bounds: Sequence[float]) -> int:
     """k, the epochs that are averaged on either side."""
     shortest = min(b - a for a, b in zip(bounds[:-1], bounds[1:], strict=True))
     return int(min(MOST, max(LEAST, round(SHARE * shortest))))
+
+
+def _placebo(at: At, bounds: Sequence[float], k: int) -> int | None:
+    """The placebo epoch: where the shift leads, or the nearest one that keeps its distance; None without any.
+
+    It measures from `t - reach + 1` to `t + k`, in the stage before the decay or in the one after it.
+    """
+    reach = 2 * k if at.kind == SHARPNESS else k
+    stage = at.decay - (at.shift < 0)
+    begin, end = bounds[stage], bounds[stage + 1]
+    first = math.ceil(begin) + reach + (k if stage else 0)  # training begins without a decay,
+    last = math.floor(end) - k - (k if stage + 2 < len(bounds) else 0)  # and ends without one
+    wanted = round(bounds[at.decay] + at.shift * (bounds[at.decay] - bounds[at.decay - 1]))
+    return max(first, min(last, wanted)) if first <= last else None
 
 
 def _scatter(values: Sequence[float]) -> float:

@@ -99,7 +99,7 @@ def values(
       metric: as in the table; `steps` is the number of updates in the stage.
       at: `window` the mean over the study's window at the end of the stage (the paper's metric), `end` the last value,
         `start` the mean over the first third of the stage but for step 0, an epoch of the stage, or something about a
-        decay of the learning rate in it.
+        decay of the learning rate in it.  Each of a stage that has ended: a third of what there is so far is no third.
       stage: the last stage of the label, if empty.
     """
     rows = study.table[study.table.label == label]
@@ -113,7 +113,7 @@ def values(
             value = _jump(own, metric, at, learning_stages(study, label, stage))
         else:
             value = _value(own.sort_values("step"), metric, at, study.config["window"])
-        if math.isfinite(value) and (pack, run) not in lost and (_ended(study, own) or at == START):
+        if math.isfinite(value) and (pack, run) not in lost and _ended(study, own):
             found[int(own.seed.iloc[0])] = value
     return found
 

@@ -1,10 +1,12 @@
 """Contrasts of tables whose numbers are known, and the rule that turns intervals into verdicts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import synthetic
 
-from analysis import contrasts
+from analysis import contrasts, derived, studies
 from analysis.contrasts import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -189,6 +191,40 @@ def test_a_stage_on_the_way_is_not_taken_for_the_end():
     found = synthetic.study(config, world, finished=False)
     assert minus("fresh", "warm")(contrasts.known(found)) is None
     assert the("warm", stage="tune")(contrasts.known(found)) is not None
+
+
+def at_epoch(label, stage, seed, metric, epoch):
+    return None if metric == "steps" else min(epoch, 20.0)
+
+
+def test_the_start_of_a_stage_is_known_when_it_has_ended():
+    """Until then a third of what there is, which may be the first evaluation alone, is no third of the stage."""
+    config = synthetic.branches("", "fresh", seeds=2)
+    made = synthetic.study(config, at_epoch, False, epochs=lambda end: (3, 6, 9))
+    late = made.table.epoch.astype(float) > 9
+    begun = dataclasses.replace(made, table=made.table[~(late & (made.table.seed == 1))])
+    start = the("fresh", at=studies.START)
+    assert effects(made, start) == {0: 4.5, 1: 4.5}
+    assert effects(begun, start) == {0: 4.5}
+
+
+@pytest.mark.parametrize("second", [10.0, 90.0])
+def test_ties_on_validation_are_not_broken_by_the_test_images(second):
+    """The first label is taken, whether the others do better on the test images or worse; a better one wins."""
+    numbers = {("k-1", "validation_accuracy"): 70.0, ("k-2", "validation_accuracy"): 70.0}
+    numbers |= {("k-1", "test_accuracy"): 50.0, ("k-2", "test_accuracy"): second, ("k-3", "test_accuracy"): 99.0}
+    metrics = ("test_accuracy", "validation_accuracy")
+
+    def chosen(third):
+        known = {**numbers, ("k-3", "validation_accuracy"): third}
+        config = synthetic.branches("", "k-1", "k-2", "k-3", seeds=1)
+        made = synthetic.study(
+            config, lambda label, stage, seed, metric, epoch: known.get((label, metric)), metrics=metrics
+        )
+        return effects(made, derived.best(family("k-{}"), "validation_accuracy"))
+
+    assert chosen(third=69.0) == {0: 50.0}
+    assert chosen(third=71.0) == {0: 99.0}
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,23 @@ def test_a_jump_is_the_fall_and_the_slope():
     assert jumps.measure(At(jumps.JUMP, 1, shift=1 / 3), CURVE, BOUNDS, rises=False) == pytest.approx(0.03)
 
 
+@pytest.mark.parametrize("kind", [jumps.JUMP, jumps.SHARPNESS, jumps.BEFORE, jumps.AFTER])
+@pytest.mark.parametrize("decay", [1, 2])
+@pytest.mark.parametrize("shift", you.PLACEBOS)
+@pytest.mark.parametrize("length", [9, 12, 15, 20, 45, 60])
+def test_a_placebo_keeps_its_distance_to_every_decay(kind, decay, shift, length):
+    """Only the 2 k epochs around each decay are different, and no placebo sees anything of it."""
+    bounds = [0.0, length, 2.0 * length, 3.0 * length]
+    k = jumps.span(bounds)
+    plain = {float(e): 2.0 - 0.01 * e + 0.001 * (e % 3) for e in range(3 * length + 1)}
+    fallen = {e: y + e * any(t - k < e <= t + k for t in bounds[1:-1]) for e, y in plain.items()}
+    seen, other = (jumps.measure(At(kind, decay, shift), curve, bounds, rises=False) for curve in (fallen, plain))
+    assert math.isnan(seen) or seen == other
+    assert math.isfinite(seen) or length < 15  # every scale of the study has room for them
+    at_decay = [jumps.measure(At(kind, decay), curve, bounds, rises=False) for curve in (fallen, plain)]
+    assert at_decay[0] != at_decay[1]
+
+
 def test_the_ratio_is_a_share_of_the_progress():
     # from epoch 3 to 20 the loss fell by 0.17
     assert jumps.measure(At(jumps.RATIO, 1), CURVE, BOUNDS, rises=False) == pytest.approx(0.53 / 0.17)
