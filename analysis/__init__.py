@@ -24,6 +24,14 @@ KEYS, MEASURED = list(records.KEYS), list(records.MEASURED)
 Directory = str | os.PathLike[str]
 
 
+def distinct(directories: Iterable[Directory]) -> list[Path]:
+    """The directories without those that were given before, under this name or another."""
+    given: dict[Path, Path] = {}
+    for directory in map(Path, directories):
+        given.setdefault(directory.resolve(), directory)
+    return list(given.values())
+
+
 def load(*directories: Directory) -> pd.DataFrame:
     """All measurements below one or more working directories as a long table, one row per run, step and metric.
 
@@ -40,9 +48,10 @@ def load(*directories: Directory) -> pd.DataFrame:
     Raises:
       LabError: a directory without measurements, or a broken table.
     """
-    frames = [_judged(_table(Path(directory)), Path(directory)) for directory in directories]
+    given = distinct(directories)
+    frames = [_judged(_table(directory), directory) for directory in given]
     if len(frames) > 1:
-        frames = [frame.assign(directory=str(one)) for frame, one in zip(frames, directories, strict=True)]
+        frames = [frame.assign(directory=str(one)) for frame, one in zip(frames, given, strict=True)]
     frame = pd.concat(frames, ignore_index=True)
     first = [column for column in ("directory", "study") if column in frame]
     hparams = [column for column in frame if column not in {*first, *KEYS, *MEASURED}]

@@ -2,53 +2,26 @@
 
     python -m analysis.claims DIR [DIR...] [--json FILE] [--markdown]
 
-`analysis/papers.py` holds the claims, `analysis/contrasts.py` the rule that gives the verdicts.
+`analysis/papers.py` holds the claims, `analysis/rule.py` the rule that gives the verdicts.
 """
 
 import argparse
-import dataclasses
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from analysis import contrasts, scale, studies
-from analysis.contrasts import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED, WITHIN, Claim
-from analysis.papers import CLAIMS
-from plasticity_jax import output, paths, results, strict_json
+import analysis
+from analysis import rule, scale, studies
+from analysis.judged import Judged, judge, summary
+from analysis.rule import UNTESTED
+from plasticity_jax import output, paths, strict_json
 from plasticity_jax.errors import LabError
 
 WIDTH = 110  # columns
-COLUMNS = "  {:<22} {:>9}  {:>9}  {:<20} {:>3}  {:<12}  {}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Judged:
-    """A claim and what one study says of it.
-
-    about: the data and the scale of the study.  formula: what was measured, as `fresh - pretrain+tune`; may be empty.
-    effect, low, high: in `claim.unit`, with the 95% interval; None where there are too few seeds.
-    by_seed: the effect of each seed.  holds: whether the verdict is the same after Bonferroni; None without a verdict.
-    note: why there is no verdict, and whether the study is in progress; may be empty.
-    """
-
-    claim: Claim
-    directory: Path
-    about: str
-    formula: str
-    effect: float | None
-    low: float | None
-    high: float | None
-    by_seed: Mapping[int, float]
-    verdict: str
-    holds: bool | None
-    note: str
-
-    @property
-    def n(self) -> int:
-        """The number of seeds."""
-        return len(self.by_seed)
+COLUMNS = "  {:<22} {:>9}  {:>9}  {:<22} {:>3}  {:<12}  {}"
+GROUPS = {"claims": "Claims of papers", "controls": "Controls of our own"}
+CORRECTIONS = ("bonferroni", "holm")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.json) if options.json else None
-        found = [studies.read(directory) for directory in dict.fromkeys(map(paths.given, options.directories))]
+        found = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
         judged = judge(found)
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -68,83 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (LabError, OSError) as e:
         sys.exit(f"analysis.claims: {e}")
     print(markdown(judged) if options.markdown else table(found, judged))
-
-
-def judge(found: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> list[Judged]:
-    """Every claim about each study, by study in the order of the claims; those that cannot be tested say why."""
-    claims, found = list(claims), list(found)
-    names = dict.fromkeys(claim.study for claim in claims)
-    judged = []
-    for study in (study for name in names for study in found if study.name == name):
-        about, known = scale.describe(study), contrasts.known(study)
-        judged += [_judge(study, claim, about, known) for claim in claims if claim.study == study.name]
-    level = corrected(judged)
-    return [dataclasses.replace(each, holds=_holds(each, level)) for each in judged]
-
-
-def tested(judged: Iterable[Judged]) -> int:
-    """k, the number of contrasts tested."""
-    return sum(each.verdict != UNTESTED for each in judged)
-
-
-def corrected(judged: Iterable[Judged]) -> float:
-    """The level of an interval after Bonferroni's correction for all contrasts tested, 1 - 0.05/k."""
-    return 1 - (1 - results.LEVEL) / max(tested(judged), 1)
-
-
-def _judge(study: studies.Study, claim: Claim, about: str, known: contrasts.Known) -> Judged:
-    total = claim.contrast(known)
-    by_seed = contrasts.by_seed(study, total) if total else {}
-    values = list(by_seed.values())
-    low, high = results.interval(values)
-    verdict = contrasts.verdict(claim.direction, claim.margin, low, high) if by_seed else UNTESTED
-    return Judged(
-        claim=claim,
-        directory=study.directory,
-        about=about,
-        formula=contrasts.formula(total) if total else "",
-        effect=sum(values) / len(values) if values else None,
-        low=low,
-        high=high,
-        by_seed=by_seed,
-        verdict=verdict,
-        holds=None,
-        note=_note(study, total, len(by_seed)),
-    )
-
-
-def _note(study: studies.Study, total: contrasts.Sum | None, n: int) -> str:
-    """What else there is to know about a verdict on n seeds, or about why there is none."""
-    so_far = " so far" * (study.result is None)
-    notes = ["in progress"] if so_far else []
-    if total is None:
-        notes += [f"the study has no such branches{so_far}"]
-    elif not n:
-        notes += [f"no seed has all that is measured{so_far}"]
-    elif n < len(study.config["seeds"]):
-        notes += [f"{n} of {len(study.config['seeds'])} seeds have all that is measured{so_far}"]
-    return "; ".join([*notes, *(["a single seed has no interval"] if n == 1 else [])])
-
-
-def _holds(judged: Judged, level: float) -> bool | None:
-    if judged.verdict not in (REPRODUCED, CONTRADICTED):
-        return None
-    low, high = results.interval(list(judged.by_seed.values()), level)
-    return contrasts.verdict(judged.claim.direction, judged.claim.margin, low, high) == judged.verdict
-
-
-def summary(judged: Sequence[Judged]) -> dict[str, Any]:
-    """How many contrasts were tested and what came out; `level` is that after Bonferroni."""
-    verdicts = [each.verdict for each in judged]
-    return {
-        "tested": tested(judged),
-        "studies": len({each.directory for each in judged if each.verdict != UNTESTED}),
-        **{kind.replace(" ", "_"): verdicts.count(kind) for kind in (REPRODUCED, CONTRADICTED, INCONCLUSIVE)},
-        "not_tested": verdicts.count(UNTESTED),
-        "level": corrected(judged),
-        "reproduced_after_bonferroni": sum(each.verdict == REPRODUCED and bool(each.holds) for each in judged),
-        "contradicted_after_bonferroni": sum(each.verdict == CONTRADICTED and bool(each.holds) for each in judged),
-    }
 
 
 def to_json(found: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[str, Any]:
@@ -166,11 +62,14 @@ def to_json(found: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[st
                 **{
                     key: getattr(each.claim, key) for key in ("id", "study", "statement", "source", "direction", "unit")
                 },
-                "margin": each.claim.margin if each.claim.direction == WITHIN else None,
+                "margin": each.claim.margin if each.claim.direction in (rule.NOT_BELOW, rule.WITHIN) else None,
+                "paper": each.claim.paper,
+                "ours": each.claim.ours,
                 "directory": str(each.directory),
                 **{key: getattr(each, key) for key in ("formula", "effect", "low", "high", "n")},
+                "level": rule.level(each.claim.direction),
                 "by_seed": {str(seed): value for seed, value in each.by_seed.items()},
-                **{key: getattr(each, key) for key in ("verdict", "holds", "note")},
+                **{key: getattr(each, key) for key in ("verdict", "p", "k", "bonferroni", "holm", "note")},
             }
             for each in judged
         ],
@@ -183,7 +82,7 @@ def table(found: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
     for directory in dict.fromkeys(each.directory for each in judged):
         own = [each for each in judged if each.directory == directory]
         lines += [*_wrap(f"{own[0].claim.study}: {directory}", ""), *_wrap(own[0].about, "  "), ""]
-        lines += [COLUMNS.format("claim", "holds if", "effect", "95 % interval", "n", "verdict", "Bonferroni")]
+        lines += [COLUMNS.format("claim", "holds if", "effect", "95 % interval", "n", "verdict", "corrected")]
         lines += [line for each in own for line in _rows(each)] + [""]
     for study in found:
         if study.directory not in {each.directory for each in judged}:
@@ -195,49 +94,95 @@ def table(found: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
 
 
 def markdown(judged: Sequence[Judged]) -> str:
-    """What could be judged, a row each, as a table in Markdown; bold what holds after Bonferroni too."""
-    lines = ["| study | claim | effect | 95 % interval | n | verdict |", "|---|---|---:|---|---:|---|"]
-    for each in judged:
-        if each.verdict != UNTESTED:
-            effect, between = _effect(each)
-            verdict = f"**{each.verdict}**" if each.holds else each.verdict
-            cells = [each.claim.study, each.claim.statement, effect, between, each.n, verdict]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", *_summary(judged)])
+    """What could be judged, a row each: a table in Markdown of the papers' claims, and one of our own controls.
+
+    Bold is what holds after Bonferroni too, in italics what holds after Holm only.
+    """
+    lines: list[str] = []
+    for ours, name in zip((False, True), GROUPS.values(), strict=True):
+        own = [each for each in judged if each.claim.ours == ours and each.verdict != UNTESTED]
+        if own:
+            head = ["| study | claim | effect | 95 % interval | n | verdict |", "|---|---|---:|---|---:|---|"]
+            lines += [f"{name}:", "", *head, *map(_markdown_row, own), ""]
+    return "\n".join([*lines, *_summary(judged)])
+
+
+def _markdown_row(each: Judged) -> str:
+    effect, between = _effect(each)
+    mark = "**" if each.bonferroni else "*" if each.holm else ""
+    cells = [each.claim.study, each.claim.statement, effect, between, each.n, f"{mark}{each.verdict}{mark}"]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _effect(each: Judged) -> tuple[str, str]:
-    """The effect and its interval in words."""
+    """The effect and its interval in words; the level where it is not 95%."""
     digits = ",.2f" if max(map(abs, each.by_seed.values()), default=0) < 1000 else ",.0f"
     effect = "-" if each.effect is None else format(each.effect, "+" + digits)
-    return effect, "-" if each.low is None else f"[{each.low:+{digits}}, {each.high:+{digits}}]"
+    level = " 90 %" if each.claim.direction == rule.WITHIN else ""
+    return effect, "-" if each.low is None else f"[{each.low:+{digits}}, {each.high:+{digits}}]{level}"
 
 
 def _rows(each: Judged) -> list[str]:
     """A claim: its numbers, then what it says and what was measured."""
     claim = each.claim
-    target = {"above": "> 0", "below": "< 0"}.get(claim.direction, f"-{claim.margin:g} to {claim.margin:g}")
+    target = {
+        rule.ABOVE: "> 0",
+        rule.BELOW: "< 0",
+        rule.NOT_BELOW: f"> -{claim.margin:g}",
+        rule.WITHIN: f"-{claim.margin:g} to {claim.margin:g}",
+    }[claim.direction]
     effect, between = _effect(each)
-    holds = {True: "holds", False: "lost", None: "-"}[each.holds]
-    numbers = COLUMNS.format(claim.id, target, effect, between, each.n, each.verdict, holds)
+    numbers = COLUMNS.format(claim.id, target, effect, between, each.n, each.verdict, remains(each))
     what = f"Measured: {each.formula}; in {claim.unit}." if each.formula else ""
     text = [f"{claim.statement} ({claim.source})", what, f"Note: {each.note}." if each.note else ""]
     return [numbers, *(line for part in text for line in _wrap(part, "      "))]
 
 
-def _summary(judged: Sequence[Judged]) -> list[str]:
+def remains(each: Judged) -> str:
+    """What is left of a verdict after the corrections."""
+    if each.holm is None:
+        return "-"
+    return "holds" if each.bonferroni else "Holm only" if each.holm else "lost"
+
+
+def said(judged: Sequence[Judged]) -> list[str]:
+    """The summary in sentences: claims of papers, controls of our own, the corrections, and chance."""
     counts = summary(judged)
-    k, among = counts["tested"], counts["studies"]
-    decided = counts["reproduced"] + counts["contradicted"]
-    remain = counts["reproduced_after_bonferroni"] + counts["contradicted_after_bonferroni"]
-    lines = [
-        f"{k} contrast{'s'[: k != 1]} tested in {among} stud{'y' if among == 1 else 'ies'}: "
-        f"{counts['reproduced']} reproduced, {counts['contradicted']} contradicted, {counts['inconclusive']} "
-        f"inconclusive; {counts['not_tested']} not tested here.",
-        f"At 95 % each, about {(1 - results.LEVEL) * k:.1f} of {k} would exclude zero by chance if nothing had any "
-        f"effect; with Bonferroni (intervals of {100 * counts['level']:.4g} %) {remain} of {decided} verdicts remain.",
-    ]
-    return [line for text in lines for line in _wrap(text, "")]
+    there = [each.claim.ours for each in judged]
+    lines = [_counted(counts["claims"], "claims", counts["studies"])]
+    lines += [_counted(counts["controls"], "controls", counts["studies"])] if any(there) else []
+    if counts["families"]:
+        sizes = ", ".join(f"{family['k']} of {paper}" for paper, family in counts["families"].items())
+        lines.append(f"Both correct for all contrasts of a paper, tested here or not: {sizes}.")
+    if m := counts["differences"]:
+        lines.append(
+            f"{m} of the contrasts {_plural(m, 'is', 'are')} zero if nothing has any effect; at 95 % each, about "
+            f"{counts['by_chance']:.1f} of them would exclude it by chance."
+        )
+    return lines
+
+
+def _counted(own: dict[str, int], group: str, among: int) -> str:
+    """One sentence of counts, and what remains after either correction."""
+    k, decided = own["tested"], own["reproduced"] + own["contradicted"]
+    bonferroni, holm = (
+        sum(own[f"{verdict}_after_{name}"] for verdict in ("reproduced", "contradicted")) for name in CORRECTIONS
+    )
+    where = f" in {among} {_plural(among, 'study', 'studies')}" if group == "claims" else ""
+    return (
+        f"{GROUPS[group]}: {k} {_plural(k, 'contrast', 'contrasts')} tested{where}: {own['reproduced']} reproduced, "
+        f"{own['contradicted']} contradicted, {own['inconclusive']} inconclusive; {own['not_tested']} not tested here. "
+        f"Of {decided} {_plural(decided, 'verdict', 'verdicts')} {bonferroni} {_plural(bonferroni, 'holds', 'hold')} "
+        f"after Bonferroni, {holm} after Holm."
+    )
+
+
+def _plural(n: int, one: str, many: str) -> str:
+    return one if n == 1 else many
+
+
+def _summary(judged: Sequence[Judged]) -> list[str]:
+    return [line for text in said(judged) for line in _wrap(text, "")]
 
 
 def _wrap(text: str, indent: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Contrasts between the branches of a study, and the rule that turns a claim about one into a verdict.
+"""Contrasts between the branches of a study, and claims about them; `analysis.rule` says how they are judged.
 
     gap = minus("fresh", "pretrain+tune")                                 fresh - pretrain+tune, seed by seed
     minus("fresh", largest(family("blend[gamma={}]")))                    at the largest gamma that there is
@@ -6,25 +6,6 @@
 
 A *contrast* looks at what a study knows and answers with a weighted sum of measurements per seed, or with None if the
 study lacks a branch that it needs.  So the same claim holds for the paper's grid and for a thinner one.
-
-The rule, the same for every claim.  It, the claims and their margins were written before the results were looked at,
-except for an earlier run of `multistage:small` (a gap of 2.6 points, train accuracy 97.2 %), which was known:
-
-1.  The sum is taken seed by seed; a seed that misses any term (failed, or not finished yet) is left out.  What a seed
-    shares, its data and its batches, so cancels.
-2.  Its mean over the n seeds is the effect, with the 95% interval of Student's t.  n < 2 has no interval: inconclusive.
-3.  `above`   reproduced if the whole interval is above 0, contradicted if all of it is below 0, else inconclusive.
-    `below`   the same, mirrored.
-    `within`  |effect| <= margin, an equivalence: reproduced if the whole interval is inside [-margin, margin],
-              contradicted if all of it is outside, else inconclusive.  That no difference was found is no proof that
-              there is none; so with few seeds the verdict is mostly inconclusive, as it should be.
-4.  A verdict *holds after Bonferroni* if the interval of level 1 - 0.05/k gives the same one, where k is the number of
-    contrasts tested in the same call.
-
-An effect of zero so comes out as reproduced in 2.5% of all cases, at any n, if seeds scatter normally.  The margin of
-`within` is one point unless a claim gives another: the gap that is looked for has 3 to 4 points (Ash & Adams 2020,
-Table 1: 78.0 and 74.4), so a point is what may be called nothing beside it; and it is about the standard deviation of
-a run (0.6 to 1.0 there), so ten seeds or more can show it: their interval has a half-width of 0.7 points or less.
 """
 
 import dataclasses
@@ -34,12 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis import jumps, studies
+from analysis.rule import ABOVE, MARGIN
 from plasticity_jax import results
 
-ABOVE, BELOW, WITHIN = "above", "below", "within"
-REPRODUCED, CONTRADICTED, INCONCLUSIVE = "reproduced", "contradicted", "inconclusive"
-UNTESTED = "not tested"
-MARGIN = 1.0  # points
 DIGITS = 9  # decimals of an effect; what lies behind them is rounding, and must not decide a verdict
 TINY = 1e-12  # a weight that is rounding
 
@@ -86,7 +64,8 @@ class Claim:
     """Something that a paper says, or that a control should show, as a contrast of one study.
 
     id: unique within the study.  study: the `name` of the config.
-    source: paper and figure.  direction: `above`, `below` or `within`.  margin: of `within`, in units of the effect.
+    source: the paper as `Authors 2021` and where it says so; controls of our own begin with `ours: `.
+    direction: one of those of `analysis.rule`.  margin: of `not_below` and `within`, in units of the effect.
     unit: of the effect; `points` are points of accuracy.
     """
 
@@ -98,6 +77,16 @@ class Claim:
     direction: str = ABOVE
     margin: float = MARGIN
     unit: str = "points"
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a control of our own, which the paper does not speak of."""
+        return self.source.startswith("ours: ")
+
+    @property
+    def paper(self) -> str:
+        """The paper that it is about: the family of its corrections."""
+        return re.split(r",| \[", self.source.removeprefix("ours: "))[0]
 
 
 def the(
@@ -238,20 +227,11 @@ def by_seed(study: studies.Study, total: Sum) -> dict[int, float]:
     }
 
 
-def verdict(direction: str, margin: float, low: float | None, high: float | None) -> str:
-    """The verdict that an interval gives, by the rule above; None for an interval that there is not."""
-    if low is None or high is None:
-        return INCONCLUSIVE
-    match direction:
-        case "above":
-            yes, no = low > 0, high < 0
-        case "below":
-            yes, no = high < 0, low > 0
-        case "within":
-            yes, no = -margin <= low and high <= margin, low > margin or high < -margin
-        case _:
-            raise ValueError(f"direction={direction!r}: above, below or within")
-    return REPRODUCED if yes else CONTRADICTED if no else INCONCLUSIVE
+def is_difference(total: Sum) -> bool:
+    """Whether zero is what comes out if nothing has any effect: a sum that takes off as much as it adds."""
+    changes = [isinstance(term.at, jumps.At) and term.at.kind in jumps.CHANGES for term in total.terms]
+    left = math.fsum(term.weight for term, change in zip(total.terms, changes, strict=True) if not change)
+    return abs(left) < TINY and abs(total.offset) < TINY
 
 
 def formula(total: Sum, longest: int = 4) -> str:

@@ -4,7 +4,8 @@ The marks are those of `analysis.berariu`.
 """
 
 from analysis.berariu import PAPER, SLOWEST, gap_of_size
-from analysis.contrasts import WITHIN, Claim, Contrast, average, family, minus, spread
+from analysis.contrasts import Claim, Contrast, average, family, minus, spread
+from analysis.rule import WITHIN
 
 BLENDING = (
     Claim(
@@ -12,14 +13,14 @@ BLENDING = (
         "blending",
         "The slowly fading bias costs accuracy also against a control that, like blending, draws every example with "
         "replacement.",
-        f"ours: control of {PAPER}, Figure 3 [inferred]",
+        f"ours: {PAPER}, Figure 3 [inferred]",
         minus("replacement", SLOWEST),
     ),
     Claim(
         "replacement",
         "blending",
         "Drawing with replacement alone changes the test accuracy by less than a point.",
-        f"ours: control of {PAPER}, Figure 3 [inferred]",
+        f"ours: {PAPER}, Figure 3 [inferred]",
         minus("fresh", "replacement"),
         WITHIN,
     ),
@@ -37,7 +38,7 @@ ARCHITECTURE = (
         "architecture",
         "Width does not matter to the size of the gap: averaged over depth, it changes by less than a point from the "
         "narrowest to the widest network (more than the paper claims, which is only that a gap stays).",
-        f"ours: on {PAPER}, Figure 5 [inferred]",
+        f"ours: {PAPER}, Figure 5 [inferred]",
         spread(family("fresh[depth=*,width={}]", each=_gap_of_width)),
         WITHIN,
     ),
@@ -61,7 +62,7 @@ TUNING_RATE = (
         "fresh-same",
         "tuning_rate",
         "The larger rate is not simply better or worse for all: it changes a fresh network by less than a point.",
-        f"ours: control of {PAPER}, Figure 7 [inferred]",
+        f"ours: {PAPER}, Figure 7 [inferred]",
         minus("fresh[rate=10x]", "fresh[rate=1x]"),
         WITHIN,
     ),
@@ -84,7 +85,7 @@ def _stem(stem: str, name: str, source: str) -> tuple[Claim, ...]:
             "controls",
             f"With {name}, it is no matter of the number of updates: a fresh network given as many as pretraining and "
             "tuning together still ends above the pretrained one.",
-            f"ours: control of {PAPER}, Figure 1 [inferred]",
+            f"ours: {PAPER}, Figure 1 [inferred]",
             minus(f"fresh-matched{at}", f"pretrain+tune{at}"),
         ),
         Claim(
@@ -92,7 +93,7 @@ def _stem(stem: str, name: str, source: str) -> tuple[Claim, ...]:
             "controls",
             f"With {name}, it is no matter of BatchNorm's statistics: a pretrained network whose statistics start anew "
             "still ends below a fresh one.",
-            f"ours: control of {PAPER}, Figure 1 [inferred]",
+            f"ours: {PAPER}, Figure 1 [inferred]",
             minus(f"fresh{at}", f"fresh-statistics{at}"),
         ),
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import analysis
 from analysis import curves, learning_figures, pen, sketch, studies
 from analysis.captions import MINUS, difference, effect, gap
 from analysis.charts import Chart, across, level
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         out = paths.given(options.out)
         made: dict[str, tuple[Path, Chart]] = {}
-        for directory in map(paths.given, options.directories):
+        for directory in analysis.distinct(map(paths.given, options.directories)):
             for chart in charts(studies.read(directory)):
                 if chart.name in made:
                     twice = f"{made[chart.name][0]} and {directory} both make {chart.name}.png"

@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 JUMP, SHARPNESS, RATIO, BEFORE, AFTER, END = "jump", "sharpness", "ratio", "before", "after", "end"
+CHANGES = (JUMP, SHARPNESS, RATIO)  # which are zero where nothing changes
 MOST, LEAST, SHARE = 5, 3, 0.1  # of k, and k as a share of the shortest stage
 
 

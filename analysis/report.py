@@ -13,10 +13,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis import claims, curves, figures, panels, scale, studies, verdicts
+import analysis
+from analysis import curves, figures, panels, scale, studies, verdicts
 from analysis import facts as known
 from analysis.charts import Chart
 from analysis.facts import Facts, duration
+from analysis.judged import judge
 from analysis.page import Html, facts, join, page, table, tag, tree
 from analysis.studies import Study
 from plasticity_jax import output, paths, results
@@ -37,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.out)
-        text = report([studies.read(directory) for directory in dict.fromkeys(map(paths.given, options.directories))])
+        given = analysis.distinct(map(paths.given, options.directories))
+        text = report([studies.read(directory) for directory in given])
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
     except (LabError, OSError) as e:
@@ -71,7 +74,7 @@ def report(found: Sequence[Study]) -> str:
     body = [
         tag("header", *head),
         _section("ran", "What ran", overview(found, about, anchors)),
-        _section("claims", "Claims", verdicts.section(claims.judge(found))),
+        _section("claims", "Claims", verdicts.section(judge(found))),
         *(
             _section(anchor, name, of_study(study, each, anchor))
             for study, each, anchor, name in zip(found, about, anchors, names, strict=True)

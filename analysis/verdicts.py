@@ -1,6 +1,6 @@
 """The verdicts of `analysis.claims` as a part of a page.
 
-    verdicts.section(claims.judge(found))
+    verdicts.section(judge(found))
 
 Counts come first, then a table of what was tested, each effect with a picture of its interval, then what was not.
 """
@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis import claims
-from analysis.claims import Judged
-from analysis.contrasts import ABOVE, BELOW, CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED, WITHIN
+from analysis.judged import Judged, summary
 from analysis.page import Html, join, table, tag
-from plasticity_jax import results
+from analysis.rule import ABOVE, BELOW, CONTRADICTED, INCONCLUSIVE, NOT_BELOW, REPRODUCED, UNTESTED, WITHIN
 
 COLOURS = {REPRODUCED: "good", CONTRADICTED: "bad", INCONCLUSIVE: "open", UNTESTED: "none"}
 MINUS = "\N{MINUS SIGN}"
@@ -27,26 +26,32 @@ def section(judged: Sequence[Judged]) -> Html:
         return tag("p", "There are no claims about these studies.")
     tested = [each for each in judged if each.verdict != UNTESTED]
     untested = [each for each in judged if each.verdict == UNTESTED]
-    counts = claims.summary(judged)
-    remain = counts["reproduced_after_bonferroni"] + counts["contradicted_after_bonferroni"]
-    numbers = [tag("span", _badge(kind), f" {counts[kind.replace(' ', '_')]}") for kind in COLOURS]
     explained = (
         "An effect is a mean over seeds of differences that are taken seed by seed, with its 95% interval by Student's "
-        f"t. Of {len(tested)} such intervals about {(1 - results.LEVEL) * len(tested):.1f} would exclude zero by "
-        "chance if there were no effects at all; with Bonferroni's correction (intervals of "
-        f"{100 * counts['level']:.4g}%) {remain} of {counts['reproduced'] + counts['contradicted']} verdicts remain. "
-        "A picture shows the interval around zero, to one scale for each unit; shaded is the margin within which a "
-        "difference counts as none."
+        "t, or where two are claimed to be equal the 90% interval (TOST). A picture shows the interval around zero, to "
+        "one scale for each unit; shaded is the margin within which a difference counts as none."
     )
+    notes = [tag("p", text, class_="note") for text in (explained, *claims.said(judged))]
     head = ["claim", "verdict", "effect", "", "seeds"]
     rows = [_row(each, _reach(tested, each), _where(tested, each)) for each in tested]
     return tag(
         "div",
-        tag("p", *numbers, class_="counts"),
-        *((tag("p", explained, class_="note"), table(head, rows, numbers=[2], wide=True)) if rows else ()),
+        *_counts(judged),
+        *((*notes, table(head, rows, numbers=[2], wide=True)) if rows else ()),
         _untested(untested),
         class_="claims",
     )
+
+
+def _counts(judged: Sequence[Judged]) -> list[Html]:
+    """How often each verdict came out: of the papers' claims, and of our own controls if there are any."""
+    counts = summary(judged)
+    made = []
+    for group, name in claims.GROUPS.items():
+        numbers = [tag("span", _badge(kind), f" {counts[group][kind.replace(' ', '_')]}") for kind in COLOURS]
+        if any(each.claim.ours == (group == "controls") for each in judged):
+            made.append(tag("p", tag("b", name), *numbers, class_="counts"))
+    return made
 
 
 def strip(each: Judged, reach: float) -> Html | None:
@@ -59,10 +64,11 @@ def strip(each: Judged, reach: float) -> Html | None:
         return round(WIDTH / 2 + share * (WIDTH / 2 - RADIUS), 1)
 
     colour, middle = COLOURS[each.verdict], HEIGHT / 2
-    margin = each.claim.margin if each.claim.direction == WITHIN else 0.0
+    low = -each.claim.margin if each.claim.direction in (NOT_BELOW, WITHIN) else 0.0
+    high = each.claim.margin if each.claim.direction == WITHIN else 0.0
     return tag(
         "svg",
-        tag("rect", x=place(-margin), width=place(margin) - place(-margin), y=0, height=HEIGHT) if margin else None,
+        tag("rect", x=place(low), width=place(high) - place(low), y=0, height=HEIGHT) if high > low else None,
         tag("line", x1=place(0), x2=place(0), y1=0, y2=HEIGHT),
         tag("line", x1=place(each.low), x2=place(each.high), y1=middle, y2=middle, class_=colour),
         tag("circle", cx=place(each.effect), cy=middle, r=RADIUS, class_=colour),
@@ -77,7 +83,11 @@ def _row(each: Judged, reach: float, where: str) -> list[object]:
     claim = each.claim
     notes = [f"measured: {each.formula}" if each.formula else "", each.note]
     seeds = ", ".join(f"seed {seed}: {_number(value, each)}" for seed, value in each.by_seed.items())
-    corrected = {True: "holds after Bonferroni", False: "lost after Bonferroni", None: None}[each.holds]
+    corrected = {
+        "holds": "holds after Bonferroni and Holm",
+        "Holm only": "holds after Holm, lost after Bonferroni",
+        "lost": "lost after Bonferroni and Holm",
+    }.get(claims.remains(each))
     return [
         join(
             [
@@ -121,8 +131,13 @@ def _where(tested: Sequence[Judged], each: Judged) -> str:
 
 
 def _target(each: Judged) -> str:
-    within = f"within \N{PLUS-MINUS SIGN}{each.claim.margin:g}"
-    return {ABOVE: "above 0", BELOW: "below 0"}.get(each.claim.direction, within)
+    margin = f"{each.claim.margin:g}"
+    return {
+        ABOVE: "above 0",
+        BELOW: "below 0",
+        NOT_BELOW: f"above {MINUS}{margin}",
+        WITHIN: f"within \N{PLUS-MINUS SIGN}{margin}",
+    }[each.claim.direction]
 
 
 def _number(value: float | None, each: Judged) -> str:
@@ -133,4 +148,5 @@ def _number(value: float | None, each: Judged) -> str:
 
 
 def _interval(each: Judged) -> str:
-    return "" if each.low is None else f"[{_number(each.low, each)}, {_number(each.high, each)}]"
+    level = " 90%" if each.claim.direction == WITHIN else ""
+    return "" if each.low is None else f"[{_number(each.low, each)}, {_number(each.high, each)}]{level}"

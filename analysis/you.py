@@ -7,17 +7,9 @@ it what the abstract says.  The marks are those of `analysis.berariu`.  When the
 """
 
 from analysis import jumps
-from analysis.contrasts import (
-    BELOW,
-    Claim,
-    Contrast,
-    average,
-    family,
-    minus,
-    the,
-    times,
-)
+from analysis.contrasts import Claim, Contrast, average, family, minus, the, times
 from analysis.jumps import At
+from analysis.rule import NOT_BELOW
 from analysis.studies import END, START
 
 PAPER = "You et al. 2019"
@@ -175,11 +167,12 @@ NOISE = (
         Claim(
             f"gone-{arm}",
             "noise",
-            f"With batch gradient descent ({name}) the transition disappears: it is less than {NOTHING} nats.  The "
-            "effect is the transition less that.",
+            f"With batch gradient descent ({name}) the transition disappears: soon after it the training "
+            f"loss is no more than {NOTHING} nats lower than without it.  The effect is how much higher it is.",
             ABSTRACT,
-            minus(transition(arm), NOTHING),
-            BELOW,
+            times(-1, transition(arm)),
+            NOT_BELOW,
+            NOTHING,
             unit="nats",
         )
         for arm, name in {"full": "BatchNorm over fixed ghost batches", "full-group": "GroupNorm"}.items()
@@ -214,10 +207,10 @@ NOISE = (
         "average-suffices",
         "noise",
         "The transition is no more than the end of that oscillation: before the decay the moving average has the test "
-        "accuracy that the network has soon after it, or is less than a point below.  The effect is its lead plus that "
-        "point.",
+        "accuracy that the network has soon after it, or is no more than a point below.",
         OURS,
-        minus(_average("test_accuracy"), -1.0),
+        _average("test_accuracy"),
+        NOT_BELOW,
     ),
 )
 

@@ -4,9 +4,10 @@ The marks are those of `analysis.berariu`, and what was known when the claims we
 """
 
 from analysis import jumps
-from analysis.contrasts import BELOW, WITHIN, Claim, Contrast, Operand, family, measured, minus, the, times
+from analysis.contrasts import Claim, Contrast, Operand, family, measured, minus, the, times
 from analysis.derived import best, between, over
 from analysis.jumps import At
+from analysis.rule import BELOW, NOT_BELOW
 from analysis.studies import END
 from analysis.you import ABSTRACT, OURS, PAPER
 
@@ -40,23 +41,23 @@ AUTODECAY = (
     Claim(
         "same",
         "autodecay",
-        "AutoDecay ends with the test accuracy of step decay, within a point.",
+        "AutoDecay ends no more than a point of test accuracy below step decay.",
         ABSTRACT,
         minus(schedule("autodecay"), schedule("stepdecay")),
-        WITHIN,
+        NOT_BELOW,
     ),
     Claim(
         "moments",
         "autodecay",
         "It matters when stages end: AutoDecay ends above step decay that was merely compressed to the same time.",
-        f"ours: control of {PAPER} [inferred]",
+        f"ours: {PAPER} [inferred]",
         minus(schedule("autodecay"), _at_equal_time("compressed")),
     ),
     Claim(
         "cosine",
         "autodecay",
         "AutoDecay ends above cosine decay in the same time.",
-        f"ours: control of {PAPER} [inferred]",
+        f"ours: {PAPER} [inferred]",
         minus(schedule("autodecay"), _at_equal_time("cosine")),
     ),
     Claim(
@@ -82,10 +83,10 @@ AUTODECAY = (
         Claim(
             f"same-{name}",
             "autodecay",
-            f"With {called} as its detector AutoDecay ends with the test accuracy of step decay, within a point.",
+            f"With {called} as its detector AutoDecay ends no more than a point below step decay.",
             f"ours: {PAPER}, with a published detector [inferred]",
             minus(schedule(name), schedule("stepdecay")),
-            WITHIN,
+            NOT_BELOW,
         )
         for name, called in DETECTORS.items()
     ),

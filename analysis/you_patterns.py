@@ -7,8 +7,9 @@ when the claims were written is said in `analysis.you`.
 from collections.abc import Callable
 
 from analysis import jumps
-from analysis.contrasts import WITHIN, Claim, Contrast, family, largest, minus, the
+from analysis.contrasts import Claim, Contrast, family, largest, minus, the
 from analysis.jumps import At
+from analysis.rule import WITHIN
 from analysis.studies import END
 from analysis.you import PAPER
 

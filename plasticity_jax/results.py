@@ -38,8 +38,11 @@ def score(rows: Iterable[Mapping[str, Any]], window: float) -> float:
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> list[float | None]:
-    """The t interval of the mean of n values as [low, high], 95% unless told otherwise; [None, None] if n < 2."""
-    if len(values) < 2:
+    """The t interval of the mean of n values as [low, high], 95% unless told otherwise.
+
+    [None, None] if n < 2 or all are equal: no scatter in a few values is no certainty.
+    """
+    if len(values) < 2 or min(values) == max(values):
         return [None, None]
     # The quantile of Student's t, imported when all is trained: a start waits 0.1 s for it, and 1 s for scipy.stats.
     from scipy.special import stdtrit

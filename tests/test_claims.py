@@ -1,5 +1,6 @@
 """The command and what it prints and writes, on studies whose effects are known."""
 
+import dataclasses
 import json
 import re
 
@@ -8,8 +9,10 @@ import pytest
 import synthetic
 from scipy import stats
 
-from analysis import claims, studies
-from analysis.contrasts import BELOW, CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED, WITHIN, Claim, minus
+from analysis import claims, rule, studies
+from analysis.contrasts import Claim, minus
+from analysis.judged import summary
+from analysis.rule import BELOW, CONTRADICTED, INCONCLUSIVE, NOT_BELOW, REPRODUCED, UNTESTED, WITHIN
 from plasticity_jax import results
 
 GAPS = [2.0, 3.0, 4.0, 3.0, 3.0]
@@ -55,8 +58,11 @@ def test_a_true_effect_is_measured_with_its_interval():
         ([-1.0, 1.0, 0.5, -0.5], "above", INCONCLUSIVE),
         (GAPS, WITHIN, CONTRADICTED),
         ([0.1, -0.1, 0.2, -0.2], WITHIN, REPRODUCED),
+        (GAPS, NOT_BELOW, REPRODUCED),
+        ([-gap for gap in GAPS], NOT_BELOW, CONTRADICTED),
         ([0.0, 0.0, 0.0], "above", INCONCLUSIVE),
-        ([0.0, 0.0, 0.0], WITHIN, REPRODUCED),
+        ([0.0, 0.0, 0.0], WITHIN, INCONCLUSIVE),
+        ([-750.0, -750.0, -750.0], "above", INCONCLUSIVE),
     ],
 )
 def test_verdicts(gaps, direction, expected):
@@ -67,7 +73,7 @@ def test_verdicts(gaps, direction, expected):
 def test_one_seed_has_no_verdict():
     (each,) = claims.judge([study([3.0])], [claim()])
     assert (each.effect, each.low, each.high, each.n) == (3.0, None, None, 1)
-    assert (each.verdict, each.holds) == (INCONCLUSIVE, None)
+    assert (each.verdict, each.bonferroni, each.holm) == (INCONCLUSIVE, None, None)
     assert "single seed" in each.note
 
 
@@ -89,14 +95,65 @@ def test_what_cannot_be_tested_is_listed_all_the_same():
     assert unmeasured.verdict == UNTESTED
 
 
-def test_bonferroni_counts_what_was_tested_in_this_call():
-    alone = claims.judge([study()], [claim()])
-    assert claims.tested(alone) == 1 and claims.corrected(alone) == pytest.approx(0.95)
-    assert alone[0].holds is True
-    lacking = [claim_of(minus("fresh", "nowhere"), f"c{i}") for i in range(90)]
-    assert claims.corrected(claims.judge([study()], [claim(), *lacking])) == pytest.approx(0.95)
-    many = claims.judge([study(), study(directory=synthetic.Path("b"))], [claim(f"c{i}") for i in range(10)])
-    assert claims.tested(many) == 20 and claims.corrected(many) == pytest.approx(0.9975)
+def several(count, seeds=4):
+    """Branches `k-0`, `k-1`, .. beside `fresh`, whose gaps are larger and larger, and a claim about each."""
+    gaps = {f"k-{i}": {s: (1.0 + i) * (1 + 0.1 * ((s * (i + 3)) % 5)) for s in range(seeds)} for i in range(count)}
+    world = {"fresh": {s: 60.0 + 5 * s for s in range(seeds)}}
+    world |= {name: {s: world["fresh"][s] - gap for s, gap in each.items()} for name, each in gaps.items()}
+    found = synthetic.study(synthetic.branches("multistage", *world, seeds=seeds), synthetic.values(world))
+    return found, [claim_of(minus("fresh", name), name) for name in gaps]
+
+
+def test_the_family_is_all_that_is_claimed_about_a_paper_whatever_is_at_hand():
+    elsewhere = [claim(f"e{i}", study="blending") for i in range(90)]
+    other_paper = [claim(f"o{i}", source="Others 2020, Table 2") for i in range(7)]
+    judged = claims.judge([study()], [claim(), *elsewhere, *other_paper])
+    assert {each.claim.paper: each.k for each in judged} == {"A paper 2021": 91, "Others 2020": 7 - 6}
+    assert summary(judged)["families"]["A paper 2021"] == {"k": 91, "level": pytest.approx(1 - 0.05 / 91)}
+    both = claims.judge([study(), study([5.0, 7.0, 6.0], "blending")], [claim(), *elsewhere[:1]])
+    alone = claims.judge([study()], [claim(), *elsewhere[:1]])
+    assert (alone[0].k, both[0].k) == (2, 2)  # a second directory makes nothing stricter
+
+
+def test_our_own_controls_are_of_the_family_and_counted_apart():
+    judged = claims.judge([study()], [claim(), claim("ours", BELOW, source="ours: A paper 2021, Figure 1 [inferred]")])
+    found, k = summary(judged), judged[0].k
+    assert k == 1  # the same numbers; which verdict comes out of them is another question
+    assert (found["claims"]["reproduced"], found["claims"]["contradicted"]) == (1, 0)
+    assert (found["controls"]["reproduced"], found["controls"]["contradicted"]) == (0, 1)
+
+
+def test_the_same_numbers_count_once():
+    """Copies of a claim, its mirror image, the same study in another directory: one test, and each says so."""
+    mirrored = Claim("mirrored", "multistage", "It is so.", "A paper 2021", minus("pretrain+tune", "fresh"), BELOW)
+    given = [study(), study(directory=synthetic.Path("copied"))]
+    judged = claims.judge(given, [claim(), claim("copy"), mirrored])
+    assert len(judged) == 6 and {each.verdict for each in judged} == {REPRODUCED}
+    assert {each.k for each in judged} == {1} and {each.bonferroni for each in judged} == {True}
+    counts = summary(judged)["claims"]
+    assert (counts["tested"], counts["reproduced"], counts["reproduced_after_holm"]) == (1, 1, 1)
+    assert judged[0].note == "" and "the same numbers as multistage / gap" in judged[1].note
+
+
+def test_other_numbers_of_the_same_study_are_another_test():
+    judged = claims.judge([study(), study([1.0, 2.0, 4.0], directory=synthetic.Path("b"))], [claim()])
+    assert {each.k for each in judged} == {2} and summary(judged)["claims"]["tested"] == 2
+
+
+def test_a_directory_under_two_names_is_one_study(tmp_path, capsys):
+    synthetic.write(study(), tmp_path / "one")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    run(tmp_path / "one", tmp_path / "link", tmp_path / "x" / ".." / "one")
+    assert capsys.readouterr().out.count("multistage: ") == 1
+
+
+def test_no_scatter_survives_no_correction():
+    judged = claims.judge([study([-750.0] * 5)], [claim(), claim("copy", BELOW)])
+    assert {(each.verdict, each.low, each.bonferroni, each.holm) for each in judged} == {
+        (INCONCLUSIVE, None, None, None)
+    }
+    assert "agree to the last digit" in judged[0].note
+    assert summary(judged)["differences"] == 0
 
 
 def test_a_verdict_holds_or_is_lost_as_its_corrected_interval_says():
@@ -106,16 +163,40 @@ def test_a_verdict_holds_or_is_lost_as_its_corrected_interval_says():
     limit = int(0.05 / p)
     assert limit > 1
     for k, holds in ((limit, True), (limit + 1, False)):
-        judged = claims.judge([study(gaps)], [claim(f"c{i}") for i in range(k)])
-        assert {each.holds for each in judged} == {holds}
-        assert {each.verdict for each in judged} == {REPRODUCED}
-    summary = claims.summary(judged)
-    assert (summary["tested"], summary["reproduced"], summary["reproduced_after_bonferroni"]) == (k, k, 0)
+        elsewhere = [claim(f"e{i}", study="blending") for i in range(k - 1)]
+        (each,) = claims.judge([study(gaps)], [claim(), *elsewhere])
+        assert (each.k, each.verdict, each.bonferroni, each.holm) == (k, REPRODUCED, holds, holds)
+        assert each.p == pytest.approx(p)
+        low, high = results.interval(gaps, 1 - 0.05 / k)
+        assert (rule.verdict("above", 1.0, low, high) == REPRODUCED) == holds
+
+
+def test_holm_keeps_all_that_bonferroni_keeps_and_more():
+    found, about = several(6)
+    judged = claims.judge([found], about)
+    assert {each.k for each in judged} == {6}
+    assert all(each.holm or not each.bonferroni for each in judged)
+    noisy = study([0.9, 3.0, 2.0, 1.1])
+    p = stats.ttest_1samp([0.9, 3.0, 2.0, 1.1], 0.0).pvalue
+    assert 0.025 < p < 0.05
+    joined = claims.judge([found, dataclasses.replace(noisy, directory=synthetic.Path("noisy"))], [about[5], claim()])
+    assert [(each.claim.id, each.bonferroni, each.holm) for each in joined if each.by_seed] == [
+        ("k-5", True, True),
+        ("gap", False, True),
+    ]
+
+
+def test_the_chance_of_excluding_zero_is_said_of_differences_only():
+    none = [claim("equal", WITHIN, margin=5.0), claim("no-worse", NOT_BELOW), claim_of(minus("fresh", 60.0), "level")]
+    assert summary(claims.judge([study()], none))["differences"] == 0
+    assert "by chance" not in claims.table([study()], claims.judge([study()], none))
+    found = summary(claims.judge([study()], [claim(), *none]))
+    assert (found["differences"], found["by_chance"]) == (1, pytest.approx(0.05))
 
 
 def test_an_inconclusive_verdict_neither_holds_nor_is_lost():
     (each,) = claims.judge([study([-1.0, 1.0])], [claim()])
-    assert each.verdict == INCONCLUSIVE and each.holds is None
+    assert each.verdict == INCONCLUSIVE and each.bonferroni is None and each.holm is None
 
 
 def test_a_study_in_progress_is_judged_by_its_finished_runs():
@@ -138,7 +219,7 @@ def test_each_directory_of_a_study_is_judged(tmp_path, capsys):
     gaps = {each["directory"]: each for each in written["claims"] if each["id"] == "gap"}
     assert gaps[str(tmp_path / "adam")]["verdict"] == REPRODUCED
     assert gaps[str(tmp_path / "sgd")]["verdict"] == CONTRADICTED
-    assert (written["summary"]["studies"], written["summary"]["tested"]) == (2, 2)
+    assert (written["summary"]["studies"], written["summary"]["claims"]["tested"]) == (2, 1)  # up to the sign
 
 
 def test_json_says_what_was_judged(tmp_path):
@@ -155,15 +236,21 @@ def test_json_says_what_was_judged(tmp_path):
         "direction": "above",
         "unit": "points",
         "margin": None,
+        "paper": "A paper 2021",
+        "ours": False,
         "directory": "somewhere",
         "formula": "fresh - pretrain+tune",
         "effect": 3.0,
         "low": judged[0].low,
         "high": judged[0].high,
         "n": 5,
+        "level": 0.95,
         "by_seed": {"0": 2.0, "1": 3.0, "2": 4.0, "3": 3.0, "4": 3.0},
         "verdict": REPRODUCED,
-        "holds": True,
+        "p": judged[0].p,
+        "k": 2,
+        "bonferroni": True,
+        "holm": True,
         "note": "",
     }
     assert (same["direction"], same["margin"], same["verdict"]) == (WITHIN, 5.0, REPRODUCED)
@@ -172,16 +259,21 @@ def test_json_says_what_was_judged(tmp_path):
         ("multistage", True, False),
         ("unheard", False, False),
     ]
+    counts = dict.fromkeys(written["summary"]["controls"], 0)
     assert written["summary"] == {
-        "tested": 2,
         "studies": 1,
-        "reproduced": 2,
-        "contradicted": 0,
-        "inconclusive": 0,
-        "not_tested": 1,
-        "level": pytest.approx(0.975),
-        "reproduced_after_bonferroni": 2,
-        "contradicted_after_bonferroni": 0,
+        "claims": {
+            **counts,
+            "tested": 1,
+            "reproduced": 1,
+            "not_tested": 1,
+            "reproduced_after_bonferroni": 1,
+            "reproduced_after_holm": 1,
+        },
+        "controls": counts,
+        "families": {"A paper 2021": {"k": 2, "level": pytest.approx(0.975)}},
+        "differences": 1,
+        "by_chance": pytest.approx(0.05),
     }
 
 
@@ -199,13 +291,19 @@ def test_the_table_says_all_and_keeps_its_width(tmp_path, capsys):
     assert "adam 0.001; seeds 0-4" in out
     assert f"{tmp_path / 'new'}: there are no claims about study unheard" in out
     assert f"{tmp_path / 'nameless'}: there are no claims about it" in out
-    assert re.search(r"1 contrast tested in 1 study: 1 reproduced, 0 contradicted, 0\s+inconclusive; 3 not tested", out)
-    assert re.search(r"about 0\.1 of 1 would\s+exclude zero by chance", out) and "1 of 1 verdicts remain" in out
+    said = " ".join(out[out.index("Claims of papers") :].split())
+    assert said.startswith(
+        "Claims of papers: 1 contrast tested in 1 study: 1 reproduced, 0 contradicted, 0 inconclusive"
+    )
+    assert "3 not tested here. Of 1 verdict 1 holds after Bonferroni, 1 after Holm." in said
+    assert re.search(r"tested here or not: \d+ of Berariu et al. 2021\.", said)
+    assert "1 of the contrasts is zero if nothing has any effect" in said and "about 0.1 of them" in said
 
 
 def test_markdown_has_a_row_for_each_claim_that_was_judged(tmp_path, capsys):
     run(synthetic.write(study(), tmp_path / "one"), "--markdown")
-    head, rule, row, *rest = capsys.readouterr().out.splitlines()
+    name, _, head, rule, row, *rest = capsys.readouterr().out.splitlines()
+    assert name == "Claims of papers:"
     low, high = results.interval(GAPS)
     assert head.count("|") == rule.count("|") == row.count("|") and not any("|" in line for line in rest)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -255,13 +353,28 @@ def test_no_effect_is_rarely_reproduced_from_table_to_verdict():
     verdicts = [each.verdict for each in judged]
     assert verdicts.count(REPRODUCED) <= 7 and verdicts.count(CONTRADICTED) <= 7  # 2 expected
     assert verdicts.count(INCONCLUSIVE) >= 70
-    assert sum(bool(each.holds) for each in judged) <= 1
+    assert sum(bool(each.holm) for each in judged) <= 1
 
 
 def test_the_summary_counts_each_verdict_by_itself():
     judged = claims.judge(
         [study()], [claim(), claim("other"), claim("wrong", BELOW), claim("equal", WITHIN, margin=3.0)]
     )
-    found = claims.summary(judged)
-    assert (found["reproduced"], found["contradicted"], found["inconclusive"]) == (2, 1, 1)
-    assert (found["reproduced_after_bonferroni"], found["contradicted_after_bonferroni"]) == (2, 1)
+    found = summary(judged)["claims"]
+    assert (found["reproduced"], found["contradicted"], found["inconclusive"]) == (1, 1, 1)
+    assert (found["reproduced_after_bonferroni"], found["contradicted_after_bonferroni"]) == (1, 1)
+
+
+def test_markdown_has_a_table_of_our_own_controls():
+    judged = claims.judge([study()], [claim(), claim("ours", BELOW, source="ours: A paper 2021 [inferred]")])
+    text = claims.markdown(judged)
+    assert text.index("Claims of papers:") < text.index("| **reproduced** |") < text.index("Controls of our own:")
+    assert text.index("Controls of our own:") < text.index("| **contradicted** |")
+    assert text.count("| study | claim |") == 2
+
+
+def test_an_equivalence_is_written_with_the_level_of_its_interval():
+    gaps = [0.1, -0.1, 0.2, -0.2]
+    text = claims.markdown(claims.judge([study(gaps)], [claim(direction=WITHIN)]))
+    low, high = results.interval(gaps, 0.9)
+    assert f"[{low:+.2f}, {high:+.2f}] 90 %" in text

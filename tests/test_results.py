@@ -81,7 +81,7 @@ def test_interval_of_another_level():
 
 def test_interval_of_few_or_equal_values():
     assert results.interval([]) == results.interval([3.0]) == [None, None]
-    assert results.interval([3.0, 3.0, 3.0]) == [3.0, 3.0]
+    assert results.interval([3.0, 3.0, 3.0]) == [None, None]
 
 
 def test_summarise_pairs_by_seed():

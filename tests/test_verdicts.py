@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 
 from analysis import verdicts
-from analysis.claims import Judged
-from analysis.contrasts import ABOVE, BELOW, CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED, WITHIN, Claim
+from analysis.contrasts import Claim
+from analysis.judged import Judged
+from analysis.rule import ABOVE, BELOW, CONTRADICTED, INCONCLUSIVE, NOT_BELOW, REPRODUCED, UNTESTED, WITHIN
 from plasticity_jax import results
 from tests.test_page import NASTY, Reader
 
 
-def judged(by_seed=None, verdict=REPRODUCED, direction=ABOVE, **changed):
+def judged(by_seed=None, verdict=REPRODUCED, direction=ABOVE, source="Somebody 2020", **changed):
     by_seed = {0: 2.0, 1: 3.0, 2: 2.5} if by_seed is None else by_seed
     low, high = results.interval(list(by_seed.values()))
-    claim = Claim("gap", "multistage", f"There is {NASTY}.", "Somebody 2020", lambda known: None, direction, 1.5)
+    claim = Claim("gap", "multistage", f"There is {NASTY}.", source, lambda known: None, direction, 1.5)
     given = {
         "claim": claim,
         "directory": Path("runs/x"),
@@ -25,7 +26,11 @@ def judged(by_seed=None, verdict=REPRODUCED, direction=ABOVE, **changed):
         "high": high,
         "by_seed": by_seed,
         "verdict": verdict,
-        "holds": {REPRODUCED: True, CONTRADICTED: False}.get(verdict),
+        "difference": True,
+        "p": 0.01,
+        "k": 1,
+        "bonferroni": {REPRODUCED: True, CONTRADICTED: False}.get(verdict),
+        "holm": {REPRODUCED: True, CONTRADICTED: False}.get(verdict),
         "note": "",
     }
     return Judged(**{**given, **changed})
@@ -57,7 +62,8 @@ def test_a_row_says_everything_about_a_claim():
     ):
         assert text in read.text
     assert ("span", {"class": "badge good"}) in read.tags
-    assert not [name for name, _ in read.tags if name in ("b", "script")]
+    assert not [name for name, _ in read.tags if name == "script"]
+    assert NASTY in read.text  # as text, no tag of its own
 
 
 def test_two_directories_of_a_study_are_told_apart():
@@ -69,7 +75,7 @@ def test_claims_that_were_not_tested_stand_apart():
     untested = judged({}, UNTESTED, note="the study lacks a branch")
     read = Reader(verdicts.section([judged(), untested]))
     assert "1 not tested here" in read.text
-    assert read.text.index("holds after") < read.text.index("not tested here") < read.text.index("lacks a branch")
+    assert read.text.index("holds after") < read.text.rindex("not tested here") < read.text.index("lacks a branch")
 
 
 def test_no_claims_are_said_to_be_none():
@@ -85,14 +91,15 @@ def test_only_untested_claims_make_no_empty_table():
 @pytest.mark.parametrize(
     "verdict, direction, texts",
     [
-        (CONTRADICTED, BELOW, ("expected below 0", "lost after Bonferroni")),
+        (CONTRADICTED, BELOW, ("expected below 0", "lost after Bonferroni and Holm")),
+        (INCONCLUSIVE, NOT_BELOW, ("expected above \N{MINUS SIGN}1.5",)),
         (INCONCLUSIVE, WITHIN, ("expected within \N{PLUS-MINUS SIGN}1.5",)),
     ],
 )
 def test_what_was_expected_and_what_remains(verdict, direction, texts):
     text = Reader(verdicts.section([judged(verdict=verdict, direction=direction)])).text
     assert all(each in text for each in texts)
-    assert ("after Bonferroni" in text) == (verdict == CONTRADICTED)
+    assert ("lost after" in text) == (verdict == CONTRADICTED)
 
 
 def test_negative_numbers_have_a_minus_sign():
@@ -121,6 +128,8 @@ def test_a_strip_shades_the_margin_of_an_equivalence():
     shaded = [seen for name, seen in Reader(verdicts.strip(judged(direction=WITHIN), 3.0)).tags if name == "rect"]
     middle = float(shaded[0]["x"]) + float(shaded[0]["width"]) / 2
     assert middle == pytest.approx(verdicts.WIDTH / 2, abs=0.2)
+    below = [seen for name, seen in Reader(verdicts.strip(judged(direction=NOT_BELOW), 3.0)).tags if name == "rect"]
+    assert float(below[0]["x"]) + float(below[0]["width"]) == pytest.approx(verdicts.WIDTH / 2, abs=0.2)
     assert not [name for name, _ in Reader(verdicts.strip(judged(), 3.0)).tags if name == "rect"]
 
 
@@ -128,3 +137,20 @@ def test_a_single_seed_has_no_strip():
     one = judged({0: 1.0}, INCONCLUSIVE)
     assert verdicts.strip(one, 3.0) is None
     assert "+1.00" in verdicts.section([one])
+
+
+def test_our_own_controls_are_counted_apart():
+    ours = [judged({0: float(i), 1: float(i + 1)}, CONTRADICTED, source="ours: Somebody 2020") for i in range(3)]
+    text = Reader(verdicts.section([judged(), *ours])).text
+    assert "Claims of papersreproduced 1contradicted 0" in text
+    assert "Controls of our ownreproduced 0contradicted 3" in text
+    assert "Controls of our own" not in Reader(verdicts.section([judged()])).text
+
+
+def test_an_equivalence_says_the_level_of_its_interval():
+    assert "] 90%" in Reader(verdicts.section([judged(direction=WITHIN)])).text
+    assert "] 90%" not in Reader(verdicts.section([judged(direction=NOT_BELOW)])).text
+
+
+def test_what_holds_after_holm_only_says_so():
+    assert "holds after Holm, lost after Bonferroni" in Reader(verdicts.section([judged(bonferroni=False)])).text

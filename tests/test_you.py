@@ -4,6 +4,7 @@ import functools
 import importlib
 import math
 import re
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import small
 import synthetic
 
-from analysis import claims, contrasts, jumps, studies, you, you_implications, you_patterns
+from analysis import claims, jumps, rule, studies, you, you_implications, you_patterns
 from analysis.jumps import At
 from plasticity_jax import config as configs
 from plasticity_jax import drafts
@@ -26,7 +27,7 @@ BOUNDS = (0.0, 20.0, 40.0)
 
 def test_ids_are_unique_and_sources_are_named():
     assert not [key for key, count in Counter((claim.study, claim.id) for claim in CLAIMS).items() if count > 1]
-    assert all("You et al. 2019" in claim.source for claim in CLAIMS)
+    assert {claim.paper for claim in CLAIMS} == {"You et al. 2019"}
     assert all(re.fullmatch(r"[A-Z].*\.", claim.statement) for claim in CLAIMS)
     assert all("10 %" not in claim.statement for claim in CLAIMS)  # the paper's one number is not ours
 
@@ -158,8 +159,9 @@ def transfer(label, stage, metric, share):
     }.get(name.removeprefix("probe-").removeprefix("finetune-"), {"tune-stage-1": 58.0, "tune-stage-3": 55.0}.get(name))
 
 
-def scatter(label, seed):
-    return 1e-4 * (seed + 1) * (1 + len(label) % 7)
+def scatter(*measurement):
+    """Less than 0.001, and different for each: without any scatter there would be no interval."""
+    return zlib.crc32(repr(measurement).encode()) / 2**32 / 1000
 
 
 def world(study, config, opposite):
@@ -169,13 +171,14 @@ def world(study, config, opposite):
 
     def as_they_say(label, stage, seed, metric, epoch):
         share = 2.0 if epoch == END else epoch / total
+        rest = scatter(label, stage, seed, metric, epoch)
         if metric == "steps" and study != "autodecay":
             return None
         match study:
             case "stepdecay":
-                return training(label, metric, min(share, 1.0), opposite) + scatter(label, seed)
+                return training(label, metric, min(share, 1.0), opposite) + rest
             case "noise":
-                return noise(label, metric, opposite) + scatter(label, seed)
+                return noise(label, metric, opposite) + rest
             case "patterns_patches":
                 value = patches(label, metric, share)
             case "patterns_graded":
@@ -185,8 +188,9 @@ def world(study, config, opposite):
             case "transfer":
                 value = transfer(label, stage, metric, share)
         if value is None or metric == "steps":
-            return 1600.0 - value if value and opposite else value
-        return (200.0 - value if opposite else value) + scatter(label, seed)
+            later = round(1e4 * rest) if value else 0.0
+            return (1600.0 - value if opposite else value) + later if value else value
+        return (200.0 - value if opposite else value) + rest
 
     return as_they_say
 
@@ -215,15 +219,16 @@ def test_every_study_of_the_paper_has_claims():
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_world_as_the_paper_says_reproduces_every_claim(study, preset):
     found = judged(study, preset)
-    assert {id for id, each in found.items() if each.verdict != contrasts.REPRODUCED} == set()
+    assert {id for id, each in found.items() if each.verdict != rule.REPRODUCED} == set()
     assert set(found) == {claim.id for claim in CLAIMS if claim.study == study}
 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_opposite_contradicts_every_difference(study):
     found = judged(study, "small", opposite=True)
-    differences = {id: each.verdict for id, each in found.items() if each.claim.direction != contrasts.WITHIN}
-    assert {id for id, verdict in differences.items() if verdict != contrasts.CONTRADICTED} == set()
+    equal = {id for id, each in found.items() if each.claim.direction == rule.WITHIN or id.startswith("same")}
+    differences = {id: each.verdict for id, each in found.items() if id not in equal}
+    assert {id for id, verdict in differences.items() if verdict != rule.CONTRADICTED} == set()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -243,4 +248,4 @@ def test_noise_is_evaluated_soon_after_a_change(preset):
 def test_every_claim_is_tested_on_its_study(name):
     found = claims.judge([studies.read(RESULTS / name)])
     assert {each.claim.id for each in found} == {claim.id for claim in CLAIMS if claim.study == name}
-    assert not [each.claim.id for each in found if each.verdict == contrasts.UNTESTED]
+    assert not [each.claim.id for each in found if each.verdict == rule.UNTESTED]
