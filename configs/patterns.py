@@ -38,7 +38,7 @@ Expected, in points:
              images, width 8.
              graded: accuracy falls with the bits of a pattern; at the first decay the one of 4 bits jumps by 5.9
              [2.1, 9.8] more than without a decay; 6 bits are learnt 5.2 [2.3, 8.1] better at a tenth of the rate, and
-             as well with ten times larger batches (0.2 [-0.8, 1.1]).  3 seeds (analysis/results/patterns_graded).
+             as well with ten times larger batches (0.2 [-0.5, 0.8], 90 %).  3 seeds (analysis/results/patterns_graded).
     digits   the machinery only.
 
 Cost:
