@@ -43,7 +43,7 @@ def stepdecay(study: Study) -> list[Chart]:
     said = [effect("jump of test accuracy at the first decay", _values(study, "stepdecay", At(jumps.JUMP, 1)))]
     ticks = tuple((float(x), places[place]) for x, place in enumerate(order))
     how: dict[str, Any] = {"y_label": "sharpness (standard deviations)", "ticks": ticks, "joined": False, "zero": True}
-    x_label = "decays of the learning rate, and epochs a third of a learning stage before and after"
+    x_label = "decays of the learning rate, and placebo epochs before and after"
     return [*found, sketch.chart(study, "stepdecay_sharpness", said, x_label, series, **how)]
 
 
