@@ -1,7 +1,7 @@
 # make demo        a small study and its learning curves, in a few minutes on a laptop
-# make test        lint, types and all tests but the long ones
-# make test_quick  the tests that take seconds
-# make test_long   the long ones: whole campaigns, sweeps, benchmarks, many processes and devices
+# make test        before every commit: lint, types and all tests but the long ones, in minutes
+# make test_quick  of these the ones that take a second, without lint and types
+# make test_long   every night: everything, compiled as for users; campaigns, sweeps, benchmarks, many processes and devices
 # make test-slurm  the tests on a real SLURM, here or started for it: half an hour
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
@@ -18,7 +18,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test test_quick test_long test-slurm bench faults clean
+.PHONY: help demo test lint tests test_quick test_long test-slurm bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -28,16 +28,23 @@ demo: $(VENV)/.demo
 	@$(RUN) -m analysis.figures runs/demo --out runs/demo/figures
 
 test: $(VENV)/.test
+	@$(MAKE) --no-print-directory -j 2 lint tests
+
+lint: $(VENV)/.test
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@$(PYTEST) -m "not long"
+
+# Two groups, since the flags of XLA hold for a whole process; see tests/conftest.py.
+tests: $(VENV)/.test
+	@$(PYTEST) --cheap -m "not exact and not long"
+	@$(PYTEST) -m "exact and not long"
 
 test_quick: $(VENV)/.test
-	@$(PYTEST) -m "not slow and not long"
+	@$(PYTEST) --cheap -m "not slow and not long"
 
 test_long: $(VENV)/.test
-	@$(PYTEST) -m long
+	@$(PYTEST)
 
 test-slurm: $(VENV)/.test
 	@sh tests/slurm/up.sh
@@ -52,7 +59,7 @@ faults: $(VENV)/.test
 	@$(RUN) -m tests.faults --count 300 --json runs/faults.json --keep runs/faults
 
 clean:
-	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(RUN)

@@ -1,10 +1,24 @@
-"""Tests run on the CPU, without the network, and leave nothing behind; child processes inherit the environment."""
+"""Tests run on the CPU, without the network, and leave nothing behind but compiled programs in `.cache`.
+
+Most of their time is compilation, so it is saved in three ways.  Child processes inherit the environment, and with it
+the first two:
+
+    --cheap      XLA optimises little.  Last bits differ from those of users, so tests marked `exact` are left out.
+    .cache       jax's persistent cache is kept from one run to the next.
+    compile_once a program that one study of this process has compiled serves all others that ask for the same one.
+
+Plain `pytest` has the flags that users have, for every test.
+"""
 
 import atexit
 import os
 import shutil
 import socket
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 SCRATCH = tempfile.mkdtemp(prefix="plasticity_jax-tests-")
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
@@ -12,13 +26,7 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that all tests deal runs out in the same way
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Every study compiles its own programs; here the same one is compiled once for all tests, their child processes and,
-# where pytest-xdist deals the tests out, all workers, which inherit the folder from the process that starts them.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(SCRATCH, "compiled")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["TFDS_DATA_DIR"] = os.path.join(SCRATCH, "tfds")
-os.environ["XDG_CACHE_HOME"] = os.path.join(SCRATCH, "cache")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -26,7 +34,41 @@ import pytest  # noqa: E402
 hypothesis.settings.register_profile("lab", deadline=None, max_examples=30, derandomize=True, database=None)
 hypothesis.settings.load_profile("lab")
 
-HERE = {"127.0.0.1", "::1", "localhost"}
+KEPT = Path(__file__).parents[1] / ".cache"
+CHEAP = (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+)
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cheap", action="store_true", help="let XLA optimise little, and leave out the `exact` tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle how and where programs are compiled, before anything is; the workers of pytest-xdist inherit both."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if config.getoption("--cheap"):
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *CHEAP]).strip()
+    import jax
+
+    from plasticity_jax import cache
+
+    os.environ["XDG_CACHE_HOME"] = str(KEPT)
+    cache.turn_on()  # it knows which machines can share programs, and which files to throw away
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.values["jax_compilation_cache_dir"])
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["XDG_CACHE_HOME"] = os.path.join(SCRATCH, "cache")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--cheap"):
+        exact = [item for item in items if item.get_closest_marker("exact")]
+        config.hook.pytest_deselected(items=exact)
+        items[:] = [item for item in items if item not in exact]
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +77,47 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
-        if isinstance(address, tuple) and address[0] not in HERE:
+        if isinstance(address, tuple) and address[0] not in LOOPBACK:
             raise OSError(f"a test tried to connect to {address}")
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compile_once() -> Iterator[Callable[..., Any]]:
+    """Studies of this process share their compiled programs; each still counts its own.
+
+    Yields the method that this replaces.  A test that counts or patches what is compiled takes `compile_anew`.
+    """
+    from plasticity_jax.programs import Programs
+    from plasticity_jax.runs import Program
+
+    compiled: dict[Any, Any] = {}
+    real = Programs._program
+
+    def shared(self: Programs, key: Any, compile_it: Callable[[], Any]) -> Any:
+        functions = tuple(self.diagnostics.items()), tuple(self.own_resets.items())
+        whole = type(self.model), self.model, self.image_shape, self.strategy, self.eval_batch, functions, key
+
+        def once() -> Any:
+            start = time.perf_counter()
+            if whole not in compiled:
+                compiled[whole] = compile_it()
+                return compiled[whole]
+            program = compiled[whole]
+            return Program(program.call, time.perf_counter() - start, program.footprint)
+
+        return real(self, key, once)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Programs, "_program", shared)
+        yield real
+
+
+@pytest.fixture
+def compile_anew(compile_once: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every study of this test compiles its own programs."""
+    from plasticity_jax.programs import Programs
+
+    monkeypatch.setattr(Programs, "_program", compile_once)

@@ -158,7 +158,7 @@ def studied(config, directory) -> int:
     return count.programs
 
 
-def test_more_epochs_compile_nothing_more(tmp_path):
+def test_more_epochs_compile_nothing_more(tmp_path, compile_anew):
     config = small.config(diagnostics=("weight_norm",), train_eval_images=1000, validation_images=8)
     config.stages.tune.epochs = 2.0
     few = studied(config, tmp_path / "few")
@@ -167,14 +167,14 @@ def test_more_epochs_compile_nothing_more(tmp_path):
     assert studied(config, tmp_path / "many") == few == 13  # init, and for each number of runs one of every kind
 
 
-def test_pools_and_validation_images_of_one_length_share_a_program(tmp_path, capsys):
+def test_pools_and_validation_images_of_one_length_share_a_program(tmp_path, capsys, compile_anew):
     config = small.single(epochs=1.0)
     config.update(train_eval_images=1000, validation_images=48)  # of 96, which leaves as many to train on
     assert studied(config, tmp_path) == 5
     assert "5 programs to compile" in capsys.readouterr().err
 
 
-def test_a_resumed_study_compiles_only_what_is_left(tmp_path, monkeypatch):
+def test_a_resumed_study_compiles_only_what_is_left(tmp_path, monkeypatch, compile_anew):
     advance = experiment.Programs.advance
 
     def stop_in_tune(self, stage, states, *args):

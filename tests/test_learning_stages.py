@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small
 
-from plasticity_jax import experiment, pace, programs, walk
+from plasticity_jax import pace, programs, walk
 
 SILENT = {
     "window": dict(least=10**6),
@@ -16,19 +16,6 @@ SILENT = {
     "abel": {},  # a weight norm that falls all the time, as here, does not turn
 }
 RATE, EPOCHS = 0.1, 9.0
-COMPILED: dict = {}
-
-
-@pytest.fixture(autouse=True)
-def shared(monkeypatch):
-    """Programs that outlive their study: going on, or a run alone, costs no time."""
-
-    class Programs(programs.Programs):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.cache = COMPILED.setdefault((str(self.model), self.strategy), {})
-
-    monkeypatch.setattr(experiment, "Programs", Programs)
 
 
 def config(schedule="autodecay", seeds=(0, 1), detector="window", **numbers):
@@ -71,6 +58,7 @@ def test_a_detector_that_never_speaks_is_step_decay_to_the_bit(detector, step_de
     assert found["images"] == expected["images"]
 
 
+@pytest.mark.exact
 def test_so_it_is_with_convolutions_and_running_statistics(tmp_path):
     found = [
         small.hashes(small.run(config(schedule, **SILENT["window"]), tmp_path / schedule, model=small.Net()))

@@ -46,7 +46,7 @@ def compilations():
 
 
 @pytest.mark.parametrize("strategy", ["map", "loop"])
-def test_calls_of_one_shape_compile_once(strategy):
+def test_calls_of_one_shape_compile_once(strategy, compile_anew):
     made, record = make(strategy), stage()
     counts = []
     for until, n, steps, rate in [(3, 100, 10, 0.1), (5, 100, 10, 0.1), (50, 70, 20, 0.3), (9, 33, 9, 0.01)]:
@@ -93,7 +93,7 @@ ANOTHER = [
 
 
 @pytest.mark.parametrize(("other", "count"), [(o, 1) for o in SAME] + [(o, 2) for o in ANOTHER], ids=str)
-def test_stages_of_one_shape_share_a_program(other, count, monkeypatch):
+def test_stages_of_one_shape_share_a_program(other, count, monkeypatch, compile_anew):
     compiled = []
     monkeypatch.setattr(runs, "compile_over", lambda *args, **_: compiled.append(args) or (lambda *_: None))
     made = make()
@@ -102,7 +102,7 @@ def test_stages_of_one_shape_share_a_program(other, count, monkeypatch):
     assert made.compiled == len(compiled) == count
 
 
-def test_another_number_of_runs_is_another_program():
+def test_another_number_of_runs_is_another_program(compile_anew):
     made, record = make(), stage()
     for count in (1, 2, 1):
         made.advance(record, states(count), rows(record, 3, count), IMAGES)

@@ -34,7 +34,7 @@ from configs import (
     warm_start,
 )
 from plasticity_jax import config as configs
-from plasticity_jax import datasets, drafts, models, runs, sampling, saved, stages, state, timetable, workdir
+from plasticity_jax import datasets, drafts, models, programs, runs, sampling, saved, stages, state, timetable, workdir
 from plasticity_jax.checkpoint import Checkpoints
 from plasticity_jax.legs import unfold
 
@@ -62,11 +62,12 @@ class Six(nn.Module):
 
 
 NET = Six()
+DRAWING = programs.Programs(NET, small.TOY.train_images.shape[1:], "loop", 16, {}, {})
 
 
 def network(*key: Any) -> tuple[Any, Any]:
-    """(parameters, statistics) as `NET` draws them for a key by seed and names."""
-    return state.init_network(NET, sampling.key(*key), small.TOY.train_images.shape[1:])
+    """(parameters, statistics) as `NET` draws them for a key by seed and names, compiled as in a study."""
+    return DRAWING.init(sampling.key(*key))
 
 
 def scaled_down(config: ConfigDict) -> ConfigDict:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 import plasticity_jax
 from configs import multistage
-from plasticity_jax import checkpoint, experiment, main, pace, programs, records, walk, workdir
+from plasticity_jax import checkpoint, main, pace, programs, records, walk, workdir
 from plasticity_jax.errors import LabError, Preempted, WorkdirError
 
 ROOT = Path(__file__).parents[1]
@@ -46,21 +46,6 @@ def unbroken(tmp_path_factory):
     directory = tmp_path_factory.mktemp("unbroken")
     small.run(config(), directory)
     return directory
-
-
-COMPILED: dict = {}
-
-
-@pytest.fixture(autouse=True)
-def shared(monkeypatch):
-    """Programs that outlive their study, so that going on costs no time."""
-
-    class Programs(programs.Programs):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.cache = COMPILED if self.strategy == "map" else {}
-
-    monkeypatch.setattr(experiment, "Programs", Programs)
 
 
 @pytest.fixture

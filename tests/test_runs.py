@@ -185,6 +185,7 @@ def lone(model, threads=True):
     return first, rows, [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("strategy", runs.STRATEGIES)
 @pytest.mark.parametrize("model", [MLP, CONVOLVED], ids=["mlp", "convolved"])
 def test_runs_side_by_side_are_the_runs_alone(model, strategy):
