@@ -135,6 +135,21 @@ def test_the_paper_s_protocol_is_what_is_planned():
     assert window == [float(epoch) for epoch in range(401, 501)]
 
 
+def small_batches(config):
+    """Batches of 16 images, or of two micro-batches, wherever a config tells: so studies share most of their programs."""
+    sizes = {"batch_size": 16, "micro_batch": 8}
+
+    def shrink(values):
+        for key, value in values.items():
+            size = sizes.get(key.rpartition(".")[2])
+            values[key] = (min(value, size) if size else shrink(value)) if size or hasattr(value, "items") else value
+        return values
+
+    shrink(config.stages)
+    axes = [(key, shrink(dict(values)) if hasattr(values, "items") else values) for key, values in config.grid]
+    config.grid = tuple(axes)
+
+
 STUDIES = [(path, "digits") for path in FILES]
 STUDIES.append((Path("warm_start.py"), "digits,study=online"))
 STUDIES.append((Path("patterns.py"), "digits,study=graded"))
@@ -151,6 +166,8 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
     config.update(seeds=(0,), train_images=96, test_images=50, diagnostics=(), strategy="loop")
     for each in config.stages.values():
         each.update(steps=2, eval_every=0)
+    if network:
+        small_batches(config)
     study = configs.parse(config)
     result = plasticity_jax.run(config, tmp_path, model=network)
     final = [run for pack in study.packs for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
@@ -169,7 +186,7 @@ def test_multistage_runs_on_digits(tmp_path):
     """The network, the optimiser and the diagnostics of the protocol, in every other respect tiny."""
     config = importlib.import_module("configs.multistage").get_config("digits")
     config.update(seeds=(0,), train_images=96, test_images=50, strategy="loop")  # compiles each program once
-    config.model.width = 2
+    config.model.update(depth=1, width=2)
     for each in config.stages.values():
         each.update(steps=2, eval_every=0, batch_size=64)
     result = plasticity_jax.run(config, tmp_path)

@@ -4,8 +4,10 @@ import contextlib
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from test_protocols import Six
 
 import plasticity_jax
 from launch import plan
@@ -65,15 +67,18 @@ def test_saved_metrics_are_read_as_shown_without_runs_that_diverged(tmp_path, mo
     assert names["last"].to_dict() == {("fresh", 0): 80.0}
 
 
-@pytest.mark.slow
-def test_the_plan_runs(tmp_path: Path) -> None:
+NETWORKS = [pytest.param(Six(10), id="tiny"), pytest.param(None, id="its-own", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_plan_runs(network: Any, tmp_path: Path) -> None:
     names: dict = {}
     exec(block("# my_plan.py"), names)
     config = names["get_config"]()
     config.seeds = (0,)
     for stage in config.stages.values():
         stage.data.fraction = stage.data.fraction / 10
-    result = plasticity_jax.run(config, tmp_path / "plan")
+    result = plasticity_jax.run(config, tmp_path / "plan", model=network)
     assert result["status"] == "finished"
     assert len(result["branches"]) == len(config.stages.tune.branches) == 6
 
