@@ -136,7 +136,7 @@ def test_the_paper_s_protocol_is_what_is_planned():
 
 
 def small_batches(config):
-    """Batches of 16 images, or of two micro-batches, wherever a config tells: so studies share most of their programs."""
+    """Batches of 16 images, or of two micro-batches, wherever a config tells, so that studies share their programs."""
     sizes = {"batch_size": 16, "micro_batch": 8}
 
     def shrink(values):
