@@ -5,6 +5,7 @@
 # make test-slurm  the tests on a real SLURM, here or started for it: half an hour
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
+# make mutants     deliberate mistakes, one by one; does a test catch each? half an hour; ONLY=WORD tries some
 # make clean       remove the environment, caches and the demo's results
 #
 # PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment, WORKERS=8 the processes that test (each takes
@@ -18,7 +19,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint tests test_quick test_long test-slurm bench faults clean
+.PHONY: help demo test lint tests test_quick test_long test-slurm bench faults mutants clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -57,6 +58,10 @@ bench: $(VENV)/.demo
 faults: $(VENV)/.test
 	@mkdir -p runs
 	@$(RUN) -m tests.faults --count 300 --json runs/faults.json --keep runs/faults
+
+mutants: $(VENV)/.test
+	@mkdir -p runs
+	@$(RUN) -m tests.mutants --json runs/mutants.json $(if $(ONLY),--only "$(ONLY)")
 
 clean:
 	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .cache

@@ -1,0 +1,45 @@
+"""The deliberate faults of `tests.mutants` can still be put in; `make mutants` tries whether the tests catch them."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import copies
+from tests.mutants.faults import FAULTS, Fault
+
+ROOT = Path(__file__).parents[1]
+LEAST = 60  # faults
+TOY = Fault("wrong", "toy.py", "a + b", "a - b", "toy")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_fits_its_file(fault):
+    text = (ROOT / fault.file).read_text()
+    ast.parse(changed := copies.changed(text, fault))
+    assert changed != text
+    assert [word for word in fault.tests.split() if (ROOT / f"tests/test_{word}.py").is_file()] == fault.tests.split()
+
+
+def test_there_are_many_with_names_of_their_own_over_the_whole_project():
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= LEAST
+    assert {"plasticity_jax", "launch", "analysis"} == {fault.file.partition("/")[0] for fault in FAULTS}
+
+
+@pytest.mark.parametrize("text", ["b + a", "a + b + a + b"])
+def test_a_fault_that_could_be_put_nowhere_or_anywhere_is_an_error(text):
+    with pytest.raises(ValueError, match=r"wrong: 'a \+ b' occurs . times in toy.py"):
+        copies.changed(text, TOY)
+
+
+def test_a_fault_is_there_while_inside_and_no_longer(tmp_path):
+    (tmp_path / "toy.py").write_text("a + b\n")
+    compiled = tmp_path / "__pycache__" / "toy.cpython-311.pyc"
+    compiled.parent.mkdir()
+    compiled.touch()
+    with copies.mutated(tmp_path, TOY):
+        assert (tmp_path / "toy.py").read_text() == "a - b\n"
+        assert not compiled.exists()  # or Python could take it for what is compiled of the fault
+        compiled.touch()
+    assert (tmp_path / "toy.py").read_text() == "a + b\n"
+    assert not compiled.exists()
