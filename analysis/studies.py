@@ -86,8 +86,12 @@ def labels(study: Study) -> list[str]:
         for stage in records(study)
         if not parents & {stage["name"], f"{stage['name']}/{stage['branch']}"}
     }
-    ends = study.table[[pair in final for pair in zip(study.table.stage, study.table.branch, strict=True)]]
-    return list(dict.fromkeys(ends.label))
+    distinct = study.table[["stage", "branch", "label"]].drop_duplicates()  # of what may be a million rows
+    return list(
+        dict.fromkeys(
+            label for stage, branch, label in distinct.itertuples(index=False, name=None) if (stage, branch) in final
+        )
+    )
 
 
 def values(

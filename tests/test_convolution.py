@@ -48,6 +48,7 @@ def with_gradients(conv, stride, padding):
     return run
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("padding", ["same on both sides", "SAME", "VALID"])
 @pytest.mark.parametrize("size, stride", KINDS)
 def test_values_and_gradients_equal_the_definition(size, stride, padding):
@@ -74,7 +75,7 @@ def test_every_form_equals_the_definition(monkeypatch, size, stride, form, chann
     for name, value in FORMS[form].items():
         monkeypatch.setattr(convolution, name, value)
     pads = [(size // 2, size // 2)] * 2
-    for shape in ((8, 16), (5, 7)):
+    for shape in ((4, 8) if form == "matrix" else (8, 16), (5, 7)):  # a matrix is for a few pixels only
         x, kernel, dy, pads = example(size, stride, pads, shape, channels=channels)
         found = with_gradients(convolution.conv_general_dilated, stride, pads)(x, kernel, dy)
         for ours, true in zip(found, reference(x, kernel, dy, stride, pads), strict=True):
@@ -111,6 +112,7 @@ def seconds(run, *args):
     return min(times)
 
 
+@pytest.mark.exact
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the gradients are those of lax")
 def test_gradients_are_as_fast_inside_a_loop_as_outside():
     """Those of lax are some twenty times slower inside."""
@@ -130,6 +132,7 @@ def test_gradients_are_as_fast_inside_a_loop_as_outside():
     assert seconds(loop, x, kernel) < 5 * steps * seconds(plain, x, kernel, dy)
 
 
+@pytest.mark.exact
 def test_nobody_pays_for_the_gradient_of_the_images():
     x, kernel, _, pads = example(7, 2, [(3, 3)] * 2, (16, 16))
 
@@ -180,9 +183,15 @@ def test_another_backend_gets_the_plain_operations_and_the_same_results(monkeypa
     def gradients(x, kernel):
         return jax.grad(lambda *args: both(*args).astype(jnp.float32).sum(), (0, 1))(x, kernel)
 
-    ours, text = gradients(x, kernel), str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel))
+    ours, text = (
+        jax.jit(lambda *args: gradients(*args))(x, kernel),
+        str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel)),
+    )
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    plain, plain_text = gradients(x, kernel), str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel))
+    plain, plain_text = (
+        jax.jit(lambda *args: gradients(*args))(x, kernel),
+        str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel)),
+    )
     assert "custom_vjp" in text and "custom_vjp" not in plain_text and "reduce_window" in plain_text
     for a, b in zip(ours, plain, strict=True):
         assert a.dtype == b.dtype == dtype

@@ -31,13 +31,15 @@ def watch(detector, values, due=None):
 
 def after(detector, values, due=None):
     """The detector's state after the values, and what `watch` returns."""
-    due = jnp.ones(len(values), bool) if due is None else jnp.asarray(due)
-
-    def step(state, seen):
-        return detector.update(state, *seen)
-
-    state, ended = jax.lax.scan(step, detector.init(), (jnp.asarray(values, jnp.float32), due))
+    due = np.ones(len(values), bool) if due is None else np.asarray(due)
+    state, ended = scan(detector, np.asarray(values, np.float32), due)
     return state, (1 + np.flatnonzero(ended)).tolist()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def scan(detector, values, due):
+    """(state, whether a stage ended after each value), as one program."""
+    return jax.lax.scan(lambda state, shown: detector.update(state, *shown), detector.init(), (values, due))
 
 
 def falling(n, rest, noise=0.0, seed=0):
@@ -276,9 +278,9 @@ def test_a_detector_says_the_same_in_company(name, how):
 @pytest.mark.parametrize("name", ALL)
 def test_a_state_that_was_saved_goes_on_as_if_nothing_had_been(name):
     detector, values = ALL[name], np.float32(falling(50, 10, noise=0.02))
-    state, found = detector.init(), []
+    state, found, update = detector.init(), [], jax.jit(detector.update)
     for n, value in enumerate(values, start=1):
-        state, ended = detector.update(state, value)
+        state, ended = update(state, value)
         found += [n] * bool(ended)
         state = jax.tree.unflatten(jax.tree.structure(state), [np.asarray(leaf) for leaf in jax.tree.leaves(state)])
     assert found == watch(detector, values)

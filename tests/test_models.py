@@ -20,6 +20,7 @@ def make(classes=10, **fields):
     return models.build(dataclasses.replace(BASE, **fields), classes)
 
 
+@functools.cache
 def initial(net, shape=(1, 32, 32, 3), seed=0):
     return quick_jit(lambda key: net.init(key, jnp.zeros(shape), True))(jax.random.key(seed))
 
@@ -220,7 +221,7 @@ def test_mlp_of_ash_and_adams():
     params = initial(net)["params"]
     assert models.module_names(params) == ("layer1", "layer2", "head")
     assert params["layer1"]["kernel"].shape == (3072, 100) and params["head"]["kernel"].shape == (100, 10)
-    logits, features = net.apply({"params": params}, images, True)
+    logits, features = quick_jit(lambda p: net.apply({"params": p}, images, True))(params)
     h = np.asarray(images).reshape(4, -1)
     for name in ("layer1", "layer2"):
         h = np.maximum(h @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"]), 0)
@@ -241,10 +242,11 @@ def test_logistic_regression_is_linear():
         "head/kernel": (64, 10),
         "head/bias": (10,),
     }
-    logits, features = net.apply({"params": params}, images, True)
+    apply = quick_jit(lambda x: net.apply({"params": params}, x, True))
+    logits, features = apply(images)
     assert set(features) == {"penultimate"}
-    zero, _ = net.apply({"params": params}, 0 * images, True)
-    double, _ = net.apply({"params": params}, 2 * images, True)
+    zero, _ = apply(np.zeros_like(images))
+    double, _ = apply(2 * np.asarray(images))
     np.testing.assert_allclose(double - zero, 2 * (logits - zero), atol=1e-5)
 
 
@@ -302,7 +304,7 @@ def test_a_block_of_a_wide_network_is_norm_relu_convolution_twice():
     x = jax.random.normal(jax.random.key(1), (2, 6, 6, 4))
     for channels, stride in ((4, 1), (8, 2)):
         block = wide_resnet.PreBlock(channels, stride, "batch", jnp.float32)
-        variables = block.init(jax.random.key(0), x, False)
+        variables = quick_jit(lambda block=block: block.init(jax.random.key(0), x, False))()
         p = variables["params"]
 
         def conv(x, kernel, stride, pad):
@@ -314,11 +316,15 @@ def test_a_block_of_a_wide_network_is_norm_relu_convolution_twice():
         def norm(x):  # in train mode, with scale 1 and offset 0
             return (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
 
-        before = jax.nn.relu(norm(x))
-        inner = jax.nn.relu(norm(conv(before, p["conv1"]["kernel"], stride, 1)))
-        shortcut = conv(before, p["conv_proj"]["kernel"], stride, 0) if "conv_proj" in p else x
-        expected = shortcut + conv(inner, p["conv2"]["kernel"], 1, 1)
-        (found, features), _ = block.apply(variables, x, True, mutable=["batch_stats"])
+        def written_out(p, stride=stride):
+            before = jax.nn.relu(norm(x))
+            inner = jax.nn.relu(norm(conv(before, p["conv1"]["kernel"], stride, 1)))
+            shortcut = conv(before, p["conv_proj"]["kernel"], stride, 0) if "conv_proj" in p else x
+            return inner, shortcut + conv(inner, p["conv2"]["kernel"], 1, 1)
+
+        inner, expected = quick_jit(written_out)(p)
+        trained = quick_jit(lambda v, block=block: block.apply(v, x, True, mutable=["batch_stats"]))
+        (found, features), _ = trained(variables)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(features["inner"], inner, rtol=1e-4, atol=1e-4)
         assert ("conv_proj" in p) == (channels != 4)
