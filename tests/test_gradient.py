@@ -73,9 +73,12 @@ def test_ghost_batches_have_statistics_of_their_own_and_move_the_running_ones_on
     assert not np.allclose(norm(whole[0]), norm(found), rtol=1e-3)  # other statistics, another gradient
 
 
-def test_frozen_modules_have_no_gradient_and_no_batch_statistics():
+@pytest.mark.parametrize("micro_batch", [0, 8])
+def test_frozen_modules_have_no_gradient_and_no_batch_statistics(micro_batch):
+    """To the last bit: a third of three times a number may be another one."""
     state, sample = first_state(CONVOLVED), batch()
-    found, _, stats = compute(state, sample, CONVOLVED, stage(trained=("head",)))
+    state = state.replace(stats=jax.tree.map(lambda leaf: leaf + jnp.linspace(0.1, 0.7, leaf.size), state.stats))
+    found, _, stats = compute(state, sample, CONVOLVED, stage(trained=("head",), batch_size=N, micro_batch=micro_batch))
     assert same(stats, state.stats)
     assert all(not np.any(leaf) for path, leaf in trees.paths(found).items() if not path.startswith("head/"))
 

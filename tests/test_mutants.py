@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import __main__ as main
 from tests.mutants import copies
 from tests.mutants.faults import FAULTS, Fault
 
@@ -43,3 +44,17 @@ def test_a_fault_is_there_while_inside_and_no_longer(tmp_path):
         compiled.touch()
     assert (tmp_path / "toy.py").read_text() == "a + b\n"
     assert not compiled.exists()
+
+
+def test_what_failed_is_read_from_what_pytest_prints():
+    printed = (
+        "E   FAILED no test\nFAILED tests/a.py::test_b[x y] - AssertionError: 1 - 2\nERROR tests/a.py::test_c\n1 failed"
+    )
+    assert main.failures(printed) == ["tests/a.py::test_b[x y]", "tests/a.py::test_c"]
+
+
+def test_a_name_that_no_fault_has_is_one_line(capsys):
+    with pytest.raises(SystemExit):
+        main.parse(["--only", "nothing of this name"])
+    assert "no fault is called so" in capsys.readouterr().err
+    assert [fault.name for fault in main.parse(["--only", "reset subtracts"]).faults] == ["a reset subtracts"]

@@ -2,9 +2,9 @@
 
     python -m tests.mutants [--only NAME] [--json FILE]
 
-First the tests that are to catch the faults have to pass without any.  Then each fault is put into a copy of the
-repository, and its tests run there as `make test` runs them.  Prints for each which test caught it, and after how many
-seconds; exit status 1 if one survived.
+Each fault is put into a copy of the repository, and its tests run there as `make test` runs them, up to the first that
+fails.  Prints which that is, and after how many seconds.  In the end all tests that caught something have to pass in
+the copy without any fault.  Exit status 1 if they do not, or if a fault survived.
 """
 
 import argparse
@@ -43,52 +43,58 @@ def main(argv: Sequence[str]) -> int:
     flags, found, began = parse(argv), [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copies.make(Path(folder) / "copy")
-        words = list(dict.fromkeys(word for fault in flags.faults for word in fault.tests.split()))
-        print(f"{len(words)} test files without a fault, in {copies.imported(copy)}", flush=True)
-        caught = catches(copy, words)
-        if caught:
-            print(f"error: without any fault {caught} fails; mend that first", file=sys.stderr)
-            return 1
+        print(f"{len(flags.faults)} faults, in {copies.imported(copy).parent}", flush=True)
         for number, fault in enumerate(flags.faults, 1):
             start = time.monotonic()
             with copies.mutated(copy, fault):
-                caught = catches(copy, fault.tests.split())
-            seconds = time.monotonic() - start
-            found.append({"name": fault.name, "file": fault.file, "caught_by": caught, "seconds": round(seconds, 1)})
-            what = f"caught by {caught} in {seconds:.0f} s" if caught else f"SURVIVED {fault.tests}"
+                caught = first_failure(copy, [f"tests/test_{word}.py" for word in fault.tests.split()])
+            seconds = round(time.monotonic() - start, 1)
+            found.append({"name": fault.name, "file": fault.file, "caught_by": caught, "seconds": seconds})
+            what = f"caught by {caught} in {seconds:.0f} s" if caught else f"SURVIVED the tests of {fault.tests}"
             print(f"{number}/{len(flags.faults)} {fault.file}: {fault.name}: {what}", flush=True)
+        catchers = list(dict.fromkeys(each["caught_by"] for each in found if each["caught_by"]))
+        broken = first_failure(copy, catchers) if catchers else ""
     survived = [each["name"] for each in found if not each["caught_by"]]
     print(f"{len(found) - len(survived)} of {len(found)} faults were caught, {time.monotonic() - began:.0f} s")
+    print(f"without a fault {broken} fails too" if broken else f"without a fault all {len(catchers)} tests pass")
     if flags.json:
-        flags.json.write_text(strict_json.dumps({"faults": found, "survived": survived}, indent=1) + "\n")
-    return int(bool(survived))
+        content = {"faults": found, "survived": survived, "fails_without_a_fault": broken}
+        flags.json.write_text(strict_json.dumps(content, indent=1) + "\n")
+    return int(bool(survived or broken))
 
 
-def catches(copy: Path, words: Sequence[str]) -> str:
-    """The first test that fails in the copy; empty if all pass."""
+def first_failure(copy: Path, tests: Sequence[str]) -> str:
+    """The first of some test files, or single tests, that fails in the copy; empty if all pass.
+
+    Raises:
+      SystemExit: pytest could not begin, or did not come to an end.
+    """
     for group in GROUPS:
-        if failed := first_failure(copy, words, group):
-            return failed
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", *group]
+        try:
+            done = subprocess.run(
+                [*command, *tests],
+                cwd=copy,
+                env=copies.environment(copy),
+                capture_output=True,
+                text=True,
+                timeout=LONGEST,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            sys.exit(f"error: {' '.join(tests)} did not end in {LONGEST} s")
+        failed = failures(done.stdout)
+        if failed and done.returncode == FAILED:
+            return failed[0]
+        if done.returncode not in (PASSED, NONE):
+            sys.exit(f"error: pytest ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return ""
 
 
-def first_failure(copy: Path, words: Sequence[str], group: Sequence[str]) -> str:
-    """Of one group of tests the first that fails; empty if none does.
-
-    Raises:
-      SystemExit: pytest did not come to an end, or could not begin.
-    """
-    files = [f"tests/test_{word}.py" for word in words]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", *group, *files]
-    done = subprocess.run(
-        command, cwd=copy, env=copies.environment(copy), capture_output=True, text=True, timeout=LONGEST, check=False
-    )
-    if done.returncode in (PASSED, NONE):
-        return ""
-    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    if done.returncode != FAILED or not failed:
-        sys.exit(f"error: pytest ended with status {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return failed[0]
+def failures(printed: str) -> list[str]:
+    """The tests that failed, of what pytest has printed."""
+    lines = [line.partition(" ") for line in printed.splitlines()]
+    return [rest.partition(" - ")[0] for first, _, rest in lines if first in ("FAILED", "ERROR")]
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ STUDIES = (
         "the last images of an epoch are lost", LAB + "timetable.py", "math.ceil(images /", "int(images /", "timetable"
     ),
     Fault(
-        "only the first run's images are compared",
+        "runs with other images go on if one has the same",
         LAB + "timetable.py",
         '    if other:\n        raise LabError(\n            f"stage {times',
         '    if len(other) == len(now):\n        raise LabError(\n            f"stage {times',
@@ -329,7 +329,13 @@ STUDIES = (
         "config",
     ),
     Fault("True is a number", LAB + "checks.py", "and not isinstance(value, bool)  #", "#", "config"),
-    Fault("a closed terminal kills", LAB + "signals.py", "!= signal.SIG_IGN", "== signal.SIG_IGN", "signals"),
+    Fault(
+        "nohup keeps nothing",
+        LAB + "signals.py",
+        "if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:",
+        "if True:",
+        "signals",
+    ),
     Fault(
         "other random numbers go on",
         LAB + "environment.py",
