@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import outcomes, sweeps
-from plasticity_jax import records, strict_json
-from plasticity_jax.errors import LabError
+from plasticity_jax import legs, records, strict_json
+from plasticity_jax.description import restore_study
+from plasticity_jax.errors import ConfigError, LabError
 
 TABLE = outcomes.TABLE
 COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
@@ -118,17 +119,29 @@ def load_result(directory: Directory) -> dict[str, Any]:
     _refuse_sweep(Path(directory))
     if sweeps.is_study(Path(directory)):
         return sweeps.result(Path(directory))
-    return _json(Path(directory) / "result.json", "the study has not finished; run its command again to go on")
+    path = Path(directory) / "result.json"
+    found = _json(path, "the study has not finished; run its command again to go on")
+    if not outcomes.are_runs(found.get("runs")):
+        raise LabError(f"{path} is damaged (no list of runs): delete it and run the study's command again")
+    return found
 
 
 def load_config(directory: Directory) -> dict[str, Any]:
-    """The study as it was resolved from its config, every default filled in: `config.json`.
+    """The study as it was resolved from its config, every default filled in: `config.json`, as its version wrote it.
 
     Raises:
-      LabError: there is none, or it is broken.
+      LabError: there is none, or it is broken or no study.
     """
     _refuse_sweep(Path(directory))
-    return _json(Path(directory) / "config.json", "give the --workdir of a study")
+    path = Path(directory) / "config.json"
+    found = _json(path, "give the --workdir of a study")
+    try:
+        study = restore_study(found, str(path))
+        for pack in study.packs:
+            legs.unfold(pack, study.seeds[:1])
+    except (ConfigError, RecursionError) as e:
+        raise LabError(f"{path} is no study ({str(e).removeprefix(str(path)).lstrip('.: ')}): restore it") from e
+    return found
 
 
 def load_environment(directory: Directory) -> dict[str, Any]:
@@ -150,9 +163,13 @@ def _refuse_sweep(directory: Path) -> None:
 
 
 def _json(path: Path, advice: str) -> dict[str, Any]:
+    again = "delete it and run the study's command again"
     try:
-        return strict_json.loads(path.read_text())
+        found = strict_json.loads(path.read_bytes())
     except OSError as e:
         raise LabError(f"cannot read {path} ({e.strerror}): {advice}") from e
-    except ValueError as e:
-        raise LabError(f"{path} is no JSON ({e}): delete it and run the study's command again") from e
+    except (ValueError, RecursionError) as e:
+        raise LabError(f"{path} is no JSON ({e}): {again}") from e
+    if not isinstance(found, dict):
+        raise LabError(f"{path} is damaged (no JSON object): {again}")
+    return found

@@ -50,8 +50,8 @@ def read(study: Study) -> Facts:
     """The facts of a study."""
     environment, status = _environment(study.directory), _status(study.directory)
     result = study.result or {}
-    state = result.get("status") or STATES.get(status.get("status", ""), "in progress")
-    packages = environment.get("packages", {})
+    state = _text(result.get("status")) or STATES.get(_text(status.get("status")), "in progress")
+    packages = _object(environment.get("packages"))
     ends = study.table[study.table.label.isin(studies.labels(study))]
     return Facts(
         status=state,
@@ -60,11 +60,11 @@ def read(study: Study) -> Facts:
         failed=sum(run["status"] != "finished" for run in result.get("runs", ())),
         device=_device(environment),
         versions=", ".join(f"{name} {packages[name]}" for name in ("jax", "flax") if packages.get(name)),
-        commit=environment.get("commit", ""),
+        commit=_text(environment.get("commit")),
         changed=bool(environment.get("dirty")),
-        images=result.get("images"),
-        images_per_second=result.get("images_per_second"),
-        seconds=result.get("seconds") or _seconds(study.directory),
+        images=_number(result.get("images")),
+        images_per_second=_number(result.get("images_per_second")),
+        seconds=_numbers(result.get("seconds")) or _seconds(study.directory),
         compilations=status.get("compilations"),
         from_cache=status.get("from_cache"),
     )
@@ -115,15 +115,34 @@ def _seconds(directory: Path) -> dict[str, float]:
     """The clocks of all packs, added up."""
     total: dict[str, float] = {}
     for path in sorted([*directory.glob("*/clock.json"), *directory.glob("jobs/*/*/clock.json")]):
-        for kind, spent in _json(path).items():
-            total[kind] = total.get(kind, 0.0) + float(spent)
+        for kind, spent in _numbers(_json(path)).items():
+            total[kind] = total.get(kind, 0.0) + spent
     return total
 
 
 def _json(path: Path) -> dict[str, Any]:
     """A file that may be missing; a damaged one is as good as missing here, since no measurement is in it."""
     try:
-        found = strict_json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = strict_json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return _object(found)
+
+
+# What is not of its type is as good as missing, for the same reason.
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) else None
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    return {key: each for key, each in _object(value).items() if _number(each) is not None}

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from plasticity_jax import records, strict_json
+from plasticity_jax.errors import LabError
 
 FAILED, FINISHED, RUNNING = "failed", "finished", "running"
 TABLE = "metrics.jsonl"
@@ -28,6 +29,8 @@ def rows(directory: Path, pack: str, stage: str) -> Iterator[records.Row]:
     lost = failed(result.get("runs"))
     ended = bool(result) or any(path.name.isdecimal() for path in folder.glob("end/*"))
     for row in records.read(folder / TABLE):
+        if not _is_row(row):
+            raise LabError(f"{folder / TABLE} holds {ascii(row)[:60]}, which is no row of a table; mend or delete it")
         status = FAILED if (pack, row.get("run")) in lost else FINISHED if ended else RUNNING
         yield {**row, "status": status}
 
@@ -52,6 +55,22 @@ def failed(runs: Any) -> set[tuple[str, str]]:
     known = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
     lost = [(str(run.get("pack")), str(run.get("run"))) for run in known if run.get("status") == FAILED]
     return {(pack, run.removeprefix(f"{pack}/")) for pack, run in lost}
+
+
+def are_runs(value: Any) -> bool:
+    """Whether something from a file is the runs of a result, with all in them that the analysis builds on."""
+    return isinstance(value, list) and all(
+        isinstance(run, dict) and all(isinstance(run.get(key), str) for key in ("pack", "run", "status"))
+        for run in value
+    )
+
+
+def _is_row(row: records.Row) -> bool:
+    words = [row.get(key) for key in ("run", "branch", "stage", "metric")]
+    numbers = [row.get(key) for key in ("seed", "epoch", "step")]
+    value, plain = row.get("value", ""), all(isinstance(each, (int, float)) for each in numbers)
+    words_too = all(isinstance(each, str) for each in words) and isinstance(row.get("hparams"), dict)
+    return plain and words_too and (value is None or isinstance(value, (int, float)))
 
 
 def _result(directory: Path) -> dict[str, Any]:

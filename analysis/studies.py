@@ -19,6 +19,7 @@ import pandas as pd
 import analysis
 from analysis import jumps
 from plasticity_jax import results
+from plasticity_jax.errors import LabError
 
 WINDOW, END, START = "window", "end", "start"
 EARLY = 1 / 3  # the share of a stage that START means
@@ -49,13 +50,26 @@ def read(directory: analysis.Directory) -> Study:
     """The study in a working directory, finished or in progress.
 
     Raises:
-      LabError: no study, or a broken one.
+      LabError: no study, or a broken one, or a `config.json` of another one.
     """
     directory = Path(directory)
     config, table = analysis.load_config(directory), analysis.load(directory)
+    _check_belongs(table, config, directory)
     result = analysis.load_result(directory) if analysis.has_result(directory) else None
     series = table.run.str.rpartition("/")[0]
     return Study(directory, config, result, table.assign(label=series.map(label_of)))
+
+
+def _check_belongs(table: pd.DataFrame, config: Mapping[str, Any], directory: Path) -> None:
+    """Raise a LabError unless the config plans whatever was measured."""
+    plans = [(pack["name"], plan) for pack in config["packs"] for _, plan in pack["plans"]]
+    planned = {(pack, stage["name"], stage["branch"]) for pack, plan in plans for stage in plan}
+    for pack, stage, branch in table[["pack", "stage", "branch"]].drop_duplicates().itertuples(index=False):
+        if (pack, stage, branch) not in planned:
+            what = f"{pack} / {stage} / {branch}"
+            raise LabError(
+                f"{directory} holds measurements of {what!r}, which its config.json does not plan: restore it"
+            )
 
 
 def label_of(series: str) -> str:

@@ -105,11 +105,17 @@ def claim(directory: Path, config: Mapping[str, Any]) -> None:
     stored = read_json(path, mend)
     if not isinstance(stored, dict):
         raise WorkdirError(f"{path} is damaged (no JSON object); {mend}")
-    old, new = _flat(legacy.study(stored)), _flat(strict_json.loads(strict_json.dumps(config)))
+    try:
+        old, new = _flat(legacy.study(stored)), _flat(strict_json.loads(strict_json.dumps(config)))
+    except RecursionError as e:
+        raise WorkdirError(f"{path} is damaged (nested too deep); {mend}") from e
     keys = [key for key in [*old, *(key for key in new if key not in old)] if key.split(".")[-1] not in MAY_CHANGE]
     differing = [key for key in keys if _shown(old, key) != _shown(new, key)]
     if differing:
-        lines = [f"  {key}: {_shown(old, key)} -> {_shown(new, key)}" for key in differing[:_SHOWN]]
+        lines = [
+            f"  {key if key.isprintable() else ascii(key)}: {_shown(old, key)} -> {_shown(new, key)}"
+            for key in differing[:_SHOWN]
+        ]
         lines += [f"  and {len(differing) - _SHOWN} more"] * (len(differing) > _SHOWN)
         head = (
             f"workdir {directory} belongs to another config; use another workdir or, if it is the file that is wrong, "
@@ -206,7 +212,7 @@ def _unwritable(path: Path) -> Iterator[None]:
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts, and lists with dicts inside, as one dict with dotted keys; what has a name goes by it in a list."""
-    if isinstance(tree, dict) and tree:
+    if isinstance(tree, dict) and (tree or not prefix):
         items = list(tree.items())
     elif _holds_dict(tree):
         items = [(_label(item, str(i)), item) for i, item in enumerate(tree)]
@@ -222,7 +228,7 @@ def _holds_dict(tree: Any) -> bool:
 
 def _label(item: Any, otherwise: str) -> str:
     named = isinstance(item, dict) and "name" in item
-    return "/".join(item[key] for key in ("name", "branch") if key in item) if named else otherwise
+    return "/".join(str(item[key]) for key in ("name", "branch") if key in item) if named else otherwise
 
 
 def _shown(flat: Mapping[str, Any], key: str) -> str:

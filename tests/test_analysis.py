@@ -7,30 +7,25 @@ import numpy as np
 import pytest
 
 import analysis
+from configs import base
+from plasticity_jax import config as configs
 from plasticity_jax import records
 from plasticity_jax.errors import LabError
 
 TOP = {"pretrain": 50.0, "fresh": 80.0, "pretrain+tune": 75.0}
 
 
-def record(name, branch, after, epochs, until_accuracy=0, steps=0):
-    lengths = dict(epochs=epochs, until_accuracy=until_accuracy, steps=steps)
-    return dict(name=name, branch=branch, after=after, data=dict(label_noise=0.0), **lengths)
+PLAN = {("pretrain", "pretrain"): 5, ("tune", "fresh"): 10, ("tune", "pretrain+tune"): 10}  # epochs
 
 
-PLAN = [
-    record("pretrain", "pretrain", "init", 5),
-    record("tune", "fresh", "init", 10),
-    record("tune", "pretrain+tune", "pretrain", 10),
-]
-
-
-def write_config(root: Path, plans=(PLAN,), packs=("main",), **changed) -> None:
-    model = {"name": "resnet", "depth": 1, "width": 8, "stem": "cifar", "norm": "batch", "dtype": "float32"}
-    written = [{"name": name, "model": model, "plans": [[[], plan] for plan in plans]} for name in packs]
-    study = dict(dataset="digits", train_images=0, seeds=[0, 1, 2], window=0.2, control="fresh", packs=written)
+def write_config(root: Path) -> None:
+    config = base.base()
+    config.update(dataset="digits", seeds=(0, 1, 2), window=0.2)
+    config.stages.pretrain = base.stage(epochs=5.0)
+    branches = {"fresh": {"after": "init"}, "pretrain+tune": {"after": "pretrain"}}
+    config.stages.tune = base.stage(epochs=10.0, branches=branches)
     root.mkdir(parents=True, exist_ok=True)
-    (root / "config.json").write_text(json.dumps({**study, **changed}))
+    (root / "config.json").write_text(json.dumps(configs.describe(configs.parse(config))))
 
 
 def write_rows(root: Path, stage, branch, values, pack="main", seed=0, **hparams) -> str:
@@ -46,20 +41,17 @@ def write_rows(root: Path, stage, branch, values, pack="main", seed=0, **hparams
     return run
 
 
-def write_study(root: Path, packs=("main",)) -> None:
+def write_study(root: Path) -> None:
     """Three seeds of PLAN; seed s is s points better, and the gap is 5, 6 and 7 points."""
-    write_config(root, packs=packs)
+    write_config(root)
     runs = []
-    for pack in packs:
-        for stage in PLAN:
-            for seed in range(3):
-                top = TOP[stage["branch"]] + seed - seed * (stage["branch"] == "pretrain+tune")
-                ramp = [top - 30 * (epoch == 0) for epoch in range(stage["epochs"] + 1)]
-                run = write_rows(root, stage["name"], stage["branch"], ramp, pack, seed)
-                if stage["name"] == "tune":
-                    name = f"{pack}/{run}" if len(packs) > 1 else run
-                    known = dict(run=name, pack=pack, seed=seed, branch=stage["branch"], hparams={})
-                    runs.append({**known, "status": "finished", "test_accuracy": top})
+    for (stage, branch), epochs in PLAN.items():
+        for seed in range(3):
+            top = TOP[branch] + seed - seed * (branch == "pretrain+tune")
+            run = write_rows(root, stage, branch, [top - 30 * (epoch == 0) for epoch in range(epochs + 1)], seed=seed)
+            if stage == "tune":
+                known = dict(run=run, pack="main", seed=seed, branch=branch, hparams={})
+                runs.append({**known, "status": "finished", "test_accuracy": top})
     (root / "result.json").write_text(json.dumps({"runs": runs, "gap": None}))
 
 

@@ -74,7 +74,7 @@ LAYERS = [
 
 # What the other packages may import of this repository.
 JAX_FREE = "errors names description workdir commandline config line units signals machine peers strict_json"
-FOR_ANALYSIS = "errors records results stages legs workdir strict_json output paths".split()
+FOR_ANALYSIS = "description errors records results stages legs workdir strict_json output paths".split()
 FOR_LAUNCH = f"{JAX_FREE} locks output paths stages legs experiment cost datasets".split()
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},  # and in `paper` all studies

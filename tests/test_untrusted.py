@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,9 +13,12 @@ from typing import Any
 
 import pytest
 import small
-from hypothesis import given
+import synthetic
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import analysis
+from analysis import claims, collect, facts, figures, report, scale, studies
 from launch import attempts, job, jobs, local, states
 from plasticity_jax import config, environment, records, saved, tensorboard, walk, workdir
 from plasticity_jax.description import restore_study
@@ -266,6 +270,130 @@ def test_a_place_from_anybody_is_sound_or_damage(meta):
 def test_an_outcome_from_anybody_is_sound_or_damage(meta):
     if walk.is_outcome(LEG, meta):
         assert [run["id"] for run in meta["runs"]] == [run.id for run in LEG.runs]
+
+
+# What the analysis reads.
+
+MEASURED = synthetic.study(
+    small.config(name="multistage", dataset="digits"),
+    synthetic.values({label: {0: 50.0, 1: 60.0} for label in ("pretrain", "fresh", "pretrain+tune")}),
+)
+CONFIG, RESULT = dict(MEASURED.config), {**(MEASURED.result or {}), "images": 3, "seconds": {"total": 1.0}}
+ROW = {"run": "fresh/seed0", "seed": 0, "branch": "fresh", "hparams": {}, "stage": "tune", "epoch": 3.0, "step": 18}
+ROW |= {"metric": "test_accuracy", "value": 50.0}
+NO_STUDY = ["[]", "3", "null", '"x"', "{}", '{"packs": 3}', '{"packs": [], "seeds": [0]}', '{"packs": [3]}', DEEP]
+COMMANDS = {"claims": claims.main, "figures": figures.main, "report": report.main, "collect": collect.main}
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    """A directory that no sweep is around."""
+    return tmp_path_factory.mktemp("apart")
+
+
+@pytest.fixture
+def measured(tmp_path):
+    directory = synthetic.write(MEASURED, tmp_path / "measured")
+    (directory / "environment.json").write_text(json.dumps(ENVIRONMENT))
+    return directory
+
+
+def read_all(directory: Path) -> None:
+    """Read a study and tell of it, in words and numbers; or one line."""
+    try:
+        found = studies.read(directory)
+        claims.table([found], claims.judge([found]))
+        report.numbers(found)
+        report.cost([found.name], [facts.read(found)])
+        scale.describe(found)
+    except LabError as error:
+        one_line(error)
+
+
+@pytest.mark.parametrize("content", NO_STUDY, ids=lambda content: content[:30])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_that_is_no_study_is_one_line_of_each_command(command, content, measured, tmp_path):
+    (measured / "config.json").write_text(content)
+    out = [] if command == "claims" else ["--out", str(tmp_path / "out.html")]
+    with pytest.raises(SystemExit) as stopped:
+        COMMANDS[command]([str(measured), *out])
+    line = str(stopped.value.code)
+    assert line.startswith(f"analysis.{command}: {measured / 'config.json'} ") and "\n" not in line
+    assert not (tmp_path / "out.html").exists()
+
+
+@pytest.mark.parametrize("content", [*NO_STUDY, '{"packs": [{"name": 3, "branch": 4}]}'], ids=lambda text: text[:30])
+def test_a_workdir_of_no_study_is_refused(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(WorkdirError, match="config.json"):
+        workdir.claim(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == content
+
+
+@given(content=st.one_of(spoilt(CONFIG), VALUES))
+def test_a_config_from_anybody_is_a_study_or_one_line(content, apart):
+    directory = synthetic.write(MEASURED, apart / "config") if not (apart / "config").exists() else apart / "config"
+    (directory / "config.json").write_text(json.dumps(content))
+    read_all(directory)
+    try:
+        workdir.claim(directory, CONFIG)
+    except WorkdirError as error:
+        assert all(line.isprintable() for line in str(error).split("\n"))
+
+
+@pytest.mark.parametrize("key", ["name", "branch"])
+def test_a_config_of_another_study_is_one_line(key, measured):
+    config = copy.deepcopy(CONFIG)
+    config["packs"][0]["plans"][0][1][1][key] = "other"
+    (measured / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LabError, match="measurements of 'main / tune / fresh', which its config.json does not plan"):
+        studies.read(measured)
+
+
+@settings(max_examples=20)
+@given(content=st.one_of(spoilt(RESULT), VALUES))
+def test_a_result_from_anybody_is_one_or_one_line(content, apart):
+    directory = apart / "result"
+    if not directory.exists():
+        synthetic.write(MEASURED, directory)
+    (directory / "result.json").write_text(json.dumps(content))
+    read_all(directory)
+
+
+ASIDE = {"environment.json": ENVIRONMENT | {"packages": {"jax": "1"}, "commit": "abc", "backend": "cpu"}}
+ASIDE |= {"status.json": {"status": "running", "compilations": 3}, "main/clock.json": {"train": 1.0}}
+
+
+@pytest.mark.parametrize("name", ASIDE)
+@settings(max_examples=50)
+@given(data=st.data())
+def test_what_else_a_study_says_is_taken_or_left(name, data, apart):
+    path = apart / name.partition(".")[0].replace("/", "-") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data.draw(st.one_of(spoilt(ASIDE[name]), VALUES))))
+    directory = path.parent.parent if path.parent.name == "main" else path.parent
+    known = facts.read(dataclasses.replace(MEASURED, directory=directory, result=None))
+    assert known.runs == 4
+    assert "multistage" in report.overview([MEASURED], [known], ["a"]) and report.cost(["a"], [known])
+
+
+@pytest.mark.parametrize("name", ["result.json", "environment.json"])
+@pytest.mark.parametrize("content", ["[]", "3", "null", DEEP], ids=lambda content: content[:30])
+def test_what_is_no_result_nor_environment_is_one_line(name, content, measured):
+    (measured / name).write_text(content)
+    with pytest.raises(LabError, match=name):
+        {"result.json": analysis.load_result, "environment.json": analysis.load_environment}[name](measured)
+
+
+@given(content=st.one_of(spoilt(ROW), VALUES))
+def test_a_row_from_anybody_is_one_or_one_line(content, apart):
+    table = apart / "rows" / "main" / "tune" / "metrics.jsonl"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(f"{json.dumps(content)}\n{json.dumps(ROW)}\n")
+    try:
+        assert len(analysis.load(apart / "rows")) == 2
+    except LabError as error:
+        one_line(error)
 
 
 # Links.
