@@ -41,7 +41,7 @@ from plasticity_jax.clock import Clock
 from plasticity_jax.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.drafts import Draft, Own
-from plasticity_jax.errors import LabError, Preempted, RoomError
+from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.lab import Lab
 from plasticity_jax.legs import Leg, Run
 from plasticity_jax.programs import Programs
@@ -104,7 +104,7 @@ def run_study(
     machine.use_one_lapack_thread()
     own = own or Own(None, {}, {})
     directory = paths.given(workdir).absolute()
-    dataset = dataset or peers.in_turn(lambda: datasets.load(*study.data))
+    dataset = _own_data(study, dataset) if dataset else peers.in_turn(lambda: datasets.load(*study.data))
     drawn = [drafts.draft(pack, study, dataset, own) for pack in study.packs]
     for draft in drawn:
         drafts.check_modules(draft)
@@ -151,6 +151,12 @@ def run_study(
     if peers.first():
         print(results.table(result))
     return result
+
+
+def _own_data(study: stages.Study, dataset: Dataset) -> Dataset:
+    if study.holdout:
+        raise ConfigError(f"config.holdout={study.holdout}: own arrays come with a test set; set config.holdout=0")
+    return dataset
 
 
 @contextlib.contextmanager

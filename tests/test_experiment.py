@@ -185,6 +185,12 @@ def test_every_branch_is_compared_with_the_control(tmp_path):
     assert result["images"] == 2 * (6 + 3 * 18) * 16
 
 
+def test_nothing_is_held_out_of_own_arrays(tmp_path):
+    with pytest.raises(ConfigError, match="config.holdout=0.2: own arrays come with a test set; set config.holdout=0"):
+        small.run(small.config(holdout=0.2), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
     result = small.run(small.config(grid=(("model.width", (4, 8)),)), tmp_path)
     assert [run["run"] for run in result["runs"]][:2] == [
