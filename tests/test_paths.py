@@ -3,6 +3,8 @@
 import os
 import shutil
 import string
+import subprocess
+import sys
 from pathlib import Path
 
 import commands
@@ -107,6 +109,20 @@ def test_every_command_refuses_an_address(address, tmp_path, monkeypatch, capsys
     with pytest.raises(LabError, match="is an address"):
         datasets.load("mnist", address)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+STAND_IN = "from unittest import mock\nxm = xm_local = mock.MagicMock()\n"
+START = "from absl import flags; from launch import xm; flags.FLAGS(['xm', '--workdir=gs://bucket/run']); xm.main([])"
+
+
+def test_xmanager_is_given_no_address(tmp_path):
+    """With a stand-in for XManager, which need not be installed; in a process, for its flags clash with those here."""
+    (tmp_path / "xmanager.py").write_text(STAND_IN)
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{commands.ROOT}"}
+    call = [sys.executable, "-c", START]
+    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    commands.refused(commands.Done(done.returncode, done.stdout, done.stderr), "gs://bucket/run is an address and no")
+    assert not (tmp_path / "gs:").exists()
 
 
 @pytest.mark.parametrize("name", nasty.PATHS[:-1], ids=range(len(nasty.PATHS) - 1))
