@@ -174,6 +174,17 @@ def test_fresh_runs_start_from_the_first_weights_of_the_seed(tmp_path):
     assert small.numbers(rows[0]) == small.numbers(rows[1])
 
 
+def test_every_stage_has_fresh_weights_of_its_own(tmp_path):
+    """Of stages that replace all weights and do not train."""
+    config = small.config(seeds=(0,), control="tune")
+    for name in ("tune", "other"):
+        config.stages[name] = small.stage(after="pretrain", steps=1, reset={"modules": ("all",)})
+        config.stages[name].optim.update(FROZEN)
+    found = small.hashes(small.run(config, tmp_path))
+    first, _ = state.init_network(plasticity_jax.load(tmp_path, "tune", 0)[0], state.init_key(0), (8, 8, 1))
+    assert len({*found.values(), trees.sha256(first)}) == 3
+
+
 def test_moments_go_on_only_if_they_are_kept(tmp_path):
     """The first step differs by the momentum of the stage before."""
     moved = {}

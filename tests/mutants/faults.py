@@ -287,7 +287,7 @@ STUDIES = (
         LAB + "measure.py",
         "not (done[i] or epoch in times.points[i])",
         "epoch not in times.points[i]",
-        "walk",
+        "measure",
     ),
     Fault("the last batch is not counted", LAB + "measure.py", "functools.reduce(_add, waiting, sums)", "sums", "walk"),
     Fault(
