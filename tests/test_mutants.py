@@ -47,9 +47,11 @@ def test_a_fault_is_there_while_inside_and_no_longer(tmp_path):
 
 
 def test_what_failed_is_read_from_what_pytest_prints():
-    printed = (
-        "E   FAILED no test\nFAILED tests/a.py::test_b[x y] - AssertionError: 1 - 2\nERROR tests/a.py::test_c\n1 failed"
-    )
+    printed = """E   FAILED no test
+ERROR    root:job.py:77 a failed
+FAILED tests/a.py::test_b[x y] - AssertionError: 1 - 2
+ERROR tests/a.py::test_c
+1 failed"""
     assert main.failures(printed) == ["tests/a.py::test_b[x y]", "tests/a.py::test_c"]
 
 

@@ -94,7 +94,8 @@ def first_failure(copy: Path, tests: Sequence[str]) -> str:
 def failures(printed: str) -> list[str]:
     """The tests that failed, of what pytest has printed."""
     lines = [line.partition(" ") for line in printed.splitlines()]
-    return [rest.partition(" - ")[0] for first, _, rest in lines if first in ("FAILED", "ERROR")]
+    found = [rest.partition(" - ")[0] for first, _, rest in lines if first in ("FAILED", "ERROR")]
+    return [test for test in found if test.startswith("tests/")]  # errors that were logged begin alike
 
 
 if __name__ == "__main__":
