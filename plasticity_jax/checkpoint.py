@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from plasticity_jax import peers
+from plasticity_jax import peers, strict_json
 from plasticity_jax.errors import CheckpointError
 
 # Orbax globs its own directory and takes `gs:` within a path for a bucket, tensorstore refuses other paths: this form
@@ -65,7 +65,7 @@ class Checkpoints:
         self._links = contextlib.ExitStack()
 
     def save(self, number: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Write a pytree of arrays with `meta` (plain JSON).
+        """Write a pytree of arrays with `meta` (plain JSON; what is not finite in it is null).
 
         A checkpoint of the same number is replaced.  Where only the newest are kept, those of higher numbers go too:
         they belong to a future that was given up.
@@ -77,6 +77,7 @@ class Checkpoints:
         peers.once(lambda: self._save(number, arrays, meta))
 
     def _save(self, number: int, arrays: Mapping[str, np.ndarray], meta: dict[str, Any]) -> None:
+        meta = strict_json.loads(strict_json.dumps(meta))
         content = {"meta": meta, "leaves": {path: [*_spec(x), _crc(x)] for path, x in arrays.items()}}
         index = {**content, "crc32": _json_crc(content)}
         with self._writing(number):

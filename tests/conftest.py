@@ -13,6 +13,7 @@ Plain `pytest` has the flags that users have, for every test.
 import atexit
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -23,6 +24,7 @@ from typing import Any
 SCRATCH = tempfile.mkdtemp(prefix="plasticity_jax-tests-")
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also below nohup
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that all tests deal runs out in the same way
 os.environ.setdefault("MPLBACKEND", "Agg")
