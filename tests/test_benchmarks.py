@@ -351,7 +351,7 @@ def test_a_quick_pass_has_every_number(measured):
     assert growth["further_run_bytes"] == two["bytes"] - alone["bytes"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_pass_looks_into_a_real_run(measured):
     real = measured[0]["real"]
     assert {"train", "evaluate", "compile", "checkpoint", "records", "begin", "waiting"} <= set(real["shares"])

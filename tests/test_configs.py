@@ -150,9 +150,13 @@ def small_batches(config):
     config.grid = tuple(axes)
 
 
-STUDIES = [(path, "digits") for path in FILES]
-STUDIES.append((Path("warm_start.py"), "digits,study=online"))
-STUDIES.append((Path("patterns.py"), "digits,study=graded"))
+DEAR = ("noise", "autodecay", "transfer", "architecture", "patterns")  # many programs, of which others have each kind
+STUDIES = [
+    pytest.param(path, "digits", marks=pytest.mark.long if path.stem in DEAR else (), id=f"{path.stem}-digits")
+    for path in FILES
+]
+STUDIES.append(pytest.param(Path("warm_start.py"), "digits,study=online", id="warm_start-online"))
+STUDIES.append(pytest.param(Path("patterns.py"), "digits,study=graded", id="patterns-graded", marks=pytest.mark.long))
 NETWORKS = [
     pytest.param(Six(10), id="tiny", marks=pytest.mark.slow),  # modules of the same names, compiled in less time
     pytest.param(None, id="its-own", marks=pytest.mark.long),
@@ -160,7 +164,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(("path", "arg"), STUDIES, ids=lambda value: getattr(value, "stem", value))
+@pytest.mark.parametrize(("path", "arg"), STUDIES)
 def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path):
     config = module(path).get_config(arg)
     config.update(seeds=(0,), train_images=96, test_images=50, diagnostics=(), strategy="loop")

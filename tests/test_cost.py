@@ -38,6 +38,7 @@ def test_runs_and_images_are_those_of_the_timetables():
     assert cost.count(part(found, [0]), found, small.TOY).runs == {"pretrain": 1, "tune": 2}
 
 
+@pytest.mark.long
 def test_memory_is_what_room_finds_for_the_whole(measured, tmp_path, monkeypatch):
     """The line from one seed and one point gives the bytes that XLA tells of 3 seeds and 2 points, or a little more."""
     found = study((0, 1, 2))

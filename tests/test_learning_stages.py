@@ -112,7 +112,17 @@ class Killed(BaseException):
     """Nothing catches it, so nothing is saved after it, as after SIGKILL."""
 
 
-@pytest.mark.parametrize("detector", ["window", "slope", "sasa", "abel", "plateau"])
+# The others hold their state in the same way, as trees of arrays.
+@pytest.mark.parametrize(
+    "detector",
+    [
+        "window",
+        pytest.param("slope", marks=pytest.mark.long),
+        "sasa",
+        pytest.param("abel", marks=pytest.mark.long),
+        pytest.param("plateau", marks=pytest.mark.long),
+    ],
+)
 def test_killed_in_the_middle_of_a_stage_it_goes_on_as_if_nothing_had_been(detector, tmp_path, monkeypatch):
     """Killed after every few calls of a few steps each: inside epochs, inside stages, before and after their ends."""
     numbers = {"rtol": 0.08, "atol": 0.0, "patience": 0, "keep": 0.5, "significance": 0.2}

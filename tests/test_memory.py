@@ -37,7 +37,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("model", "kind"), CASES)
-@pytest.mark.parametrize("strategy", ["map", "vmap"])
+@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.long)])
 def test_bytes_are_a_line_in_the_number_of_runs(model, kind, strategy):
     """The program for eight runs tells of those for fewer; a lone run by `map` needs less, as it has no loop."""
     found, fixed, each = compiled(model, strategy, kind, 8)

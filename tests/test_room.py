@@ -53,7 +53,12 @@ def limit(found, seeds, strategy):
 
 @pytest.mark.parametrize(
     "strategy",
-    ["map", pytest.param("vmap", marks=pytest.mark.long), pytest.param("cores", marks=pytest.mark.long), "loop"],
+    [
+        "map",
+        pytest.param("vmap", marks=pytest.mark.long),
+        pytest.param("cores", marks=pytest.mark.long),
+        pytest.param("loop", marks=pytest.mark.long),
+    ],
 )
 def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, tmp_path, monkeypatch, capsys):
     found = needs(wide(strategy=strategy), tmp_path, monkeypatch)

@@ -225,7 +225,7 @@ def test_a_sweep_that_is_killed_at_random_is_the_same(undisturbed, tmp_path):
     assert small.hashes(analysis.load_result(tmp_path / "study")) == small.hashes(result)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("arg", "grid"), [("--config.seeds=" + ",".join(map(str, range(1000))), 1), ("", 500)])
 def test_a_thousand_jobs_take_seconds(call, tmp_path, arg, grid):
     rates = ",".join(str(0.001 * (i + 1)) for i in range(grid))

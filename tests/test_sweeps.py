@@ -153,6 +153,7 @@ def test_pasts_tell_runs_apart_whatever_their_company():
         assert (whole[past].stage, whole[past].seed) == (run.stage, run.seed)
 
 
+@pytest.mark.long
 def test_a_thousand_jobs_are_read_in_seconds(tmp_path):
     """200,000 rows."""
     rates = tuple(0.001 * (i + 1) for i in range(500))

@@ -31,7 +31,9 @@ def lonely(strategy: str) -> ConfigDict:
     return config
 
 
-@pytest.mark.parametrize("strategy", ["map", "loop", "vmap"])
+@pytest.mark.parametrize(
+    "strategy", ["map", pytest.param("loop", marks=pytest.mark.long), pytest.param("vmap", marks=pytest.mark.long)]
+)
 def test_a_run_is_the_same_alone_and_in_company(strategy, tmp_path):
     own = dict(model=small.Net() if strategy == "map" else None)  # where convolutions belong
     many = small.run(crowd(strategy), tmp_path / "many", **own)
