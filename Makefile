@@ -14,12 +14,13 @@
 VENV = .venv
 WORKERS = 2
 RUN = $(VENV)/bin/python
+export PYTHONDONTWRITEBYTECODE = # or each of a hundred processes compiles all modules anew
 PYTEST = $(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint tests test_quick test_long test-slurm bench faults mutants clean
+.PHONY: help demo test lint tests cheap exact test_quick test_long test-slurm bench faults mutants clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,17 +30,23 @@ demo: $(VENV)/.demo
 	@$(RUN) -m analysis.figures runs/demo --out runs/demo/figures
 
 test: $(VENV)/.test
-	@$(MAKE) --no-print-directory -j 2 lint tests
+	@$(MAKE) --no-print-directory -j 3 lint cheap exact
 
 lint: $(VENV)/.test
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-# Two groups, since the flags of XLA hold for a whole process; see tests/conftest.py.
+# Two groups, since the flags of XLA hold for a whole process; see tests/conftest.py.  Side by side, each fills the waits
+# of the other.
 tests: $(VENV)/.test
+	@$(MAKE) --no-print-directory -j 2 cheap exact
+
+cheap: $(VENV)/.test
 	@$(PYTEST) --cheap -m "not exact and not long"
-	@$(PYTEST) -m "exact and not long"
+
+exact: $(VENV)/.test
+	@$(RUN) -m pytest -q -m "exact and not long" $$(grep -rl --include='test_*.py' mark.exact tests)
 
 test_quick: $(VENV)/.test
 	@$(PYTEST) --cheap -m "not slow and not long"
