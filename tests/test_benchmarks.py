@@ -360,22 +360,27 @@ def test_a_quick_pass_looks_into_a_real_run(measured):
     assert 0 < real["bare_seconds"] < real["wall_seconds"] and real["of_bare"] > 0
 
 
-@pytest.mark.slow
-def test_the_table_says_what_it_is(measured):
+@pytest.mark.long
+def test_a_quick_pass_prints_its_table(measured):
     found, printed = measured
     assert printed == table.text(found)
+
+
+def test_the_table_says_what_it_is():
+    """Here of the numbers that the README of the benchmark tells of."""
+    printed = table.text(json.loads((Path(command.__file__).parent / "cpu.json").read_text()))
     assert all(len(line) <= 130 for line in printed.splitlines() if "real run" not in line)
-    for text in ("1 map", "2 map", "torch eager", "1.00 [1.00, 1.00]", "growth", "real run", table.UNMEASURED):
+    for text in ("1 map", "4 map", "torch eager", "1.00 [1.00, 1.00]", "growth", "real run", table.UNMEASURED):
         assert text in printed
 
 
-@pytest.mark.slow
-def test_without_pytorch_all_else_is_measured(no_torch, monkeypatch, capsys):
+def test_without_pytorch_all_else_is_measured(no_torch, monkeypatch, capsys, tmp_path):
     plan = plans.quick(["map"])
     monkeypatch.setattr(ours, "MODEL", "mlp")  # compiles at once
     monkeypatch.setattr(plans, "quick", lambda strategies: plan)
-    assert command.main(["--quick", "--real="]) == 0
+    assert command.main(["--quick", "--real=", f"--json={tmp_path / 'found.json'}"]) == 0
     printed = capsys.readouterr()
+    assert printed.out == table.text(json.loads((tmp_path / "found.json").read_text())) + "\n"
     assert "PyTorch is missing: there is none; all else is measured" in printed.out
     assert "torch eager:" not in printed.out and "2 map" in printed.out
 
@@ -415,6 +420,13 @@ def test_the_start_ends_behind_the_first_step():
     arguments = ["--config=configs/multistage.py:digits", "--config.model.name=mlp", "--config.seeds=0"]
     spent, clock = start.seconds(arguments)
     assert clock["train"] > 0 and clock["compile"] > 0 and sum(clock.values()) < spent
+
+
+def test_a_start_without_a_step_is_an_error(monkeypatch):
+    def refuses(call, **_):
+        return subprocess.CompletedProcess(call, 1, "", "error: --config=nowhere.py: there is no such file\n")
+
+    monkeypatch.setattr(subprocess, "run", refuses)
     with pytest.raises(RuntimeError, match="no step was taken: .*--config=nowhere.py: there is no such file"):
         start.seconds(["--config=nowhere.py"])
 

@@ -70,8 +70,8 @@ def test_a_second_start_compiles_nothing_and_gives_the_same_bits(start, tmp_path
     assert start("mended") == (warm, [])
 
 
-@pytest.mark.slow
-def test_a_folder_that_cannot_be_written_costs_one_note(start, tmp_path):
+@pytest.mark.long
+def test_a_study_without_its_folder_is_trained_and_costs_one_note(start, tmp_path):
     (tmp_path / "home").write_text("a file where the folder should be")
     (asked, loaded, *_), (note,) = start("study")
     assert loaded == 0 < asked
@@ -86,6 +86,18 @@ def settings():
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+
+
+def test_a_folder_that_cannot_be_written_costs_one_note(settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").write_text("a file where the folder should be")
+    jax.config.update("jax_compilation_cache_dir", None)
+    cache.turn_on()
+    note, nothing = capsys.readouterr()
+    assert note.startswith("note: ") and str(tmp_path / "home") in note and note.count("\n") == 1 and not nothing
+    with cache.counting() as count:
+        assert jax.jit(lambda x: x + 3)(np.arange(3)).tolist() == [3, 4, 5]
+    assert (count.programs, count.loaded) == (1, 0)
 
 
 @pytest.mark.parametrize("name, value", [("compilation_cache_dir", "/elsewhere"), ("enable_compilation_cache", False)])

@@ -6,7 +6,7 @@ import pytest
 import small
 
 from plasticity_jax import config as configs
-from plasticity_jax import cost, drafts, memory, room
+from plasticity_jax import autotune, cost, drafts, memory, room
 from plasticity_jax.errors import RoomError
 
 RATE = "stages.tune.optim.learning_rate"
@@ -24,7 +24,9 @@ def part(found, points=None):
 @pytest.fixture(scope="module")
 def measured():
     said = []
-    found = cost.measure(part(study()), study(), small.TOY, said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autotune, "ROUND_SECONDS", 0.05)
+        found = cost.measure(part(study()), study(), small.TOY, said.append)
     return found, said
 
 

@@ -61,8 +61,9 @@ print("the log of", name)
 LAUNCH = """
 import os, sys
 from pathlib import Path
-from launch import local
+from launch import crew, local
 
+crew.TICK = 0.01
 sweep = Path(sys.argv[1])
 local.environment = lambda: {**os.environ, "PYTHONPATH": str(sweep.parent), "PYTHONSAFEPATH": "1"}
 sys.exit(local.run(sweep, 2, 3))
@@ -70,8 +71,10 @@ sys.exit(local.run(sweep, 2, 3))
 
 
 @pytest.fixture
-def sweep(tmp_path):
-    """Six jobs, and what they will do."""
+def sweep(tmp_path, monkeypatch):
+    """Six jobs, and what they will do; they end at once, so their launcher looks often."""
+    monkeypatch.setattr(crew, "TICK", 0.01)
+    monkeypatch.setattr(crew, "LOOK", 0.05)
     swept.planned(tmp_path / "sweep", swept.config(seeds=tuple(range(6))), plan.Budget(runs=1))
     (tmp_path / "launch").mkdir()
     (tmp_path / "launch/__init__.py").touch()
@@ -103,7 +106,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def test_all_jobs_run_once_and_write_their_logs(sweep, capsys):

@@ -244,21 +244,33 @@ def early_child(directory: str, told: int) -> None:
         sys.exit(75)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("told", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_a_stop_before_training_stops_both(tmp_path, told):
-    code = f"import test_peers; test_peers.early_child({str(tmp_path)!r}, {told})"
+def stopped_and_refused(stopped: str, refused: str) -> None:
+    """One study after the other."""
+    try:
+        early_child(stopped, 0)
+    except SystemExit as end:
+        print(f"stopped with {end.code}", flush=True)
+    long_child(refused)
+
+
+@pytest.mark.long
+def test_a_stop_before_training_of_the_second_stops_both(tmp_path):
+    code = f"import test_peers; test_peers.early_child({str(tmp_path)!r}, 1)"
     ended = crew.finish(crew.start(code, tmp_path, count=2), 120)
     assert [status for status, _ in ended] == [75, 75], "\n".join(text for _, text in ended)
     assert workdir.read_json(tmp_path / "status.json")["status"] == "preempted"
 
 
 @pytest.mark.slow
-def test_an_error_of_the_first_process_ends_both_in_one_line(tmp_path):
-    """Only the first one sees it: the directory is another study's."""
-    workdir.write_json(tmp_path / "config.json", {"name": "another"})
-    code = f"import test_peers; test_peers.long_child({str(tmp_path)!r})"
-    for status, text in crew.finish(crew.start(code, tmp_path, count=2)):
-        assert status == 1 and "error: workdir" in text and "belongs to another config" in text
+def test_a_stop_before_training_stops_both_and_an_error_of_the_first_ends_both_in_one_line(tmp_path):
+    """Only the first one sees either: a signal, and that the directory is another study's."""
+    stopped, refused = tmp_path / "stopped", tmp_path / "refused"
+    refused.mkdir()
+    workdir.write_json(refused / "config.json", {"name": "another"})
+    code = f"import test_peers; test_peers.stopped_and_refused({str(stopped)!r}, {str(refused)!r})"
+    for status, text in crew.finish(crew.start(code, tmp_path, count=2), 120):
+        assert status == 1 and "stopped with 75\n" in text, text
+        assert "error: workdir" in text and "belongs to another config" in text
         assert "Traceback" not in text
-    assert not (tmp_path / "main").exists()
+    assert workdir.read_json(stopped / "status.json")["status"] == "preempted"
+    assert not (refused / "main").exists()
