@@ -38,7 +38,7 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
         model = check_model(here["model"], "config.model")
         plans.append((grid.hparams(point), model, _plan(here["stages"], check_stage)))
     packs = grid.packs(plans, grid.scopes(points))
-    branches = {branch: None for pack in packs for branch in _final_branches(pack, top["seeds"])}
+    branches = {branch: None for pack in packs for branch in _final_branches(pack)}
     if len(branches) > 1 and top["control"] not in branches:
         raise checks.error("config.control", top["control"], f"choose one of {', '.join(branches)}")
     shared = {key: value for key, value in top.items() if key not in ("model", "stages", "grid")}
@@ -130,10 +130,10 @@ def _check_alike(first: stages.Stage, stage: stages.Stage, where: str) -> None:
             )
 
 
-def _final_branches(pack: stages.Pack, seeds: tuple[int, ...]) -> list[str]:
+def _final_branches(pack: stages.Pack) -> list[str]:
     """The branches that nothing continues from, once the plans of the pack can be walked."""
     final: dict[str, str] = {}
-    for leg in unfold(pack, seeds):
+    for leg in unfold(pack, (0,)):  # branches are the same for every seed
         for run in leg.runs:
             if run.final and final.setdefault(run.branch, leg.name) != leg.name:
                 raise ConfigError(

@@ -23,6 +23,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -158,7 +159,7 @@ def compile_over(
             one = compile_one(fn, *jax.tree.map(_row_shape, (states, rows)), *shared, donate=donate)
 
             def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
-                return stack([one(*take((states, rows), i), *shared) for i in range(count)])
+                return stack([one(*row, *shared) for row in apart((states, rows))])
 
             return Program(call, one.seconds, one.footprint)
         case _:
@@ -260,9 +261,9 @@ def _row_shape(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 
-def stack(rows: list[Tree]) -> Tree:
+def stack(rows: Sequence[Tree]) -> Tree:
     """One tree with a leading run axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    return jax.device_put(jax.tree.map(lambda *leaves: _numpy(leaves[0]).stack(leaves), *rows))
 
 
 def stack_on_host(rows: Sequence[Tree]) -> Tree:
@@ -273,3 +274,17 @@ def stack_on_host(rows: Sequence[Tree]) -> Tree:
 def take(rows: Tree, index: int) -> Tree:
     """The row at `index`."""
     return jax.tree.map(lambda leaf: leaf[index], rows)
+
+
+def apart(rows: Tree) -> list[Tree]:
+    """All rows, in order: what `take` gives for each, without an operation of jax for every row of every leaf."""
+    leaves, structure = jax.tree.flatten(rows)
+    return [
+        structure.unflatten(row) for row in zip(*(list(_numpy(leaf).asarray(leaf)) for leaf in leaves), strict=True)
+    ]
+
+
+def _numpy(leaf: Any) -> ModuleType:
+    """What slices and stacks arrays like this one: numpy where the CPU has them, since there it takes no program."""
+    key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp if key or (isinstance(leaf, jax.Array) and jax.default_backend() != "cpu") else np

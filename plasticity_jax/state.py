@@ -1,5 +1,6 @@
 """The state of ONE run, and how it begins."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -50,7 +51,15 @@ def init_network(model: nn.Module, seed_key: Array, image_shape: tuple[int, ...]
 
 
 def network_like(model: nn.Module, image_shape: tuple[int, ...]) -> tuple[Tree, Tree]:
-    """The shapes of what `init_network` returns; tracing a network takes long enough to do it once."""
+    """The shapes of what `init_network` returns; found once, since tracing a network takes long."""
+    try:
+        return _network_like(model, image_shape)
+    except TypeError:  # an own model with a list or another value without a hash
+        return _network_like.__wrapped__(model, image_shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _network_like(model: nn.Module, image_shape: tuple[int, ...]) -> tuple[Tree, Tree]:
     return jax.eval_shape(lambda: init_network(model, jax.random.key(0), image_shape))
 
 
@@ -77,5 +86,12 @@ def create(params: Tree, stats: Tree, stage: stages.Stage) -> TrainState:
 
 
 def like(network: tuple[Tree, Tree], stage: stages.Stage) -> TrainState:
-    """The shapes of what `create` returns for a `network_like`."""
-    return jax.eval_shape(lambda params, stats: create(params, stats, stage), *network)
+    """The shapes of what `create` returns for a `network_like`; found once, since it traces the optimiser."""
+    leaves, structure = jax.tree.flatten(network)
+    return _like(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), stage)
+
+
+@functools.lru_cache(maxsize=256)
+def _like(structure: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...], stage: stages.Stage) -> TrainState:
+    params, stats = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    return jax.eval_shape(lambda params, stats: create(params, stats, stage), params, stats)

@@ -163,6 +163,13 @@ def test_stack_and_take():
     for stacked in (runs.stack(rows), runs.stack_on_host(rows)):
         assert stacked["a"].shape == (3, 2) and stacked["b"].shape == (3,)
         assert all(same(runs.take(jax.device_get(stacked), i), rows[i]) for i in range(3))
+        assert len(runs.apart(stacked)) == 3 and all(map(same, runs.apart(stacked), rows))
+
+
+def test_rows_apart_may_be_random_keys():
+    keys = [jax.random.key(seed) for seed in range(3)]
+    found = runs.apart({"key": runs.stack(keys), "none": ()})
+    assert [jax.random.normal(row["key"]) for row in found] == [jax.random.normal(key) for key in keys]
 
 
 # ---- training ----
