@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import small
 
-from plasticity_jax import config as configs
 from plasticity_jax import autotune, cost, drafts, memory, room
+from plasticity_jax import config as configs
 from plasticity_jax.errors import RoomError
 
 RATE = "stages.tune.optim.learning_rate"
