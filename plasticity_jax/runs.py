@@ -279,9 +279,8 @@ def take(rows: Tree, index: int) -> Tree:
 def apart(rows: Tree) -> list[Tree]:
     """All rows, in order: what `take` gives for each, without an operation of jax for every row of every leaf."""
     leaves, structure = jax.tree.flatten(rows)
-    return [
-        structure.unflatten(row) for row in zip(*(list(_numpy(leaf).asarray(leaf)) for leaf in leaves), strict=True)
-    ]
+    listed = [list(_numpy(leaf).asarray(leaf)) for leaf in leaves]
+    return [jax.tree.unflatten(structure, row) for row in zip(*listed, strict=True)]
 
 
 def _numpy(leaf: Any) -> ModuleType:

@@ -93,5 +93,5 @@ def like(network: tuple[Tree, Tree], stage: stages.Stage) -> TrainState:
 
 @functools.lru_cache(maxsize=256)
 def _like(structure: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...], stage: stages.Stage) -> TrainState:
-    params, stats = structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+    params, stats = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
     return jax.eval_shape(lambda params, stats: create(params, stats, stage), params, stats)
