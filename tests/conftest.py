@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +97,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
+    sys.dont_write_bytecode = True  # beside config files that tests write, and write again within the second
 
 
 @pytest.fixture(autouse=True)

@@ -95,9 +95,7 @@ def test_a_folder_that_cannot_be_written_costs_one_note(settings, tmp_path, monk
     cache.turn_on()
     note, nothing = capsys.readouterr()
     assert note.startswith("note: ") and str(tmp_path / "home") in note and note.count("\n") == 1 and not nothing
-    with cache.counting() as count:
-        assert jax.jit(lambda x: x + 3)(np.arange(3)).tolist() == [3, 4, 5]
-    assert (count.programs, count.loaded) == (1, 0)
+    assert jax.config.jax_compilation_cache_dir is None
 
 
 @pytest.mark.parametrize("name, value", [("compilation_cache_dir", "/elsewhere"), ("enable_compilation_cache", False)])
