@@ -8,6 +8,7 @@ A *label* names a branch at a point of the grid: `fresh`, `fresh[rate=10x]`, `fr
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,54 @@ class Study:
     def name(self) -> str:
         """What claims and figures find the study by, as `multistage`; may be empty."""
         return self.config.get("name", "")
+
+    @functools.cached_property
+    def runs(self) -> Mapping[str, Mapping[str, Sequence["Run"]]]:
+        """The runs of each label in each stage, in the order of the table, which is searched here once for all."""
+        return _runs(self.table)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """The measurements of one run in one stage, as columns in the order of the table.
+
+    metric: numbers of the names, as in `metrics`.
+    """
+
+    pack: str
+    id: str
+    branch: str
+    seed: int
+    metrics: Mapping[str, int]
+    step: np.ndarray
+    epoch: np.ndarray
+    metric: np.ndarray
+    value: np.ndarray
+
+    def of(self, metric: str) -> np.ndarray:
+        """Which rows are of a metric."""
+        return self.metric == self.metrics.get(metric, len(self.metrics))
+
+
+def _runs(table: pd.DataFrame) -> dict[str, dict[str, list[Run]]]:
+    keys = ["label", "stage", "pack", "run"]
+    number = table.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
+    order = np.argsort(number, kind="stable")
+    order = order[number[order] >= 0]  # a row without a key is of no run
+    starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+    code, names = pd.factorize(table.metric)
+    metrics = {name: each for each, name in enumerate(names)}
+    numbers = (table.step.to_numpy(), table.epoch.to_numpy(float), table.value.to_numpy(float))
+    columns = [each[order] for each in (*numbers, code)]
+    firsts = table[[*keys, "branch", "seed"]].iloc[order[starts]]
+    found: dict[str, dict[str, list[Run]]] = {}
+    for (label, stage, pack, run, branch, seed), start, end in zip(
+        firsts.itertuples(index=False, name=None), starts, [*starts[1:], len(order)], strict=True
+    ):
+        step, epoch, value, metric = (column[start:end] for column in columns)
+        own = Run(pack, run, branch, int(seed), metrics, step, epoch, metric, value)
+        found.setdefault(label, {}).setdefault(stage, []).append(own)
+    return found
 
 
 def read(directory: analysis.Directory) -> Study:
@@ -85,7 +134,7 @@ def records(study: Study) -> list[Mapping[str, Any]]:
 
 def stages(study: Study, label: str) -> list[str]:
     """The stages that have rows of a label, in the order of the plan."""
-    found = set(study.table[study.table.label == label].stage)
+    found = study.runs.get(label, {})
     return [name for name in dict.fromkeys(stage["name"] for stage in records(study)) if name in found]
 
 
@@ -120,41 +169,43 @@ def values(
         decay of the learning rate in it.  Each of a stage that has ended: a third of what there is so far is no third.
       stage: the last stage of the label, if empty.
     """
-    rows = study.table[study.table.label == label]
-    if rows.empty:
+    if label not in study.runs:
         return {}
     stage = stage or stages(study, label)[-1]
-    rows = rows[rows.stage == stage]
-    found, lost = {}, failed(study)
-    for (pack, run), own in rows.groupby(["pack", "run"], sort=False):
+    bounds = learning_stages(study, label, stage) if isinstance(at, jumps.At) else []
+    found, lost, ends = {}, failed(study), _ends(study, stage)
+    for run in study.runs[label].get(stage, []):
         if isinstance(at, jumps.At):
-            value = _jump(own, metric, at, learning_stages(study, label, stage))
+            value = _jump(run, metric, at, bounds)
         else:
-            value = _value(own.sort_values("step"), metric, at, study.config["window"])
-        if math.isfinite(value) and (pack, run) not in lost and _ended(study, own):
-            found[int(own.seed.iloc[0])] = value
+            value = _value(run, metric, at, study.config["window"])
+        ended = study.result is not None or np.fmax.reduce(run.epoch) >= ends.get(run.branch, math.inf) - 1e-9
+        if math.isfinite(value) and (run.pack, run.id) not in lost and ended:
+            found[run.seed] = value
     return found
 
 
-def _value(run: pd.DataFrame, metric: str, at: str | float, window: float) -> float:
-    end = run.step.max()
+def _value(run: Run, metric: str, at: str | float, window: float) -> float:
+    end = np.fmax.reduce(run.step)
     if metric == "steps":
         return float(end)
-    run = run[run.metric == metric]
+    order = np.argsort(run.step)
+    order = order[run.of(metric)[order]]
+    step = run.step[order]
     if at == END:
-        run = run[run.step == end]
+        wanted = step == end
     elif at == WINDOW:  # as in `results.score`: open on its left
-        run = run[(run.step == end) | (end - run.step < window * end * (1 - 1e-9))]
+        wanted = (step == end) | (end - step < window * end * (1 - 1e-9))
     elif at == START:
-        run = run[(run.step > 0) & (run.step <= EARLY * end * (1 + 1e-9))]
+        wanted = (step > 0) & (step <= EARLY * end * (1 + 1e-9))
     else:
-        run = run[np.isclose(run.epoch, float(at))]
-    return float(run.value.astype(float).mean(skipna=False)) if len(run) else math.nan
+        wanted = np.isclose(run.epoch[order], float(at))
+    return float(run.value[order][wanted].mean()) if wanted.any() else math.nan
 
 
-def _jump(run: pd.DataFrame, metric: str, at: jumps.At, bounds: Sequence[float]) -> float:
-    run = run[run.metric == metric]
-    curve = dict(zip(run.epoch.astype(float), run.value.astype(float), strict=True))
+def _jump(run: Run, metric: str, at: jumps.At, bounds: Sequence[float]) -> float:
+    own = run.of(metric)
+    curve = dict(zip(run.epoch[own].tolist(), run.value[own].tolist(), strict=True))
     return jumps.measure(at, curve, bounds, rises=metric.endswith("accuracy"))
 
 
@@ -177,15 +228,14 @@ def failed(study: Study) -> set[tuple[str, str]]:
     return {(run["pack"], run["run"].removeprefix(f"{run['pack']}/")) for run in runs if run["status"] != "finished"}
 
 
-def _ended(study: Study, run: pd.DataFrame) -> bool:
-    """Whether a run came to the end of its stage: the study did, or all the epochs of the plan are there."""
-    stage, branch = run.stage.iloc[0], run.branch.iloc[0]
-    planned = [
-        math.inf if may_end_early(each) else each["epochs"]
-        for each in records(study)
-        if (each["name"], each["branch"]) == (stage, branch)
-    ]
-    return study.result is not None or run.epoch.max() >= max(planned, default=math.inf) - 1e-9
+def _ends(study: Study, stage: str) -> dict[str, float]:
+    """The epochs of a stage by branch, the most that the plans have; infinite where only the data tell."""
+    ends: dict[str, float] = {}
+    for each in records(study):
+        if each["name"] == stage:
+            epochs = math.inf if may_end_early(each) else each["epochs"]
+            ends[each["branch"]] = max(epochs, ends.get(each["branch"], -math.inf))
+    return ends
 
 
 def may_end_early(stage: Mapping[str, Any]) -> bool:
