@@ -180,25 +180,34 @@ def advance(model, stage):
 
 
 MOMENTUM = stage(momentum=0.9, augment="crop_flip")
+KINDS = {"mlp": (MLP, MOMENTUM), "convolved": (CONVOLVED, stage(momentum=0.9))}
 ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
+BY_DAY = ("seedwise", "cores", "split")  # of convolutions, where they have a way or devices of their own
 
 
 @functools.cache
-def lone(model, threads=True):
-    """What each of the runs is after 6 steps when it has a program to itself."""
-    rows = [task(MOMENTUM, *row) for row in ROWS]
-    first = [first_state(model, MOMENTUM, seed) for seed, _, _ in ROWS]
-    program = runs.compile_one(advance(model, MOMENTUM), first[0], (rows[0], np.int32(6)), IMAGES, threads=threads)
-    return first, rows, [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
+def lone(kind, threads=True):
+    """What each of the runs is after 6 steps when it has a program to itself: that of `loop`, for which it is kept."""
+    model, stage = KINDS[kind]
+    rows = [task(stage, *row) for row in ROWS]
+    first = [jax.device_get(first_state(model, stage, seed)) for seed, _, _ in ROWS]
+    shapes = first[0], (rows[0], np.int32(6)), IMAGES
+    program = runs.compile_one(advance(model, stage), *shapes, donate=True, threads=threads)
+    ends = [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
+    return runs.stack_on_host(first), runs.stack(rows), jax.device_get(ends)
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("strategy", runs.STRATEGIES)
-@pytest.mark.parametrize("model", [MLP, CONVOLVED], ids=["mlp", "convolved"])
-def test_runs_side_by_side_are_the_runs_alone(model, strategy):
-    first, rows, expected = lone(model, threads=strategy not in runs.CORES)
-    args = runs.stack(first), (runs.stack(rows), np.full(len(rows), 6, np.int32)), IMAGES
-    found = runs.compile_over(advance(model, MOMENTUM), strategy, *args, donate=True)(*args)
+@pytest.mark.parametrize(
+    "kind, strategy",
+    [("mlp", name) for name in runs.STRATEGIES]
+    + [pytest.param("convolved", name, marks=() if name in BY_DAY else pytest.mark.long) for name in runs.STRATEGIES],
+)
+def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
+    model, stage = KINDS[kind]
+    first, rows, expected = lone(kind, threads=strategy in ("map", "loop"))
+    args = jax.tree.map(jnp.asarray, first), (rows, np.full(len(ROWS), 6, np.int32)), IMAGES
+    found = jax.device_get(runs.compile_over(advance(model, stage), strategy, *args, donate=True)(*args))
     assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
     for i, alone in enumerate(expected):
         if strategy in ("vmap", "seedwise"):
