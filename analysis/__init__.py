@@ -14,13 +14,15 @@ import numpy as np
 import pandas as pd
 
 from analysis import outcomes, sweeps
-from plasticity_jax import legs, records, strict_json
-from plasticity_jax.description import restore_study
+from plasticity_jax import strict_json
+from plasticity_jax.config import plan
+from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import ConfigError, LabError
+from plasticity_jax.storage import metrics
 
 TABLE = outcomes.TABLE
 COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
-KEYS, MEASURED = list(records.KEYS), list(records.MEASURED)
+KEYS, MEASURED = list(metrics.KEYS), list(metrics.MEASURED)
 
 Directory = str | os.PathLike[str]
 
@@ -72,7 +74,7 @@ def _table(directory: Path) -> pd.DataFrame:
         found, first = ({"study": study.name, "pack": pack, **row} for study, pack, row in each), ["study"]
     elif sweeps.is_study(directory):
         found = ({"pack": pack, **row} for pack, row in sweeps.rows(directory))
-    rows: list[records.Row] = []
+    rows: list[metrics.Row] = []
     hparams: dict[str, None] = {}
     for row in found:
         point = row.pop("hparams")
@@ -83,7 +85,7 @@ def _table(directory: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*first, *KEYS, *hparams, *MEASURED])
 
 
-def _rows(directory: Path) -> Iterable[records.Row]:
+def _rows(directory: Path) -> Iterable[metrics.Row]:
     """The rows of a working directory, each with its pack and the status of its run."""
     for path in sorted(directory.rglob(TABLE)):
         pack, stage = path.parent.parent.relative_to(directory).as_posix(), path.parent.name
@@ -138,7 +140,7 @@ def load_config(directory: Directory) -> dict[str, Any]:
     try:
         study = restore_study(found, str(path))
         for pack in study.packs:
-            legs.unfold(pack, study.seeds[:1])
+            plan.unfold(pack, study.seeds[:1])
     except (ConfigError, RecursionError) as e:
         raise LabError(f"{path} is no study ({str(e).removeprefix(str(path)).lstrip('.: ')}): restore it") from e
     return found

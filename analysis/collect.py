@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import analysis
-from plasticity_jax import output, paths, strict_json
+from plasticity_jax import strict_json
+from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
+from plasticity_jax.runner import output
 
 # Of environment.json; the rest, as the name of the kernel and XLA's flags, may hold names and paths of the machine.
 KEPT = "python packages commit dirty backend device_kind devices cpu_threads dataset choices".split()

@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis import jumps, studies
-from analysis.rule import ABOVE, MARGIN
-from plasticity_jax import results
+from analysis import studies, transitions
+from analysis.stats import ABOVE, MARGIN
+from plasticity_jax.storage import results
 
 DIGITS = 9  # decimals of an effect; what lies behind them is rounding, and must not decide a verdict
 TINY = 1e-12  # a weight that is rounding
@@ -229,7 +229,7 @@ def by_seed(study: studies.Study, total: Sum) -> dict[int, float]:
 
 def is_difference(total: Sum) -> bool:
     """Whether zero is what comes out if nothing has any effect: a sum that takes off as much as it adds."""
-    changes = [isinstance(term.at, jumps.At) and term.at.kind in jumps.CHANGES for term in total.terms]
+    changes = [isinstance(term.at, transitions.At) and term.at.kind in transitions.CHANGES for term in total.terms]
     left = math.fsum(term.weight for term, change in zip(total.terms, changes, strict=True) if not change)
     return abs(left) < TINY and abs(total.offset) < TINY
 
@@ -269,6 +269,6 @@ def _factor(weight: float) -> str:
 
 
 def _time(at: studies.When) -> str:
-    if isinstance(at, jumps.At):
+    if isinstance(at, transitions.At):
         return str(at)
     return f"at the {at}" if isinstance(at, str) else f"at epoch {at:g}"

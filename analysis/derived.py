@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis import contrasts, studies
 from analysis.contrasts import Contrast, Family, Known, Operand, Sum
-from plasticity_jax import results
+from plasticity_jax.storage import results
 
 
 @dataclasses.dataclass(frozen=True)

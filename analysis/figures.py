@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 
 import analysis
-from analysis import curves, learning_figures, pen, sketch, studies
-from analysis.captions import MINUS, difference, effect, gap
-from analysis.charts import Chart, across, level
-from analysis.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
+from analysis import studies
+from analysis.plots import curves, learning_stages, matplotlib_backend, sketch
+from analysis.plots.captions import MINUS, difference, effect, gap
+from analysis.plots.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
+from analysis.plots.spec import Chart, across, level
 from analysis.studies import Study
-from plasticity_jax import output, paths, results
+from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
+from plasticity_jax.runner import output
+from plasticity_jax.storage import results
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     twice = f"{made[chart.name][0]} and {directory} both make {chart.name}.png"
                     raise LabError(f"{twice}: draw them one by one, each with its own --out")
                 made[chart.name] = directory, chart
-        for path in pen.save([chart for _, chart in made.values()], out):
+        for path in matplotlib_backend.save([chart for _, chart in made.values()], out):
             print(path)
     except (LabError, OSError) as e:
         sys.exit(f"analysis.figures: {e}")
@@ -257,7 +260,7 @@ CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
     "controls": controls,
     "warm_start_table": warm_start_table,
     "warm_start_online": warm_start_online,
-    **learning_figures.CHARTS,
+    **learning_stages.CHARTS,
 }
 
 

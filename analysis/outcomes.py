@@ -11,15 +11,16 @@ from typing import Any
 
 import pandas as pd
 
-from plasticity_jax import records, strict_json
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
+from plasticity_jax.storage import metrics
 
 FAILED, FINISHED, RUNNING = "failed", "finished", "running"
 TABLE = "metrics.jsonl"
 SCORES = ("test_loss", "test_accuracy", "train_loss", "train_accuracy")
 
 
-def rows(directory: Path, pack: str, stage: str) -> Iterator[records.Row]:
+def rows(directory: Path, pack: str, stage: str) -> Iterator[metrics.Row]:
     """What was measured in a stage of a working directory, each row with the `status` of its run.
 
     Raises:
@@ -28,7 +29,7 @@ def rows(directory: Path, pack: str, stage: str) -> Iterator[records.Row]:
     folder, result = directory / pack / stage, _result(directory)
     lost = failed(result.get("runs"))
     ended = bool(result) or any(path.name.isdecimal() for path in folder.glob("end/*"))
-    for row in records.read(folder / TABLE):
+    for row in metrics.read(folder / TABLE):
         if not _is_row(row):
             raise LabError(f"{folder / TABLE} holds {ascii(row)[:60]}, which is no row of a table; mend or delete it")
         status = FAILED if (pack, row.get("run")) in lost else FINISHED if ended else RUNNING
@@ -65,7 +66,7 @@ def are_runs(value: Any) -> bool:
     )
 
 
-def _is_row(row: records.Row) -> bool:
+def _is_row(row: metrics.Row) -> bool:
     words = [row.get(key) for key in ("run", "branch", "stage", "metric")]
     numbers = [row.get(key) for key in ("seed", "epoch", "step")]
     value, plain = row.get("value", ""), all(isinstance(each, (int, float)) for each in numbers)

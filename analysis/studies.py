@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 
 import analysis
-from analysis import jumps
-from plasticity_jax import results
+from analysis import transitions
 from plasticity_jax.errors import LabError
+from plasticity_jax.storage import results
 
 WINDOW, END, START = "window", "end", "start"
 EARLY = 1 / 3  # the share of a stage that START means
 
-When = str | float | jumps.At
+When = str | float | transitions.At
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,10 +172,10 @@ def values(
     if label not in study.runs:
         return {}
     stage = stage or stages(study, label)[-1]
-    bounds = learning_stages(study, label, stage) if isinstance(at, jumps.At) else []
+    bounds = learning_stages(study, label, stage) if isinstance(at, transitions.At) else []
     found, lost, ends = {}, failed(study), _ends(study, stage)
     for run in study.runs[label].get(stage, []):
-        if isinstance(at, jumps.At):
+        if isinstance(at, transitions.At):
             value = _jump(run, metric, at, bounds)
         else:
             value = _value(run, metric, at, study.config["window"])
@@ -203,10 +203,10 @@ def _value(run: Run, metric: str, at: str | float, window: float) -> float:
     return float(run.value[order][wanted].mean()) if wanted.any() else math.nan
 
 
-def _jump(run: Run, metric: str, at: jumps.At, bounds: Sequence[float]) -> float:
+def _jump(run: Run, metric: str, at: transitions.At, bounds: Sequence[float]) -> float:
     own = run.of(metric)
     curve = dict(zip(run.epoch[own].tolist(), run.value[own].tolist(), strict=True))
-    return jumps.measure(at, curve, bounds, rises=metric.endswith("accuracy"))
+    return transitions.measure(at, curve, bounds, rises=metric.endswith("accuracy"))
 
 
 def learning_stages(study: Study, label: str, stage: str) -> list[float]:

@@ -12,9 +12,10 @@ from typing import Any
 from analysis import outcomes
 from launch import jobs
 from launch.jobs import Job
-from plasticity_jax import legs, records, results, stages, workdir
+from plasticity_jax.config import spec
+from plasticity_jax.config.plan import Run, by_past, unfold
 from plasticity_jax.errors import LabError
-from plasticity_jax.legs import Run
+from plasticity_jax.storage import metrics, results, workdir
 
 
 def is_sweep(directory: Path) -> bool:
@@ -32,19 +33,19 @@ def studies(sweep: Path) -> list[Path]:
     return [sweep / key for key in dict.fromkeys(job.study for job in jobs.read(sweep))]
 
 
-def rows(directory: Path) -> Iterator[tuple[str, records.Row]]:
+def rows(directory: Path) -> Iterator[tuple[str, metrics.Row]]:
     """(pack, row) for all that was measured of a study so far.
 
     Raises:
       LabError: the sweep or a table is damaged.
     """
     study = jobs.whole(directory.absolute().parent, directory.absolute().name)
-    longest: dict[tuple[str, str, str], list[records.Row]] = {}
+    longest: dict[tuple[str, str, str], list[metrics.Row]] = {}
     for job, names in _jobs(directory, study):
         for stage in dict.fromkeys(stage.name for pack in study.packs for _, plan in pack.plans for stage in plan):
             at = jobs.directory(directory.absolute().parent, job)
             begun = (at / jobs.PACK / stage / outcomes.TABLE).exists()
-            own: dict[str, list[records.Row]] = {}
+            own: dict[str, list[metrics.Row]] = {}
             for row in outcomes.rows(at, jobs.PACK, stage) if begun else []:
                 own.setdefault(row["run"], []).append(row)
             for run, found in own.items():
@@ -120,7 +121,7 @@ def _own(directory: Path) -> list[Job]:
     return [job for job in jobs.read(directory.absolute().parent) if job.study == key]
 
 
-def _jobs(directory: Path, study: stages.Study) -> Iterator[tuple[Job, Mapping[tuple[str | None, str], Run]]]:
+def _jobs(directory: Path, study: spec.Study) -> Iterator[tuple[Job, Mapping[tuple[str | None, str], Run]]]:
     """The jobs of a study; and where they may call a run otherwise than the study does, what is which.
 
     That goes by (stage, run in the job), and by (None, run) for runs that no stage continues from.
@@ -129,13 +130,13 @@ def _jobs(directory: Path, study: stages.Study) -> Iterator[tuple[Job, Mapping[t
 
     @functools.cache
     def whole(name: str) -> dict[Any, Run]:
-        return legs.by_past(legs.unfold(packs[name], study.seeds))
+        return by_past(unfold(packs[name], study.seeds))
 
     for job in _own(directory):
         part = jobs.restrict(study, job.pack, job.points, job.seeds)
         names: dict[tuple[str | None, str], Run] = {}
         if len(job.points) < len(packs[job.pack].plans):
-            for past, run in legs.by_past(legs.unfold(part.packs[0], job.seeds)).items():
+            for past, run in by_past(unfold(part.packs[0], job.seeds)).items():
                 known = whole(job.pack)[past]
                 names[run.stage.name, run.id] = known
                 if run.final:
@@ -143,8 +144,8 @@ def _jobs(directory: Path, study: stages.Study) -> Iterator[tuple[Job, Mapping[t
         yield job, names
 
 
-def _finals(pack: stages.Pack, study: stages.Study) -> Iterator[Run]:
-    return (run for leg in legs.unfold(pack, study.seeds) for run in leg.runs if run.final)
+def _finals(pack: spec.Pack, study: spec.Study) -> Iterator[Run]:
+    return (run for leg in unfold(pack, study.seeds) for run in leg.runs if run.final)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from launch.exits import FAILED
-from plasticity_jax import paths
+from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 
 

@@ -8,7 +8,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import strict_json, workdir
+from plasticity_jax import strict_json
+from plasticity_jax.storage import workdir
 
 KEPT = 5  # errors that are remembered
 

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from plasticity_jax import commandline
+from plasticity_jax.runner import commandline
 
 flags.adopt_module_key_flags(commandline)
 CONFIG, WORKDIR, DRY_RUN = commandline.CONFIG, commandline.WORKDIR, commandline.DRY_RUN

@@ -7,13 +7,14 @@ their names, and new points stand behind the old ones.
 import dataclasses
 from typing import Any
 
-from plasticity_jax import names, stages, workdir
+from plasticity_jax.config import names, spec
 from plasticity_jax.errors import LabError
+from plasticity_jax.storage import workdir
 
 Point = tuple[Any, ...]
 
 
-def grown(key: str, old: stages.Study, new: stages.Study) -> stages.Study:
+def grown(key: str, old: spec.Study, new: spec.Study) -> spec.Study:
     """`new` with all that `old` has in its old place.
 
     Raises:
@@ -29,7 +30,7 @@ def grown(key: str, old: stages.Study, new: stages.Study) -> stages.Study:
         point = next(point for point in before if point in missing)
         raise _refusal(key, _difference(point, new))
     taken = {pack.name for pack in old.packs}
-    packs: dict[str, stages.Pack] = {pack.name: pack for pack in old.packs}
+    packs: dict[str, spec.Pack] = {pack.name: pack for pack in old.packs}
     for pack in new.packs:
         known = [before[point] for point in _points(pack) if point in before]
         if known:
@@ -43,14 +44,14 @@ def grown(key: str, old: stages.Study, new: stages.Study) -> stages.Study:
     return dataclasses.replace(new, packs=tuple(packs.values()))
 
 
-def _points(pack: stages.Pack) -> list[Point]:
+def _points(pack: spec.Pack) -> list[Point]:
     """The points of a pack by all that they are; hashable."""
     return [(hparams, pack.model, pack.scopes, plan) for hparams, plan in pack.plans]
 
 
-def _check_settings(key: str, old: stages.Study, new: stages.Study) -> None:
+def _check_settings(key: str, old: spec.Study, new: spec.Study) -> None:
     """Whether all but seeds and packs is the same."""
-    for field in dataclasses.fields(stages.Study):
+    for field in dataclasses.fields(spec.Study):
         if field.name in ("seeds", "packs", *workdir.MAY_CHANGE):
             continue
         was, now = getattr(old, field.name), getattr(new, field.name)
@@ -58,7 +59,7 @@ def _check_settings(key: str, old: stages.Study, new: stages.Study) -> None:
             raise _refusal(key, f"{field.name} was {names.shown(was)} and is {names.shown(now)}")
 
 
-def _difference(point: Point, new: stages.Study) -> str:
+def _difference(point: Point, new: spec.Study) -> str:
     """How a point that is gone differs from the new one of the same hyper-parameters, if there is one."""
     hparams, model, scopes, plan = point
     shown = ",".join(f"{name}={value}" for name, value in hparams)
@@ -74,13 +75,13 @@ def _difference(point: Point, new: stages.Study) -> str:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """The fields of a (model, scopes, plan) by dotted paths."""
-    if isinstance(value, stages.Stage):
+    if isinstance(value, spec.Stage):
         prefix = f"stages.{value.name}.{value.branch}"
-    if isinstance(value, stages.Model):
+    if isinstance(value, spec.Model):
         prefix = "model"
     if dataclasses.is_dataclass(value):
         inside = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    elif isinstance(value, tuple) and any(isinstance(each, (tuple, stages.Stage, stages.Model)) for each in value):
+    elif isinstance(value, tuple) and any(isinstance(each, (tuple, spec.Stage, spec.Model)) for each in value):
         inside = [(str(i), each) for i, each in enumerate(value)]
     else:
         return {prefix: value}

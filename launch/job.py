@@ -15,8 +15,11 @@ from pathlib import Path
 from launch import attempts, jobs
 from launch.arguments import Parser, directory, positive
 from launch.exits import AGAIN, FAILED, FINISHED
-from plasticity_jax import machine, output, peers, signals, stages, workdir
+from plasticity_jax.config import spec
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
+from plasticity_jax.parallel import cpu, multihost
+from plasticity_jax.runner import output, signals
+from plasticity_jax.storage import workdir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,19 +48,19 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         return FAILED
     study = jobs.study(sweep, job)
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
-    machine.import_jax()  # seconds that a finished job need not cost
-    peers.join()
+    cpu.import_jax()  # seconds that a finished job need not cost
+    multihost.join()
     # One of several must not end, nor miss a signal, before it can tell the others.
-    with contextlib.nullcontext() if peers.alone() else signals.listening():
+    with contextlib.nullcontext() if multihost.alone() else signals.listening():
         return _attempt(job, study, directory, tries)
 
 
-def _attempt(job: jobs.Job, study: stages.Study, directory: Path, tries: int) -> int:
+def _attempt(job: jobs.Job, study: spec.Study, directory: Path, tries: int) -> int:
     """Train the study of a job once; returns the exit status."""
     from plasticity_jax import experiment
 
     tried = attempts.read(directory).started(attempts.place(directory))
-    if peers.first():
+    if multihost.first():
         attempts.write(directory, tried)
     try:
         return FAILED if _outcome(experiment.run_study(study, directory)) else FINISHED
@@ -68,7 +71,7 @@ def _attempt(job: jobs.Job, study: stages.Study, directory: Path, tries: int) ->
         return AGAIN
     except BusyError as error:
         print(f"{job.name}: {error}", file=sys.stderr)
-        return peers.leave(AGAIN)
+        return multihost.leave(AGAIN)
     except Exception as error:
         line = " ".join((str(error) or type(error).__name__).split("\n")[0].split())
         tried = tried.failed(line, attempts.place(directory), tries, for_good=isinstance(error, ConfigError))
@@ -77,7 +80,7 @@ def _attempt(job: jobs.Job, study: stages.Study, directory: Path, tries: int) ->
             logging.exception("%s failed", job.name)
         left = "it gave up" if tried.gave_up else f"try {tried.tries} of {tries} from {tried.place}"
         print(f"error: {job.name}: {line} ({left})", file=sys.stderr)
-        return peers.leave(FAILED if tried.gave_up else AGAIN)
+        return multihost.leave(FAILED if tried.gave_up else AGAIN)
 
 
 def _result(directory: Path) -> object:

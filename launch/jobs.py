@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import names, stages, workdir
-from plasticity_jax.description import restore_study
+from plasticity_jax.config import names, spec
+from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import LabError
+from plasticity_jax.storage import workdir
 
 VERSION = 1
 AGAIN = "delete it and plan the sweep anew: jobs that are in it again keep all that they have"
@@ -40,7 +41,7 @@ class Job:
     bytes: int | None
 
 
-def restrict(study: stages.Study, pack: str, points: Sequence[int], seeds: Sequence[int]) -> stages.Study:
+def restrict(study: spec.Study, pack: str, points: Sequence[int], seeds: Sequence[int]) -> spec.Study:
     """The study of some points of one pack, for some seeds; its pack is called `PACK`.
 
     Raises:
@@ -93,7 +94,7 @@ def own_directory(sweep: Path, job: Job) -> Path:
     return found
 
 
-def study(sweep: Path, job: Job) -> stages.Study:
+def study(sweep: Path, job: Job) -> spec.Study:
     """What a job trains.
 
     Raises:
@@ -102,7 +103,7 @@ def study(sweep: Path, job: Job) -> stages.Study:
     return restrict(whole(sweep, job.study), job.pack, job.points, job.seeds)
 
 
-def whole(sweep: Path, key: str) -> stages.Study:
+def whole(sweep: Path, key: str) -> spec.Study:
     """A study of the sweep.
 
     Raises:

@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import launch
-from launch import attempts, jobs, states
+from launch import attempts, job_states, jobs
 from launch.arguments import Parser, directory, positive
-from launch.crew import Crew
 from launch.exits import AGAIN, FAILED
-from plasticity_jax import output, signals
+from launch.workers import Crew
 from plasticity_jax.errors import LabError
+from plasticity_jax.runner import output, signals
 
 ROOT = Path(launch.__file__).parents[1]
 
@@ -77,7 +77,7 @@ def run(sweep: Path, parallel: int, tries: int) -> int:
     with signals.listening() as stopped:
         for job in listed:
             directory = jobs.own_directory(sweep, job)
-            if not states.held(directory):
+            if not job_states.held(directory):
                 with contextlib.suppress(OSError):
                     attempts.reset(directory)  # whoever launches again gives new tries
         return Crew(sweep, listed, parallel, tries, environment()).work(stopped)

@@ -6,10 +6,10 @@
 import zlib
 from collections.abc import Collection, Sequence
 
-from plasticity_jax import names, stages
+from plasticity_jax.config import names, spec
 
 
-def name(study: str, pack: stages.Pack, points: Sequence[int], seeds: Sequence[int], taken: Collection[str]) -> str:
+def name(study: str, pack: spec.Pack, points: Sequence[int], seeds: Sequence[int], taken: Collection[str]) -> str:
     """The name of a job, which is none of `taken`; `study` is empty if it need not be told."""
     chosen = [] if len(points) == len(pack.plans) else _values([pack.plans[i][0] for i in points], pack)
     first = [] if pack.name == "main" else [pack.name]
@@ -21,7 +21,7 @@ def name(study: str, pack: stages.Pack, points: Sequence[int], seeds: Sequence[i
     raise AssertionError("more names are taken than there are")
 
 
-def _values(points: Sequence[stages.HParams], pack: stages.Pack) -> list[str]:
+def _values(points: Sequence[spec.HParams], pack: spec.Pack) -> list[str]:
     """`key=value+value` for each hyper-parameter in which the points of the pack differ."""
     first = dict(pack.plans[0][0])
     varying = {key for hparams, _ in pack.plans for key, value in hparams if value != first[key]}

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import attempts, jobs, script, squeue, states, sweep
+from launch import attempts, job_states, jobs, sbatch, squeue, sweep
 from launch.exits import FINISHED
 from launch.flags import DRY_RUN, WORKDIR
-from plasticity_jax import commandline, paths, workdir
+from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
+from plasticity_jax.runner import commandline
+from plasticity_jax.storage import workdir
 
 PARTITION = flags.DEFINE_string("partition", "", "Partition, or several with commas; default: the cluster's.")
 TIME = flags.DEFINE_string("time", "", "Time limit of a job, as 4:00:00; a longer job goes on in the next slice.")
@@ -72,7 +74,7 @@ def show(directory: Path, planned: Sequence[jobs.Job]) -> None:
     positions = [i for i in missing(directory, planned) if i not in queued]
     if positions:
         limit = squeue.limit() if squeue.there() else squeue.LIMIT
-        print(script.write(directory, positions, limit, wishes(), sys.executable, Path.cwd()), end="")
+        print(sbatch.write(directory, positions, limit, wishes(), sys.executable, Path.cwd()), end="")
     else:
         print("nothing to submit", file=sys.stderr)
 
@@ -88,14 +90,14 @@ def submit(directory: Path, planned: Sequence[jobs.Job]) -> None:
         print("nothing to submit" if waiting else "all jobs have finished")
         return
     limit = squeue.limit()
-    text = script.write(directory, positions, limit, wishes(), sys.executable, Path.cwd())
+    text = sbatch.write(directory, positions, limit, wishes(), sys.executable, Path.cwd())
     (directory / "slurm" / "job.sh").write_text(text)
     for position in positions:
         attempts.reset(jobs.directory(directory, planned[position]))
-    for offset, tasks in script.chunks(positions, limit):
-        command = script.submission(directory, offset, tasks, ARRAY_PARALLEL.value)
+    for offset, tasks in sbatch.chunks(positions, limit):
+        command = sbatch.submission(directory, offset, tasks, ARRAY_PARALLEL.value)
         number = squeue.ask([command[0], "--parsable", *command[1:]]).strip().partition(";")[0]
-        print(f"submitted {number}: {len(tasks)} jobs, tasks {script.array(tasks)}")
+        print(f"submitted {number}: {len(tasks)} jobs, tasks {sbatch.array(tasks)}")
         print(f"  cancel: scancel {number}    queue: squeue --jobs={number}")
         print(f"  output: {directory}/slurm/{number}_TASK.log")
     print(f"  watch:  python -m launch.status {directory}")
@@ -103,10 +105,10 @@ def submit(directory: Path, planned: Sequence[jobs.Job]) -> None:
 
 def missing(directory: Path, planned: Sequence[jobs.Job]) -> list[int]:
     """Positions of the jobs that have not finished."""
-    return [i for i, job in enumerate(planned) if states.look(directory, job).state != "finished"]
+    return [i for i, job in enumerate(planned) if job_states.look(directory, job).state != "finished"]
 
 
-def wishes() -> script.Wishes:
+def wishes() -> sbatch.Wishes:
     """What the flags ask for."""
     resources = {
         "partition": PARTITION.value,
@@ -121,7 +123,7 @@ def wishes() -> script.Wishes:
         "constraint": CONSTRAINT.value,
         "exclude": EXCLUDE.value,
     }
-    return script.Wishes(resources, ARRAY_PARALLEL.value, GRACE.value, TRIES.value, tuple(SETUP.value))
+    return sbatch.Wishes(resources, ARRAY_PARALLEL.value, GRACE.value, TRIES.value, tuple(SETUP.value))
 
 
 if __name__ == "__main__":

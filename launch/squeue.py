@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import script
+from launch import sbatch
 from plasticity_jax.errors import LabError
 
 LIMIT = 1001  # MaxArraySize where a cluster does not say
@@ -37,7 +37,7 @@ def read(sweep: Path, jobs: int) -> dict[int, Entry]:
       LabError: SLURM does not answer.
     """
     size = limit()
-    offsets = {script.label(sweep, offset): offset for offset in range(0, max(jobs, 1), size)}
+    offsets = {sbatch.label(sweep, offset): offset for offset in range(0, max(jobs, 1), size)}
     columns = _SEPARATOR.join(["%j", "%K", "%F", "%T", "%r", "%N"])
     told = ask(["squeue", "--noheader", "--array", f"--name={','.join(offsets)}", f"--format={columns}"])
     found = {}

@@ -14,14 +14,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launch import jobs, states
+from launch import job_states, jobs
 from launch.arguments import Parser, directory
 from launch.exits import AGAIN, FAILED, FINISHED
+from launch.job_states import State
 from launch.jobs import Job
-from launch.states import State
-from plasticity_jax import output, strict_json
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
-from plasticity_jax.units import duration
+from plasticity_jax.runner import output
+from plasticity_jax.runner.units import duration
 
 SHOWN = 60  # jobs in the table; of more, those that need a look come first
 
@@ -48,7 +49,7 @@ def look(sweep: Path) -> dict[Job, State]:
     Raises:
       LabError: there is no sweep, or its sweep.json is damaged.
     """
-    return {job: states.look(sweep, job) for job in jobs.read(sweep)}
+    return {job: job_states.look(sweep, job) for job in jobs.read(sweep)}
 
 
 def outcome(found: Mapping[Job, State]) -> int:
@@ -56,7 +57,7 @@ def outcome(found: Mapping[Job, State]) -> int:
     counts = collections.Counter(state.state for state in found.values())
     if counts["finished"] == len(found):
         return FINISHED
-    return FAILED if any(counts[name] for name in states.FAILURES) else AGAIN
+    return FAILED if any(counts[name] for name in job_states.FAILURES) else AGAIN
 
 
 def described(found: Mapping[Job, State]) -> dict[str, object]:
@@ -70,7 +71,7 @@ def report(sweep: Path, found: Mapping[Job, State]) -> str:
     """The table, a summary, and what to run again."""
     shown = list(found)
     if len(shown) > SHOWN:
-        shown = sorted(shown, key=lambda job: states.URGENCY.index(found[job].state))[:SHOWN]
+        shown = sorted(shown, key=lambda job: job_states.URGENCY.index(found[job].state))[:SHOWN]
     width = max([3, *(len(job.name) for job in shown)])
     lines = [f"{'job':<{width}}  {'state':<9} {'runs':>6} {'done':>6} {'images/s':>9}  {'ETA':<12}"]
     lines += [_row(job, found[job], width) for job in shown]
@@ -92,7 +93,7 @@ def _summary(found: Mapping[Job, State]) -> str:
     done, planned = (sum(getattr(state, key) for state in found.values()) for key in ("done", "planned"))
     rate = sum(state.rate for state in found.values() if state.state == "running")
     parts = [
-        f"{len(found)} jobs: " + ", ".join(f"{counts[name]} {name}" for name in states.STATES if counts[name]),
+        f"{len(found)} jobs: " + ", ".join(f"{counts[name]} {name}" for name in job_states.STATES if counts[name]),
         f"{100 * done / max(planned, 1):.1f} % of {planned:,} images",
         f"{rate:,.0f} images/s, ETA {duration((planned - done) / rate)}" if rate else "",
     ]

@@ -18,8 +18,11 @@ from pathlib import Path
 
 from launch import flags, jobs, table
 from launch.exits import FINISHED
-from plasticity_jax import commandline, machine, paths, stages, workdir
+from plasticity_jax.config import paths, spec
 from plasticity_jax.errors import BusyError, LabError
+from plasticity_jax.parallel import cpu
+from plasticity_jax.runner import commandline
+from plasticity_jax.storage import workdir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,14 +47,15 @@ def prepare() -> tuple[jobs.Job, ...]:
     Raises:
       LabError: a config that is wrong or no growth of the one before, or a job that cannot be.
     """
-    machine.import_jax()  # seconds that a misspelt flag need not cost
-    from launch import growth, market, plan
-    from plasticity_jax import config, cost
+    cpu.import_jax()  # seconds that a misspelt flag need not cost
+    from launch import growth, planner, prices
+    from plasticity_jax.config import parse
+    from plasticity_jax.profiling import cost
 
     for flag in (flags.MEMORY_GB, flags.HOURS, flags.IMAGES_PER_SECOND):
         if flag.value is not None and not 0 < flag.value < float("inf"):
             raise LabError(f"--{flag.name}={flag.value}: must be above 0")
-    found = plan.studies(flags.CONFIG.value)
+    found = planner.studies(flags.CONFIG.value)
     sweep = paths.given(flags.WORKDIR.value).absolute() if flags.WORKDIR.value else None
     target = None if flags.DRY_RUN.value else sweep
     with _turn(target) if target else contextlib.nullcontext():
@@ -61,25 +65,25 @@ def prepare() -> tuple[jobs.Job, ...]:
         if gone:
             raise LabError(f"study {gone[0]} is gone from the config; a sweep that was begun only grows")
         planned = old
-        if plan.anything_missing(found, old):
+        if planner.anything_missing(found, old):
             cost.begin()
             memory = round(flags.MEMORY_GB.value * 1e9) if flags.MEMORY_GB.value else cost.free()
             seconds = flags.HOURS.value * 3600 if flags.HOURS.value else None
-            budget = plan.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
-            planned = plan.plan(found, old, market.Market(found, flags.IMAGES_PER_SECOND.value), budget)
+            budget = planner.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
+            planned = planner.plan(found, old, prices.Market(found, flags.IMAGES_PER_SECOND.value), budget)
         if target:
             for job in planned:
                 paths.check_length(jobs.directory(target, job))
             for key, study in found.items():  # first: a plan without its studies is worth nothing
                 if study != stored.get(key):
-                    workdir.write_json(target / key / "config.json", config.describe(study))
+                    workdir.write_json(target / key / "config.json", parse.describe(study))
             if planned != old:
                 jobs.write(target, planned)
     print(table.table(planned, new=len(planned) - len(old), hours=flags.HOURS.value))
     return planned
 
 
-def _stored(sweep: Path | None) -> tuple[tuple[jobs.Job, ...], dict[str, stages.Study]]:
+def _stored(sweep: Path | None) -> tuple[tuple[jobs.Job, ...], dict[str, spec.Study]]:
     """The jobs and the studies that a sweep has so far."""
     if sweep is None or not (sweep / "sweep.json").exists():
         return (), {}

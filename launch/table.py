@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from launch.jobs import Job
-from plasticity_jax.units import duration
+from plasticity_jax.runner.units import duration
 
 SHOWN = 30  # jobs; of more, those at both ends
 

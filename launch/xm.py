@@ -25,11 +25,12 @@ from pathlib import Path
 from absl import flags
 from xmanager import xm, xm_local
 
-from launch import attempts, binary, jobs, states, sweep
+from launch import attempts, binary, job_states, jobs, sweep
 from launch.exits import FAILED, FINISHED
 from launch.flags import WORKDIR
-from plasticity_jax import commandline, output, paths
+from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
+from plasticity_jax.runner import commandline, output
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         commandline.leave(str(error))
     unfinished = missing(directory, planned)
     for job in unfinished:
-        state = states.look(directory, job)
+        state = job_states.look(directory, job)
         print(f"{job.name}: {state.state} {state.reason}".rstrip(), file=sys.stderr)
     return FAILED if unfinished else FINISHED
 
@@ -78,7 +79,7 @@ def plan() -> None:
 
 def missing(directory: Path, planned: Sequence[jobs.Job]) -> list[jobs.Job]:
     """The jobs that have not finished."""
-    return [job for job in planned if states.look(directory, job).state != "finished"]
+    return [job for job in planned if job_states.look(directory, job).state != "finished"]
 
 
 async def run(directory: Path, left: Sequence[jobs.Job]) -> None:

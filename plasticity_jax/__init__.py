@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
 
         return run
     if name == "load":
-        from plasticity_jax.saved import load
+        from plasticity_jax.storage.networks import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

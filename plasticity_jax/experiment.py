@@ -15,39 +15,28 @@ from typing import Any
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from plasticity_jax import (
-    cache,
-    conditions,
-    datasets,
-    drafts,
-    environment,
-    machine,
-    network,
-    paths,
-    peers,
-    records,
-    results,
-    room,
-    runs,
-    signals,
-    stages,
-    train,
-    walk,
-)
-from plasticity_jax import config as configs
-from plasticity_jax import workdir as workdirs
-from plasticity_jax.autotune import Entry, tune
-from plasticity_jax.clock import Clock
-from plasticity_jax.datasets import Dataset
-from plasticity_jax.diagnostics import DIAGNOSTICS
-from plasticity_jax.drafts import Draft, Own
+from plasticity_jax import study_config
+from plasticity_jax.config import parse, paths, spec
+from plasticity_jax.config.plan import Leg, Run
+from plasticity_jax.data import datasets
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.diagnostics.networks import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
-from plasticity_jax.lab import Lab
-from plasticity_jax.legs import Leg, Run
-from plasticity_jax.programs import Programs
-from plasticity_jax.progress import Progress
-from plasticity_jax.resets import OwnReset
-from plasticity_jax.train import Diagnostic
+from plasticity_jax.models import interface
+from plasticity_jax.parallel import compilation_cache, cpu, multihost, run_axis
+from plasticity_jax.parallel.programs import Programs
+from plasticity_jax.profiling import memory_check
+from plasticity_jax.profiling.autotune import Entry, tune
+from plasticity_jax.runner import prepare, signals, stage_loop
+from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.prepare import Draft, Own
+from plasticity_jax.runner.progress import Progress
+from plasticity_jax.storage import conditions, environment, metrics, results
+from plasticity_jax.storage.timers import Clock
+from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_json
+from plasticity_jax.training import step
+from plasticity_jax.training.resets import OwnReset
+from plasticity_jax.training.step import Diagnostic
 
 Result = dict[str, Any]
 
@@ -83,14 +72,14 @@ def run(
       LabError: bad config, data or directory, in one line; what was saved before stays good.
       Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
     """
-    own = Own(None if model is None else network.check(model), dict(resets or {}), dict(diagnostics or {}))
-    study = configs.parse(config, own=(*own.resets, *own.diagnostics))
+    own = Own(None if model is None else interface.check(model), dict(resets or {}), dict(diagnostics or {}))
+    study = study_config.parse(config, own=(*own.resets, *own.diagnostics))
     return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
 
 
 @conditions.pinned()
 def run_study(
-    study: stages.Study,
+    study: spec.Study,
     workdir: str | Path,
     *,
     dry_run: bool = False,
@@ -99,24 +88,24 @@ def run_study(
     own: Own | None = None,
 ) -> Result:
     """`run` for a study that a config was resolved to."""
-    runs.use_all_cores()
-    machine.start_jax()
-    machine.use_one_lapack_thread()
+    run_axis.use_all_cores()
+    cpu.start_jax()
+    cpu.use_one_lapack_thread()
     own = own or Own(None, {}, {})
     directory = paths.given(workdir).absolute()
-    dataset = _own_data(study, dataset) if dataset else peers.in_turn(lambda: datasets.load(*study.data))
-    drawn = [drafts.draft(pack, study, dataset, own) for pack in study.packs]
+    dataset = _own_data(study, dataset) if dataset else multihost.in_turn(lambda: datasets.load(*study.data))
+    drawn = [prepare.draft(pack, study, dataset, own) for pack in study.packs]
     for draft in drawn:
-        drafts.check_modules(draft)
+        prepare.check_modules(draft)
         if own.model:
-            drafts.check_outputs(draft, own.model, dataset)
+            prepare.check_outputs(draft, own.model, dataset)
     if dry_run:
         for draft in drawn:
-            print(drafts.describe(draft, study, dataset, own))
+            print(prepare.describe(draft, study, dataset, own))
         return {}
-    cache.turn_on()
+    compilation_cache.turn_on()
     if autotune:
-        if not peers.alone():
+        if not multihost.alone():
             raise LabError("--autotune measures one process; start one")
         entries = [
             Entry(draft.pack.name, draft.timetables, own.network(draft.pack, dataset), draft.choice["strategy"])
@@ -128,12 +117,12 @@ def run_study(
     choices = {draft.pack.name: draft.choice for draft in drawn}
 
     def begin() -> dict[str, Any]:
-        held.enter_context(workdirs.lock(directory))
-        workdirs.claim(directory, configs.describe(study))
+        held.enter_context(lock(directory))
+        claim(directory, parse.describe(study))
         return environment.settle(directory, dataset, choices, own.code(study))
 
     with contextlib.ExitStack() as held, signals.listening() as stopped:
-        begun = peers.once(begin)
+        begun = multihost.once(begin)
         drawn = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drawn]
         total = sum(leg.images() for draft in drawn for leg in draft.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
@@ -142,18 +131,18 @@ def run_study(
                 _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drawn
             ]
             result = results.combine(parts, study.dataset, study.control)
-            peers.once(lambda: workdirs.write_json(directory / "result.json", result))
+            multihost.once(lambda: write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
             counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
             needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drawn, parts, strict=True)}
             facts = {"images": result["images"], "images_planned": total}
-            workdirs.status(directory, status=result["status"], exit_code=code, **facts, **counts, bytes_per_run=needs)
-    if peers.first():
+            status(directory, status=result["status"], exit_code=code, **facts, **counts, bytes_per_run=needs)
+    if multihost.first():
         print(results.table(result))
     return result
 
 
-def _own_data(study: stages.Study, dataset: Dataset) -> Dataset:
+def _own_data(study: spec.Study, dataset: Dataset) -> Dataset:
     if study.holdout:
         raise ConfigError(f"config.holdout={study.holdout}: own arrays come with a test set; set config.holdout=0")
     return dataset
@@ -165,14 +154,14 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
     try:
         yield
     except Preempted:
-        workdirs.status(directory, status="preempted", exit_code=75, **progress.facts())
+        status(directory, status="preempted", exit_code=75, **progress.facts())
         raise
     except Exception as error:
         if isinstance(error, RoomError):
-            peers.once(lambda: workdirs.disclaim(directory))
+            multihost.once(lambda: disclaim(directory))
         with contextlib.suppress(LabError):
             line = str(error).partition("\n")[0]
-            workdirs.status(directory, status="failed", exit_code=1, error=line, **progress.facts())
+            status(directory, status="failed", exit_code=1, error=line, **progress.facts())
         if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
             raise LabError(
                 "the memory ran out, though the plan seemed to fit; take fewer seeds, or --config.strategy=map "
@@ -183,27 +172,27 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
 
 def _running(directory: Path, facts: Mapping[str, Any]) -> None:
     with contextlib.suppress(LabError):  # what must be written says so itself
-        workdirs.status(directory, status="running", exit_code=None, **facts)
+        status(directory, status="running", exit_code=None, **facts)
 
 
 def _lab(
     directory: Path,
     draft: Draft,
-    study: stages.Study,
+    study: spec.Study,
     dataset: Dataset,
     own: Own,
     progress: Progress,
     stopped: Callable[[], bool],
 ) -> Lab:
     """Put the data of a pack on the device and say what is going to happen."""
-    room.check_images(dataset)
+    memory_check.check_images(dataset)
     name, choice = draft.pack.name, draft.choice
     pack = dataclasses.replace(draft.pack, model=dataclasses.replace(draft.pack.model, dtype=choice["dtype"]))
     model = own.network(pack, dataset)
     diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own.diagnostics}
     diagnostics |= own.diagnostics
-    progress.note(drafts.describe(draft, study, dataset, own))
-    scale = drafts.scale(study, dataset)
+    progress.note(prepare.describe(draft, study, dataset, own))
+    scale = prepare.scale(study, dataset)
     shape = dataset.train_images.shape[1:]
     return Lab(
         directory=directory / name,
@@ -211,8 +200,8 @@ def _lab(
         study=study,
         network=draft.network,
         dataset=dataset,
-        images=train.Images(dataset.train_images, *scale),
-        test_images=train.Images(dataset.test_images, *scale),
+        images=step.Images(dataset.train_images, *scale),
+        test_images=step.Images(dataset.test_images, *scale),
         timetables=draft.timetables,
         programs=Programs(model, shape, choice["strategy"], study.eval_batch, diagnostics, own.resets),
         clock=Clock(directory / name / "clock.json"),
@@ -223,13 +212,13 @@ def _lab(
 
 def _walk(directory: Path, lab: Lab) -> Result:
     """Walk the legs of a pack; returns its part of the result."""
-    images, entries, bytes_per_run = 0, [], room.check(lab)
+    images, entries, bytes_per_run = 0, [], memory_check.check(lab)
     for name, times in lab.timetables.items():
         _running(directory, lab.progress.facts() | {"pack": lab.pack.name, "stage": name, "step": 0})
-        ended = walk.walk(times.leg, lab)
+        ended = stage_loop.walk(times.leg, lab)
         count = zip(times.leg.runs, ended["runs"], strict=True)
         images += sum(outcome["steps"] * run.stage.batch_size for run, outcome in count)
-        entries += peers.once(functools.partial(_run_results, lab, times.leg, ended))
+        entries += multihost.once(functools.partial(_run_results, lab, times.leg, ended))
         lab.progress.finish(times)
     return {
         "runs": entries,
@@ -243,7 +232,7 @@ def _walk(directory: Path, lab: Lab) -> Result:
 
 def _run_results(lab: Lab, leg: Leg, ended: Mapping[str, Any]) -> list[Result]:
     """The results of the runs of a leg that no later one continues from."""
-    rows = records.read(lab.directory / leg.name / "metrics.jsonl", ended["mark"])
+    rows = metrics.read(lab.directory / leg.name / "metrics.jsonl", ended["mark"])
     return [
         _run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id])
         for run, outcome in zip(leg.runs, ended["runs"], strict=True)
@@ -251,7 +240,7 @@ def _run_results(lab: Lab, leg: Leg, ended: Mapping[str, Any]) -> list[Result]:
     ]
 
 
-def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[records.Row]) -> Result:
+def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[metrics.Row]) -> Result:
     accuracy = results.score(rows, lab.study.window)
     failed = outcome["failed"] or not math.isfinite(accuracy)
     return {

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from plasticity_jax import commandline, machine, peers, signals
 from plasticity_jax.errors import LabError, Preempted
+from plasticity_jax.parallel import cpu, multihost
+from plasticity_jax.runner import commandline, signals
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
@@ -35,10 +36,10 @@ def run(argv: Sequence[str]) -> int:
     del argv
     logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
     try:
-        machine.import_jax()  # seconds that a misspelt flag need not cost
-        peers.join(DISTRIBUTED.value)
+        cpu.import_jax()  # seconds that a misspelt flag need not cost
+        multihost.join(DISTRIBUTED.value)
         # One of several must not end, nor miss a signal, before it can tell the others.
-        with contextlib.nullcontext() if peers.alone() else signals.listening(), peers.together():
+        with contextlib.nullcontext() if multihost.alone() else signals.listening(), multihost.together():
             from plasticity_jax import experiment
 
             result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)

@@ -75,10 +75,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *CHEAP]).strip()
     import jax
 
-    from plasticity_jax import cache
+    from plasticity_jax.parallel import compilation_cache
 
     os.environ["XDG_CACHE_HOME"] = str(KEPT)
-    cache.turn_on()  # it knows which machines can share programs, and which files to throw away
+    compilation_cache.turn_on()  # it knows which machines can share programs, and which files to throw away
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.values["jax_compilation_cache_dir"])
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["XDG_CACHE_HOME"] = os.path.join(SCRATCH, "cache")
@@ -127,8 +127,8 @@ def compile_once() -> Iterator[Callable[..., Any]]:
 
     Yields the method that this replaces.  A test that counts or patches what is compiled takes `compile_anew`.
     """
-    from plasticity_jax.programs import Programs
-    from plasticity_jax.runs import Program
+    from plasticity_jax.parallel.programs import Programs
+    from plasticity_jax.parallel.run_axis import Program
 
     compiled: dict[Any, Any] = {}
     real = Programs._program
@@ -156,6 +156,6 @@ def compile_once() -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def compile_anew(compile_once: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Every study of this test compiles its own programs."""
-    from plasticity_jax.programs import Programs
+    from plasticity_jax.parallel.programs import Programs
 
     monkeypatch.setattr(Programs, "_program", compile_once)

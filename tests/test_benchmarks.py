@@ -15,7 +15,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from plasticity_jax import errors, models, runs, stages, state
+from plasticity_jax import errors
+from plasticity_jax.config import spec
+from plasticity_jax.models import resnet
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.training import state
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import breakdown, cases, channel, flops, ours, overhead, plans, rounds, share, start, table
 
@@ -90,11 +94,11 @@ def test_arithmetic_of_resnet_18():
     assert flops.training(64, "cifar") == pytest.approx(3.33e9, rel=1e-3)
 
 
-@pytest.mark.parametrize("stem", models.STEMS)
+@pytest.mark.parametrize("stem", resnet.STEMS)
 @pytest.mark.parametrize(("depth", "width", "side"), [(2, 4, 32), (1, 3, 9)])
 def test_arithmetic_is_that_of_the_model(stem, depth, width, side):
     """Every kernel counts once for each place of the result that the model itself reports."""
-    network = models.build(stages.Model("resnet", depth, width, stem, "batch", "float32"), 10)
+    network = resnet.build(spec.Model("resnet", depth, width, stem, "batch", "float32"), 10)
     params, stats = jax.eval_shape(lambda: state.init_network(network, jax.random.key(0), (side, side, 3)))
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = {"params": params, "batch_stats": stats}
@@ -157,9 +161,9 @@ def test_a_case_begins_with_the_run_alone(make):
     plan = make()
     assert plan.growth in {case.name for case in plan.cases}
     for case in plan.cases:
-        assert case.points[0] == plans.Point(1, runs.choose("auto", "resnet", 1))
+        assert case.points[0] == plans.Point(1, run_axis.choose("auto", "resnet", 1))
         assert len(set(case.points)) == len(case.points) > 1
-        assert {point.strategy for point in case.points} <= set(runs.STRATEGIES)
+        assert {point.strategy for point in case.points} <= set(run_axis.STRATEGIES)
 
 
 def test_strategies_that_are_asked_for_replace_the_others():
@@ -227,10 +231,10 @@ def test_the_other_side_needs_only_torch():
     assert {name.partition(".")[0] for name in names} - {"torch"} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("stem", models.STEMS)
+@pytest.mark.parametrize("stem", resnet.STEMS)
 def test_pytorch_trains_the_same_network(stem):
     pytest.importorskip("torch")
-    network = models.build(stages.Model("resnet", 1, 4, stem, "batch", "float32"), 10)
+    network = resnet.build(spec.Model("resnet", 1, 4, stem, "batch", "float32"), 10)
     params, _ = jax.eval_shape(lambda: state.init_network(network, jax.random.key(0), (8, 8, 3)))
     asked = dict(depth=1, width=4, stem=stem, side=8, batch=8, classes=10, dtype="float32", mode="eager")
     with channel.opened(sys.executable) as peer:
@@ -316,7 +320,7 @@ def measured(tmp_path_factory):
     """What a quick pass writes and prints, with a peer that is not PyTorch."""
     directory = tmp_path_factory.mktemp("quick")
     fake = directory / "fake.py"
-    (network,) = [models.build(stages.Model("resnet", 1, 4, "cifar", "batch", "float32"), 10)]
+    (network,) = [resnet.build(spec.Model("resnet", 1, 4, "cifar", "batch", "float32"), 10)]
     params, _ = jax.eval_shape(lambda: state.init_network(network, jax.random.key(0), (8, 8, 3)))
     fake.write_text(FAKE.replace("PARAMETERS", str(sum(leaf.size for leaf in jax.tree.leaves(params)))))
     printed: list[str] = []

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, Done, call, refused
 
 from launch import sweep
+from tests.support.commands import ROOT, Done, call, refused
 
 MISTAKES = {
     "plasticity_jax.main": (["--config=configs/multistage.py", "--wrkdir=x"], "'wrkdir'"),

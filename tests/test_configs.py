@@ -5,16 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
-import small
-from test_protocols import Six
 
 import plasticity_jax
 from configs import base
-from launch import plan as planning
-from plasticity_jax import config as configs
-from plasticity_jax import drafts, workdir
+from launch import planner
+from plasticity_jax import study_config
+from plasticity_jax.config import parse
+from plasticity_jax.config.plan import unfold
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.legs import unfold
+from plasticity_jax.runner import prepare
+from plasticity_jax.storage import workdir
+from tests.runner.test_protocols import Six
+from tests.support import small
 
 FILES = [
     path
@@ -39,18 +41,18 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_studies(file, preset):
-    study = configs.parse(module(file).get_config(preset))
+    study = study_config.parse(module(file).get_config(preset))
     assert len(study.seeds) >= 2  # or there is no interval
     for pack in study.packs:
         for _, plan in pack.plans:
             assert all(stage.steps == 30 for stage in plan) == (preset == "smoke")
     assert (study.dataset == "digits") == (preset == "digits")
-    again = configs.parse(module(file).get_config(preset))
-    assert configs.describe(again) == configs.describe(study)
+    again = study_config.parse(module(file).get_config(preset))
+    assert parse.describe(again) == parse.describe(study)
 
 
 def test_no_digit_is_mirrored(file):
-    study = configs.parse(module(file).get_config("digits"))
+    study = study_config.parse(module(file).get_config("digits"))
     found = {stage.augment for pack in study.packs for _, plan in pack.plans for stage in plan}
     assert found <= {"none", "crop"}
 
@@ -73,21 +75,21 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_paper_is_a_sweep_of_all_studies(preset):
-    found = planning.studies(importlib.import_module("configs.paper").get_config(preset))
+    found = planner.studies(importlib.import_module("configs.paper").get_config(preset))
     assert {study.name for study in found.values()} == set(found)
     alone = [module(path).get_config(preset) for path in FILES]
     alone.append(importlib.import_module("configs.warm_start").get_config(",".join([preset, "study=online"])))
     alone.append(
         importlib.import_module("configs.patterns").get_config(",".join(filter(None, [preset, "study=graded"])))
     )
-    assert {config.name: configs.parse(config) for config in alone} == found
+    assert {config.name: study_config.parse(config) for config in alone} == found
 
 
 @pytest.mark.parametrize("optimiser", base.OPTIMISERS)
 def test_optimisers_can_be_chosen(optimiser):
     config = importlib.import_module("configs.multistage").get_config(f"small,optimiser={optimiser}")
     name = base.OPTIMISERS[optimiser]["name"]
-    (pack,) = configs.parse(config).packs
+    (pack,) = study_config.parse(config).packs
     assert {stage.optim.name for stage in pack.plans[0][1]} == {name}
 
 
@@ -112,7 +114,7 @@ def test_the_docstring_tells_how_to_run_it_and_what_comes_out(file):
 def test_the_paper_s_protocol_is_what_is_planned():
     """Berariu et al. 2021, section 2 and figure 1: half of the data, then all of it, against fresh weights."""
     config = importlib.import_module("configs.multistage").get_config()
-    study = configs.parse(config)
+    study = study_config.parse(config)
     (pack,) = study.packs
     (_, plan), *none = pack.plans
     assert not none and [(stage.name, stage.branch, stage.after) for stage in plan] == [
@@ -129,7 +131,7 @@ def test_the_paper_s_protocol_is_what_is_planned():
     assert {stage.reset.optimiser for stage in plan} == {"all"}
     assert (pack.model.name, pack.model.depth, pack.model.width) == ("resnet", 2, 64)
     assert (study.dataset, study.control, study.window, study.train_images) == ("cifar10", "fresh", 0.2, 0)
-    times = drafts.draw_up(pack, study, small.dataset(train=50_000, test=10))
+    times = prepare.draw_up(pack, study, small.dataset(train=50_000, test=10))
     assert times["pretrain"].steps == [350 * 196] * 5 and times["tune"].steps == [500 * 391] * 10
     window = [epoch for epoch in times["tune"].events if epoch > 400]
     assert window == [float(epoch) for epoch in range(401, 501)]
@@ -172,7 +174,7 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
         each.update(steps=2, eval_every=0)
     if network:
         small_batches(config)
-    study = configs.parse(config)
+    study = study_config.parse(config)
     result = plasticity_jax.run(config, tmp_path, model=network)
     final = [run for pack in study.packs for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
     assert [(run["branch"], run["hparams"], run["status"]) for run in result["runs"]] == [

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-import small
 
 import plasticity_jax
-from plasticity_jax import config as configs
-from plasticity_jax import datasets, experiment, results, trees, workdir
+from plasticity_jax import experiment, study_config
+from plasticity_jax.config import parse
+from plasticity_jax.data import datasets
 from plasticity_jax.errors import ConfigError, LabError, Preempted, WorkdirError
+from plasticity_jax.models import parameters
+from plasticity_jax.storage import results, workdir
+from tests.support import small
 
 KINDS = {"compile", "begin", "train", "evaluate", "checkpoint", "records"}
 
@@ -67,7 +70,7 @@ def test_fingerprints_are_those_of_the_saved_parameters(study):
     directory, result = study
     for run in result["runs"]:
         _, params, _ = plasticity_jax.load(directory, run["branch"], run["seed"])
-        assert run["params_sha256"] == trees.sha256(params)
+        assert run["params_sha256"] == parameters.sha256(params)
 
 
 def test_means_intervals_and_gap(study):
@@ -498,7 +501,7 @@ def test_more_images_than_there_are_is_refused(tmp_path):
 def test_the_parsed_study_survives_its_file(study):
     directory, _ = study
     described = workdir.read_json(directory / "config.json")
-    assert described == configs.describe(configs.parse(small.config()))
+    assert described == parse.describe(study_config.parse(small.config()))
 
 
 def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):

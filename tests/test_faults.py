@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plasticity_jax import checkpoint, records, workdir
+from plasticity_jax.storage import checkpoints, metrics, workdir
 from tests.faults import __main__ as main
 from tests.faults import campaign, children, command, damage, kinds
 from tests.faults.children import End, Lost
@@ -40,21 +40,21 @@ def test_every_kind_of_fault_once_and_nothing_is_lost(tmp_path):
 
 def trust(read) -> None:
     """Take a table as it is."""
-    records.read = lambda path, mark=None: read(path)
+    metrics.read = lambda path, mark=None: read(path)
 
 
 def careless(*args: object) -> None:
     """The command without resume: every start trains its stage from the beginning, behind the rows that are there."""
-    checkpoint.Checkpoints.latest = lambda *_: None
-    records.Table._cut = lambda self: os.lseek(self._file, 0, os.SEEK_END)
-    trust(records.read)
+    checkpoints.Checkpoints.latest = lambda *_: None
+    metrics.Table._cut = lambda self: os.lseek(self._file, 0, os.SEEK_END)
+    trust(metrics.read)
     command.command(*args)
 
 
 def forgetful(*args: object) -> None:
     """The command that takes a torn table for whole."""
-    records.fits = lambda path, mark: True
-    trust(records.read)
+    metrics.fits = lambda path, mark: True
+    trust(metrics.read)
     command.command(*args)
 
 

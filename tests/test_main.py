@@ -2,13 +2,13 @@
 
 import types
 
-import commands
 import pytest
 from ml_collections.config_flags import config_path
 
-from plasticity_jax import checks, experiment, main
-from plasticity_jax import config as configs
+from plasticity_jax import experiment, main, study_config
+from plasticity_jax.config import validate
 from plasticity_jax.errors import ConfigError, Preempted, WorkdirError
+from tests.support import commands
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -94,7 +94,7 @@ TUPLES += ["stages.tune.optim.milestones", "stages.tune.reset.modules"]
 
 
 def test_all_tuples_are_tried_below(overridden):
-    found = [path for path, value in checks.paths(checks.plain(overridden())) if isinstance(value, tuple)]
+    found = [path for path, value in validate.paths(validate.plain(overridden())) if isinstance(value, tuple)]
     assert sorted(path for path in found if ".pretrain." not in path) == sorted([*TUPLES, "grid"])
 
 
@@ -114,7 +114,7 @@ def test_of_any_other_key_too_the_last_wins(overridden):
 
 
 def test_overrides_are_parsed_into_the_study(overridden):
-    study = configs.parse(
+    study = study_config.parse(
         overridden(
             "--config.seeds=0,7",
             "--config.diagnostics=weight_norm,effective_rank",
@@ -139,7 +139,10 @@ def test_an_override_of_one_stage_leaves_the_others_alone(overridden):
 
 def test_grid_as_python(overridden):
     for written in ('"model.width",(8,16)', '("model.width",(8,16)),'):
-        assert [pack.model.width for pack in configs.parse(overridden(f"--config.grid={written}")).packs] == [8, 16]
+        assert [pack.model.width for pack in study_config.parse(overridden(f"--config.grid={written}")).packs] == [
+            8,
+            16,
+        ]
 
 
 def test_later_overrides_win(overridden):

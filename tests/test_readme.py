@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_protocols import Six
 
 import plasticity_jax
-from launch import plan
-from plasticity_jax import records
+from launch import planner
+from plasticity_jax.storage import metrics
+from tests.runner.test_protocols import Six
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -57,7 +57,7 @@ def test_saved_metrics_are_read_as_shown_without_runs_that_diverged(tmp_path, mo
     """pandas would take the last number that there is: of a network at the start, or in the middle."""
     monkeypatch.chdir(tmp_path)
     common = {"seed": 0, "hparams": {}, "stage": "tune"}
-    with contextlib.closing(records.Table(Path("runs/demo/main/tune/metrics.jsonl"), None)) as table:
+    with contextlib.closing(metrics.Table(Path("runs/demo/main/tune/metrics.jsonl"), None)) as table:
         for branch, end in (("fresh", 80.0), ("warm", math.nan)):
             for epoch, value in enumerate([10.0, end]):
                 row = {**common, "run": f"{branch}/seed0", "branch": branch, "epoch": float(epoch), "step": epoch}
@@ -87,7 +87,7 @@ def test_the_plan_runs(network: Any, tmp_path: Path) -> None:
 def test_the_sweep_is_one() -> None:
     names: dict = {}
     exec(block("# my_sweep.py"), names)
-    found = plan.studies(names["get_config"]())
+    found = planner.studies(names["get_config"]())
     assert [len(pack.plans) for pack in found["rates"].packs] == [3, 3] and len(found["rates"].seeds) == 20
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity_jax import clock, strict_json, workdir
+from plasticity_jax import strict_json
+from plasticity_jax.storage import timers, workdir
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("plasticity_jax", "launch", "analysis", "configs", "tests/benchmarks", "tests/faults")
@@ -69,5 +70,5 @@ def test_files_of_the_working_directory_are_strict(tmp_path):
 @pytest.mark.parametrize("text", ['{"total": NaN}', '{"total": null}', '{"total": 1.0, "train": Infinity}'])
 def test_a_clock_that_is_not_finite_begins_anew(tmp_path, text):
     (tmp_path / "clock.json").write_text(text)
-    saved = clock.Clock(tmp_path / "clock.json").save()
+    saved = timers.Clock(tmp_path / "clock.json").save()
     assert list(saved) == ["total"] and 0 <= saved["total"] < 60

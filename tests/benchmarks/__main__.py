@@ -20,9 +20,11 @@ from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared with PyTorch
 
-from plasticity_jax import output, runs, strict_json
+from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
-from plasticity_jax.progress import Progress, duration
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.runner import output
+from plasticity_jax.runner.progress import Progress, duration
 from tests.benchmarks import cases, machine, ours, plans, share, table
 from tests.benchmarks.channel import Channel, PeerError, opened
 
@@ -36,14 +38,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--torch_python", default=sys.executable, metavar="PYTHON", help="interpreter that has PyTorch")
     parser.add_argument(
-        "--strategies", default="", help=f"some of {','.join(runs.STRATEGIES)}; default: map and auto's"
+        "--strategies", default="", help=f"some of {','.join(run_axis.STRATEGIES)}; default: map and auto's"
     )
     parser.add_argument("--rounds", type=int, help="rounds of each case")
     parser.add_argument("--real", metavar="ARGUMENTS", help="of plasticity_jax.main, for the real run; empty for none")
     flags = parser.parse_args(argv)
-    unknown = set(filter(None, flags.strategies.split(","))) - set(runs.STRATEGIES)
+    unknown = set(filter(None, flags.strategies.split(","))) - set(run_axis.STRATEGIES)
     if unknown:
-        parser.error(f"--strategies: there is no {', '.join(sorted(unknown))}; choose of {', '.join(runs.STRATEGIES)}")
+        parser.error(
+            f"--strategies: there is no {', '.join(sorted(unknown))}; choose of {', '.join(run_axis.STRATEGIES)}"
+        )
     if flags.rounds is not None and flags.rounds < 1:
         parser.error("--rounds must be 1 or more")
     return flags
@@ -117,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
     output.outlive_readers()
     flags = parse(argv)
     logging.getLogger("jax").setLevel(logging.WARNING)
-    runs.use_all_cores()
+    run_axis.use_all_cores()
     if flags.gpu and machine.facts()["backend"] != "gpu":
         print(f"error: --gpu: jax finds no GPU here, only {machine.facts()['device_kind']}", file=sys.stderr)
         return 1

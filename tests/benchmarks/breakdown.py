@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.profiler import ProfileData
 
-from plasticity_jax import output
+from plasticity_jax.runner import output
 from tests.benchmarks import flops, machine, ours, plans
 
 SIZES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "u8": 1, "pred": 1}

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from plasticity_jax.datasets import Dataset
+from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import LabError
-from plasticity_jax.machine import threads
+from plasticity_jax.parallel.cpu import threads
 from tests.benchmarks import flops, machine, ours, rounds
 from tests.benchmarks.channel import Channel, PeerError
 from tests.benchmarks.plans import Case, Plan

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax import workdir
+from plasticity_jax.storage import workdir
 from tests.benchmarks.rounds import Side
 
 

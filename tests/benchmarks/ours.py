@@ -16,10 +16,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.base import base, stage
-from plasticity_jax import config, datasets, legs, models, runs, stages, state, timetable, train
-from plasticity_jax.datasets import Dataset
-from plasticity_jax.programs import Programs
-from plasticity_jax.timetable import Timetable
+from plasticity_jax import study_config
+from plasticity_jax.config import spec
+from plasticity_jax.config.plan import unfold
+from plasticity_jax.data import datasets
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.models import resnet
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.parallel.programs import Programs
+from plasticity_jax.runner import schedule
+from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.training import state, step
 from tests.benchmarks.plans import MODEL, Case, Plan, Point
 
 Tree = Any
@@ -41,7 +48,7 @@ class Built:
     run_bytes: float | None
     parameters: int
     devices: int
-    program: runs.Program
+    program: run_axis.Program
 
 
 def noise(plan: Plan) -> Dataset:
@@ -58,27 +65,27 @@ def point(plan: Plan, case: Case, asked: Point, dataset: Dataset) -> Built:
     wanted.update(seeds=tuple(range(asked.runs)), strategy=asked.strategy)
     wanted.model.update(name=MODEL, depth=case.depth, width=case.width, stem=case.stem, dtype=case.dtype)
     wanted.stages = ConfigDict({"tune": stage(epochs=1, batch_size=plan.batch)})
-    study = config.parse(wanted)
+    study = study_config.parse(wanted)
     (pack,) = study.packs
-    (leg,) = legs.unfold(pack, study.seeds)
-    times = timetable.draw_up(leg, study, dataset)
+    (leg,) = unfold(pack, study.seeds)
+    times = schedule.draw_up(leg, study, dataset)
     return build(pack.model, times, asked.strategy, dataset, plan.images)
 
 
-def build(model: stages.Model, times: Timetable, strategy: str, dataset: Dataset, slots: int) -> Built:
+def build(model: spec.Model, times: Timetable, strategy: str, dataset: Dataset, slots: int) -> Built:
     """The program that trains a leg, for pools padded to `slots`; its runs never end."""
     first, count = times.leg.runs[0].stage, len(times.leg.runs)
-    network, shape = models.build(model, dataset.classes), dataset.train_images.shape[1:]
+    network, shape = resnet.build(model, dataset.classes), dataset.train_images.shape[1:]
     made = Programs(network, shape, strategy, 0, {}, {})
-    rows = timetable.tasks(times, slots)._replace(
+    rows = schedule.tasks(times, slots)._replace(
         steps=np.full(count, 2**30, np.int32), until_accuracy=np.zeros(count, np.float32)
     )
-    images = train.Images(
+    images = step.Images(
         dataset.train_images, np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
     )
     params, stats = _weights(network, shape)
     # Equal networks on equal batches take as long as different ones.
-    states = runs.stack_on_host([jax.device_get(state.create(params, stats, first))] * count)
+    states = run_axis.stack_on_host([jax.device_get(state.create(params, stats, first))] * count)
     taken = 0
 
     def advance(steps: int) -> float:
@@ -114,4 +121,4 @@ def build(model: stages.Model, times: Timetable, strategy: str, dataset: Dataset
 @functools.cache
 def _weights(network: nn.Module, shape: tuple[int, ...]) -> tuple[Tree, Tree]:
     fn = functools.partial(state.init_network, network, image_shape=shape)
-    return jax.device_get(runs.compile_one(fn, state.init_key(0), once=True)(state.init_key(0)))
+    return jax.device_get(run_axis.compile_one(fn, state.init_key(0), once=True)(state.init_key(0)))

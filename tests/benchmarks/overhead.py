@@ -22,9 +22,11 @@ from typing import Any
 from unittest import mock
 
 import plasticity_jax
-from plasticity_jax import experiment, measure, output, progress, records, strict_json, tensorboard, walk, workdir
+from plasticity_jax import experiment, strict_json
 from plasticity_jax.errors import LabError
-from plasticity_jax.timetable import Timetable
+from plasticity_jax.runner import evaluation, output, progress, stage_loop
+from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.storage import metrics, tensorboard, workdir
 from tests.benchmarks import machine, share, start
 
 STEPS = 24  # of each stage of the cut study
@@ -55,12 +57,12 @@ def events(arguments: Sequence[str], steps: int) -> tuple[Found, dict[str, Any]]
         stage.update(steps=steps, eval_every=0, eval_tail=0)
     found: Found = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch, contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(walk, "CHECKPOINT_SHARE", 0))
+        stack.enter_context(mock.patch.object(stage_loop, "CHECKPOINT_SHARE", 0))
         for owner, name, kind, of in (
-            (walk.Saver, "save", "checkpoint", lambda saver, *_: saver.rolling.directory.parent.name),
-            (walk, "_keep", "keep", lambda leg, *_: leg.name),
-            (measure, "measure", "evaluate", lambda leg, *_: leg.name),
-            (records.Table, "append", "rows", lambda table, *_: table.path.parent.name),
+            (stage_loop.Saver, "save", "checkpoint", lambda saver, *_: saver.rolling.directory.parent.name),
+            (stage_loop, "_keep", "keep", lambda leg, *_: leg.name),
+            (evaluation, "measure", "evaluate", lambda leg, *_: leg.name),
+            (metrics.Table, "append", "rows", lambda table, *_: table.path.parent.name),
             (tensorboard.Board, "append", "board", lambda board, *_: board._name.rpartition("@")[2]),
             (experiment, "_running", "status", lambda *_: ""),
         ):
@@ -115,7 +117,7 @@ def shares(parts: Sequence[Stage], status: float, launch: float, checkpoint_seco
     train = sum(part.train for part in parts)
     spent = dict.fromkeys(("checkpoint", "records", "evaluate"), 0.0)
     for part in parts:
-        pause = max(checkpoint_seconds, walk.CHECKPOINT_SHARE * part.checkpoint)
+        pause = max(checkpoint_seconds, stage_loop.CHECKPOINT_SHARE * part.checkpoint)
         working = part.train + part.evaluations * part.evaluate
         spent["checkpoint"] += working / pause * part.checkpoint + part.kept * part.keep
         spent["records"] += part.evaluations * part.records

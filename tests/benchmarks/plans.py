@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from plasticity_jax import runs
+from plasticity_jax.parallel import run_axis
 
 MODEL = "resnet"
 DIGITS = "--config=configs/multistage.py:digits"
@@ -65,7 +65,7 @@ class Plan:
 
 def chosen(count: int) -> str:
     """What the lab takes by itself for so many runs."""
-    return runs.choose("auto", MODEL, count)
+    return run_axis.choose("auto", MODEL, count)
 
 
 def points(counts: Iterable[int], strategies: Sequence[str]) -> tuple[Point, ...]:

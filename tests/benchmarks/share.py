@@ -12,9 +12,12 @@ from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
 import plasticity_jax
-from plasticity_jax import commandline, config, datasets, drafts, workdir
 from plasticity_jax import main as command
-from plasticity_jax.timetable import Timetable
+from plasticity_jax import study_config
+from plasticity_jax.data import datasets
+from plasticity_jax.runner import commandline, prepare
+from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.storage import workdir
 from tests.benchmarks import ours, rounds
 
 
@@ -71,10 +74,10 @@ def rates(
       choices: strategy and dtype by pack, as environment.json has them.
       seconds: how long to train for one of three measurements, of which the fastest counts.
     """
-    study = config.parse(wanted)
+    study = study_config.parse(wanted)
     dataset = datasets.load(*study.data)
     for pack in study.packs:
-        legs = drafts.draw_up(pack, study, dataset)
+        legs = prepare.draw_up(pack, study, dataset)
         slots = max(len(pool.indices) for times in legs.values() for pool in times.pools)
         for times in legs.values():
             choice = choices[pack.name]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity_jax import output
+from plasticity_jax.runner import output
 
 TIMES = 4
 
@@ -25,10 +25,12 @@ def child(file: str) -> None:
     began = time.perf_counter()
     import jax
 
-    from plasticity_jax import datasets, experiment, main, pace  # noqa: F401
+    from plasticity_jax import experiment, main  # noqa: F401
+    from plasticity_jax.data import datasets
+    from plasticity_jax.runner import dispatch
 
     parts = {"imports": time.perf_counter() - began}
-    load, advance = datasets.load, pace.Pace.advance
+    load, advance = datasets.load, dispatch.Pace.advance
 
     def loaded(*args):
         start = time.perf_counter()
@@ -41,7 +43,7 @@ def child(file: str) -> None:
         Path(file).write_text(json.dumps(parts | self.lab.clock.seconds, allow_nan=False))
         os._exit(0)
 
-    datasets.load, pace.Pace.advance = loaded, first  # type: ignore[method-assign]
+    datasets.load, dispatch.Pace.advance = loaded, first  # type: ignore[method-assign]
     sys.exit(main.main())
 
 

@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity_jax import output, strict_json
+from plasticity_jax import strict_json
+from plasticity_jax.runner import output
 from tests.faults import campaign, children, disks, kinds
 from tests.faults.scene import World
 

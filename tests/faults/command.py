@@ -15,7 +15,8 @@ from typing import Any
 import sklearn.datasets  # noqa: F401  what a study on digits imports on its way
 
 from launch import local
-from plasticity_jax import experiment, main, pace, walk  # noqa: F401
+from plasticity_jax import experiment, main  # noqa: F401
+from plasticity_jax.runner import dispatch, stage_loop
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
@@ -42,7 +43,7 @@ def command(
     """
     os.environ.update(environ)
     print_to(log)
-    pace.CALL_SECONDS, walk.CHECKPOINT_SHARE = 0.005, 0
+    dispatch.CALL_SECONDS, stage_loop.CHECKPOINT_SHARE = 0.005, 0
     seen = watch(directory, stop_at, jump)
     try:
         sys.exit(main.main(argv))

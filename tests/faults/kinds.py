@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from plasticity_jax import peers
-from tests import crew
+from plasticity_jax.parallel import multihost
 from tests.faults import damage, disks, sweeps
 from tests.faults.children import Lost
 from tests.faults.scene import Scene
+from tests.support import crew
 
 Kind = Callable[[Scene], None]
 DAY = 86400.0
@@ -228,7 +228,8 @@ def peer(scene: Scene) -> None:
     """Two processes train together, and one of them is lost: the other ends soon; one alone goes on."""
     address, lost = f"127.0.0.1:{crew.free_port()}", scene.draw.choice((0, 1))
     pair = [
-        scene.start(environ={peers.ADDRESS: address, peers.COUNT: "2", peers.INDEX: str(index)}) for index in (0, 1)
+        scene.start(environ={multihost.ADDRESS: address, multihost.COUNT: "2", multihost.INDEX: str(index)})
+        for index in (0, 1)
     ]
     after = scene.draw.uniform(0.2, 1.5) * scene.reference.seconds
     time.sleep(after)

@@ -10,10 +10,10 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import workdir
-from tests import small
+from plasticity_jax.storage import workdir
 from tests.faults import command, damage
 from tests.faults.children import Child, End, Lost
+from tests.support import small
 
 ROOT = Path(__file__).parents[2]
 STARTS = 8  # after which a study that has not ended counts as one that cannot be continued

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launch import jobs, states
+from launch import job_states, jobs
 from tests.faults import command, damage
 from tests.faults.children import Child, End, Lost
 from tests.faults.scene import ROOT, STARTS, Scene, outcome, same, told
@@ -71,7 +71,7 @@ class Sweep:
         if sorted(job.study for job in found) != sorted(ARGUMENTS):
             raise Lost(f"other jobs than planned: {[job.name for job in found]}")
         for job in found:
-            if (state := states.look(self.directory, job).state) != "finished":
+            if (state := job_states.look(self.directory, job).state) != "finished":
                 raise Lost(f"job {job.name} is {state} after the launcher said that all have finished")
             expected = dict(self.scene.world.references[ARGUMENTS[job.study]].outcome)
             del expected["status"]  # a job that has its result is not started again to mend its status.json

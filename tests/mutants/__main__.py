@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity_jax import output, strict_json
+from plasticity_jax import strict_json
+from plasticity_jax.runner import output
 from tests.mutants import copies
 from tests.mutants.faults import FAULTS
 

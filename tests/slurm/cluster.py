@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launch import jobs, states
-from plasticity_jax import workdir
+from launch import job_states, jobs
+from plasticity_jax.storage import workdir
 
 ROOT = Path(__file__).parents[2]
 PLANNED = ["--images_per_second=1000", "--memory_gb=1"]  # no measuring: nothing here depends on it
@@ -60,8 +60,8 @@ def trains(sweep: Path, task: int = 0) -> bool:
     return found.state == "running" and 0 < found.done < found.planned
 
 
-def state(sweep: Path, task: int = 0) -> states.State:
-    return states.look(sweep, jobs.read(sweep)[task])
+def state(sweep: Path, task: int = 0) -> job_states.State:
+    return job_states.look(sweep, jobs.read(sweep)[task])
 
 
 def field(task: str, name: str) -> str:

@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 
-import cluster
 import numpy as np
 import pytest
 
-from launch import attempts, jobs, script
-from plasticity_jax import records
+from launch import attempts, jobs, sbatch
+from plasticity_jax.storage import metrics
+from tests.slurm import cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -50,7 +50,7 @@ HOSTILE = ["a b", "'", '"', "$(id)", "`id`", ";#", "# x", "%j", "é", "--uid=1",
 
 def test_sbatch_reads_values_as_they_are(tmp_path):
     for value in HOSTILE:
-        text = script.write(tmp_path, [0], 1001, script.Wishes({"comment": f"<{value}>"}), sys.executable, tmp_path)
+        text = sbatch.write(tmp_path, [0], 1001, sbatch.Wishes({"comment": f"<{value}>"}), sys.executable, tmp_path)
         (tmp_path / "job.sh").write_text(text)
         job = cluster.run("sbatch", "--parsable", "--hold", str(tmp_path / "job.sh")).strip()
         told = cluster.run("scontrol", "show", "job", job)
@@ -147,6 +147,6 @@ def test_two_processes_share_the_runs(tmp_path, undisturbed):
         assert tables
         for name, content in tables.items():
             (tmp_path / "alone").write_bytes(content)
-            alone = [row["value"] for row in records.read(tmp_path / "alone")]
-            together = [row["value"] for row in records.read(tmp_path / name)]
+            alone = [row["value"] for row in metrics.read(tmp_path / "alone")]
+            together = [row["value"] for row in metrics.read(tmp_path / name)]
             np.testing.assert_allclose(together, alone, rtol=1e-4)

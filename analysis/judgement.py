@@ -1,0 +1,187 @@
+"""Claims judged on the studies at hand, paper by paper, by `analysis.rule`.
+
+judged = judge(found)
+summary(judged)             how many were tested and what came out: claims of papers, and controls of our own
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis import contrasts, scale, stats, studies
+from analysis.claims.papers import CLAIMS
+from analysis.contrasts import Claim
+from analysis.stats import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED
+from plasticity_jax.storage import results
+
+DECIDED = (REPRODUCED, CONTRADICTED)
+Numbers = tuple[tuple[int, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A claim and what one study says of it.
+
+    about: the data and the scale of the study.  formula: what was measured, as `fresh - pretrain+tune`; may be empty.
+    effect, low, high: in `claim.unit`, with the interval that the rule takes; None where there is none.
+    by_seed: the effect of each seed.  difference: whether zero is what would come out if nothing had any effect.
+    p: the smallest error of the verdict; 1 without an interval.  k: how many tests its family has.
+    bonferroni, holm: whether the verdict holds after the correction; None without a verdict.
+    note: why there is no verdict, whether the study is in progress, which claim has the same numbers; may be empty.
+    """
+
+    claim: Claim
+    directory: Path
+    about: str
+    formula: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    by_seed: Mapping[int, float]
+    verdict: str
+    difference: bool
+    p: float
+    k: int
+    bonferroni: bool | None
+    holm: bool | None
+    note: str
+
+    @property
+    def n(self) -> int:
+        """The number of seeds."""
+        return len(self.by_seed)
+
+    @property
+    def numbers(self) -> Numbers:
+        """What was measured, up to the sign: two claims that agree in it are one test."""
+        return max(tuple((seed, sign * value) for seed, value in sorted(self.by_seed.items())) for sign in (1, -1))
+
+
+def judge(found: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> list[Judged]:
+    """Every claim about each study, by study in the order of the claims; those that cannot be tested say why.
+
+    Args:
+      found: studies; those of one directory are one.
+      claims: all that there are, also about other studies: they make the families of the corrections.
+    """
+    claims = list(claims)
+    studies_of = {(study.directory.resolve(), study.name): study for study in found}.values()
+    names = dict.fromkeys(claim.study for claim in claims)
+    judged = []
+    for study in (study for name in names for study in studies_of if study.name == name):
+        about, known = scale.describe(study), contrasts.known(study)
+        judged += [_judge(study, claim, about, known) for claim in claims if claim.study == study.name]
+    return _corrected(judged, claims)
+
+
+def distinct(judged: Iterable[Judged]) -> list[Judged]:
+    """What was tested, without the claims whose numbers and verdict another one about the paper has."""
+    tested = [each for each in judged if each.verdict != UNTESTED]
+    return list({(each.claim.paper, each.numbers, each.verdict): each for each in reversed(tested)}.values())[::-1]
+
+
+def summary(judged: Sequence[Judged]) -> dict[str, Any]:
+    """What came out of the papers' claims and of our own controls, each by itself, and what chance would do.
+
+    Claims on the same numbers count once.  `by_chance` is how many of the `differences`, the contrasts for which zero
+    is what comes out if nothing has any effect, would exclude it all the same.
+    """
+    differences = {(each.claim.paper, each.numbers) for each in judged if each.difference and each.low is not None}
+    return {
+        "studies": len({each.directory for each in judged if each.verdict != UNTESTED}),
+        "claims": _counts([each for each in judged if not each.claim.ours]),
+        "controls": _counts([each for each in judged if each.claim.ours]),
+        "families": {each.claim.paper: {"k": each.k, "level": 1 - stats.ERROR / each.k} for each in judged},
+        "differences": len(differences),
+        "by_chance": stats.ERROR * len(differences),
+    }
+
+
+def _counts(judged: Sequence[Judged]) -> dict[str, int]:
+    once = distinct(judged)
+    after = {
+        f"{verdict}_after_{name}": sum(each.verdict == verdict and bool(getattr(each, name)) for each in once)
+        for name in ("bonferroni", "holm")
+        for verdict in DECIDED
+    }
+    return {
+        "tested": len({(each.claim.paper, each.numbers) for each in once}),
+        **{kind: sum(each.verdict == kind for each in once) for kind in (*DECIDED, INCONCLUSIVE)},
+        "not_tested": sum(each.verdict == UNTESTED for each in judged),
+        **after,
+    }
+
+
+def _judge(study: studies.Study, claim: Claim, about: str, known: contrasts.Known) -> Judged:
+    total = claim.contrast(known)
+    by_seed = contrasts.by_seed(study, total) if total else {}
+    values = list(by_seed.values())
+    low, high = results.interval(values, stats.level(claim.direction))
+    return Judged(
+        claim=claim,
+        directory=study.directory,
+        about=about,
+        formula=contrasts.formula(total) if total else "",
+        effect=sum(values) / len(values) if values else None,
+        low=low,
+        high=high,
+        by_seed=by_seed,
+        verdict=stats.verdict(claim.direction, claim.margin, low, high) if by_seed else UNTESTED,
+        difference=claim.direction in (stats.ABOVE, stats.BELOW) and bool(total and contrasts.is_difference(total)),
+        p=stats.p_value(claim.direction, claim.margin, values),
+        k=1,
+        bonferroni=None,
+        holm=None,
+        note=_note(study, total, values),
+    )
+
+
+def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[float]) -> str:
+    """What else there is to know about a verdict on these values, or about why there is none."""
+    n, planned = len(values), len(study.config["seeds"])
+    so_far = " so far" * (study.result is None)
+    notes = ["in progress"] if so_far else []
+    if total is None:
+        notes += [f"the study has no such branches{so_far}"]
+    elif not n:
+        notes += [f"no seed has all that is measured{so_far}"]
+    elif n < planned:
+        notes += [f"{n} of {planned} seeds have all that is measured{so_far}"]
+    if n == 1:
+        notes += ["a single seed has no interval"]
+    elif n and min(values) == max(values):
+        notes += ["all seeds agree to the last digit, which has no interval"]
+    return "; ".join(notes)
+
+
+def _corrected(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[Judged]:
+    """The same with what remains after the corrections, and with a note at claims whose numbers came before."""
+    found = list(judged)
+    for paper in dict.fromkeys(each.claim.paper for each in judged):
+        here = [i for i, each in enumerate(judged) if each.claim.paper == paper and each.by_seed]
+        first: dict[Numbers, Claim] = {}
+        for i in here:
+            first.setdefault(judged[i].numbers, judged[i].claim)
+        measured = {(judged[i].claim.study, judged[i].claim.id) for i in here}
+        absent = {(claim.study, claim.id) for claim in claims if claim.paper == paper} - measured
+        k = len(first) + len(absent)
+        corrected = dict(zip(here, stats.holm([(judged[i].numbers, judged[i].p) for i in here], k), strict=True))
+        for i, each in enumerate(judged):
+            if each.claim.paper == paper:
+                found[i] = dataclasses.replace(each, k=k)
+            if i in corrected:
+                found[i] = _with_corrections(found[i], corrected[i], first[each.numbers])
+    return found
+
+
+def _with_corrections(each: Judged, holm: float, first: Claim) -> Judged:
+    decided = each.verdict in DECIDED
+    copied = first is not each.claim
+    same = [f"the same numbers as {first.study} / {first.id}, and counted with them"] if copied else []
+    return dataclasses.replace(
+        each,
+        bonferroni=each.k * each.p < stats.ERROR if decided else None,
+        holm=holm < stats.ERROR if decided else None,
+        note="; ".join(filter(None, [each.note, *same])),
+    )

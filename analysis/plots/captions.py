@@ -1,0 +1,98 @@
+"""What a chart says above itself: the effect that it shows, and what was measured on what."""
+
+import itertools
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.scale import NAMES, SIZES
+from analysis.studies import Study
+from plasticity_jax.storage import results
+
+MINUS = "\N{MINUS SIGN}"
+MODELS = {"resnet": "ResNet", "mlp": "MLP", "logistic": "logistic regression"}
+
+Found = Mapping[Any, Mapping[int, float]]  # {what: {seed: value}}
+
+
+def difference(found: Found, control: Hashable, other: Hashable) -> dict[int, float]:
+    """One of {what: {seed: value}} minus another, seed by seed; seeds that either lacks are left out."""
+    rest = found.get(other, {})
+    return {seed: value - rest[seed] for seed, value in found.get(control, {}).items() if seed in rest}
+
+
+def effect(name: str, by_seed: Mapping[int, float], unit: str = " points") -> str:
+    """A mean over seeds with its 95% t interval, as `NAME: 2.64 points (95% interval 1.96 to 3.32, n = 5)`.
+
+    Empty without a seed; no interval with one.
+    """
+    if not by_seed:
+        return ""
+    low, high = results.interval(list(by_seed.values()))
+    between = "" if low is None or high is None else f"95% interval {_number(low)} to {_number(high)}, "
+    return f"{name}: {_number(float(np.mean(list(by_seed.values()))))}{unit} ({between}n = {len(by_seed)})"
+
+
+def gap(found: Found, control: Hashable, other: Hashable, name: str = "", unit: str = " points") -> str:
+    """The effect of a control against another, as `CONTROL - OTHER: 2.64 points (..)`."""
+    return effect(name or f"{control} {MINUS} {other}", difference(found, control, other), unit)
+
+
+def title(study: Study, *effects: str) -> str:
+    """The effects that are known, else the study's name; and whether it is still in progress."""
+    said = "; ".join(filter(None, effects)) or study.name.replace("_", " ") or "learning curves"
+    return said if study.result else f"{said} (in progress)"
+
+
+def about(study: Study, packs: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Data set, training images, model, optimiser, lengths and seeds in a line; of all packs unless some are given."""
+    config, packs = study.config, packs or study.config["packs"]
+    planned = [stage for pack in packs for _, plan in pack["plans"] for stage in plan]
+    images = [f"{config['train_images']:,} train images"] if config["train_images"] else []
+    noise = max(stage["data"]["label_noise"] for stage in planned)
+    images += [f"{100 * noise:g}% of the labels wrong"] if noise else []
+    rules = " and ".join(sorted({stage["optim"]["name"] for stage in planned}))
+    failed = sum(run["status"] != "finished" for run in (study.result or {"runs": ()})["runs"])
+    return ", ".join(
+        [
+            NAMES.get(config["dataset"], config["dataset"]),
+            *images,
+            _model([pack["model"] for pack in packs]),
+            rules,
+            _lengths(planned),
+            _count(len(config["seeds"]), "seed"),
+            *([f"{_count(failed, 'failed run')} left out"] if failed else []),
+        ]
+    )
+
+
+def _model(models: Sequence[Mapping[str, Any]]) -> str:
+    """The name and the sizes that are the same in all packs; only the names if there are several."""
+    names = list(dict.fromkeys(model["name"] for model in models))
+    if len(names) > 1:
+        return " / ".join(MODELS.get(name, name) for name in names)
+    same = [size for size in SIZES.get(names[0], ()) if len({model[size] for model in models}) == 1]
+    return " ".join([MODELS.get(names[0], names[0]), *(f"{size} {models[0][size]}" for size in same)])
+
+
+def _lengths(planned: Sequence[Mapping[str, Any]]) -> str:
+    """The usual length of each stage one after another, as `50 + 100 epochs`."""
+    by_stage: dict[str, list[tuple[str, float, float]]] = {}
+    for stage in planned:
+        unit, length = ("steps", stage["steps"]) if stage["steps"] else ("epochs", stage["epochs"])
+        by_stage.setdefault(stage["name"], []).append((unit, length, stage["until_accuracy"]))
+    usual = [statistics.mode(lengths) for lengths in by_stage.values()]
+    runs = [(each, len(list(group))) for each, group in itertools.groupby(usual)]
+    text = " + ".join(f"{times} \N{MULTIPLICATION SIGN} {n:g}" if times > 1 else f"{n:g}" for (_, n, _), times in runs)
+    fit = max(until for _, _, until in usual)
+    return f"at most {text} {usual[-1][0]} (until {fit:.0%} train accuracy)" if fit else f"{text} {usual[-1][0]}"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", MINUS)

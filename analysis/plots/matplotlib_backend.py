@@ -1,0 +1,178 @@
+"""Charts drawn with matplotlib.
+
+    pen.save(figures.charts(study), "pictures")        pictures/NAME.png and pictures/NAME.svg of each
+
+A thick line or a mark is the mean over seeds, a thin line or a dot is a seed, a band or an error bar the 95% interval.
+"""
+
+import math
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+from analysis.plots.spec import Chart, Series
+
+COLOURS = {"fresh": "#0072B2", "warm": "#D55E00", "shared": "#777777"}  # by role
+OTHERS = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # with those above told apart by all eyes
+ORDER = ["fresh", "warm", "other", "shared"]  # in the legend
+DASHES = ["-", "--", ":", "-."]  # of series of one role
+MARKERS = ["o", "s", "^", "D", "v", "P"]
+SIZE = (7.4, 5.0)  # inches
+# What matplotlib is told of each kind of file: nothing that changes from day to day.
+FORMATS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}, "svg": {"metadata": {"Date": None}}}
+LETTERS = {"title": 86, "about": 108}  # of a line
+MOST_TICKS = 14
+APART, ASIDE = 11.0, 5.0  # points between series that have the same x, and between a mean and its seeds
+
+Style = tuple[str, str, str]  # colour, dash and marker
+
+
+def draw(chart: Chart) -> Figure:
+    """A figure of one chart."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    title = chart.title.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    headline = [line for part in title.split("; ") for line in textwrap.wrap(part, LETTERS["title"])]
+    figure.suptitle("\n".join(headline), x=0.01, ha="left", size=10.5, weight="bold")
+    axes = figure.add_subplot()
+    axes.set_title("\n".join(textwrap.wrap(chart.about, LETTERS["about"])), loc="left", fontsize=8, color="#444444")
+    look = styles(chart.series)
+    shown = [one for one in chart.series if not one.level]
+    {"curve": _curves, "points": _points, "bars": _bars}[chart.form](axes, chart, shown, look)
+    for one in chart.series:
+        if one.level and one.x:
+            axes.axhline(one.mean[0], color=look[one.name][0], linewidth=1.2, label=one.name, zorder=1)
+            if math.isfinite(one.low[0]):
+                axes.axhspan(one.low[0], one.high[0], color=look[one.name][0], alpha=0.12, linewidth=0, zorder=0)
+    if chart.window:
+        share = (chart.window[1] - chart.window[0]) / chart.window[1]
+        axes.axvspan(
+            *chart.window, color="#2CA02C", alpha=0.12, linewidth=0, label=f"metric: last {share:.0%}", zorder=0
+        )
+    if chart.origin:
+        axes.axvline(0, color="#999999", linewidth=0.8, linestyle=":")
+    for x in chart.marks:
+        axes.axvline(x, color="#999999", linewidth=0.8, linestyle=":")
+    if chart.zero:
+        axes.axhline(0, color="#555555", linewidth=0.8, zorder=1)
+    _frame(axes, chart)
+    handles, names = axes.get_legend_handles_labels()
+    roles = {one.name: ORDER.index(one.role) for one in chart.series}
+    known = dict(sorted(zip(names, handles, strict=True), key=lambda each: roles.get(each[0], len(ORDER))))
+    columns = max(1, min(len(known), 4, 88 // (max(map(len, known), default=1) + 6)))
+    figure.legend(known.values(), known, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    return figure
+
+
+def save(charts: Sequence[Chart], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write `NAME.png` and `NAME.svg` of each chart; the same charts give the same bytes."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    written = []
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "plasticity_jax"}):
+        for chart in charts:
+            figure = draw(chart)
+            for ending in FORMATS:
+                written.append(Path(folder) / f"{chart.name}.{ending}")
+                figure.savefig(written[-1], dpi=150, **FORMATS[ending])
+    return written
+
+
+def styles(series: Sequence[Series]) -> dict[str, Style]:
+    """The look of each series by name: its role tells the colour, its place in the role the dash and the marker."""
+    names: dict[str, list[str]] = {}
+    for one in series:
+        if one.name not in names.setdefault(one.role, []):
+            names[one.role].append(one.name)
+    others = len(names.get("other", ()))
+    many = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, others))
+    palette = OTHERS if others <= len(OTHERS) else [matplotlib.colors.to_hex(each) for each in many]
+    return {
+        name: (palette[i], "-", MARKERS[i % len(MARKERS)])
+        if role == "other"
+        else (COLOURS[role], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+        for role, found in names.items()
+        for i, name in enumerate(found)
+    }
+
+
+def _curves(axes: Axes, chart: Chart, shown: Sequence[Series], look: dict[str, Style]) -> None:
+    for one in shown:
+        colour, dash, _ = look[one.name]
+        for line in one.lines:
+            axes.plot(line.x, line.y, color=colour, linewidth=0.7, alpha=0.35)
+        marker = "o" if len(one.x) == 1 else ""
+        if one.x:
+            axes.plot(one.x, one.mean, dash, marker=marker, color=colour, linewidth=1.8, label=one.name)
+            axes.fill_between(one.x, one.low, one.high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _points(axes: Axes, chart: Chart, shown: Sequence[Series], look: dict[str, Style]) -> None:
+    crowded = len({x for one in shown for x in one.x}) < sum(len(one.x) for one in shown)
+    for i, one in enumerate(shown):
+        colour, dash, marker = look[one.name]
+        shift = APART * (i - (len(shown) - 1) / 2) if crowded else 0.0
+        at, beside = (
+            axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
+            for points in (shift, shift - ASIDE)
+        )
+        for line in one.lines:
+            axes.plot(line.x, line.y, ".", color=colour, markersize=6, alpha=0.6, markeredgewidth=0, transform=beside)
+        form: dict[str, Any] = {
+            "fmt": marker + (dash if chart.joined else ""),
+            "color": colour,
+            "label": one.name,
+            "transform": at,
+        }
+        axes.errorbar(one.x, one.mean, _reach(one), **form, markersize=5, linewidth=1.3, capsize=3)
+    # Axes do not see what stands aside of its x.
+    values = [y for one in chart.series for line in one.lines for y in line.y]
+    values += [y for one in chart.series for y in (*one.mean, *one.low, *one.high) if math.isfinite(y)]
+    low, high = min(values + [0.0] * chart.zero), max(values + [0.0] * chart.zero)
+    air = max(0.06 * (high - low), 0.05)
+    axes.set_ylim(low - air, high + air)
+    axes.set_xscale(chart.scale, **({"linthresh": 1} if chart.scale == "symlog" else {}))
+    places = axes.xaxis.get_transform().transform([x for one in shown for x in one.x])
+    edge = (0.06 + 0.015 * len(shown)) * float(np.ptp(places)) or 0.5
+    ends = np.array([places.min() - edge, places.max() + edge])
+    axes.set_xlim(*axes.xaxis.get_transform().inverted().transform(ends))
+
+
+def _bars(axes: Axes, chart: Chart, shown: Sequence[Series], look: dict[str, Style]) -> None:
+    width = 0.8 / max(len(shown), 1)
+    for i, one in enumerate(shown):
+        colour, shift = look[one.name][0], width * (i - (len(shown) - 1) / 2)
+        x = np.asarray(one.x) + shift
+        axes.bar(x, one.mean, 0.92 * width, color=colour, alpha=0.75, label=one.name)
+        axes.errorbar(x, one.mean, _reach(one), fmt="none", ecolor="#222222", capsize=2, linewidth=1)
+        for line in one.lines:
+            axes.plot(np.asarray(line.x) + shift, line.y, ".", color="#222222", markersize=3, alpha=0.5)
+
+
+def _frame(axes: Axes, chart: Chart) -> None:
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    measured = sorted({x for one in chart.series if not one.level for x in one.x})
+    ticks = list(chart.ticks) or ([(x, f"{x:g}") for x in measured] if chart.form == "points" else [])
+    if 0 < len(ticks) <= MOST_TICKS or chart.ticks:
+        axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks])
+        axes.minorticks_off()
+    if chart.view:
+        axes.set_ylim(*chart.view)
+    if chart.form != "points":
+        axes.margins(x=0.02)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _reach(one: Series) -> np.ndarray:
+    """[2, N] from the mean down and up to the ends of its interval."""
+    mean = np.asarray(one.mean)
+    return np.stack([mean - np.asarray(one.low), np.asarray(one.high) - mean])

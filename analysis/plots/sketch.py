@@ -1,0 +1,61 @@
+"""Charts of a study's metric, by label or by the values of its hyper-parameters: what all figures are made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis import studies
+from analysis.plots import captions, curves
+from analysis.plots.captions import Found
+from analysis.plots.spec import Chart, Series, level
+from analysis.studies import Study
+
+FRESH, WARM, PERTURBED = "fresh", "pretrain+tune", "shrink-perturb"
+ROLES = {FRESH: "fresh", WARM: "warm", "warm": "warm", PERTURBED: "other"}
+ACCURACY, LOSS = "test accuracy (%)", "gap to fresh (points of test accuracy)"
+
+
+def by_label(study: Study) -> dict[str, dict[int, float]]:
+    """The metric of every label of which a run has come to its end, in the order of the plan."""
+    packs = [pack["name"] for pack in study.config["packs"]]
+    rows = study.table.drop_duplicates("label")
+    place = {label: packs.index(pack) for label, pack in zip(rows.label, rows.pack, strict=True)}
+    found = {label: studies.values(study, label) for label in sorted(studies.labels(study), key=place.__getitem__)}
+    return {label: values for label, values in found.items() if values}
+
+
+def by_point(study: Study, *keys: str) -> dict[tuple[str, ...], dict[int, float]]:
+    """The same by branch and the values of some hyper-parameters, for the labels that have all of them."""
+    found = [(*curves.parts(label), values) for label, values in by_label(study).items()]
+    return {
+        (branch, *(point[key] for key in keys)): values for branch, point, values in found if point.keys() >= set(keys)
+    }
+
+
+def at(labels: Mapping[float, str], found: Found) -> dict[float, Mapping[int, float]]:
+    """What was found of each label, by the x that it stands at."""
+    return {x: found.get(label, {}) for x, label in labels.items()}
+
+
+def last(labels: Mapping[float, str]) -> list[str]:
+    """The label with the largest x, if there is one."""
+    return [labels[max(labels)]] if labels else []
+
+
+def level_of(label: str, found: Found) -> Series:
+    """A branch with a role as a line across the chart."""
+    return level(label, found.get(label, {}), ROLES[label])
+
+
+def chart(
+    study: Study,
+    name: str,
+    effects: Sequence[str],
+    x_label: str,
+    series: Sequence[Series],
+    y_label: str = ACCURACY,
+    **how: Any,
+) -> Chart:
+    """A chart of the series that have points; it has none if only levels are left."""
+    there = tuple(one for one in series if one.x)
+    there = there if any(not one.level for one in there) else ()
+    return Chart(name, captions.title(study, *effects), captions.about(study), x_label, y_label, there, **how)

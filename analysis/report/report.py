@@ -1,0 +1,258 @@
+"""Studies as one page that needs nothing but itself: what ran, verdicts, figures, every run, configs and cost.
+
+    python -m analysis.report DIR [DIR...] --out report.html
+
+Every mark answers to the pointer, and the page makes no request to anywhere.  A study may be in progress, and a
+directory compact.
+"""
+
+import argparse
+import datetime
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import analysis
+from analysis import facts as known
+from analysis import figures, scale, studies
+from analysis.facts import Facts, duration
+from analysis.judgement import judge
+from analysis.plots import curves
+from analysis.plots.spec import Chart
+from analysis.report import panels, verdicts
+from analysis.report.page import Html, facts, join, page, table, tag, tree
+from analysis.studies import Study
+from plasticity_jax.config import paths
+from plasticity_jax.errors import LabError
+from plasticity_jax.runner import output
+from plasticity_jax.storage import results
+
+PARTS = {"figures": "Figures", "runs": "Every run", "numbers": "Numbers", "config": "Configuration"}
+RUNS = ("test_accuracy", "train_accuracy")  # what is drawn of every run
+KINDS = ("train", "evaluate", "compile", "checkpoint")  # of work, those that a column is worth
+BADGES = {"finished": "good", "failed": "bad", "in progress": "open", "stopped early": "open"}
+UNSHOWN = {"packs", "data_dir"}  # shown in a form of its own; where the data lie on some machine alters no number
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    output.outlive_readers()
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__.splitlines()[0])
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("--out", required=True, help="the page: FILE.html")
+    options = parser.parse_args(argv)
+    try:
+        out = paths.given(options.out)
+        given = analysis.distinct(map(paths.given, options.directories))
+        text = report([studies.read(directory) for directory in given])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except (LabError, OSError) as e:
+        sys.exit(f"analysis.report: {e}")
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def report(found: Sequence[Study]) -> str:
+    """The page about these studies, as text of an HTML file.
+
+    Raises:
+      LabError: a study that cannot be read.
+    """
+    about = [known.read(study) for study in found]
+    anchors = [f"study{i}" for i in range(1, len(found) + 1)]
+    names = [_name(study) for study in found]
+    made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    finished = sum(each.status == "finished" for each in about)
+    title = names[0] if len(found) == 1 else f"{len(found)} studies of plasticity"
+    head = [
+        tag("h1", title),
+        tag(
+            "p",
+            f"{finished} of {len(found)} finished; {sum(each.runs for each in about):,} runs on "
+            f"{', '.join(dict.fromkeys(_dataset(study) for study in found))}. Made {made}. "
+            "Point at a mark for its run and value; drag to zoom in, double-click to zoom out. A click on a name in a "
+            "key hides it, a double click leaves it alone.",
+            class_="note",
+        ),
+    ]
+    body = [
+        tag("header", *head),
+        _section("ran", "What ran", overview(found, about, anchors)),
+        _section("claims", "Claims", verdicts.section(judge(found))),
+        *(
+            _section(anchor, name, of_study(study, each, anchor))
+            for study, each, anchor, name in zip(found, about, anchors, names, strict=True)
+        ),
+        _section("cost", "Cost", cost(names, about)),
+    ]
+    contents = [("ran", "What ran"), ("claims", "Claims"), *zip(anchors, names, strict=True), ("cost", "Cost")]
+    return page(title, contents, body)
+
+
+def overview(found: Sequence[Study], about: Sequence[Facts], anchors: Sequence[str]) -> Html:
+    """A row per study: data, scale, seeds, state, machine and commit."""
+    rows = [
+        [
+            join([tag("a", _name(study), href=f"#{anchor}"), tag("small", study.directory)]),
+            scale.describe(study),
+            len(study.config["seeds"]),
+            each.runs,
+            _status(each),
+            each.device,
+            _commit(each, 10),
+        ]
+        for study, each, anchor in zip(found, about, anchors, strict=True)
+    ]
+    head = ["study", "data and scale", "seeds", "runs", "status", "device", "commit"]
+    return table(head, rows, numbers=[2, 3], wide=True)
+
+
+def of_study(study: Study, about: Facts, anchor: str) -> Html:
+    """All that the page says of one study."""
+    drawn: list[Chart] = []
+    early: Html | None = None
+    try:
+        drawn = figures.charts(study)
+    except LabError as e:  # too early; everything else can be shown
+        early = tag("p", e, class_="note")
+    by_metric = [curves.learning(study, f"runs_{metric}", metric) for metric in RUNS]
+    each_run = [chart for pack in itertools.zip_longest(*by_metric) for chart in pack if chart]
+    facts_of = [
+        ("data", _dataset(study)),
+        ("status", _status(about)),
+        ("seeds", scale.span(study.config["seeds"])),
+        ("runs", f"{about.runs}{f', {about.failed} failed' if about.failed else ''}"),
+        ("device", about.device),
+        ("versions", about.versions),
+        ("commit", _commit(about, 40)),
+        ("directory", str(study.directory)),
+    ]
+    links = [tag("a", text, href=f"#{anchor}-{part}") for part, text in PARTS.items()]
+    return join(
+        [
+            tag("p", *links, class_="parts"),
+            tag("p", scale.describe(study)),
+            facts(facts_of),
+            _part(anchor, "figures", early, tag("div", *map(panels.panel, drawn), class_="charts")),
+            _part(anchor, "runs", *panels.every_run(each_run)),
+            _part(anchor, "numbers", *numbers(study)),
+            _part(anchor, "config", _config(study.config)),
+        ]
+    )
+
+
+def numbers(study: Study) -> list[Html]:
+    """The metric of each branch, and the gaps between them."""
+    found = results.summarise(_ended(study), study.config["control"])
+    share = f"the last {study.config['window']:.0%} of the last stage"
+    branches = [[name, *_moments(each)] for name, each in found["branches"].items()]
+    gaps = [[f"{each['control']} \N{MINUS SIGN} {each['treatment']}", *_moments(each)] for each in found["contrasts"]]
+    head = ["mean", "sd", "95% interval", "n"]
+    if not found["branches"]:
+        return [tag("p", "No run has come to its end yet.", class_="note")]
+    tables = [table(["branch", *head], branches, numbers=range(1, 5))]
+    tables += [table(["gap, points", *head], gaps, numbers=range(1, 5))] if gaps else []
+    return [
+        tag("p", f"Test accuracy in percent, mean over {share}.", class_="note"),
+        tag("div", *tables, class_="tables"),
+    ]
+
+
+def cost(names: Sequence[str], about: Sequence[Facts]) -> Html:
+    """What every study took, from `result.json`, or from the clocks while it is in progress."""
+    rows = [
+        [
+            name,
+            each.runs,
+            f"{each.images:,}" if each.images is not None else "",
+            f"{each.images_per_second:,.0f}" if each.images_per_second else "",
+            _time(each.seconds, "total"),
+            *(_time(each.seconds, kind) for kind in KINDS),
+            "" if each.compilations is None else f"{each.compilations} + {each.from_cache}",
+        ]
+        for name, each in zip(names, about, strict=True)
+    ]
+    total = sum(each.seconds.get("total", 0.0) for each in about)
+    images = sum(each.images or 0 for each in about)
+    counts = [sum(each.runs for each in about), f"{images:,}" if images else ""]
+    rows.append([tag("b", "all"), *counts, "", duration(total), *[""] * 5])
+    head = ["study", "runs", "images", "images/s", "wall time", *KINDS, "programs"]
+    said = (
+        "Images are those trained on, over all runs; images a second count the time of training alone. Programs: "
+        "compiled anew + loaded from the cache, by the last start. Empty where a study is in progress or its directory "
+        "does not say."
+    )
+    return join([tag("p", said, class_="note"), table(head, rows, numbers=range(1, 10), wide=True)])
+
+
+def _ended(study: Study) -> list[dict[str, Any]]:
+    """The runs that have come to their end, as `result.json` has them, also while the study is in progress."""
+    found = []
+    for label in studies.labels(study):
+        branch, point = curves.parts(label)
+        for seed, value in studies.values(study, label).items():
+            run = {"run": f"{label}/seed{seed}", "seed": seed, "branch": branch, "hparams": point}
+            found.append({**run, "status": "finished", results.METRIC: value})
+    return found
+
+
+def _config(config: Mapping[str, Any]) -> Html:
+    """The resolved config; of each pack its model and its stages, those that points of a grid share only once."""
+    shown = {key: value for key, value in config.items() if key not in UNSHOWN}
+    packs = {f"pack {pack['name']}": {"model": pack["model"], **_stages(pack)} for pack in config["packs"]}
+    return tag("div", *(tree(value, key) for key, value in (shown | packs).items()), class_="config")
+
+
+def _stages(pack: Mapping[str, Any]) -> dict[str, Any]:
+    """The stages of a pack by name, with the point of the grid where a name alone does not tell them apart."""
+    found: dict[str, dict[str, Any]] = {}
+    for point, plan in pack["plans"]:
+        at = f" [{', '.join(f'{key}={value}' for key, value in point)}]"
+        for stage in plan:
+            alike = found.setdefault(f"{stage['name']} / {stage['branch']}", {})
+            fields = {key: value for key, value in stage.items() if key not in ("name", "branch")}
+            if fields not in alike.values():
+                alike[at] = fields
+    return {name + at * (len(alike) > 1): fields for name, alike in found.items() for at, fields in alike.items()}
+
+
+def _section(anchor: str, heading: str, *inside: Html | None) -> Html:
+    return tag("section", tag("h2", heading), *inside, id=anchor)
+
+
+def _part(anchor: str, part: str, *inside: Html | None) -> Html:
+    return tag("section", tag("h3", PARTS[part]), *inside, id=f"{anchor}-{part}")
+
+
+def _name(study: Study) -> str:
+    return study.name or study.directory.name
+
+
+def _dataset(study: Study) -> str:
+    return scale.NAMES.get(study.config["dataset"], study.config["dataset"])
+
+
+def _status(about: Facts) -> Html:
+    detail = tag("small", about.detail) if about.detail else ""
+    return Html(tag("span", about.status, class_=f"badge {BADGES.get(about.status, 'none')}") + detail)
+
+
+def _commit(about: Facts, letters: int) -> Html | None:
+    if not about.commit:
+        return None
+    return join([tag("code", about.commit[:letters]), " with changes" if about.changed else None])
+
+
+def _moments(each: Mapping[str, Any]) -> list[str]:
+    low, high = each["ci95"]
+    mean, sd = (f"{each[key]:.2f}" if each[key] is not None else "" for key in ("mean", "sd"))
+    between = "" if low is None else f"{low:.2f} to {high:.2f}"
+    return [text.replace("-", "\N{MINUS SIGN}") for text in (mean, sd, between, str(each["n"]))]
+
+
+def _time(seconds: Mapping[str, float], kind: str) -> str:
+    return duration(seconds[kind]) if kind in seconds else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What parts of packs cost on this machine; measured when first asked for, once for each shape."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from launch.planner import Price
+from plasticity_jax.config import spec
+from plasticity_jax.data import datasets
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.profiling import cost
+from plasticity_jax.runner.console import Line
+
+
+class Market:
+    """Prices for the packs of some studies.
+
+    rate: images/s, if known, instead of timing.
+    """
+
+    def __init__(self, studies: Mapping[str, spec.Study], rate: float | None = None):
+        self.studies = studies
+        self.rate = rate
+        self.line = Line()
+        self.costs: dict[Any, cost.Cost] = {}
+        self.counted = functools.cache(self._count)
+        self.load = functools.cache(datasets.load)
+        self.shapes: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> Price:
+        """What `seeds` seeds of some points of a pack cost.
+
+        Raises:
+          LabError: it cannot be trained, or not here.
+        """
+        part = self.counted(key, pack.name, points)
+        found = self._cost(key, pack)
+        images = seeds * sum(part.images.values())
+        seconds = images / self.rate if self.rate else found.seconds(part, seeds)
+        return Price(seeds * part.finals, images, seconds, found.bytes(part, seeds))
+
+    def _dataset(self, study: spec.Study) -> Dataset:
+        return self.load(*study.data)
+
+    def _count(self, key: str, name: str, points: tuple[int, ...]) -> cost.Part:
+        study = self.studies[key]
+        pack = next(pack for pack in study.packs if pack.name == name)
+        part = spec.Pack(name, pack.model, tuple(pack.plans[i] for i in points), pack.scopes)
+        return cost.count(part, study, self._dataset(study))
+
+    def _cost(self, key: str, pack: spec.Pack) -> cost.Cost:
+        study = self.studies[key]
+        if (key, pack.name) not in self.shapes:
+            self.shapes[key, pack.name] = cost.shape(pack, study)
+        shape = self.shapes[key, pack.name]
+        if shape not in self.costs:
+            title = f"measuring {key}/{pack.name}"
+
+            def say(line: str) -> None:
+                self.line.write(f"{title}: {line}")
+
+            self.costs[shape] = cost.measure(pack, study, self._dataset(study), say, time_it=not self.rate)
+            self.line.note(f"measured {key}/{pack.name}")
+        return self.costs[shape]

@@ -1,0 +1,147 @@
+"""Children that work on the jobs of a sweep: started, waited for, started again, and asked to stop."""
+
+import collections
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from launch import attempts, job_states, shares
+from launch import jobs as jobs_
+from launch.exits import AGAIN, FAILED, FINISHED
+from launch.jobs import Job
+from plasticity_jax.runner.console import Line
+from plasticity_jax.runner.units import duration
+
+TICK = 0.2  # seconds between two looks at the children
+LOOK = 1.0  # and at the jobs that are elsewhere, and at how far all are
+
+
+@dataclasses.dataclass(frozen=True)
+class Child:
+    """A process at work on a job; `place` is where the job stood when it was started."""
+
+    job: Job
+    process: subprocess.Popen
+    share: shares.Share
+    place: str
+
+
+class Crew:
+    """At most `parallel` children; each job is in `waiting`, with a child, `elsewhere` or through."""
+
+    def __init__(self, sweep: Path, jobs: Sequence[Job], parallel: int, tries: int, environment: Mapping[str, str]):
+        self.sweep = sweep
+        self.tries = tries
+        self.environment = environment
+        self.states = {job: job_states.look(sweep, job) for job in jobs}
+        self.waiting = collections.deque(job for job in jobs if self.states[job].state not in job_states.FOR_GOOD)
+        self.failed = {job for job in jobs if self.states[job].state in job_states.FOR_GOOD[:-1]}
+        self.elsewhere: list[Job] = []  # held by processes that are not ours
+        self.free = shares.deal(parallel)
+        self.children: list[Child] = []
+        self.killed: dict[Job, tuple[str, int]] = {}  # how often without a step forward
+        self.line = Line()
+        self.shown = self.looked = -float("inf")
+
+    def work(self, stopped: Callable[[], bool]) -> int:
+        """Run all jobs, or until `stopped`; returns the exit status."""
+        told = False
+        while self.children or ((self.waiting or self.elsewhere) and not told):
+            if stopped() and not told:
+                told = True
+                self.line.note(f"stopping: {len(self.children)} jobs save their state")
+                for child in self.children:
+                    child.process.send_signal(signal.SIGTERM)
+            self._reap(told)
+            while self.waiting and self.free and not told:
+                self._start(self.waiting.popleft())
+            self._look()
+            time.sleep(TICK)
+        self._show(last=True)
+        if told and any(state.state != "finished" for state in self.states.values()):
+            return AGAIN
+        return FAILED if self.failed else FINISHED
+
+    def _start(self, job: Job) -> None:
+        directory = jobs_.directory(self.sweep, job)
+        if job_states.held(directory):
+            self.elsewhere.append(job)
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "launch.job", f"--workdir={self.sweep}", f"--job={job.name}"]
+        share = self.free.pop(0)
+        with open(directory / "log.txt", "ab") as log:
+            process = share.start([*command, f"--tries={self.tries}"], log, self.environment)
+        self.children.append(Child(job, process, share, attempts.place(directory)))
+
+    def _reap(self, told: bool) -> None:
+        """See to the children that ended."""
+        for child in [child for child in self.children if child.process.poll() is not None]:
+            self.children.remove(child)
+            self.free.append(child.share)
+            job, code = child.job, child.process.returncode
+            self.states[job] = job_states.look(self.sweep, job)
+            if code == FINISHED:
+                continue
+            if code == AGAIN or (code < 0 and (told or not self._hopeless(child))):
+                self.waiting.append(job)
+                continue
+            self.failed.add(job)
+            why = self.states[job].reason if code >= 0 else f"killed by {_signal(code)} {self.tries} times at one place"
+            log = jobs_.directory(self.sweep, job) / "log.txt"
+            self.line.note(f"{job.name} failed: {why or f'exit status {code}'}; see {log}")
+
+    def _hopeless(self, child: Child) -> bool:
+        """Whether a job was killed as often as it has tries, where it stood."""
+        place, count = self.killed.get(child.job, ("", 0))
+        count = count + 1 if place == child.place else 1
+        self.killed[child.job] = child.place, count
+        if count < self.tries:
+            self.line.note(f"{child.job.name} was killed by {_signal(child.process.returncode)}; it goes on")
+        return count >= self.tries
+
+    def _look(self) -> None:
+        """Look at the jobs of other launchers, and show how far all are."""
+        if time.monotonic() - self.looked < LOOK:
+            return
+        self.looked = time.monotonic()
+        for job in list(self.elsewhere):
+            if not job_states.held(jobs_.directory(self.sweep, job)):
+                self.elsewhere.remove(job)
+                self.states[job] = job_states.look(self.sweep, job)
+                if self.states[job].state not in job_states.FOR_GOOD:
+                    self.waiting.append(job)
+                elif self.states[job].state != "finished":
+                    self.failed.add(job)
+        for job in [child.job for child in self.children] + self.elsewhere:
+            self.states[job] = job_states.look(self.sweep, job)
+        if time.monotonic() - self.shown >= self.line.every:
+            self.shown = time.monotonic()
+            self._show()
+
+    def _show(self, last: bool = False) -> None:
+        counts = collections.Counter(state.state for state in self.states.values())
+        done = sum(state.done for state in self.states.values())
+        planned = sum(max(state.planned, job.images) for job, state in self.states.items())
+        rate = sum(state.rate for state in self.states.values() if state.state == "running")
+        parts = [
+            f"{counts['finished']} of {len(self.states)} jobs finished",
+            f"{len(self.children)} running" if self.children else "",
+            f"{len(self.elsewhere)} elsewhere" if self.elsewhere else "",
+            f"{len(self.failed)} failed" if self.failed else "",
+            f"{100 * done / max(planned, 1):.1f} % of the images",
+            f"{rate:,.0f} images/s" if rate else "",
+            f"ETA {duration((planned - done) / rate)}" if rate else "",
+        ]
+        (self.line.note if last else self.line.write)("  ".join(part for part in parts if part))
+
+
+def _signal(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

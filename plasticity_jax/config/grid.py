@@ -1,0 +1,216 @@
+"""The grid of a config: its points, their names, and the packs of points that one program shape can train."""
+
+import ast
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.config import names, spec, validate
+from plasticity_jax.errors import ConfigError
+
+Changes = tuple[tuple[str, Any], ...]  # (path, value) of every key that changes
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One value of one axis.  `axis` is the path that it changes, or the name of an axis whose values are named."""
+
+    axis: str
+    value: Any
+    changes: Changes
+
+
+Point = tuple[Choice, ...]  # a choice of every axis
+
+
+def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
+    """Every point of the grid; without a grid, one empty point.
+
+    Args:
+      values: the whole config.
+      grid: a tuple of axes, or a mapping.  An axis is a pair (path, values), a string `path=value,value`, or a pair
+        (name, {word: {path: value, ..}}) whose values are named and may change several keys together.
+
+    Raises:
+      ConfigError: not such a thing, an axis without values, or a path that is unknown or shared by all runs.
+    """
+    if isinstance(grid, (ConfigDict, Mapping)):
+        grid = tuple(grid.items())
+    if not isinstance(grid, (tuple, list)):
+        raise validate.error("config.grid", grid, "must be a tuple of (path, values) pairs")
+    if len(grid) == 2 and isinstance(grid[0], str) and "=" not in grid[0]:
+        grid = (grid,)  # a lone pair
+    axes: dict[str, tuple[Choice, ...]] = {}
+    reached: dict[str, str] = {}
+    for axis in grid:
+        name, choices = _axis(axis)
+        if name in axes:
+            raise ConfigError(f"config.grid: {name} is given twice")
+        for path in dict.fromkeys(path for choice in choices for path, _ in choice.changes):
+            if path in reached:
+                raise ConfigError(f"config.grid: {path} is changed by {reached[path]} and by {name}")
+            reached[path] = name
+            _check_path(values, path)
+        found = [choice.value for choice in choices]
+        if not found or any(found[i] in found[:i] for i in range(len(found))):
+            raise ConfigError(f"config.grid: {name}={tuple(found)!r}: give at least one value, and none twice")
+        axes[name] = choices
+    for key, name in zip(_keys(list(axes)), axes, strict=True):
+        names.check_key(key, "config.grid")
+        if key in names.COLUMNS:
+            raise ConfigError(f"config.grid: {name} is called like a column of the table of results; take another name")
+        for choice in axes[name]:
+            _check_word(name, choice.value)
+    yield from itertools.product(*axes.values())
+
+
+def _axis(axis: Any) -> tuple[str, tuple[Choice, ...]]:
+    if isinstance(axis, str) and "=" in axis:
+        path, _, written = axis.partition("=")
+        axis = path.strip(), _literals(written)
+    match axis:
+        case (str() as path, (tuple() | list()) as values):
+            return path, tuple(Choice(path, value, ((path, value),)) for value in values)
+        case (str() as name, (ConfigDict() | Mapping()) as named) if all(map(_by_path, named.values())):
+            return name, tuple(Choice(name, word, tuple(changes.items())) for word, changes in named.items())
+    raise validate.error(
+        "config.grid",
+        axis,
+        "must be a pair (path, values) or (name, {word: {path: value}}), or PATH=VALUE,VALUE on the command line",
+    )
+
+
+def _check_word(axis: str, value: Any) -> None:
+    """Refuse a value that could not be read back from the table and from config.json."""
+    word = _word(value)
+    plain = isinstance(word, (str, int, float, bool, type(None)))
+    if not plain or (isinstance(word, float) and not math.isfinite(word)):
+        raise ConfigError(f"config.grid: {axis}={value!r}: must be a word, a finite number or a tuple of such")
+    if isinstance(word, str) and not word.isprintable():
+        raise ConfigError(f"config.grid: {axis}={value!r}: must have no control characters")
+
+
+def _by_path(changes: Any) -> bool:
+    return isinstance(changes, (ConfigDict, Mapping)) and all(isinstance(path, str) for path in changes)
+
+
+def _literals(written: str) -> tuple:
+    """The values behind `path=` on a command line: Python literals, or bare words."""
+    try:
+        return ast.literal_eval(f"({written},)")
+    except (ValueError, SyntaxError):
+        words = [word.strip() for word in written.split(",")]
+    values = []
+    for word in words:
+        try:
+            values.append(ast.literal_eval(word.capitalize() if word in ("true", "false") else word))
+        except (ValueError, SyntaxError):
+            values.append(word)
+    return tuple(values)
+
+
+def _inherited(path: str) -> str:
+    """The path in the stage of a path in one of its branches: branches name only what they change."""
+    keys = path.split(".")
+    if len(keys) > 4 and keys[0] == "stages" and keys[2] == "branches":
+        return ".".join(keys[:2] + keys[4:])
+    return path
+
+
+def _check_path(values: Mapping[str, Any], path: str) -> None:
+    known = dict(validate.paths(values))
+    branch = ".".join(path.split(".")[:4])
+    if path not in known and not (branch in known and _inherited(path) in known):
+        raise ConfigError(f"config.grid: there is no {path}; did you mean {validate.nearest(path, values)}?")
+    if path.split(".")[0] not in ("model", "stages"):
+        raise ConfigError(
+            f"config.grid: all runs share {path}; vary keys of model and stages, or start several studies"
+        )
+    if isinstance(known.get(path, known.get(_inherited(path))), Mapping):
+        raise ConfigError(f"config.grid: {path} is a group of keys; vary one of them")
+
+
+def apply(values: Mapping[str, Any], point: Point) -> dict[str, Any]:
+    """A copy of the config at one point."""
+    result = copy.deepcopy(dict(values))
+    for path, value in (change for choice in point for change in choice.changes):
+        *groups, key = path.split(".")
+        holder = result
+        for group in groups:
+            holder = holder.setdefault(group, {})
+        holder[key] = value
+    return result
+
+
+def hparams(point: Point) -> spec.HParams:
+    """Short keys where they are unambiguous, and tuples as one word, because both become part of a run's name."""
+    keys = _keys([choice.axis for choice in point])
+    return tuple((key, _word(choice.value)) for key, choice in zip(keys, point, strict=True))
+
+
+def scopes(points: Sequence[Point]) -> tuple[tuple[str, str], ...]:
+    """The `STAGE` or `STAGE/BRANCH` that each hyper-parameter belongs to; those that reach further concern all."""
+    found = []
+    for key, *choices in zip(_keys([choice.axis for choice in points[0]]), *points, strict=True):
+        reach = {_scope(path) for choice in choices for path, _ in choice.changes}  # words may change different keys
+        if len(reach) == 1 and (scope := reach.pop()):
+            found.append((key, scope))
+    return tuple(found)
+
+
+def _scope(path: str) -> str:
+    """The `STAGE` or `STAGE/BRANCH` that a path lies in; empty for a path of the model."""
+    group, *names = path.split(".")
+    if group != "stages":
+        return ""
+    return f"{names[0]}/{names[2]}" if names[1] == "branches" else names[0]
+
+
+def _keys(paths: Sequence[str]) -> list[str]:
+    ends = [path.rpartition(".")[2] for path in paths]
+    return [end if ends.count(end) == 1 else path for end, path in zip(ends, paths, strict=True)]
+
+
+def _word(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return "+".join(_word(str(item)) for item in value) or "none"
+    return value.replace("/", ":") if isinstance(value, str) else value
+
+
+def compiled(stage: spec.Stage) -> dict[str, Any]:
+    """What runs that train side by side have to share: what is compiled, and when to evaluate."""
+    return stage.shape() | {"eval_every": stage.eval_every, "eval_tail": stage.eval_tail}
+
+
+def packs(
+    plans: list[tuple[spec.HParams, spec.Model, spec.Plan]], scopes: tuple[tuple[str, str], ...]
+) -> tuple[spec.Pack, ...]:
+    """The points grouped by all that is compiled; `scopes` is what the function of that name returns."""
+    groups: dict[Any, list] = {}
+    for point, model, plan in plans:
+        shapes = {stage.name: tuple(compiled(stage).items()) for stage in plan}
+        groups.setdefault((model, tuple(shapes.items())), []).append((point, plan))
+    called = _pack_names([[point for point, _ in group] for group in groups.values()])
+    return tuple(
+        spec.Pack(name=name, model=model, plans=tuple(group), scopes=scopes)
+        for name, ((model, _), group) in zip(called, groups.items(), strict=True)
+    )
+
+
+def _pack_names(packed: list[list[spec.HParams]]) -> list[str]:
+    """`main` for a lone pack, else the values in which the packs differ; a directory of each name is made."""
+    if len(packed) == 1:
+        return ["main"]
+    keys = [key for key, _ in packed[0][0]]
+    found = [{key: list(dict.fromkeys(str(dict(point)[key]) for point in pack)) for key in keys} for pack in packed]
+    telling = [key for key in keys if any(values[key] != found[0][key] for values in found)]
+    written = [",".join(f"{key}={'+'.join(values[key])}" for key in telling) for values in found]
+    written = [names.safe(name, commas=True) for name in written]
+    if len(set(written)) < len(written) or max(map(len, written)) > names.LONGEST:
+        return [f"pack{i}" for i in range(len(packed))]
+    return written

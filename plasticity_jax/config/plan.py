@@ -1,0 +1,166 @@
+"""Unfolding a pack into legs: which runs each stage has, and from which runs of other stages they start."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from plasticity_jax.config import spec
+from plasticity_jax.config.spec import END, HParams, Pack, Plan, Stage
+from plasticity_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of one stage: a row of the run axis.
+
+    parent: (stage name, row in that stage, epoch or `END`) of the network it starts from; None for `init`.
+    final: no stage continues from it, so it is a run of the study and not only a step on the way.
+    """
+
+    id: str
+    seed: int
+    branch: str
+    hparams: HParams
+    stage: Stage
+    parent: tuple[str, int, int] | None
+    final: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Leg:
+    """All runs of one stage name, trained side by side; `keep` are the epochs that later legs continue from."""
+
+    name: str
+    runs: tuple[Run, ...]
+    keep: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Node:
+    """A run by its whole past: equal nodes are one run.  `epoch` is that of the parent."""
+
+    seed: int
+    stage: Stage
+    parent: "_Node | None"
+    epoch: int
+
+    def lineage(self) -> Iterator[str]:
+        """`STAGE` and `STAGE/BRANCH` of this run and of those before it."""
+        yield self.stage.name
+        yield f"{self.stage.name}/{self.stage.branch}"
+        if self.parent:
+            yield from self.parent.lineage()
+
+
+def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
+    """The legs of a pack, parents before children, sharing whatever is the same.
+
+    Two points of the grid whose stages agree from the start up to some stage share those runs: a grid over the
+    tuning learning rate pretrains once.
+
+    Raises:
+      ConfigError: stages that wait for each other, or a parent that is missing or ambiguous.
+    """
+    found: dict[str, dict[_Node, HParams]] = {name: {} for name in _in_order([plan for _, plan in pack.plans])}
+    scopes = dict(pack.scopes)
+    for hparams, plan in pack.plans:
+        for stage in plan:
+            for seed in seeds:
+                node = _node(plan, stage, seed)
+                past = set(node.lineage())
+                concerning = tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in past)
+                shared = found[stage.name].get(node, concerning)
+                found[stage.name][node] = tuple(pair for pair in shared if pair in concerning)
+    rows = {node: row for nodes in found.values() for row, node in enumerate(nodes)}
+    parents = {node.parent for node in rows}
+    keep = {(node.parent.stage.name, node.epoch) for node in rows if node.parent and node.epoch != END}
+    return tuple(
+        Leg(
+            name=name,
+            runs=tuple(
+                Run(
+                    id=run_id(node.stage.branch, hparams, node.seed),
+                    seed=node.seed,
+                    branch=node.stage.branch,
+                    hparams=hparams,
+                    stage=node.stage,
+                    parent=(node.parent.stage.name, rows[node.parent], node.epoch) if node.parent else None,
+                    final=node not in parents,
+                )
+                for node, hparams in nodes.items()
+            ),
+            keep=tuple(sorted(epoch for stage, epoch in keep if stage == name)),
+        )
+        for name, nodes in found.items()
+    )
+
+
+def parse_after(after: str) -> tuple[str, str, int]:
+    """Split `STAGE[/BRANCH][@EPOCH]` into (stage, branch or "", epoch or END).
+
+    Raises:
+      ConfigError: the epoch is not a whole number.
+    """
+    head, at, epoch = after.partition("@")
+    if at and not epoch.isdecimal():
+        raise ConfigError(f"after={after!r}: the epoch behind @ must be a whole number")
+    stage, _, branch = head.partition("/")
+    return stage, branch, int(epoch) if at else END
+
+
+def find_parent(plan: Plan, stage: Stage) -> tuple[Stage, int] | None:
+    """The record that `stage` continues from and the epoch of it; None for `init`.
+
+    Raises:
+      ConfigError: no such stage or branch, or several branches and none named.
+    """
+    if stage.after == spec.INIT:
+        return None
+    name, branch, epoch = parse_after(stage.after)
+    found = [s for s in plan if s.name == name and branch in ("", s.branch)]
+    if len(found) == 1:
+        return found[0], epoch
+    where = f"stages.{stage.name}.branches.{stage.branch}.after={stage.after!r}"
+    if found:
+        raise ConfigError(
+            f"{where}: stage {name} has several branches; name one of {[f'{name}/{s.branch}' for s in found]}"
+        )
+    names = sorted({spec.INIT, *(s.name for s in plan)})
+    raise ConfigError(f"{where}: there is no such stage; choose one of {names}")
+
+
+def by_past(legs: Sequence[Leg]) -> dict[tuple, Run]:
+    """The runs by all that made them (seed, stages, epochs): equal keys in other company are the same run."""
+    pasts: dict[str, list[tuple]] = {}
+    for leg in legs:
+        pasts[leg.name] = []
+        for run in leg.runs:
+            before: tuple = (pasts[run.parent[0]][run.parent[1]], run.parent[2]) if run.parent else ()
+            pasts[leg.name].append((run.seed, run.stage, before))
+    return {past: run for leg in legs for past, run in zip(pasts[leg.name], leg.runs, strict=True)}
+
+
+def run_id(branch: str, hparams: HParams, seed: int) -> str:
+    """The stable name of a run, the same alone and in company: `branch[,key=value..]/seedN`."""
+    return ",".join([branch, *(f"{key}={value}" for key, value in hparams)]) + f"/seed{seed}"
+
+
+def _node(plan: Plan, stage: Stage, seed: int) -> _Node:
+    parent = find_parent(plan, stage)
+    return _Node(seed, stage, _node(plan, parent[0], seed), parent[1]) if parent else _Node(seed, stage, None, END)
+
+
+def _in_order(plans: Sequence[Plan]) -> list[str]:
+    """Stage names, parents first, otherwise as written."""
+    needs: dict[str, set[str]] = {}
+    for plan in plans:
+        for stage in plan:
+            parent = find_parent(plan, stage)
+            needs.setdefault(stage.name, set()).update({parent[0].name} if parent else set())
+    ordered: list[str] = []
+    while len(ordered) < len(needs):
+        ready = [name for name in needs if name not in ordered and needs[name] <= set(ordered)]
+        if not ready:
+            waiting = sorted(set(needs) - set(ordered))
+            raise ConfigError(f"stages {waiting} wait for each other; one of them must start after {spec.INIT!r}")
+        ordered.append(ready[0])
+    return ordered

@@ -1,0 +1,1 @@
+"""Data sets, which of their images a stage sees, and in which batches."""

@@ -1,0 +1,226 @@
+"""Data sets of TFDS that lie prepared on disk, read without TensorFlow; and preparing what can be without it."""
+
+import contextlib
+import importlib.util
+import logging as std_logging
+import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from plasticity_jax.errors import DataError
+
+CHUNK = 5000  # examples read at once: bounds the memory held besides the result
+
+
+def find(name: str, root: pathlib.Path) -> Any:
+    """The read-only TFDS builder of what is prepared below `root`, or is `root`, or None; never touches the network."""
+    import tensorflow_datasets as tfds  # takes half a second
+
+    try:
+        parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
+    except ValueError:
+        raise DataError(f"data set {name!r}: that is no name; give NAME[/CONFIG][:VERSION], or digits") from None
+    if parsed.namespace:
+        raise DataError(f"data set {name!r}: sets of other hubs cannot be read, only those of TFDS itself")
+    try:
+        if not root.is_dir():
+            return None
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=str(root))
+    except tfds.core.registered.DatasetNotFoundError:
+        above = _itself(name, root)
+        return find(*above) if above else None
+    except Exception as error:  # tfds raises whatever its readers of JSON and protocol buffers do
+        raise DataError(f"data set {name!r} in {root} cannot be opened ({_line(error)}); prepare it again") from error
+
+
+def _itself(name: str, root: pathlib.Path) -> tuple[str, pathlib.Path] | None:
+    """The name and the directory of data sets, if `root` is the set itself or one version of it."""
+    import tensorflow_datasets as tfds
+
+    parsed, options = tfds.core.naming.parse_builder_name_kwargs(name)
+    version = (root / "dataset_info.json").exists()
+    for place in (root, *root.parents[:2]) if version else (root,):
+        if place.name == parsed.name:
+            return (f"{name}:{root.name}" if version and "version" not in options else name), place.parent
+    return None
+
+
+def readable(builder: Any) -> Any:
+    """The builder, or for CIFAR as TFRECORD where there is no TensorFlow one that is prepared beside it.
+
+    That is in `array_record/` below the same directory of data sets.
+    """
+    if (
+        builder.name not in ("cifar10", "cifar100")
+        or builder.info.file_format.value != "tfrecord"
+        or importlib.util.find_spec("tensorflow") is not None
+    ):
+        return builder
+    from plasticity_jax.data import cifar
+
+    root = pathlib.Path(builder.data_path).parents[1]
+    beside = root / "array_record"
+    found = find(builder.name, beside)
+    if found is None:
+        try:
+            cifar.prepare(builder.name, beside, root / "downloads")
+        except DataError as error:
+            raise DataError(
+                f"data set {builder.name} in {builder.data_path} is stored as tfrecord, which only TensorFlow can "
+                f"read, and cannot be prepared anew in {beside}: {error}"
+            ) from error
+        found = find(builder.name, beside)
+    return found
+
+
+def prepare(name: str, root: pathlib.Path) -> Any:
+    """Prepare what can be prepared without TensorFlow, or say what the user can do."""
+    import tensorflow_datasets as tfds
+
+    parsed, options = tfds.core.naming.parse_builder_name_kwargs(name)
+    plain = parsed.name
+    try:
+        newest = str(tfds.builder_cls(plain).VERSION)
+    except tfds.core.registered.DatasetNotFoundError:
+        raise DataError(f"data set {name!r} is neither prepared in {root} nor known to TFDS; check the name") from None
+    except ImportError:
+        newest = ""  # known, but even its description needs TensorFlow
+    if plain in ("cifar10", "cifar100") and options.get("version", newest) == newest:
+        from plasticity_jax.data import cifar
+
+        cifar.prepare(plain, root)
+        return find(name, root)
+    built = "/".join([plain, *([options["config"]] if "config" in options else [])])
+    raise DataError(
+        f"data set {name!r} is not prepared in {root}; where there are TensorFlow and a network, run: "
+        f"tfds build {built} --file_format=array_record --data_dir={root}"
+    )
+
+
+def read(builder: Any, holdout: tuple[float, int] | None = None) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
+    """Decode the splits `train` and `test`; returns the arrays, the number of classes, and notes.
+
+    Without a split `test`, `holdout` is the share of `train` that becomes it, and the seed of which images that are.
+    """
+    import tensorflow_datasets as tfds
+
+    keys, features = builder.info.supervised_keys, builder.info.features
+    features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    image, label = keys if keys and len(keys) == 2 and all(isinstance(k, str) for k in keys) else ("image", "label")
+    kinds = {image: tfds.features.Image, label: tfds.features.ClassLabel}
+    for key, kind in kinds.items():
+        if not isinstance(features.get(key), kind):
+            known = {k: type(v).__name__ for k, v in features.items()}
+            raise DataError(
+                f"data set {builder.name} is no image classification: {key} is no {kind.__name__} in {known}"
+            )
+    classes = features[label].num_classes
+    arrays: dict[str, np.ndarray] = {}
+    splits = ("train",) if holdout else ("train", "test")
+    if holdout and "test" in builder.info.splits:
+        raise DataError(f"data set {builder.name} has a split test; set config.holdout=0")
+    for split in splits:
+        if split not in builder.info.splits:
+            hint = "; config.holdout=0.2 holds out a fifth of train" if split == "test" else "; it is needed"
+            raise DataError(f"data set {builder.name} has no split {split}, only {sorted(builder.info.splits)}{hint}")
+        size = builder.info.splits[split].num_examples
+        logging.info("reading %s %s: %d images", builder.name, split, size)
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _stack(builder, split, size, image, label)
+    if not holdout:
+        return arrays, classes, ()
+    share, seed = holdout
+    size = len(arrays["train_labels"])
+    order, count = np.random.default_rng([seed, zlib.crc32(b"holdout")]).permutation(size), round(share * size)
+    if not 0 < count < size:
+        raise DataError(f"data set {builder.name}: config.holdout={share} of {size} images leaves one side empty")
+    sides = {"test": np.sort(order[:count]), "train": np.sort(order[count:])}
+    parts = {
+        f"{side}_{kind}": arrays[f"train_{kind}"][at] for side, at in sides.items() for kind in ("images", "labels")
+    }
+    note = f"no test split: {count:,} of the {size:,} images of train are held out as one (holdout_seed={seed})"
+    return parts, classes, (note,)
+
+
+def _stack(builder: Any, split: str, size: int, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+    where = f"data set {builder.name} in {builder.data_path}, split {split}"
+    images, labels, at = None, np.zeros(size, np.int32), 0
+    examples = _chunks(builder, split)
+    while at < size:
+        try:
+            chunk = next(examples)
+        except DataError:
+            raise
+        except Exception as error:  # array_record, pillow and tfds each have their own
+            raise DataError(
+                f"{where} cannot be read ({_line(error)}); if it is damaged, delete that directory and prepare it again"
+            ) from error
+        if images is None:
+            images = np.zeros((size, *chunk[0][image].shape), np.uint8)
+        for example in chunk:
+            picture = example[image]
+            if picture.dtype != np.uint8:
+                raise DataError(f"{where}: images are {picture.dtype}; only uint8 can be used")
+            if picture.shape != images.shape[1:]:
+                raise DataError(
+                    f"{where}: images differ in size, {images.shape[1:]} and {picture.shape}; resize them first"
+                )
+            images[at], labels[at] = picture, example[label]
+            at += 1
+    if images is None:
+        raise DataError(f"{where} is empty")
+    return images, labels
+
+
+def _chunks(builder: Any, split: str) -> Iterator[list[dict[str, np.ndarray]]]:
+    try:
+        source = builder.as_data_source(split=split)  # as tfds.data_source does
+    except NotImplementedError:  # the file format has no random access, as TFRECORD, TFDS's default
+        yield from _tensorflow_chunks(builder, split)
+        return
+    for start in range(0, len(source), CHUNK):
+        yield source.__getitems__(range(start, min(start + CHUNK, len(source))))
+
+
+def _tensorflow_chunks(builder: Any, split: str) -> Iterator[list[dict[str, np.ndarray]]]:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise DataError(
+            f"data set {builder.name} in {builder.data_path} is stored as {builder.info.file_format.value}, which only "
+            "TensorFlow can read; pip install tensorflow-cpu, or prepare it with --file_format=array_record"
+        )
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    tf.config.set_visible_devices([], "GPU")  # or it takes all the memory from jax
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # file by file, as the data source has them
+    chunk = []
+    for example in tfds.as_numpy(builder.as_dataset(split=split, read_config=in_order)):
+        chunk.append(example)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what TFDS logs below errors: where it reads, and which directories it does not find."""
+
+    def keep(record: std_logging.LogRecord) -> bool:
+        return record.levelno >= std_logging.ERROR or "tensorflow_datasets" not in record.pathname
+
+    logger = std_logging.getLogger("absl")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

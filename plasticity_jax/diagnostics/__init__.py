@@ -1,0 +1,1 @@
+"""What is measured on a network beside its loss and accuracy."""

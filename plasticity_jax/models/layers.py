@@ -1,0 +1,58 @@
+"""The layers that all networks are made of.
+
+Initial values, written out because libraries differ: convolutions He normal with fan-out, not truncated; biases of
+convolutions zero; scale 1 and offset 0 of normalisations; kernel and bias of dense layers uniform within
+1/sqrt(fan-in) of zero.  These are torchvision's, where Flax would take truncated normal with fan-in and zero biases.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax import Array
+
+from plasticity_jax.models import convolution
+
+he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # within 1/sqrt(fan_in)
+
+
+def dense(features: int, fan_in: int, dtype: Any, name: str) -> nn.Dense:
+    def bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+    return nn.Dense(features, dtype=dtype, kernel_init=uniform_fan_in, bias_init=bias, name=name)
+
+
+def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str) -> nn.Conv:
+    """A convolution padded by size // 2 on every side, as in PyTorch (`SAME` is lopsided at stride 2)."""
+    return nn.Conv(
+        channels,
+        (size, size),
+        (stride, stride),
+        padding=[(size // 2, size // 2)] * 2,
+        use_bias=norm == "none",
+        dtype=dtype,
+        kernel_init=he_normal_fan_out,
+        conv_general_dilated=convolution.conv_general_dilated,
+        name=name,
+    )
+
+
+def norm(kind: str, channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
+    """The normalisation called `kind`; its parameters and statistics are float32 whatever `dtype` is.
+
+    `layer` is GroupNorm with one group: each image over height, width and channels.  `group` takes the most groups, 32
+    at most, that divide the channels and leave each two channels or more: with a single channel, the 1x1 maps of small
+    images would be normalised to zero.  Of two channels there only their order is left, and next to no gradient passes:
+    where the last maps are 1x1 and the network is narrow, take `layer`.
+    """
+    if kind == "batch":
+        return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    if kind == "layer":
+        return nn.GroupNorm(1, epsilon=1e-5, dtype=dtype, name=name)
+    if kind == "group":
+        groups = max((g for g in range(1, min(32, channels // 2) + 1) if channels % g == 0), default=1)
+        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)
+    return lambda x: x

@@ -1,0 +1,161 @@
+"""The compiled programs of a pack: one of each kind for each stage shape, none per epoch, none on resume.
+
+Kinds: `init` one network, `begin` a stage, `advance` it, `evaluate` on the test set, `evaluate_own` on a
+pool that differs between runs, and `diagnose`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from plasticity_jax.config import spec
+from plasticity_jax.data.batches import Source
+from plasticity_jax.parallel import compilation_cache, run_axis
+from plasticity_jax.training import resets, state, step
+
+Tree = Any
+Array = jax.Array
+
+
+class Programs:
+    """Compiles on first use and keeps; `compiled` counts, `seconds` adds up the time.
+
+    `loaded` counts those that an earlier process had left on disk.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        image_shape: tuple[int, ...],
+        strategy: str,
+        eval_batch: int,
+        diagnostics: Mapping[str, step.Diagnostic],
+        own_resets: Mapping[str, resets.OwnReset],
+    ):
+        self.model = model
+        self.image_shape = image_shape
+        self.strategy = strategy
+        self.eval_batch = eval_batch
+        self.diagnostics = diagnostics
+        self.own_resets = own_resets
+        self.cache: dict[Any, run_axis.Program] = {}
+        self.placed: dict[Any, tuple[step.Images, step.Images]] = {}
+        self.loaded = 0
+
+    @property
+    def compiled(self) -> int:
+        return len(self.cache)
+
+    @property
+    def seconds(self) -> float:
+        return sum(program.seconds for program in self.cache.values())
+
+    def init(self, key: Array) -> tuple[Tree, Tree]:
+        """Fresh (params, stats) of one run, on the host."""
+        fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
+        return jax.device_get(self._program("init", lambda: run_axis.compile_one(fn, key, once=True))(key))
+
+    def begin(self, stage: spec.Stage, states: Tree, rows: Tree) -> state.TrainState:
+        """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`."""
+        return self.program("begin", stage, states, rows)(states, rows)
+
+    def advance(
+        self, stage: spec.Stage, states: Tree, rows: Tree, images: step.Images
+    ) -> tuple[state.TrainState, tuple[Array, Array]]:
+        """States [R] after at most one epoch more, and their (step, done) [R], which outlive the states."""
+        shared = (self._place(images, states),)
+        return self.program("advance", stage, states, rows, *shared)(states, rows, *shared)
+
+    def evaluate(self, states: Tree, source: Source, first: int, images: step.Images) -> step.Metrics:
+        """Sums [R] over one batch of the test set."""
+        shared = source, np.int32(first), self._place(images, states)
+        return self.program("evaluate", None, states, (), *shared)(states, (), *shared)
+
+    def evaluate_own(self, states: Tree, sources: Source, first: int, images: step.Images) -> step.Metrics:
+        """Sums [R] over one batch of each run's own pool; `sources` has leaves [R, ...]."""
+        shared = np.int32(first), self._place(images, states)
+        return self.program("evaluate_own", None, states, sources, *shared)(states, sources, *shared)
+
+    def diagnose(self, states: Tree, rows: Tree, images: step.Images, test_images: step.Images) -> step.Metrics:
+        """Every diagnostic [R]; `rows` are the first weights of the runs' seeds and their probes, leaves [R, ...]."""
+        shared = self._place(images, states), self._place(test_images, states)
+        return self.program("diagnose", None, states, rows, *shared)(states, rows, *shared)
+
+    def place(self, rows: Tree | list[Tree]) -> Tree:
+        """States, or other arrays [R, ...] or a list of R trees, on the devices that their runs train on."""
+        return run_axis.place(run_axis.stack_on_host(rows) if isinstance(rows, list) else rows, self.strategy)
+
+    def _place(self, images: step.Images, states: state.TrainState) -> step.Images:
+        """The images on the devices that these runs train on; brought there once."""
+        count = len(states.step)
+        key = id(images), run_axis.mesh_for(self.strategy, count)
+        if key not in self.placed:  # the images are kept too, so that their id stays their own
+            self.placed[key] = images, run_axis.replicate(images, self.strategy, count)
+        return self.placed[key][1]
+
+    def program(self, kind: str, stage: spec.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> run_axis.Program:
+        """The program of a kind for arguments like these, given as arrays or their shapes; nothing is run."""
+        args = jax.tree.map(_shape, (states, rows, *shared))
+        shape = tuple(sorted(stage.shape().items())) if stage else ()
+        leaves, structure = jax.tree.flatten(args)
+        key = (kind, shape, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        fn, donate = self._function(kind, stage), kind == "advance"
+        return self._program(key, lambda: run_axis.compile_over(fn, self.strategy, *args, donate=donate))
+
+    def _program(self, key: Any, compile_it: Callable[[], run_axis.Program]) -> run_axis.Program:
+        if key not in self.cache:
+            with compilation_cache.counting() as count:
+                self.cache[key] = compile_it()
+            self.loaded += count.loaded
+        return self.cache[key]
+
+    def _function(self, kind: str, stage: spec.Stage | None) -> Callable[..., Tree]:
+        """What a kind of program does with one run."""
+        match kind:
+            case "begin" if stage:
+                own = self.own_resets[stage.reset.function] if stage.reset.function else None
+                return functools.partial(begin, stage=stage, own=own)
+            case "advance" if stage:
+                return functools.partial(_advance, model=self.model, stage=stage)
+            case "evaluate":
+                return functools.partial(_evaluate_shared, model=self.model, batch=self.eval_batch)
+            case "evaluate_own":
+                return functools.partial(step.evaluate, model=self.model, batch=self.eval_batch)
+        return functools.partial(step.diagnose, model=self.model, diagnostics=self.diagnostics)
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    kind = jax.typeof(leaf)  # numpy's int64 becomes int32, as it will on the device
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
+
+
+class Start(NamedTuple):
+    """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers."""
+
+    params: Tree
+    stats: Tree
+    factors: resets.Factors
+
+
+def begin(
+    parent: tuple[Tree, Tree, Tree], start: Start, *, stage: spec.Stage, own: resets.OwnReset | None
+) -> state.TrainState:
+    """The state that ONE run starts a stage with; `parent` is its (params, stats, opt)."""
+    return resets.begin(*parent, start.params, start.stats, start.factors, stage, own)
+
+
+def _advance(
+    states: Tree, row: Tree, images: step.Images, *, model: nn.Module, stage: spec.Stage
+) -> tuple[state.TrainState, tuple[Array, Array]]:
+    after = step.advance(states, row, images, model=model, stage=stage)
+    return after, (after.step, after.done)
+
+
+def _evaluate_shared(
+    states: Tree, row: tuple, source: Source, first: Array, images: step.Images, *, model: nn.Module, batch: int
+) -> step.Metrics:
+    return step.evaluate(states, source, first, images, model=model, batch=batch)

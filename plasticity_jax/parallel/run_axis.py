@@ -1,0 +1,290 @@
+"""The run axis: the only place where many runs become one program, on however many devices of however many processes.
+
+A function `fn(state, row, *shared)` is written for one run.  `compile_over` makes it work on states and rows
+stacked along a leading axis, by one of six strategies:
+
+    map        one run after another inside one program (`lax.map`)
+    vmap       all runs at once (`vmap`); convolutions become grouped convolutions
+    seedwise   all runs at once, but their convolutions one run after another
+    cores      `map` on every CPU core by itself: each device has one thread, and runs of its own
+    split      `cores`, but where there are fewer runs than cores, several share the batches of one run
+    loop       one run after another, each by a call of a lone run's program
+
+Devices form a mesh (run, batch).  Runs are dealt out over its first axis; where there are fewer runs than devices, the
+second has the devices that share each batch of one run (`split`), with BatchNorm over the whole batch.
+
+An accelerator is a device, and there `map`, `vmap` and `seedwise` hold within each, and `cores` and `split` are `map`.
+A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one device, in one
+process.
+"""
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.models import convolution
+from plasticity_jax.parallel import cpu, multihost
+from plasticity_jax.parallel.memory import Footprint, footprint
+
+Tree = Any
+STRATEGIES = ("map", "vmap", "seedwise", "cores", "split", "loop")
+CORES = ("cores", "split")  # by which every core of a CPU is a device with one thread
+AXES = ("run", "batch")  # of the mesh of devices
+BUSY = 0.9  # share of the time that a core must have a run to train, for `cores` to be worth it
+
+
+def use_all_cores() -> None:
+    """Make each CPU core a device, for the strategies `CORES`; too late once jax has computed something.
+
+    Another number can be had from jax itself, by the environment variable JAX_NUM_CPU_DEVICES.
+    """
+    asked = jax.config.values["jax_num_cpu_devices"] > 0 or "host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    )
+    if not asked:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", cpu.threads())
+
+
+def choose(strategy: str, model: str, count: int) -> str:
+    """The strategy behind `auto` for `count` runs of a model.
+
+    Measured on a CPU of two cores only: matrix products are fastest together, and convolutions on a core of their own,
+    if the runs fill the cores (`BUSY`).  Not measured on a GPU: there convolutions go one run after another, since
+    grouped ones are known to be slow.
+    """
+    if strategy != "auto":
+        return strategy
+    if model in ("mlp", "logistic"):
+        return "vmap"
+    devices = len(layout("cores", count)[0])
+    busy = count / (devices * -(-count // devices))
+    return "cores" if jax.default_backend() == "cpu" and devices > 1 and busy >= BUSY else "map"
+
+
+def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
+    """The fewest devices on which `count` runs are done soonest, and how many of them share each batch.
+
+    Every process has one of them at least, even if it only repeats what another does.
+
+    Raises:
+      ConfigError: `loop` in several processes.
+    """
+    there, accelerated = jax.devices(), jax.default_backend() != "cpu"
+    if strategy == "loop":
+        if not multihost.alone():
+            raise ConfigError("strategy=loop trains in one process only; use --config.strategy=map")
+        return there[:1], 1
+    if not accelerated and strategy not in CORES:
+        there = there[:1] if multihost.alone() else _first_of_each_process(there)
+    share = -(-count // len(there))  # runs of the device that has the most
+    groups = -(-count // share)
+    apart = accelerated or (strategy != "cores" and not multihost.alone())  # `cores` keeps its bits
+    ways = len(there) // groups if apart or strategy == "split" else 1
+    used = there[: groups * ways]
+    if not multihost.alone() and len({device.process_index for device in used}) < jax.process_count():
+        used = there[: len(there) // ways * ways]
+    return used, ways
+
+
+def _first_of_each_process(devices: list[jax.Device]) -> list[jax.Device]:
+    found: dict[int, jax.Device] = {}
+    for device in devices:
+        found.setdefault(device.process_index, device)
+    return list(found.values())
+
+
+def mesh_for(strategy: str, count: int) -> Mesh:
+    """The devices of `layout` as a mesh: (`run`, `batch`)."""
+    devices, ways = layout(strategy, count)
+    return Mesh(np.asarray(devices).reshape(-1, ways), AXES)
+
+
+def split(batch: jax.Array) -> jax.Array:
+    """Deal a batch (leading axis) out over the devices that its run has, if these are several."""
+    if AXES[1] not in jax.sharding.get_abstract_mesh().axis_names:
+        return batch
+    return jax.lax.with_sharding_constraint(batch, PartitionSpec(AXES[1]))
+
+
+class Program:
+    """A compiled function, the seconds that compiling it took, and the bytes it needs (by `loop` for one run)."""
+
+    def __init__(self, call: Callable[..., Tree], seconds: float, footprint: Footprint | None = None):
+        self.call = call
+        self.seconds = seconds
+        self.footprint = footprint
+
+    def __call__(self, *args: Tree) -> Tree:
+        return self.call(*args)
+
+
+def compile_over(
+    fn: Callable[..., Tree], strategy: str, states: Tree, rows: Tree, *shared: Tree, donate: bool
+) -> Program:
+    """Compile `fn` for `states` and `rows` (leaves [R, ...]) and unsplit `shared`, given as arrays or their shapes.
+
+    `donate` gives the buffers of the states to the result.
+
+    Raises:
+      ConfigError: no such strategy.
+    """
+    count = jax.tree.leaves((states, rows))[0].shape[0]
+
+    def mapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
+        return jax.lax.map(lambda pair: fn(*pair, *shared), (states, rows))
+
+    def vmapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
+        return jax.vmap(lambda *pair: fn(*pair, *shared))(states, rows)
+
+    compile_all = functools.partial(_compile_dealt, mesh_for(strategy, count), count, donate=donate)
+    match strategy:
+        case "map" | "cores" | "split":
+            return compile_all(mapped, states, rows, *shared, threads=strategy not in CORES)
+        case "vmap":
+            return compile_all(vmapped, states, rows, *shared)
+        case "seedwise":
+            with convolution.seedwise():
+                return compile_all(vmapped, states, rows, *shared)
+        case "loop":
+            one = compile_one(fn, *jax.tree.map(_row_shape, (states, rows)), *shared, donate=donate)
+
+            def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
+                return stack([one(*row, *shared) for row in apart((states, rows))])
+
+            return Program(call, one.seconds, one.footprint)
+        case _:
+            raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
+
+
+def compile_one(
+    fn: Callable[..., Tree],
+    *args: Tree,
+    donate: bool = False,
+    once: bool = False,
+    threads: bool = True,
+    **shardings: Any,
+) -> Program:
+    """Compile `fn` for `args`, given as arrays or their shapes.
+
+    `donate` gives away the buffers of the first argument; `once` is for what runs too seldom to be optimised;
+    without `threads` a CPU device computes on one.  `shardings` are those of `jax.jit`.
+    """
+    options: dict[str, Any] = {}
+    if jax.default_backend() == "cpu":
+        # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again;
+        # and it takes seconds to optimise a draw of random numbers.
+        options = (
+            {"xla_backend_optimization_level": 1} if once else {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+        )
+        if not threads:
+            options["xla_cpu_multi_thread_eigen"] = False
+    start = time.perf_counter()
+    jitted = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options, **shardings)
+    call = jitted.lower(*args).compile()
+    return Program(call, time.perf_counter() - start, footprint(call))
+
+
+def _compile_dealt(
+    mesh: Mesh, count: int, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True
+) -> Program:
+    """Compile `over` for states, rows and what is shared, with an equal share of the runs for each group of devices."""
+    if mesh.size == 1 and multihost.alone():
+        return compile_one(over, *args, donate=donate, threads=threads)
+    dealt_out, whole = PartitionSpec(AXES[0]), PartitionSpec()
+    specs = (dealt_out, dealt_out, *(whole for _ in args[2:]))
+    share = jax.shard_map(over, mesh=mesh, in_specs=specs, out_specs=dealt_out, axis_names={AXES[0]}, check_vma=False)
+    groups = mesh.shape[AXES[0]]
+    even = -(-count // groups) * groups
+    filled = np.minimum(np.arange(even), count - 1)  # the last run is repeated where they do not come out even
+
+    def dealt(states: Tree, rows: Tree, *shared: Tree) -> Tree:
+        states, rows = jax.tree.map(lambda leaf: leaf[filled], (states, rows))
+        return jax.tree.map(lambda leaf: leaf[:count], share(states, rows, *shared))
+
+    by_run, all_over = _shardings(mesh, count)
+    wanted = (by_run, by_run, *(all_over for _ in args[2:]))
+    fn = share if even == count else dealt
+    program = compile_one(fn, *args, donate=donate, threads=threads, in_shardings=wanted, out_shardings=by_run)
+
+    def call(*given: Tree) -> Tree:
+        return program.call(*(_put(tree, sharding) for tree, sharding in zip(given, wanted, strict=True)))
+
+    return Program(call, program.seconds, program.footprint)
+
+
+def _shardings(mesh: Mesh, count: int) -> tuple[NamedSharding, NamedSharding]:
+    """(of states and rows of `count` runs, of what they share); uneven shares do not leave a program in parts."""
+    even = count % mesh.shape[AXES[0]] == 0
+    return NamedSharding(mesh, PartitionSpec(AXES[0]) if even else PartitionSpec()), NamedSharding(
+        mesh, PartitionSpec()
+    )
+
+
+def place(rows: Tree, strategy: str) -> Tree:
+    """Arrays [R, ...] on the devices that their runs train on."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+    return _put(rows, _shardings(mesh_for(strategy, count), count)[0])
+
+
+def replicate(tree: Tree, strategy: str, count: int) -> Tree:
+    """The same arrays on each of the devices that `count` runs train on."""
+    return _put(tree, _shardings(mesh_for(strategy, count), count)[1])
+
+
+def _put(tree: Tree, sharding: NamedSharding) -> Tree:
+    """The arrays of a tree where `sharding` wants them, which every process has, or holds its part of, already."""
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+            return leaf
+        if multihost.alone():
+            return jax.device_put(leaf, sharding)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, sharding, lambda part: held[part])
+
+    return jax.tree.map(put, tree)
+
+
+def _row_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+
+def stack(rows: Sequence[Tree]) -> Tree:
+    """One tree with a leading run axis."""
+    return jax.device_put(jax.tree.map(lambda *leaves: _numpy(leaves[0]).stack(leaves), *rows))
+
+
+def stack_on_host(rows: Sequence[Tree]) -> Tree:
+    """`stack` in numpy, where nothing has to be compiled for it."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def take(rows: Tree, index: int) -> Tree:
+    """The row at `index`."""
+    return jax.tree.map(lambda leaf: leaf[index], rows)
+
+
+def apart(rows: Tree) -> list[Tree]:
+    """All rows, in order: what `take` gives for each, without an operation of jax for every row of every leaf."""
+    leaves, structure = jax.tree.flatten(rows)
+    listed = [list(_numpy(leaf).asarray(leaf)) for leaf in leaves]
+    return [jax.tree.unflatten(structure, row) for row in zip(*listed, strict=True)]
+
+
+def _numpy(leaf: Any) -> ModuleType:
+    """What slices and stacks arrays like this one: numpy where the CPU has them, since there it takes no program."""
+    key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp if key or (isinstance(leaf, jax.Array) and jax.default_backend() != "cpu") else np

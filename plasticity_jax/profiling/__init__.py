@@ -1,0 +1,1 @@
+"""What a study needs of a machine: memory, time, and the fastest strategy."""

@@ -1,0 +1,241 @@
+"""Measuring on this machine which strategy of the run axis trains the packs of a study fastest.
+
+Every stage shape of a pack is compiled by each strategy, and trains for moments in interleaved rounds: fresh networks,
+the study's own images.  Nothing is kept.  Evaluation and checkpoints are not measured.
+"""
+
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.errors import LabError
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.parallel.programs import Programs
+from plasticity_jax.runner import schedule
+from plasticity_jax.runner.progress import Progress
+from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.storage.networks import states_like
+from plasticity_jax.training import state, step
+
+ROUNDS = 4  # even, so that every strategy is as often early as late
+ROUND_SECONDS = 0.7  # of each strategy in each round
+HOPELESS = 4.0  # times slower than the best at the first look: not measured further
+NOISE = 1.03  # a smaller gain is none
+
+Lane = Callable[[int], tuple[int, float]]  # steps of each run -> the images trained and the seconds that took
+Seconds = dict[str, list[float]]  # strategy -> what all training would take, by each round
+TAKEN = "taken"  # besides the strategies, in `Seconds`: whatever each pack would train with
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A pack to measure; `taken` is the strategy that it would train with."""
+
+    name: str
+    timetables: Mapping[str, Timetable]
+    model: nn.Module
+    taken: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One strategy on one stage shape: images/s in each round; `note` says why there are none, or a guess only."""
+
+    rates: tuple[float, ...]
+    note: str = ""
+
+
+def tune(entries: Sequence[Entry], asked: str, dataset: Dataset) -> Iterator[str]:
+    """Measure pack after pack; `asked` is `config.strategy`.
+
+    Yields:
+      A table for each stage shape and a verdict for each pack; of several packs also one over all.
+
+    Raises:
+      LabError: no strategy can train a pack here.
+    """
+    progress = Progress(0)
+    scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
+    images = jax.device_put(step.Images(dataset.train_images, *scale))
+    what = "auto takes" if asked == "auto" else "the config takes"
+    packs = []
+    for entry in entries:
+        total, shapes = sum(times.images() for times in entry.timetables.values()), []
+        for legs in alike(entry.timetables.values()):
+            title, shown = f"{entry.name}/{'+'.join(t.leg.name for t in legs)}", sum(t.images() for t in legs)
+            lanes, made = lanes_of(entry, legs[0], images)
+            trials = race(lanes, functools.partial(_say, progress, title))
+            head = f"{title}: {len(legs[0].leg.runs)} runs side by side, {100 * shown / total:.0f} % of the images"
+            yield table(head, trials, {name: programs.seconds for name, programs in made.items()})
+            shapes.append({name: [shown / rate for rate in trial.rates] for name, trial in trials.items()})
+        seconds = add(shapes)
+        if not seconds:
+            raise LabError(f"{entry.name}: no strategy trains all its stages here; the table says why")
+        packs.append(seconds | ({TAKEN: seconds[entry.taken]} if entry.taken in seconds else {}))
+        yield verdict(entry.name, packs[-1], f"{what} {entry.taken}", advise=len(entries) == 1)
+    if len(entries) > 1:
+        taken = ", ".join(dict.fromkeys(entry.taken for entry in entries))
+        yield verdict("all packs", add(packs), f"{what} {taken}", advise=True)
+
+
+def alike(timetables: Iterable[Timetable]) -> list[list[Timetable]]:
+    """The legs in groups that share a program, in each the one with the most images first."""
+    groups: dict[object, list[Timetable]] = {}
+    for times in timetables:
+        shape = tuple(sorted(times.leg.runs[0].stage.shape().items()))
+        groups.setdefault((len(times.leg.runs), shape), []).append(times)
+    return [sorted(legs, key=Timetable.images, reverse=True) for legs in groups.values()]
+
+
+def race(lanes: Mapping[str, Lane], say: Callable[[str, bool], None]) -> dict[str, Trial]:
+    """Look at each lane, then time those that are not hopeless in rounds, every other one in reversed order.
+
+    A lane that raises is out, and harms no other.  `say(line, stays)` hears how it goes.
+    """
+    trials: dict[str, Trial] = {}
+    steps: dict[str, int] = {}
+    for name, lane in lanes.items():
+        say(f"{name}: compiling", False)
+        try:
+            steps[name], rate = look(lane)
+            trials[name] = Trial((rate,) * ROUNDS)
+        except Exception as error:  # whatever XLA raises where memory or a kernel is missing
+            trials[name] = _failed(error)
+        say(f"{name}: {trials[name].note or f'about {trials[name].rates[0]:,.0f} images/s'}", True)
+    best = max((trial.rates[0] for trial in trials.values() if trial.rates), default=0.0)
+    for name in list(steps):
+        slower = best / trials[name].rates[0]
+        if slower > HOPELESS:
+            del steps[name]
+            trials[name] = Trial(trials[name].rates, f"given up: {slower:.0f} times slower than the best")
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for i in range(ROUNDS):
+        say(f"round {i + 1} of {ROUNDS}", i + 1 == ROUNDS)
+        for name in list(found)[:: -1 if i % 2 else 1]:
+            try:
+                shown, seconds = lanes[name](steps[name])
+                found[name].append(shown / seconds)
+            except Exception as error:  # as above
+                del found[name]
+                trials[name] = _failed(error)
+    return trials | {name: Trial(tuple(rates)) for name, rates in found.items()}
+
+
+def look(lane: Lane) -> tuple[int, float]:
+    """(steps that take about `ROUND_SECONDS`, images/s).  A slow lane takes a single step."""
+    steps = 1
+    while True:
+        shown, seconds = lane(steps)
+        fitting = max(1, round(steps * ROUND_SECONDS / max(seconds, 1e-6)))
+        if fitting < 2 * steps:
+            return fitting, shown / seconds
+        steps = min(fitting, 10 * steps)
+
+
+def _failed(error: Exception) -> Trial:
+    return Trial((), f"failed: {' '.join((str(error) or type(error).__name__).split())[:80]}")
+
+
+def lanes_of(entry: Entry, times: Timetable, images: step.Images) -> tuple[dict[str, Lane], dict[str, Programs]]:
+    """A lane for each strategy, and the programs that it will compile."""
+    shape = images.images.shape[1:]
+    # On an accelerator these are `map`, and where no core would idle the second is the first.
+    names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or jax.default_backend() == "cpu"]
+    if run_axis.layout("split", len(times.leg.runs)) == run_axis.layout("cores", len(times.leg.runs)):
+        names = [name for name in names if name != "split"]
+    made = {name: Programs(entry.model, shape, name, 1, {}, {}) for name in names}
+    task, first = start(entry.model, entry.timetables, times, shape)
+    return {name: functools.partial(train_moment, made[name], times, task, first, images) for name in names}, made
+
+
+def start(
+    model: nn.Module, timetables: Mapping[str, Timetable], times: Timetable, shape: tuple[int, ...]
+) -> tuple[step.Task, state.TrainState]:
+    """The rows of a leg without an early end, and fresh states [R] in numpy; `shape` is that of an image."""
+    init = Programs(model, shape, "loop", 1, {}, {}).init
+    networks = {seed: init(state.init_key(seed)) for seed in {run.seed for run in times.leg.runs}}
+    params, stats = run_axis.stack_on_host([networks[run.seed] for run in times.leg.runs])
+    like = states_like(times.leg, state.network_like(model, shape))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    slots = max(len(pool.indices) for each in timetables.values() for pool in each.pools)
+    task = schedule.tasks(times, slots)
+    task = task._replace(until_accuracy=np.zeros_like(task.until_accuracy))
+    if task.watch:  # in its last learning stage, which is to last
+        kept = task.watch._replace(end_last=np.zeros_like(task.watch.end_last))
+        task = task._replace(watch=kept, starts=np.zeros_like(task.starts))
+    return task, zeros.replace(params=params, stats=stats)
+
+
+def train_moment(
+    programs: Programs, times: Timetable, task: step.Task, first: state.TrainState, images: step.Images, steps: int
+) -> tuple[int, float]:
+    """Train every run `steps` steps from `first` (numpy), in calls of at most an epoch.
+
+    Every round begins with the same networks, so that no strategy comes to easier numbers than another.
+    """
+    stage, count = times.leg.runs[0].stage, len(times.leg.runs)
+    task = task._replace(steps=np.maximum(task.steps, steps))  # a stage may be shorter than a round
+    most = min(times.epoch_steps)
+    ends = [*range(most, steps, most), steps]
+    targets = [np.full(count, end, np.int32) for end in ends]
+    # Calls of no steps: one compiles the program and brings the networks to their devices, one takes them from there
+    # (`loop` cuts them up by programs of its own).
+    states: state.TrainState = first
+    for _ in range(2):
+        states, _ = programs.advance(stage, states, (task, np.zeros(count, np.int32)), images)
+    jax.block_until_ready(states)
+    start = time.perf_counter()
+    for until in targets:
+        states, _ = programs.advance(stage, states, (task, until), images)
+    jax.block_until_ready(states)
+    seconds = time.perf_counter() - start
+    return int(np.sum(jax.device_get(states.step))) * stage.batch_size, seconds
+
+
+def add(parts: Sequence[Seconds]) -> Seconds:
+    """The sum over parts, round by round, for whatever went through all of them."""
+    names = [name for name in parts[0] if all(part.get(name) for part in parts)]
+    return {name: [sum(each) for each in zip(*(part[name] for part in parts), strict=True)] for name in names}
+
+
+def table(head: str, trials: Mapping[str, Trial], compiling: Mapping[str, float]) -> str:
+    """Median images/s of all runs together, what compiling took, and the range over rounds, by strategy."""
+    lines = [head, f"  {'strategy':10}{'images/s':>10}{'compiled in':>14}  range"]
+    for name, trial in trials.items():
+        if not trial.rates:
+            lines.append(f"  {name:10}{'-':>10}{'-':>14}  {trial.note}")
+            continue
+        span = trial.note or f"{min(trial.rates):,.0f} to {max(trial.rates):,.0f}"
+        lines.append(f"  {name:10}{statistics.median(trial.rates):10,.0f}{compiling[name]:12.1f} s  {span}")
+    return "\n".join(lines)
+
+
+def verdict(name: str, seconds: Seconds, what: str, advise: bool) -> str:
+    """Which strategy is the fastest, unless it is no faster than the one taken in every round and by `NOISE`.
+
+    `advise` names the flag to set.  Rounds are compared one by one: what slows the machine down slows both.
+    """
+    best = min((s for s in seconds if s != TAKEN), key=lambda s: statistics.median(seconds[s]), default="")
+    if not best:
+        return f"{name}: {what}; no one strategy trains all packs here"
+    flag = f": --config.strategy={best}" if advise else ""
+    if TAKEN not in seconds:
+        return f"{name}: {what}, which fails here; the fastest is {best}{flag}"
+    gains = [taken / other for taken, other in zip(seconds[TAKEN], seconds[best], strict=True)]
+    gain = f"x{statistics.median(gains):.2f}, {min(gains):.2f} to {max(gains):.2f} by round"
+    if seconds[TAKEN] == seconds[best]:
+        return f"{name}: {what}, the fastest here"
+    if min(gains) <= 1 or statistics.median(gains) < NOISE:
+        return f"{name}: {what}, as good as any here ({best}: {gain})"
+    return f"{name}: {what}; the fastest here is {best} ({gain}){flag}"
+
+
+def _say(progress: Progress, title: str, line: str, stays: bool) -> None:
+    (progress.note if stays else progress.write)(f"{title}  {line}")

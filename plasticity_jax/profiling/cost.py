@@ -1,0 +1,172 @@
+"""What a part of a pack costs on this machine: images counted; memory and speed measured of its smallest unit.
+
+The unit is one point of the grid and one seed (on a CPU as many seeds as it takes to fill its devices).  Its programs
+are compiled once, XLA says what they need, and lines in the number of runs extend that to any part of the pack.  The
+program that trains runs for moments, as with `--autotune`.  Evaluation, checkpoints and compiling are not in the time.
+"""
+
+import dataclasses
+import functools
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from plasticity_jax.config import spec
+from plasticity_jax.config.plan import unfold
+from plasticity_jax.data import subsets
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.diagnostics.networks import DIAGNOSTICS
+from plasticity_jax.errors import LabError
+from plasticity_jax.models import resnet
+from plasticity_jax.parallel import compilation_cache, cpu, memory, run_axis
+from plasticity_jax.parallel.programs import Programs
+from plasticity_jax.profiling import autotune, memory_check
+from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.progress import Progress
+from plasticity_jax.storage.timers import Clock
+from plasticity_jax.training import state, step
+
+ROUNDS = 3
+NOWHERE = Path("/nonexistent")  # where the unit would keep its checkpoints: it has none
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some points of a pack, for one seed: by leg the runs and the training images; `finals` are the runs that count.
+
+    Parts of several seeds have as many times as much of everything.
+    """
+
+    runs: Mapping[str, int]
+    images: Mapping[str, int]
+    finals: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What was measured of a pack.
+
+    needs: of every program.  rates: images/s by leg, None if they were not measured.
+    model, strategy: the model's name, and the strategy that the study asks for.
+    """
+
+    needs: tuple[memory_check.Need, ...]
+    rates: Mapping[str, float] | None
+    model: str
+    strategy: str
+
+    def bytes(self, part: Part, seeds: int) -> int | None:
+        """Memory on the device with the most, for a part with so many seeds; None if XLA does not tell."""
+        strategy = run_axis.choose(self.strategy, self.model, seeds * max(part.runs.values()))
+        return max((need.total(seeds * part.runs[need.stage], strategy) for need in self.needs), default=None)
+
+    def seconds(self, part: Part, seeds: int) -> float | None:
+        """Expected time to train a part with so many seeds."""
+        if self.rates is None:
+            return None
+        return seeds * sum(count / self.rates[leg] for leg, count in part.images.items())
+
+
+def begin() -> None:
+    """Make ready to measure in this process, in which jax has computed nothing yet.
+
+    Raises:
+      LabError: jax finds no device.
+    """
+    run_axis.use_all_cores()
+    cpu.start_jax()
+    cpu.use_one_lapack_thread()
+    compilation_cache.turn_on()
+
+
+def free() -> int | None:
+    """Bytes of memory that the device of this machine has left; None if it does not tell."""
+    known = [count for device in jax.local_devices() if (count := memory.free(device)) is not None]
+    return min(known, default=None)
+
+
+def count(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Part:
+    """The runs and images of a pack for one seed; those of other seeds may differ by a batch."""
+    seed, found, shown = study.seeds[0], {}, {}
+    finals = 0
+    for leg in unfold(pack, (seed,)):
+        found[leg.name], shown[leg.name] = len(leg.runs), 0
+        for run in leg.runs:
+            size = _pool_size(run.stage.data, seed, dataset, study.train_images, study.validation_images)
+            shown[leg.name] += schedule.lengths(run.stage, size)[1] * run.stage.batch_size
+            finals += run.final
+    return Part(found, shown, finals)
+
+
+@functools.cache
+def _pool_size(data: spec.Data, seed: int, dataset: Dataset, train_images: int, validation_images: int) -> int:
+    span = dataset.span(data.member)
+    pool = subsets.pool(data, seed, dataset.train_labels, dataset.classes, train_images, validation_images, span)
+    return len(pool.indices)
+
+
+def shape(pack: spec.Pack, study: spec.Study) -> Any:
+    """What packs have in common if one measurement is good for all: hashable."""
+    rest = dataclasses.replace(study, name="", seeds=(), packs=(), control="", window=0.5, checkpoint_seconds=0.0)
+    legs = unfold(dataclasses.replace(pack, plans=pack.plans[:1]), study.seeds[:1])
+    each = tuple((leg.name, len(leg.runs), tuple(leg.runs[0].stage.shape().items())) for leg in legs)
+    return rest, pack.model, each
+
+
+def measure(
+    pack: spec.Pack, study: spec.Study, dataset: Dataset, say: Callable[[str], None], time_it: bool = True
+) -> Cost:
+    """Compile the programs of a pack's unit, and time those that train; `say` hears what is being done.
+
+    Raises:
+      LabError: the unit cannot be trained here.
+    """
+    lab = _lab(dataclasses.replace(pack, plans=pack.plans[:1]), study, dataset)
+    say("compiling")
+    needs = tuple(need for times in lab.timetables.values() for need in memory_check.needs_of(times, lab))
+    rates: dict[str, float] = {}
+    for legs in autotune.alike(lab.timetables.values()) if time_it else []:
+        names = [times.leg.name for times in legs]
+        say(f"timing {'+'.join(names)}")
+        task, first = autotune.start(lab.programs.model, lab.timetables, legs[0], dataset.train_images.shape[1:])
+        lane = functools.partial(autotune.train_moment, lab.programs, legs[0], task, first, lab.images)
+        try:
+            steps, _ = autotune.look(lane)
+            timed = [lane(steps) for _ in range(ROUNDS)]
+        except Exception as error:  # whatever XLA raises where memory or a kernel is missing
+            raise LabError(f"cannot time stage {names[0]} here: {' '.join(str(error).split())[:200]}") from error
+        rates |= dict.fromkeys(names, statistics.median(shown / seconds for shown, seconds in timed))
+    return Cost(needs, rates if time_it else None, pack.model.name, study.strategy)
+
+
+def _lab(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Lab:
+    """The lab of a pack's unit; nothing of it is written."""
+    model = dataclasses.replace(pack.model, dtype=resnet.compute_dtype(pack.model.dtype))
+    network = resnet.build(model, dataset.classes)
+    widest = max(len(leg.runs) for leg in unfold(pack, study.seeds))
+    strategy = run_axis.choose(study.strategy, pack.model.name, widest)
+    devices, ways = run_axis.layout(strategy, widest)
+    seeds = study.seeds[: len(devices) // ways]
+    times = prepare.draw_up(pack, dataclasses.replace(study, seeds=seeds), dataset)
+    memory_check.check_images(dataset)
+    scale = prepare.scale(study, dataset)
+    image_shape = dataset.train_images.shape[1:]
+    diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics}
+    return Lab(
+        directory=NOWHERE,
+        pack=pack,
+        study=study,
+        network=state.network_like(network, image_shape),
+        dataset=dataset,
+        images=step.Images(dataset.train_images, *scale),
+        test_images=step.Images(dataset.test_images, *scale),
+        timetables=times,
+        programs=Programs(network, image_shape, strategy, study.eval_batch, diagnostics, {}),
+        clock=Clock(NOWHERE / "clock.json"),
+        progress=Progress(0),
+        stopped=lambda: False,
+    )

@@ -1,0 +1,174 @@
+"""Room: whether the runs of a pack fit into the memory of the device, found out before any of them trains.
+
+Counted is what is on the device: the images, the states and first weights of all runs of a stage, and what each
+program takes for itself.  Copies on the host, as of a checkpoint that is being written, come on top.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from plasticity_jax.config import spec
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.errors import RoomError
+from plasticity_jax.parallel import memory, multihost, run_axis
+from plasticity_jax.parallel.programs import Start
+from plasticity_jax.runner import evaluation, schedule
+from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.eval_sets import probes, scored_on
+from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.storage import networks
+from plasticity_jax.training import resets
+from plasticity_jax.training.state import TrainState
+
+Tree = Any
+SMALLER = {  # what else makes a program smaller
+    "begin": "a smaller network",
+    "advance": "a smaller batch_size or network",
+    "evaluate": "a smaller config.eval_batch or network",
+    "evaluate_own": "a smaller config.eval_batch or network",
+    "diagnose": "fewer config.diagnostics, a smaller network",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What one program of a stage needs: bytes on one device by `line`, and by `mapped` if the runs took turns."""
+
+    stage: str
+    kind: str
+    runs: int
+    line: memory.Line
+    mapped: memory.Line
+
+    def total(self, count: int, strategy: str) -> int:
+        """Bytes for `count` runs, on the device with the most; devices that are parts of one CPU share its memory."""
+        devices, ways = run_axis.layout(strategy, count)
+        line = self.mapped if strategy == "map" else self.line
+        here = sum(device.process_index == jax.process_index() for device in devices)
+        return line(-(-count // (len(devices) // ways))) * (here if devices[0].platform == "cpu" else 1)
+
+
+def check_images(dataset: Dataset) -> None:
+    """Raise a RoomError if the images alone are too large."""
+    there = _free(jax.local_devices()[:1])
+    need = dataset.train_images.nbytes + dataset.test_images.nbytes
+    if there is not None and need > there:
+        raise RoomError(
+            f"the images of {dataset.name} need {memory.text(need)} of memory on the device, and it has "
+            f"{memory.text(there)} left; use a smaller data set, or a device with more memory"
+        )
+
+
+def check(lab: Lab) -> int | None:
+    """Compile the programs of all stages to come, and compare what they need with what the device has.
+
+    Returns:
+      Bytes for each run in the program that needs most; None if no stage is to come or the device does not tell.
+
+    Raises:
+      RoomError: not all runs of a stage fit; it says how many do.
+    """
+    ended = multihost.once(lambda: [name for name in lab.timetables if lab.checkpoints(name, "end").numbers()])
+    to_come = [times for name, times in lab.timetables.items() if name not in ended]
+    with lab.timed("begin"):
+        needs = [need for times in to_come for need in needs_of(times, lab)]
+    there = _free(jax.local_devices())
+    if not needs or there is None:
+        return None
+    strategy = lab.programs.strategy
+    worst = max(needs, key=lambda need: need.total(need.runs, strategy))
+    each, total = worst.line.each, -multihost.least(-worst.total(worst.runs, strategy))  # of the process with the most
+    if total > there:
+        raise RoomError(_refusal(worst, needs, there, lab))
+    lab.progress.note(f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}")
+    return each
+
+
+def needs_of(times: Timetable, lab: Lab) -> Iterator[Need]:
+    """What each program of a stage needs, compiled for all runs of it; nothing more after any process was told to stop.
+
+    All processes that train together come to the same needs, and so to the same next step.
+    """
+    states = networks.states_like(times.leg, lab.network)
+    strategy, count = lab.programs.strategy, len(times.leg.runs)
+    devices, ways = run_axis.layout(strategy, count)
+    compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
+    for kind, stage, args in _calls(times, states, lab):
+        program = None if multihost.any_of(lab.stopped()) else lab.programs.program(kind, stage, *args).footprint
+        if program is None:
+            return
+        # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
+        held = args[:2] if kind == "begin" else (states, states.params, args[1])
+        line = memory.line(program, strategy, compiled_for, _images(lab), memory.size(held) // count)
+        mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
+        yield Need(times.leg.name, kind, count, line, mapped)
+
+
+def _calls(times: Timetable, states: TrainState, lab: Lab) -> Iterator[tuple[str, spec.Stage | None, tuple[Tree, ...]]]:
+    """Kind, stage and arguments of every program that a stage uses, for `states` given by their shapes."""
+    stage, first = times.leg.runs[0].stage, np.int32(0)
+    if not multihost.once(lambda: lab.checkpoints(times.leg.name, "checkpoints").numbers()):
+        yield "begin", stage, _beginning(times, states)
+    rows = schedule.tasks(times, lab.slots), np.zeros(len(times.leg.runs), np.int32)
+    yield "advance", stage, (states, rows, lab.images)
+    seen = evaluation.looked_at(states)
+    for scored in scored_on(times, lab.study, lab.slots).values():
+        images = lab.images if scored.split == "train" else lab.test_images
+        if scored.own:
+            yield "evaluate_own", None, (seen, scored.source, first, images)
+        else:
+            yield "evaluate", None, (seen, (), scored.source, first, images)
+    if lab.programs.diagnostics:
+        yield "diagnose", None, (seen, (states.params, probes(times)), lab.images, lab.test_images)
+
+
+def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:
+    """The shapes of what `begin` is called with."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), states)
+    factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.leg.runs])
+    return (states.params, states.stats, states.opt), Start(states.params, states.stats, factors)
+
+
+def _refusal(worst: Need, needs: Sequence[Need], there: int, lab: Lab) -> str:
+    """The line that says what does not fit, how many runs and seeds do, and what else helps."""
+    strategy, seeds = lab.programs.strategy, len(lab.study.seeds)
+    of_stage = [need for need in needs if need.stage == worst.stage]
+
+    def fits(count: int) -> bool:
+        return all(need.total(count, strategy) <= there for need in of_stage)
+
+    def seeds_fit(count: int) -> bool:
+        return all(need.total(need.runs // seeds * count, strategy) <= there for need in needs)
+
+    most = next((count for count in range(worst.runs - 1, 0, -1) if fits(count)), 0)
+    most_seeds = next((count for count in range(seeds - 1, 0, -1) if seeds_fit(count)), 0)
+    remedies = [SMALLER[worst.kind]]
+    mapped = max(need.total(need.runs, "map") for need in needs)
+    if strategy in memory.SIDE_BY_SIDE and mapped <= there:
+        remedies.insert(0, f"--config.strategy=map (about {memory.text(mapped)})")
+    if most_seeds:
+        remedies.insert(0, f"at most {most_seeds} of {seeds} seeds")
+    elif most:
+        remedies.insert(0, "fewer branches or grid points")
+    need = f"{worst.runs} runs need {memory.text(worst.total(worst.runs, strategy))} of memory"
+    found = f"{most} would fit" if most else "not even one would fit"
+    return (
+        f"stage {worst.stage}: {need} ({memory.text(worst.line.each)} each) and there are {memory.text(there)}, "
+        f"so {found}; take {', or '.join(remedies)}"
+    )
+
+
+def _free(devices: Sequence[jax.Device]) -> int | None:
+    """The least that any of these devices of any process has left; None where one does not tell."""
+    free = [memory.free(device) for device in devices]
+    known = [count for count in free if count is not None]
+    least = multihost.least(min(known) if len(known) == len(free) else -1)
+    return None if least < 0 else least
+
+
+def _images(lab: Lab) -> int:
+    return memory.size((lab.images, lab.test_images))

@@ -1,0 +1,68 @@
+"""How far one call into a program trains, and how the device is kept busy between calls.
+
+A call takes long enough not to be noticed and is short enough for a signal to be heard.  While one call is at work
+the next is already waiting behind it; what a call did is read when its successor is on its way.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from plasticity_jax.config.plan import Leg
+from plasticity_jax.parallel import multihost
+from plasticity_jax.runner.context import Lab
+from plasticity_jax.training import step
+
+Tree = Any
+CALL_SECONDS = 0.5  # the length of one call; a signal may be noticed two of them late
+
+
+class Pace:
+    """Trains a leg towards `targets`; `steps` and `done` [R] are what was last read of its runs."""
+
+    def __init__(self, leg: Leg, lab: Lab, rows: step.Task):
+        self.leg = leg
+        self.lab = lab
+        self.rows = rows
+        self.size = 1  # steps of the next call
+        self.steps: Any = None
+        self.done: Any = None
+        self.expected: Any = None
+        self.flying: list[tuple[int, Tree]] = []
+        self.landed = 0.0
+
+    def start(self, states: Tree) -> None:
+        """Begin with these states, once they are there."""
+        self.flying.clear()
+        self.steps, self.done = multihost.fetch((states.step, states.done))
+        self.expected = self.steps  # where the runs will be after all calls so far, if none of them ends early
+
+    def arrived(self, targets: np.ndarray) -> bool:
+        """Whether every run is at its target or at its end."""
+        return bool(np.all(self.done | (self.steps >= targets)))
+
+    def advance(self, states: Tree, targets: np.ndarray) -> Tree:
+        """The states some steps on, none of them behind its target; they may be still on their way."""
+        until = np.minimum(targets, self.expected + self.size)
+        start, compiled = time.perf_counter(), self.lab.programs.seconds
+        with self.lab.timed("train"):
+            stage, images = self.leg.runs[0].stage, self.lab.images
+            states, seen = self.lab.programs.advance(stage, states, (self.rows, until), images)
+            if not self.flying:
+                self.landed = start + self.lab.programs.seconds - compiled
+            after = np.minimum(until, self.expected + self.rows.epoch_steps)
+            self.flying.append((int(np.max(after - self.expected)), seen))
+            self.expected = after
+            while len(self.flying) > (0 if np.all(after >= targets) else 1):
+                self._land()
+        return states
+
+    def _land(self) -> None:
+        """Read what the oldest call did, and choose from the time it took how long the next will be."""
+        taken, seen = self.flying.pop(0)
+        self.steps, self.done = multihost.fetch(seen)
+        now = time.perf_counter()
+        seconds, self.landed = now - self.landed, now
+        fitting = taken * CALL_SECONDS / max(seconds, 1e-3)
+        self.size = multihost.agree(int(np.clip(fitting, 1, 4 * max(taken, 1))))

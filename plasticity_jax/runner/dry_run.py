@@ -1,0 +1,106 @@
+"""The plan as a person reads it before it starts: stages, steps, parameters, device, programs to compile."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import clu.parameter_overview
+import jax
+import numpy as np
+
+from plasticity_jax.config import spec
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.models import resnet
+from plasticity_jax.runner.eval_sets import scored_on
+from plasticity_jax.runner.schedule import Timetable
+
+CHANNELS = 4  # more are seldom meant
+
+Timetables = Mapping[str, Timetable]
+
+
+def summary(
+    pack: spec.Pack,
+    timetables: Timetables,
+    study: spec.Study,
+    params: Mapping[str, Any],
+    dataset: Dataset,
+    how: str,
+    diagnostics: Collection[str],
+) -> str:
+    """The plan of one pack as text; nothing is compiled for it.  `params` are those of the network, or their shapes."""
+    sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in resnet.module_names(params)}
+    devices = jax.devices()
+    images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
+    return "\n".join(
+        [
+            f"{pack.name}: {pack.model.name} on {dataset.name} {dataset.version}, "
+            f"seeds {', '.join(map(str, study.seeds))}",
+            *_describe_images(dataset),
+            *(_describe(times) for times in timetables.values()),
+            f"  {images:,} training images in all"
+            + (f"; branches that share a stage save {shared:,} more" if shared else ""),
+            f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
+            f"  device: {len(devices)} x {devices[0].device_kind} ({jax.default_backend()}); {how}; "
+            f"{expected_compilations(timetables, study, diagnostics)} programs to compile",
+        ]
+    )
+
+
+def expected_compilations(timetables: Timetables, study: spec.Study, diagnostics: Collection[str]) -> int:
+    """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
+    shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
+    counts = {(len(t.leg.runs), t.leg.runs[0].stage.restricted) for t in timetables.values()}
+    slots = max(len(pool.indices) for t in timetables.values() for pool in t.pools)
+    evaluated = set()
+    for times in timetables.values():
+        for scored in scored_on(times, study, slots).values():
+            images = len(getattr(times.dataset, f"{scored.split}_labels"))
+            shape = [np.shape(leaf) for leaf in jax.tree.leaves(scored.source)]
+            evaluated.add((len(times.leg.runs), images, scored.own, *shape))
+    return 1 + 2 * len(shapes) + len(evaluated) + bool(diagnostics) * len(counts)
+
+
+def shared_images(timetables: Timetables) -> int:
+    """Training images that branches would show again if each trained from the start by itself."""
+
+    def cost(name: str, row: int, epoch: int) -> int:
+        times = timetables[name]
+        parent = times.leg.runs[row].parent
+        steps = times.steps[row] if epoch == spec.END else times.target(row, epoch)
+        before = cost(*parent) if parent else 0
+        return before + steps * times.leg.runs[row].stage.batch_size
+
+    alone = sum(cost(n, i, spec.END) for n, t in timetables.items() for i, run in enumerate(t.leg.runs) if run.final)
+    return alone - sum(t.images() for t in timetables.values())
+
+
+def _describe_images(dataset: Dataset) -> list[str]:
+    height, width, channels = dataset.train_images.shape[1:]
+    counts = f"{len(dataset.train_labels):,} to train and {dataset.tests:,} to test"
+    lines = [f"  images: {counts}, height {height}, width {width}, channels {channels}; {dataset.classes} classes"]
+    lines += [f"  note: {note}" for note in dataset.notes]
+    if channels > CHANNELS:
+        lines.append(
+            f"  note: {channels} channels; images are [N, height, width, channels], so transpose [N, C, H, W] first"
+        )
+    return lines
+
+
+def _describe(times: Timetable) -> str:
+    runs = times.leg.runs
+    branches = ", ".join(dict.fromkeys(run.branch for run in runs))
+    epochs = [steps / each for steps, each in zip(times.steps, times.epoch_steps, strict=True)]
+    how = runs[0].stage.augment
+    augmented = "" if how == "none" else f" augmented by {how}"
+    return (
+        f"  stage {times.leg.name}: {len(runs)} runs ({branches}), {_span(times.steps)} steps = {_span(epochs)} epochs "
+        f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {runs[0].stage.batch_size}"
+        f"{augmented}, "
+        f"{runs[0].stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
+        f"evaluated {len(times.events)} times"
+    )
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = (f"{value:,.6g}" for value in (min(values), max(values)))
+    return low if low == high else f"{low}-{high}"

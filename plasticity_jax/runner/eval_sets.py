@@ -1,0 +1,101 @@
+"""What the runs of a leg are scored on: the test set, further test sets, validation and training images, patches.
+
+Each has the name that its metrics begin with: `test_accuracy` and `test_loss`, `validation_accuracy`, ..
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from plasticity_jax.config import spec
+from plasticity_jax.data import batches
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.runner import schedule
+from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.training.step import Probe
+
+PROBE = 512  # images of each probe that the diagnostics look at
+PATCHES = 1000  # images with nothing but a patch, as many as Li, Wei & Ma 2019 take
+
+
+class Scored(NamedTuple):
+    """Images that the runs of a leg are evaluated on.
+
+    source: without a run axis if it is the same for all of them, else [R, ...], which `own` says.
+    split: `train` or `test`, of whose images the source tells.  length: of the longest source.
+    """
+
+    source: batches.Source
+    split: str
+    own: bool
+    length: int
+
+
+@functools.lru_cache(maxsize=4)
+def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scored]:
+    """What the runs of a leg are scored on, by name; the test set comes first.  Pools have `slots` slots."""
+    data, legs, rows = times.dataset, times.leg.runs, range(len(times.leg.runs))
+    first, last = 0, len(times.tests[0])
+    found = {} if legs[0].stage.restricted else {"test": _shared(data.test_labels, first, last)}
+    if legs[0].stage.restricted:
+        found["test"] = _own("test", _by_run(times, times.tests, data.test_labels))
+    for name, (first, last) in data.probes.items():
+        found[name] = _shared(data.test_labels, first, min(last, first + (study.test_images or last)))
+    if study.validation_images:
+        found["validation"] = _own("train", _by_run(times, times.held_out, data.train_labels))
+    if study.train_eval_images:
+        sources = [schedule.training_source(times, row, slots)._replace(patches=()) for row in rows]
+        most = np.int32(study.train_eval_images)
+        found["train_eval"] = _own("train", [each._replace(size=min(most, each.size)) for each in sources])
+    if legs[0].stage.data.patch.share:
+        tests = times.tests
+        carried = [schedule.patched(run, data, "test", own) for run, own in zip(legs, tests, strict=True)]
+        found["patched"] = _own("test", _by_run(times, tests, data.test_labels, carried))
+        black = [np.resize(own, PATCHES).astype(np.int32) for own in tests]  # only the labels of these images count
+        only = [each._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for each in carried]
+        found["patch_only"] = _own("test", _by_run(times, black, data.test_labels, only))
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def probes(times: Timetable) -> dict[str, Probe]:
+    """What the diagnostics of each run of a leg look at, `train` and `test`: leaves [R, ...].
+
+    These are the first images of its pool, with the labels that it trains on, and of its own test images; from the
+    beginning again where there are fewer, so that it does not depend on a run's company.
+    """
+    labels, runs_of = times.dataset.test_labels, times.leg.runs
+    told = [schedule.told_apart(run, times.dataset) for run in runs_of]
+    trained = [(pool.indices, pool.labels) for pool in times.pools]
+    tested = [(index, labels[index]) for index in times.tests]
+
+    def rows(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Probe:
+        return run_axis.stack_on_host(
+            [
+                Probe(np.resize(index, PROBE).astype(np.int32), np.resize(label, PROBE).astype(np.int32), classes)
+                for (index, label), classes in zip(found, told, strict=True)
+            ]
+        )
+
+    return {"train": rows(trained), "test": rows(tested)}
+
+
+def _shared(labels: np.ndarray, first: int, last: int) -> Scored:
+    source = schedule.plain_source(np.arange(first, last, dtype=np.int32), labels)
+    return Scored(source, "test", False, last - first)
+
+
+def _own(split: str, sources: Sequence[batches.Source]) -> Scored:
+    return Scored(run_axis.stack_on_host(sources), split, True, max(int(source.size) for source in sources))
+
+
+def _by_run(
+    times: Timetable, indices: Sequence[np.ndarray], labels: np.ndarray, patches: Sequence[Any] = ()
+) -> list[batches.Source]:
+    """A source for each run, of the images at its `indices`, padded to the longest."""
+    longest = max(map(len, indices))
+    told = [schedule.told_apart(run, times.dataset) for run in times.leg.runs]
+    each = zip(indices, told, patches or [()] * len(told), strict=True)
+    return [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in each]

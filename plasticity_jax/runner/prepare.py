@@ -1,0 +1,125 @@
+"""Packs drawn up: what is known of them before anything trains, and what a user brings of his own."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from plasticity_jax.config import spec
+from plasticity_jax.config.plan import unfold
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.models import parameters, resnet
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.runner import schedule
+from plasticity_jax.runner.dry_run import summary
+from plasticity_jax.storage.fingerprints import fingerprint
+from plasticity_jax.training import state
+from plasticity_jax.training.gradient import forward, try_out
+from plasticity_jax.training.resets import OwnReset, factors
+from plasticity_jax.training.step import Diagnostic
+
+Timetables = dict[str, schedule.Timetable]
+Network = tuple[Any, Any]  # the shapes of (params, statistics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """What a user brings from Python: a network (or None) and resets and diagnostics by name."""
+
+    model: nn.Module | None
+    resets: Mapping[str, OwnReset]
+    diagnostics: Mapping[str, Diagnostic]
+
+    def network(self, pack: spec.Pack, dataset: Dataset) -> nn.Module:
+        return resnet.build(pack.model, dataset.classes) if self.model is None else self.model
+
+    def code(self, study: spec.Study) -> dict[str, str]:
+        """Fingerprints of all of it that the study uses, by what it is."""
+        named = {stage.reset.function for pack in study.packs for _, plan in pack.plans for stage in plan}
+        given: dict[str, Any] = {"model": self.model} if self.model else {}
+        given |= {f"reset {name}": reset for name, reset in self.resets.items() if name in named}
+        given |= {f"diagnostic {name}": diagnostic for name, diagnostic in self.diagnostics.items()}
+        return {name: fingerprint(thing) for name, thing in given.items()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draft:
+    """A pack drawn up; `choice` is the strategy and the dtype that it trains with."""
+
+    pack: spec.Pack
+    timetables: Timetables
+    network: Network
+    choice: Mapping[str, str]
+
+
+def draft(pack: spec.Pack, study: spec.Study, dataset: Dataset, own: Own) -> Draft:
+    """What is known of a pack before it trains; `auto` as this machine means it."""
+    timetables = draw_up(pack, study, dataset)
+    shape = dataset.train_images.shape[1:]
+    network = state.network_like(own.network(pack, dataset), shape)
+    if own.model is not None:
+        try_out(own.model, *network, shape)
+    return Draft(pack, timetables, network, choose(pack, timetables, study))
+
+
+def describe(draft: Draft, study: spec.Study, dataset: Dataset, own: Own) -> str:
+    """The plan of a pack as text."""
+    names = (*study.diagnostics, *own.diagnostics)
+    how = f"strategy {draft.choice['strategy']}" + ("" if own.model else f"; {draft.choice['dtype']}")
+    return summary(draft.pack, draft.timetables, study, draft.network[0], dataset, how, names)
+
+
+def draw_up(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Timetables:
+    """The timetable of each leg of a pack, in the order in which they are walked."""
+    return {leg.name: schedule.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
+
+
+def check_modules(draft: Draft) -> None:
+    """Raise a ConfigError if a stage names a module, to reset or to train, that the network does not have."""
+    for times in draft.timetables.values():
+        like = state.like(draft.network, times.leg.runs[0].stage)
+        parameters.select(like.params, times.leg.runs[0].stage.trained)
+        for each in times.leg.runs:
+            factors(each.stage.reset, like)
+
+
+def check_outputs(draft: Draft, model: nn.Module, dataset: Dataset) -> None:
+    """Raise a ConfigError if an own network does not tell all classes apart."""
+    images = jax.ShapeDtypeStruct((2, *dataset.train_images.shape[1:]), np.float32)
+    logits, _, _ = jax.eval_shape(functools.partial(forward, model, train=False), *draft.network, images)
+    some = any(times.leg.runs[0].stage.restricted for times in draft.timetables.values())
+    wide = len(logits.shape) == 2 and (
+        logits.shape[1] == dataset.classes if some else logits.shape[1] >= dataset.classes
+    )
+    if not wide:
+        raise ConfigError(
+            f"the own model returns logits of the shape {logits.shape} for 2 images; {dataset.name} has "
+            f"{dataset.classes} classes, so give its head as many outputs"
+        )
+
+
+def choose(pack: spec.Pack, timetables: Timetables, study: spec.Study) -> dict[str, str]:
+    """What `auto` means for a pack on this machine; the strategy is the one for the stage with the most runs."""
+    count = max(len(times.leg.runs) for times in timetables.values())
+    strategy = run_axis.choose(study.strategy, pack.model.name, count)
+    return {"strategy": strategy, "dtype": resnet.compute_dtype(pack.model.dtype)}
+
+
+def scale(study: spec.Study, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, std), float32 [C], that images are normalised by: the study's own, or those of its data.
+
+    Raises:
+      ConfigError: not one number for each channel.
+    """
+    channels, found = dataset.train_images.shape[-1], []
+    for name in ("mean", "std"):
+        own = getattr(study, name)
+        if len(own) not in (0, channels):
+            raise ConfigError(f"config.{name}={own}: {dataset.name} has {channels} channels; give a number for each")
+        found.append(np.asarray(own or getattr(dataset, name), np.float32))
+    return found[0], found[1]

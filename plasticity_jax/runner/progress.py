@@ -1,0 +1,87 @@
+"""The live line: where the runs are, how fast they go, and the time left; and the same as facts for `status.json`."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+
+from plasticity_jax.runner.console import Line
+from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.runner.units import duration
+
+REPORT_SECONDS = 10.0  # between two reports
+
+Facts = dict[str, Any]
+
+
+class Progress(Line):
+    """One line on `stream` (stderr), rewritten in place on a terminal, else repeated every `every` seconds.
+
+    `report`, if given, hears the facts at the first update and then every `REPORT_SECONDS` of them.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None = None,
+        every: float = 15.0,
+        report: Callable[[Facts], None] | None = None,
+    ):
+        super().__init__(stream, every)
+        self.total = total  # training images in the whole study
+        self.base = 0  # of these, in legs that are over
+        self.start_done: int | None = None
+        self.start = time.monotonic()
+        self.shown = -np.inf
+        self.report = report
+        self.reported = -np.inf
+        self.place: Facts = {}
+        self.done = 0
+        self.rate = 0.0
+
+    def update(self, pack: str, timetable: Timetable, steps: Sequence[int] | np.ndarray, accuracy: float) -> None:
+        """Show where the runs of a leg are: `steps` per run, and their last mean test accuracy in percent (or NaN)."""
+        batches = [run.stage.batch_size for run in timetable.leg.runs]
+        self.done = self.base + int(np.dot(np.asarray(steps, np.int64), batches))
+        self.place = {"pack": pack, "stage": timetable.leg.name, "step": int(np.max(steps))}
+        if self.start_done is None:
+            self.start, self.start_done = time.monotonic(), self.done
+        now = time.monotonic()
+        self.rate = rate = (self.done - self.start_done) / max(now - self.start, 1e-9)
+        if self.report and now - self.reported >= REPORT_SECONDS:
+            self.reported = now
+            self.report(self.facts())
+        if now - self.shown < self.every:
+            return
+        self.shown = now
+        epoch = float(np.mean(np.asarray(steps) / timetable.epoch_steps))
+        end = float(np.mean(np.asarray(timetable.steps) / timetable.epoch_steps))
+        parts = [
+            f"{pack}/{timetable.leg.name}",
+            f"epoch {epoch:.1f}/{end:.1f}",
+            f"{len(steps)} runs",
+            "" if np.isnan(accuracy) else f"test {accuracy:.2f} %",
+            f"{rate:,.0f} images/s" if rate else "",
+            f"ETA {duration((self.total - self.done) / rate)}" if rate else "",
+        ]
+        self.write("  ".join(part for part in parts if part))
+
+    def facts(self) -> Facts:
+        """Training images done and planned, images/s since the start, seconds left (None if unknown), and the place."""
+        return {
+            **self.place,
+            "images": self.done,
+            "images_planned": self.total,
+            "images_per_second": self.rate or None,
+            "seconds_left": (self.total - self.done) / self.rate if self.rate else None,
+        }
+
+    def pause(self, seconds: float) -> None:
+        """Leave `seconds` just gone by out of the rate."""
+        self.start += seconds
+
+    def finish(self, timetable: Timetable) -> None:
+        """Count a leg as over."""
+        self.base += timetable.images()
+        self.done = self.base

@@ -1,0 +1,128 @@
+"""What a working directory was begun with: machine, packages, data, and what `auto` meant; kept in environment.json."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.errors import LabError, WorkdirError
+from plasticity_jax.models import resnet
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.storage import conditions, workdir
+
+LARGEST = 2**16  # classes, and pixels of a side: beyond is damage
+MEND = "delete it to go on, with strategy and dtype chosen anew"
+
+
+NEW = ("random", "x64", "matmul_precision", "compiler", "flags", "own")  # not recorded by earlier versions
+# What changes the meaning of what is computed, and what its last bits, if not more.
+REFUSED = {"random": "random numbers", "x64": "64-bit types", "matmul_precision": "precision of matrix products"}
+NOTED = (
+    *("commit", "dirty", "python", "packages", "backend", "device_kind", "devices", "cpu_threads", "xla_flags"),
+    *("flags", "compiler"),
+)
+
+
+def settle(
+    directory: Path, dataset: Dataset, choices: Mapping[str, Mapping[str, str]], own: Mapping[str, str]
+) -> dict[str, Any]:
+    """What `directory` was begun with, which is now if it is new; a note says so where it goes on elsewhere.
+
+    Args:
+      directory: the working directory.
+      dataset: the data of the study.
+      choices: for each pack what `auto` would mean now; older choices win.
+      own: fingerprints of what is given from Python, by what it is (`model`, `reset NAME`, `diagnostic NAME`).
+
+    Raises:
+      LabError: the directory was begun on other images, with other own code or under conditions that change what is
+        computed, or its environment.json is damaged.
+    """
+    path = directory / "environment.json"
+    now = workdir.environment() | conditions.recorded()
+    now["dataset"] = {
+        "name": dataset.name,
+        "version": dataset.version,
+        "sha256": dataset.sha256,
+        "classes": dataset.classes,
+        "image_shape": list(dataset.train_images.shape[1:]),
+    }
+    now |= {"choices": choices, "own": dict(own)}
+    if not path.exists():
+        workdir.write_json(path, now)
+        return now
+    old = read(directory)
+    if old["choices"].keys() != now["choices"].keys() or {*old, *NEW} != now.keys():
+        raise _damaged(path)
+    if old["dataset"]["sha256"] != dataset.sha256:
+        raise LabError(
+            f"{directory} was begun on other images than those of {dataset.name} now; use another workdir or, if it is "
+            f"the file that is wrong, delete {path}"
+        )
+    other = [f"{what} ({', '.join(changes)})" for key, what in REFUSED.items() if (changes := _changes(key, old, now))]
+    given = old.get("own", own)
+    if names := [name for name in {**given, **own} if given.get(name) != own.get(name)]:
+        other.append(f"own code ({', '.join(names)})")
+    if other:
+        raise LabError(
+            f"{directory} was begun with other {' and other '.join(other)}; give what it was begun with, use another "
+            f"workdir, or delete {path} to go on from its checkpoints as it is now"
+        )
+    noted = [change for key in NOTED for change in _changes(key, old, now)]
+    if noted:
+        print(f"note: results may differ in their last bits from an unbroken run: {', '.join(noted)}", flush=True)
+    if missing := [key for key in NEW if key not in old]:
+        print(f"note: an earlier version began {directory} without recording {', '.join(missing)}", flush=True)
+    return old
+
+
+def _changes(key: str, old: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`key old -> new` if they differ, and for each key of a dictionary by itself; nothing if it was not recorded."""
+    before, after = old.get(key, now[key]), now[key]
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            f"{name} {_shown(before.get(name))} -> {_shown(after.get(name))}"
+            for name in {**before, **after}
+            if before.get(name) != after.get(name)
+        ]
+    return [f"{key} {_shown(before)} -> {_shown(after)}"] if before != after else []
+
+
+def _shown(value: Any) -> str:
+    return "(none)" if value in (None, "") else str(value)
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """The environment.json of a directory, with all in it that anybody builds upon as it should be.
+
+    Raises:
+      WorkdirError: it is missing or damaged.
+    """
+    path = Path(directory) / "environment.json"
+    found = workdir.read_json(path, MEND)
+    whole = isinstance(found, dict) and _is_dataset(found.get("dataset")) and _are_choices(found.get("choices"))
+    if not whole or not isinstance(found.get("own", {}), dict):
+        raise _damaged(path)
+    return found
+
+
+def _is_dataset(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("sha256"), str):
+        return False
+    shape = value.get("image_shape")
+    return isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, [*shape, value.get("classes")]))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+
+
+def _are_choices(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(each, dict) and each.get("strategy") in run_axis.STRATEGIES and each.get("dtype") in resnet.DTYPES
+        for each in value.values()
+    )
+
+
+def _damaged(path: Path) -> WorkdirError:
+    return WorkdirError(f"{path} is damaged; {MEND}")

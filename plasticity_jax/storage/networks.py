@@ -1,0 +1,87 @@
+"""What is kept of finished networks, and reading them back out of a working directory."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from plasticity_jax.config import paths, spec
+from plasticity_jax.config.plan import Leg, unfold
+from plasticity_jax.config.restore import restore_study
+from plasticity_jax.errors import LabError
+from plasticity_jax.models import interface, resnet
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.storage import conditions, environment, workdir
+from plasticity_jax.storage.checkpoints import Checkpoints
+from plasticity_jax.training import state
+
+
+@conditions.pinned()
+def load(
+    directory: str | Path,
+    branch: str,
+    seed: int,
+    stage: str = "",
+    *,
+    epoch: int = spec.END,
+    hparams: Mapping[str, Any] | None = None,
+    model: nn.Module | None = None,
+) -> tuple[nn.Module, Any, Any]:
+    """The network that a run of a finished stage ended with.
+
+    Args:
+      directory: the working directory of a study.
+      branch, seed: which run.
+      stage: its stage; the last one of the branch if empty.
+      epoch: an epoch of the stage that another stage continues from, instead of its end.
+      hparams: the point of the grid, where the study has one; a part of it is enough if that leaves one run.
+      model: the own module that the study was run with, if it was.
+
+    Returns:
+      (model, params, statistics): `model.apply({"params": params, "batch_stats": statistics}, images, False)`, with
+      images as `sampling.normalise` makes them.
+
+    Raises:
+      LabError: no such run, or its stage has not ended yet.
+    """
+    directory = paths.given(directory)
+    study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
+    data = environment.read(directory)["dataset"]
+    wanted = dict(hparams or {}).items()
+    found = [
+        (pack, leg, row)
+        for pack in study.packs
+        for leg in unfold(pack, study.seeds)
+        for row, run in enumerate(leg.runs)
+        if run.branch == branch and run.seed == seed and stage in ("", leg.name) and wanted <= dict(run.hparams).items()
+    ]
+    if not found:
+        raise LabError(f"{directory} has no run of branch {branch!r}, seed {seed}, stage {stage!r}, {dict(wanted)}")
+    if len({(pack.name, row, leg.name) for pack, leg, row in found if leg.name == found[-1][1].name}) > 1:
+        points = [dict(leg.runs[row].hparams) for _, leg, row in found]
+        raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
+    pack, leg, row = found[-1]
+    module = resnet.build(pack.model, data["classes"]) if model is None else interface.check(model)
+    where = directory / pack.name / leg.name / ("end" if epoch == spec.END else "snapshots")
+    checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
+    if number not in checkpoints.numbers():
+        raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
+    like = states_like(leg, state.network_like(module, tuple(data["image_shape"])))
+    tree, _ = checkpoints.restore(number, kept(leg, unfold(pack, study.seeds), like))
+    checkpoints.close()
+    return module, run_axis.take(tree["params"], row), run_axis.take(tree["stats"], row)
+
+
+def states_like(leg: Leg, network: tuple[Any, Any]) -> state.TrainState:
+    """The shapes of the states of a leg, leaves [R, ...], for a `state.network_like`."""
+    one = state.like(network, leg.runs[0].stage)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), one)
+
+
+def kept(leg: Leg, legs: Iterable[Leg], states: state.TrainState) -> dict[str, Any]:
+    """The parts of the states that outlive a leg: the optimiser's only if a later stage goes on with it."""
+    children = [run.stage for other in legs for run in other.runs if run.parent and run.parent[0] == leg.name]
+    moments = any(stage.reset.optimiser != "all" for stage in children)
+    return {"params": states.params, "stats": states.stats, **({"opt": states.opt} if moments else {})}

@@ -1,0 +1,264 @@
+"""The working directory of a study: its lock, its config, and small JSON files that are never half written.
+
+DIR/config.json          what was asked for; the directory belongs to it
+DIR/environment.json     with what it was computed
+DIR/status.json          how far it is
+DIR/result.json          what came out
+DIR/.lock                held by the process that works here
+DIR/PACK/STAGE/...       one leg of one pack, which can be deleted and trained again by itself
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax import strict_json
+from plasticity_jax.config import legacy, paths
+from plasticity_jax.errors import BusyError, WorkdirError
+from plasticity_jax.parallel import cpu, multihost
+from plasticity_jax.storage import locks
+
+MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "tensorflow-datasets",
+    "ml-collections",
+    "clu",
+)
+
+_ABSENT = object()
+_SHOWN = 8  # differing keys that an error message names
+
+
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Hold `directory` (made if need be) for this process; the system lets go of it however the process ends.
+
+    Raises:
+      BusyError: another process holds it.
+      WorkdirError: it is no directory that can be written, or something in it lies elsewhere (`check_links`).
+    """
+    path = _made(directory) / ".lock"
+    paths.check_length(path.parent)
+    check_links(directory)
+    with contextlib.ExitStack() as stack:
+        try:
+            locked = stack.enter_context(locks.hold(path))
+        except locks.Taken as e:
+            raise BusyError(f"workdir {directory} is in use by {e}; use another workdir") from None
+        except locks.NoLocks as e:
+            raise WorkdirError(
+                f"cannot lock workdir {directory}: {e}; use a file system with locks, or set {locks.WITHOUT}=1 and see "
+                "to it that processes of one machine only work here"
+            ) from e
+        except OSError as e:
+            if path.is_dir():
+                raise WorkdirError(f"{path} is a folder, and has to be a file: delete it") from e
+            raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
+        if not locked:
+            print(
+                f"note: {directory} has no locks: nothing keeps processes of two machines from working in it at once, "
+                "which would destroy it, and none sees whether one of another machine is at work",
+                file=sys.stderr,
+            )
+        yield
+
+
+def check_links(directory: Path) -> None:
+    """Refuse a directory in which a link leads out of it: what is deleted or written here must be its own.
+
+    The directory itself may be a link.
+
+    Raises:
+      WorkdirError: there is such a link.
+    """
+    top = os.path.realpath(directory)
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            if os.path.islink(path) and not os.path.realpath(path).startswith(top + os.sep):
+                raise WorkdirError(f"{path} is a link that leads out of the workdir; delete it or move its target in")
+
+
+def claim(directory: Path, config: Mapping[str, Any]) -> None:
+    """Tie `directory` to a config: the first call stores it, later calls compare with what is stored.
+
+    Keys named in `MAY_CHANGE` are not compared, and what an earlier version stored is read as it is written now.
+
+    Raises:
+      WorkdirError: the directory belongs to another config; the message has a line for each key that differs.
+    """
+    path = _made(directory) / "config.json"
+    if not path.exists():
+        write_json(path, config)
+        return
+    mend = "use another workdir or, if this one was begun with the config that is asked for, delete it"
+    stored = read_json(path, mend)
+    if not isinstance(stored, dict):
+        raise WorkdirError(f"{path} is damaged (no JSON object); {mend}")
+    try:
+        old, new = _flat(legacy.study(stored)), _flat(strict_json.loads(strict_json.dumps(config)))
+    except RecursionError as e:
+        raise WorkdirError(f"{path} is damaged (nested too deep); {mend}") from e
+    keys = [key for key in [*old, *(key for key in new if key not in old)] if key.split(".")[-1] not in MAY_CHANGE]
+    differing = [key for key in keys if _shown(old, key) != _shown(new, key)]
+    if differing:
+        lines = [
+            f"  {key if key.isprintable() else ascii(key)}: {_shown(old, key)} -> {_shown(new, key)}"
+            for key in differing[:_SHOWN]
+        ]
+        lines += [f"  and {len(differing) - _SHOWN} more"] * (len(differing) > _SHOWN)
+        head = (
+            f"workdir {directory} belongs to another config; use another workdir or, if it is the file that is wrong, "
+            f"delete {path} (stored -> asked for):"
+        )
+        raise WorkdirError("\n".join([head, *lines]))
+
+
+def disclaim(directory: Path) -> None:
+    """Give a directory in which nothing was trained free for other configs; one that holds a stage stays claimed."""
+    if not any(path.is_dir() for path in Path(directory).iterdir()):
+        for name in ("config.json", "environment.json"):
+            (Path(directory) / name).unlink(missing_ok=True)
+
+
+def status(directory: Path, **fields: Any) -> None:
+    """Write `status.json` (the first process does): the fields, the time (UTC) and the process."""
+    if not multihost.first():
+        return
+    time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_json(Path(directory) / "status.json", {**fields, "time": time, "pid": os.getpid()})
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Replace `path` by `obj` as JSON (`strict_json`), all or nothing; its directory is made if need be.
+
+    Raises:
+      WorkdirError: it cannot be written: full disk, read-only directory.
+    """
+    path = Path(path)
+    text = strict_json.dumps(obj, indent=2) + "\n"
+    _made(path.parent)
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # for two processes may write it at once
+    with _unwritable(path):
+        try:
+            with open(part, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def read_json(path: Path, mend: str = "restore it or use another workdir") -> Any:
+    """What `write_json` wrote; `mend` is what to do if it is damaged.
+
+    Raises:
+      WorkdirError: the file is missing, unreadable or damaged.
+    """
+    try:
+        return strict_json.loads(Path(path).read_bytes())
+    except OSError as e:
+        raise WorkdirError(f"cannot read {path}: {e.strerror}") from e
+    except (ValueError, RecursionError) as e:
+        raise WorkdirError(f"{path} is damaged ({e}); {mend}") from e
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and hardware: what a number may depend on besides the config.  Starts jax's backend."""
+    import jax  # late, so that plain file work does not wait for it
+
+    commit, dirty = _commit(Path(__file__).parent)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": commit,
+        "dirty": dirty,
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cpu_threads": cpu.threads(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _made(directory: Path) -> Path:
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise WorkdirError(f"cannot make directory {directory}: {e.strerror}; use another workdir") from e
+    return Path(directory)
+
+
+@contextlib.contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise WorkdirError(f"cannot write {path}: {e.strerror}") from e
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts, and lists with dicts inside, as one dict with dotted keys; what has a name goes by it in a list."""
+    if isinstance(tree, dict) and (tree or not prefix):
+        items = list(tree.items())
+    elif _holds_dict(tree):
+        items = [(_label(item, str(i)), item) for i, item in enumerate(tree)]
+    else:
+        return {prefix: tree}
+    join = f"{prefix}." if prefix else ""
+    return {path: leaf for key, value in items for path, leaf in _flat(value, join + key).items()}
+
+
+def _holds_dict(tree: Any) -> bool:
+    return isinstance(tree, list) and any(isinstance(item, dict) or _holds_dict(item) for item in tree)
+
+
+def _label(item: Any, otherwise: str) -> str:
+    named = isinstance(item, dict) and "name" in item
+    return "/".join(str(item[key]) for key in ("name", "branch") if key in item) if named else otherwise
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    value = flat.get(key, _ABSENT)
+    return "(absent)" if value is _ABSENT else strict_json.dumps(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit(package: Path) -> tuple[str, bool]:
+    """Commit of the checkout that the code runs from, and whether files differ from it; ("", False) if none.
+
+    A copy that is installed inside somebody else's repository is not tracked there, so it has no commit.
+    """
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(package), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):
+            return "", False
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return "", False

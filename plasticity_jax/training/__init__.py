@@ -1,0 +1,1 @@
+"""Training ONE run: its state, its step, its optimiser, its reset."""

@@ -1,0 +1,132 @@
+"""The gradient of ONE run on a batch: of some modules or all, at once or micro-batch by micro-batch.
+
+A micro-batch bounds the memory, so that a batch may be all images.  The gradient is the mean over micro-batches in a
+fixed order.  BatchNorm takes its statistics over each (ghost batches), and its running statistics make one step
+towards the mean of them; without BatchNorm the gradient is that of the whole batch, whatever the micro-batch is.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from plasticity_jax.config import spec
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.models import interface, parameters
+from plasticity_jax.training import sharding
+from plasticity_jax.training.state import TrainState
+
+Tree = Any
+Sums = dict[str, Array]
+OUT = -1e9  # the logit of a class that is none of the run's
+
+
+def forward(
+    model: nn.Module, params: Any, stats: Any, images: Array, train: bool, key: Array | None = None
+) -> tuple[Array, dict, Any]:
+    """(logits [B, classes], features, statistics after a batch in train mode).
+
+    An own module may return the logits alone.  `key` is for its Dropout, in train mode.
+    """
+    variables = {"params": params, **({"batch_stats": stats} if stats else {})}
+    options = interface.mode(model, train)
+    if train and key is not None:
+        options["rngs"] = {"dropout": key}
+    if train and stats:
+        out, updates = model.apply(variables, images, mutable=["batch_stats"], **options)
+        stats = updates["batch_stats"]
+    else:
+        out = model.apply(variables, images, **options)
+    logits, features = out if isinstance(out, tuple) else (out, {})
+    return logits, features, stats
+
+
+def among(logits: Array, classes: Any) -> Array:
+    """Logits [B, K] that leave out what is none of `classes` (bool [K], or () for all)."""
+    return logits if isinstance(classes, tuple) else jnp.where(classes, logits, OUT)
+
+
+def trained(params: Tree, modules: tuple[str, ...]) -> Tree:
+    """Which leaves are trained: a bool for each."""
+    return parameters.select(params, modules)
+
+
+def try_out(model: nn.Module, params: Tree, stats: Tree, image_shape: tuple[int, ...]) -> None:
+    """Trace an own network in both modes, given the shapes of its parameters and statistics.
+
+    Raises:
+      ConfigError: it wants random numbers that it is not given.
+    """
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    for train in (False, True):
+        call = functools.partial(forward, model, train=train)
+        try:
+            jax.eval_shape(lambda p, s, x, call=call: call(p, s, x, key=jax.random.key(0)), params, stats, images)
+        except flax.errors.InvalidRngError as error:
+            where, line = "training" if train else "evaluation", str(error).partition(" (http")[0]
+            raise ConfigError(
+                f"model: {line} in {where}; random numbers are given in training only, as the stream 'dropout': "
+                "nn.Dropout(rate, deterministic=not train)"
+            ) from error
+
+
+def gradient(
+    state: TrainState,
+    batch: Mapping[str, Array],
+    classes: Any,
+    *,
+    model: nn.Module,
+    stage: spec.Stage,
+    key: Array | None = None,
+) -> tuple[Tree, Sums, Tree]:
+    """The gradient of the mean loss, zero for frozen modules.
+
+    Args:
+      batch: image float32 [B, H, W, C], label int32 [B]; B is a multiple of the micro-batch.
+      classes: those that are told apart, as `among` takes them.
+      key: of this step, for networks with Dropout; each micro-batch draws anew.  A frozen module stops Dropout.
+
+    Returns:
+      (gradient like the parameters, sums `loss`, `correct` and `count` over the batch, statistics).
+    """
+    leaves, structure = jax.tree.flatten(state.params)
+    moves = jax.tree.leaves(trained(state.params, stage.trained))
+
+    def loss_of(moving: list[Array], part: Mapping[str, Array], key: Array | None) -> tuple[Array, tuple[Sums, Tree]]:
+        given = iter(moving)
+        params = jax.tree.unflatten(
+            structure, [next(given) if hit else leaf for hit, leaf in zip(moves, leaves, strict=True)]
+        )
+        logits, _, stats = forward(model, params, state.stats, part["image"], all(moves), key)
+        logits = among(logits, classes)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, part["label"]).mean()
+        count = jnp.float32(part["label"].size)
+        correct = jnp.sum(jnp.argmax(logits, -1) == part["label"]).astype(jnp.float32)
+        return loss, ({"loss": loss * count, "correct": correct, "count": count}, stats)
+
+    moving = [leaf for hit, leaf in zip(moves, leaves, strict=True) if hit]
+    slope = jax.grad(loss_of, has_aux=True)
+    if stage.micro_batch:
+        parts = jax.tree.map(lambda x: x.reshape(-1, stage.micro_batch, *x.shape[1:]), dict(batch))
+        count = len(batch["label"]) // stage.micro_batch
+
+        def add(total: Tree, numbered: tuple[Mapping[str, Array], Array]) -> tuple[Tree, None]:
+            part, number = numbered
+            own = None if key is None else jax.random.fold_in(key, number)
+            return jax.tree.map(jnp.add, total, slope(moving, jax.tree.map(sharding.split, part), own)), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(slope, moving, first, key))
+        (found, (sums, stats)), _ = jax.lax.scan(add, nothing, (parts, jnp.arange(count)))
+        found, stats = jax.tree.map(lambda x: x / count, (found, stats))
+    else:
+        found, (sums, stats) = slope(moving, batch, key)
+    given = iter(found)
+    grads = [next(given) if hit else jnp.zeros_like(leaf) for hit, leaf in zip(moves, leaves, strict=True)]
+    return jax.tree.unflatten(structure, grads), sums, stats if all(moves) else state.stats

@@ -1,0 +1,98 @@
+"""Resets between stages: one family, `shrink * old + perturb * fresh` on a mask of the network.
+
+(0, 1) re-initialises a module (Berariu et al. 2021, section A.5), (0.4, 0.1) is shrink and perturb (Ash & Adams
+2020, section 4; their noise is a scaled fresh network too), (1, 0) changes nothing.  The factors are data, one
+pair per parameter leaf, so that runs with different resets share one program.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plasticity_jax.config import spec
+from plasticity_jax.models import parameters
+from plasticity_jax.training import optimizers
+from plasticity_jax.training.state import TrainState, create
+
+Tree = Any
+OwnReset = Callable[[TrainState, TrainState], TrainState]
+
+
+class Factors(NamedTuple):
+    """A `Reset` as numbers: trees like the parameters, statistics and optimiser state, of float32 or bool scalars.
+
+    shrink, perturb: of each parameter leaf.
+    fresh_stats: whether a statistics leaf becomes fresh.
+    fresh_opt: whether an optimiser leaf becomes zero as at the start.
+    """
+
+    shrink: Tree
+    perturb: Tree
+    fresh_stats: Tree
+    fresh_opt: Tree
+
+
+def factors(reset: spec.Reset, like: TrainState) -> Factors:
+    """The factors of `reset` for a state shaped like `like`.
+
+    Raises:
+      ConfigError: a module name that selects nothing.
+    """
+    nothing = jax.tree.map(lambda _: np.False_, like.params)
+    chosen = parameters.select(like.params, reset.modules) if reset.modules else nothing
+    modules = {path.rpartition("/")[0] for path, hit in parameters.paths(chosen).items() if hit}
+
+    def stats_leaf(path: str) -> np.bool_:
+        inside = path.rpartition("/")[0] in modules
+        return np.bool_(reset.statistics == "all" or (reset.statistics == "modules" and inside))
+
+    def opt_leaf(inside: bool) -> np.bool_:
+        return np.bool_(reset.optimiser == "all" or (reset.optimiser == "modules" and inside))
+
+    return Factors(
+        shrink=jax.tree.map(lambda hit: np.float32(reset.shrink if hit else 1.0), chosen),
+        perturb=jax.tree.map(lambda hit: np.float32(reset.perturb if hit else 0.0), chosen),
+        fresh_stats=_by_path(stats_leaf, like.stats),
+        fresh_opt=jax.tree.map(opt_leaf, optimizers.of_parameters(like.opt, chosen)),
+    )
+
+
+def begin(
+    params: Tree,
+    stats: Tree,
+    opt: Tree,
+    fresh_params: Tree,
+    fresh_stats: Tree,
+    f: Factors,
+    stage: spec.Stage,
+    own: OwnReset | None = None,
+) -> TrainState:
+    """The state that a stage starts from: what the stage before left behind, after the reset.
+
+    `own` is a user's reset, (state, fresh state) -> state, applied last.
+    """
+    fresh = create(fresh_params, fresh_stats, stage)
+
+    def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
+        # A factor of 0 has to forget its term for good: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
+        kept = jnp.where(shrink == 0, 0, shrink * old)
+        return jnp.where(perturb == 0, kept, kept + perturb * new)
+
+    def choose(is_fresh: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(is_fresh, new, old)
+
+    state = fresh.replace(
+        params=jax.tree.map(mix, params, fresh_params, f.shrink, f.perturb),
+        stats=jax.tree.map(choose, f.fresh_stats, stats, fresh_stats),
+        opt=jax.tree.map(choose, f.fresh_opt, opt, fresh.opt),
+    )
+    state = own(state, fresh) if own else state
+    return state.replace(average=(state.params, state.stats)) if stage.ema else state
+
+
+def _by_path(decide: Callable[[str], np.bool_], tree: Tree) -> Tree:
+    decided = iter([decide(path) for path in parameters.paths(tree)])
+    return jax.tree.map(lambda _: next(decided), tree)

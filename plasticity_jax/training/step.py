@@ -1,0 +1,239 @@
+"""Training and evaluating ONE run.  Seeds, sweeps and devices are added outside, in `runs`."""
+
+import functools
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity_jax.config import spec
+from plasticity_jax.data import batches, patches
+from plasticity_jax.data.batches import Leaf, Source
+from plasticity_jax.training import detectors, optimizers, sharding
+from plasticity_jax.training.autodecay import tick
+from plasticity_jax.training.detectors import Detector
+from plasticity_jax.training.gradient import among, forward, gradient, trained
+from plasticity_jax.training.optimizers import Hyper, multiplier, of_parameters, optimiser
+from plasticity_jax.training.state import TrainState
+
+Array = jax.Array
+Batch = Mapping[str, Any]
+Metrics = dict[str, Array]
+Diagnostic = Callable[[TrainState, Batch], Metrics]
+
+
+class Task(NamedTuple):
+    """What one run does in a stage, as data: a row of the run axis.
+
+    key: the seed's key of the stage (by its name); source: its pool; hyper: its optimiser's numbers.
+    steps: int32, the length of the stage; epoch_steps: int32, steps in one epoch of its pool.
+    until_accuracy: float32, the running train accuracy (share) that ends the stage; 0 for never.
+    ema: float32, the decay of the moving average.  watch: the numbers of the detector; () without one.
+    starts: int32 [K - 1], the steps at which step decay begins the second and later learning stages.
+    """
+
+    key: Leaf
+    source: Source
+    hyper: Hyper
+    steps: Leaf
+    epoch_steps: Leaf
+    until_accuracy: Leaf
+    ema: Leaf
+    watch: Any
+    starts: Leaf
+
+
+class Images(NamedTuple):
+    """The images of a data set, uint8 [N, H, W, C], and its float32 [C] mean and deviation."""
+
+    images: Leaf
+    mean: Leaf
+    std: Leaf
+
+    def take(self, indices: Array) -> Array:
+        """float32 [B, H, W, C], normalised."""
+        return batches.normalise(self.images[indices], self.mean, self.std)
+
+
+class Probe(NamedTuple):
+    """Images that the diagnostics of one run look at: int32 [B] each, and the run's `classes` as in `Source`."""
+
+    index: Leaf
+    label: Leaf
+    classes: Any = ()
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, model: nn.Module, stage: spec.Stage, task: Task
+) -> tuple[TrainState, Metrics]:
+    """One optimiser step on `batch` (image float32 [B, H, W, C], label int32 [B]).
+
+    Returns the new state and, before the update, the sums `loss`, `correct` and `count` over the batch, the
+    `gradient_norm`, the `learning_rate`, and what the detector of learning stages looks at, if there is one.
+    """
+    draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; 0 to 3 are those of `advance`
+    grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage, key=draw)
+    time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
+    rate = task.hyper.learning_rate * multiplier(stage.optim.schedule, task.hyper, time / task.steps)
+    updates, opt = optimiser(stage.optim, task.hyper, rate).update(grads, state.opt, state.params)
+    # What is frozen keeps its bits, and those of its moments and average, whatever the optimiser makes of no gradient.
+    frozen = jax.tree.map(operator.not_, trained(state.params, stage.trained))
+    updates = _hold(frozen, optax.tree.zeros_like(updates), updates)
+    params = _hold(frozen, state.params, optax.apply_updates(state.params, updates))
+    opt = _hold(of_parameters(opt, frozen), state.opt, opt)
+    new = state.replace(step=state.step + 1, params=params, stats=stats, opt=opt)
+    if stage.ema:
+        average = jax.tree.map(lambda old, now: task.ema * old + (1 - task.ema) * now, state.average, (params, stats))
+        unmoved = jax.tree.map(lambda _: any(jax.tree.leaves(frozen)), stats)
+        new = new.replace(average=_hold((frozen, unmoved), state.average, average))
+    metrics = sums | {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
+    if detector := optimizers.detector(stage.optim):
+        # Behind a barrier, so that the update is computed as it would be if nobody looked.
+        params, updates = jax.lax.optimization_barrier((params, updates))
+        match detector.looks_at:
+            case detectors.WEIGHT_NORM:
+                metrics[detector.looks_at] = jnp.square(optax.tree.norm(params))
+            case detectors.DRIFT:
+                metrics[detector.looks_at] = detectors.drift(state.params, updates, rate)
+    return new, metrics
+
+
+def _hold(held: Any, old: Any, new: Any) -> Any:
+    """The leaves of `old` where `held` (bools), else those of `new`."""
+    return jax.tree.map(lambda hold, before, after: before if hold else after, held, old, new)
+
+
+def advance(
+    state: TrainState, row: tuple[Task, Array], images: Images, *, model: nn.Module, stage: spec.Stage
+) -> TrainState:
+    """Train one run on its `row` (task, until) up to step `until`, but not beyond the stage or one epoch of steps.
+
+    The number of steps is data, so one program serves every length, and the result does not depend on how a
+    stage is cut into calls.
+    """
+    task, until = row
+    first_epoch = state.step // task.epoch_steps
+    order_key = jax.random.fold_in(task.key, 0)
+    batch_key = jax.random.fold_in(task.key, 1)
+    augment_key = jax.random.fold_in(task.key, 2)
+    patch_key = jax.random.fold_in(task.key, 3)
+    stop = jnp.minimum(jnp.minimum(until, task.steps), state.step + task.epoch_steps)
+    draw = functools.partial(batches.permutations, order_key, count=1, source=task.source)
+    order = draw(first_epoch)
+    into_next = (stop - 1) // task.epoch_steps > first_epoch  # else a second sort would be for nothing
+    orders = jnp.concatenate([order, jax.lax.cond(into_next, draw, lambda _: order, first_epoch + 1)])
+
+    detector = optimizers.detector(stage.optim, task.watch)
+
+    def body(state: TrainState) -> TrainState:
+        epoch, position = state.step // task.epoch_steps, state.step % task.epoch_steps
+        order = orders[epoch - first_epoch]
+        slots = batches.batch_slots(batch_key, order, state.step, task.steps, position, stage.batch_size, task.source)
+        slots = sharding.split(slots)
+        pixels = images.images[task.source.indices[slots]]
+        if stage.augment != "none":
+            draw = jax.random.fold_in(augment_key, state.step)
+            pixels = batches.augment(draw, pixels, flip=stage.augment == "crop_flip")
+        image, label = batches.normalise(pixels, images.mean, images.std), task.source.labels[slots]
+        if task.source.patches:
+            draw, numbers = jax.random.fold_in(patch_key, state.step), jnp.arange(len(slots))
+            image = patches.paste(task.source.patches, draw, numbers, slots, image, label)
+        state, metrics = train_step(state, {"image": image, "label": label}, model=model, stage=stage, task=task)
+        return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
+
+    return jax.lax.while_loop(lambda s: (s.step < stop) & ~s.done, body, state)
+
+
+def count_epoch(
+    state: TrainState, metrics: Metrics, task: Task, epoch_ends: Array, detector: Detector | None = None
+) -> TrainState:
+    """Add a step's metrics to the epoch's, close the epoch where it ends, and decide whether the run is done."""
+    tally = state.tally + jnp.stack([metrics[name] for name in ("loss", "correct", "count", "gradient_norm")])
+    loss, accuracy = tally[0] / tally[2], 100.0 * tally[1] / tally[2]
+    running = jnp.stack([loss, accuracy, tally[3] / task.epoch_steps, metrics["learning_rate"]])
+    last = jnp.where(epoch_ends, running, state.last)
+    reached = epoch_ends & (task.until_accuracy > 0) & (last[1] >= 100.0 * task.until_accuracy)
+    failed = ~jnp.isfinite(metrics["loss"])
+    time = state.step
+    if detector:
+        shown = {detectors.EPOCH_LOSS: loss, detectors.LOSS: metrics["loss"] / metrics["count"]} | metrics
+        value, watch = shown[detector.looks_at], task.watch
+        clock = tick(state.clock, state.step, task.starts, task.steps, detector, value, epoch_ends, watch.end_last)
+        state, time = state.replace(clock=clock), time + clock.skipped
+    return state.replace(
+        tally=jnp.where(epoch_ends, 0.0, tally),
+        last=last,
+        done=reached | failed | (time >= task.steps),
+        failed=failed,
+    )
+
+
+def evaluate(
+    state: TrainState, source: Source, first: Array, images: Images, *, model: nn.Module, batch: int
+) -> Metrics:
+    """Sums of `loss`, `correct` and `count` over slots first .. first + batch of `source`, masked behind its size."""
+    slots = sharding.split(first + jnp.arange(batch))
+    mask = slots < source.size
+    slots = jnp.minimum(slots, source.size - 1)
+    labels = source.labels[slots]
+    image = images.take(source.indices[slots])
+    if source.patches:
+        image = patches.paste(source.patches, patches.evaluation_key(source.patches), slots, slots, image, labels)
+    logits = among(forward(model, state.params, state.stats, image, train=False)[0], source.classes)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return {
+        "loss": jnp.sum(jnp.where(mask, losses, 0.0)),
+        "correct": jnp.sum(mask & (jnp.argmax(logits, -1) == labels)).astype(jnp.float32),
+        "count": jnp.sum(mask).astype(jnp.float32),
+    }
+
+
+def diagnose(
+    state: TrainState,
+    row: tuple[Any, Mapping[str, Probe]],
+    train_images: Images,
+    test_images: Images,
+    *,
+    model: nn.Module,
+    diagnostics: Mapping[str, Diagnostic],
+) -> Metrics:
+    """Every diagnostic of one run on each of its probes, in eval mode; images are not augmented.
+
+    What looks at images is named after the probe, `train_NAME` and `test_NAME`; what looks at weights alone is `NAME`.
+
+    `row` are the first weights of the run's seed and its probes `train` and `test`.
+    """
+    (initial, probes), found = row, Metrics()
+    for split, images in (("train", train_images), ("test", test_images)):
+        probe = probes[split]
+        image = images.take(sharding.split(probe.index))
+        logits, features, _ = forward(model, state.params, state.stats, image, train=False)
+        logits = among(logits, probe.classes)
+        values = {"image": image, "label": probe.label, "logits": logits, "features": features, "initial": initial}
+        for diagnostic in diagnostics.values():
+            batch = Watched(values)
+            measured = diagnostic(state, batch)
+            named = f"{split}_" if batch.looked_at - {"initial"} else ""
+            found |= {named + name: value for name, value in measured.items()}
+    return found
+
+
+class Watched(Mapping[str, Any]):
+    """A batch that knows which of its parts were `looked_at`."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values_of, self.looked_at = values, set[str]()
+
+    def __getitem__(self, key: str) -> Any:
+        self.looked_at.add(key)
+        return self.values_of[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_of)
+
+    def __len__(self) -> int:
+        return len(self.values_of)

@@ -1,0 +1,154 @@
+"""Every field of a stage reaches its runs: what is not compiled into their programs differs between their rows."""
+
+import dataclasses
+import functools
+import operator
+
+import jax
+import pytest
+
+from plasticity_jax.config import grid
+from plasticity_jax.data import datasets
+from plasticity_jax.parallel import programs, run_axis
+from plasticity_jax.runner import schedule
+from plasticity_jax.training import optimizers, resets, state, step
+from tests.support.tiny import CONVOLVED, DATASET, DETECTOR, IMAGES, PATCH, SHAPE, changed, legs, same, stage, study
+
+NETWORK = state.network_like(CONVOLVED, SHAPE)
+PAIR = datasets.join([DATASET, DATASET])
+AUTODECAY = dict(schedule="autodecay", milestones=(0.3, 0.6))
+# Where a field counts, if it does not in a plain stage; the part of its path that is longest is looked up.
+WHERE = {
+    "ema": {"ema": 0.5},
+    "eval_tail": {"eval_every": 3},
+    "data.fraction": {"fraction": 0.5},
+    "data.splits": {"recipe": "split", "splits": 3},
+    "data.part": {"recipe": "split", "splits": 3},
+    "data.uniform": {"recipe": "split", "splits": 3},
+    "data.gamma": {"recipe": "blend", "fraction": 0.5},
+    "data.patch": {"patch": changed(PATCH, share=0.5)},
+    "optim.momentum": {"momentum": 0.5},
+    "optim.milestones": {"schedule": "step", "milestones": (0.5,)},
+    "optim.detector": AUTODECAY,
+    "reset": {"modules": ("head",), "shrink": 0.5, "perturb": 0.5},
+}
+# Other values; other numbers and truths can be had from the number or truth.
+OTHER = {
+    "augment": "crop",
+    "name": "other",
+    "branch": "other",
+    "after": "before",
+    "trained": ("head",),
+    "data.classes": (0, 2),
+    "data.recipe": "blend",
+    "optim.name": "adam",
+    "optim.schedule": "cosine",
+    "optim.milestones": (0.25,),
+    "optim.detector.name": "plateau",
+    "reset.modules": ("all",),
+    "reset.statistics": "all",
+    "reset.optimiser": "modules",
+    "reset.function": "own",
+}
+
+
+def fields(record, prefix=""):
+    """The dotted paths of all fields of a record, and of the records in it."""
+    parts = [(prefix + field.name, getattr(record, field.name)) for field in dataclasses.fields(record)]
+    return [
+        p for path, value in parts for p in (fields(value, path + ".") if dataclasses.is_dataclass(value) else [path])
+    ]
+
+
+def other(path, value):
+    """Another value of a field."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value / 2 if value else 0.5
+    assert path in OTHER, f"give another value of the field {path} in OTHER"
+    return OTHER[path]
+
+
+def replaced(record, path, value):
+    """The record with the field at a dotted path changed."""
+    name, _, rest = path.partition(".")
+    return changed(record, **{name: replaced(getattr(record, name), rest, value) if rest else value})
+
+
+def flipped(record, *paths):
+    for path in paths:
+        record = replaced(record, path, other(path, operator.attrgetter(path)(record)))
+    return record
+
+
+def base(path):
+    """A stage in which the field counts."""
+    found = max((where for where in WHERE if f"{path}.".startswith(f"{where}.")), key=len, default="")
+    return stage(epochs=8.0, **WHERE.get(found, {}))
+
+
+def rows(record, dataset=PAIR):
+    """All that the runs of a stage are given besides their programs: on disk, in time, and in numbers."""
+    before = changed(stage(), name="before", branch="before")
+    leg = {leg.name: leg for leg in legs(before, record)}[record.name]
+    times = schedule.draw_up(leg, study(), dataset)
+    tasks = schedule.tasks(times, len(dataset.train_labels))
+    begin = resets.factors(record.reset, state.like(NETWORK, record))
+    kept = [(run.id, run.parent, run.stage.reset.optimiser == "all") for run in leg.runs]
+    return (leg.name, kept, times.points, times.events), (tasks._replace(key=jax.random.key_data(tasks.key)), begin)
+
+
+def differ(a, b):
+    (told, numbers), (others, other_numbers) = rows(a), rows(b)
+    return told != others or not same(numbers, other_numbers)
+
+
+@pytest.mark.parametrize("path", fields(stage()))
+def test_a_field_that_is_not_compiled_differs_between_rows(path):
+    record = base(path)
+    assert grid.compiled(record) != grid.compiled(flipped(record, path)) or differ(record, flipped(record, path))
+
+
+def compiled_of(record, like):
+    """What the programs of a stage compute, as text; `like` gives the rows."""
+    one, (tasks, begin) = state.like(NETWORK, like), rows(like, DATASET)[1]
+    task = run_axis.take(tasks, 0)._replace(key=jax.random.key(0))
+    advance = functools.partial(step.advance, model=CONVOLVED, stage=record)
+    first = functools.partial(programs.begin, stage=record, own=None)
+    calls = (
+        (advance, one, (task, 3), IMAGES),
+        (first, (one.params, one.stats, one.opt), programs.Start(*NETWORK, begin)),
+    )
+    return [str(jax.make_jaxpr(call)(*args)) for call, *args in calls]
+
+
+RICH = {"momentum": 0.9, "clip_norm": 1.0, "ema": 0.5, "recipe": "blend", "classes": (0, 2), "trained": ("head",)}
+
+
+@pytest.mark.parametrize(
+    "inside", [{}, {**RICH, **AUTODECAY, "patch": changed(PATCH, share=0.5)}], ids=["plain", "rich"]
+)
+def test_a_field_that_is_not_compiled_is_nowhere_in_the_programs(inside):
+    record = stage(**inside)
+    free = [path for path in fields(record) if flipped(record, path).shape() == record.shape()]
+    assert len(free) > 30
+    assert compiled_of(flipped(record, *free), like=record) == compiled_of(record, like=record)
+
+
+@pytest.mark.parametrize("name", optimizers.DETECTORS)
+def test_numbers_of_detectors_are_nowhere_in_their_programs(name):
+    record = stage(**AUTODECAY, detector=changed(DETECTOR, name=name))
+    free = [f"optim.detector.{field}" for field in optimizers.Watch._fields]
+    assert flipped(record, *free).shape() == record.shape()
+
+    def text(spec):
+        def update(state, value, numbers):
+            return optimizers.detector(spec, numbers).update(state, value, True)
+
+        return str(jax.make_jaxpr(update)(optimizers.detector(spec).init(), 1.0, optimizers.watch(spec.detector)))
+
+    assert text(flipped(record, *free).optim) == text(record.optim)

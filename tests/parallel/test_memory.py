@@ -1,0 +1,152 @@
+"""The bytes of compiled programs are a line in the number of runs, and what a device has to spare is read right."""
+
+import functools
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from plasticity_jax.parallel import memory, programs, run_axis
+from plasticity_jax.runner import schedule
+from tests.support.tiny import DATASET, IMAGES, MLP, RESNET, first_state, stage, task
+
+RECORD = stage(momentum=0.9, augment="crop_flip")
+COUNTS = (8, 4, 2, 1)
+EVERYTHING = schedule.plain_source(np.arange(100), DATASET.train_labels)
+
+
+@functools.cache
+def compiled(model, strategy, kind, count):
+    """The program of a kind for a number of runs, and the bytes of its arguments: for all runs, and of each."""
+    made = programs.Programs(model, DATASET.train_images.shape[1:], strategy, 32, {}, {})
+    states = run_axis.stack([first_state(model, RECORD, seed) for seed in range(count)])
+    if kind == "advance":
+        rows = run_axis.stack([task(RECORD, seed) for seed in range(count)]), np.full(count, 3, np.int32)
+        shared = (IMAGES,)
+    else:
+        states, rows, shared = states.replace(opt=()), (), (EVERYTHING, np.int32(0), IMAGES)
+    program = made.program(kind, RECORD if kind == "advance" else None, states, rows, *shared)
+    return program.footprint, memory.size(shared), memory.size((states, rows)) // count
+
+
+CASES = [
+    pytest.param(MLP, "advance", id="mlp-advance"),
+    pytest.param(MLP, "evaluate", id="mlp-evaluate"),
+    pytest.param(RESNET, "advance", id="resnet-advance", marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize(("model", "kind"), CASES)
+@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.long)])
+def test_bytes_are_a_line_in_the_number_of_runs(model, kind, strategy):
+    """The program for eight runs tells of those for fewer; a lone run by `map` needs less, as it has no loop."""
+    found, fixed, each = compiled(model, strategy, kind, 8)
+    line = memory.line(found, strategy, 8, fixed, each)
+    for count in COUNTS:
+        actual = compiled(model, strategy, kind, count)[0].total
+        if strategy == "map" and count == 1:
+            assert line(count) > actual
+        else:  # some thousand bytes go once, with the first run
+            assert line(count) == pytest.approx(actual, rel=0.25 if count == 1 else 0.05, abs=8000)
+    growth = line.each - each - (found.outputs - found.aliased) // 8
+    assert growth == pytest.approx((found.outputs if strategy == "map" else found.temporaries) / 8, abs=1)
+
+
+def test_a_line_of_turns_follows_from_one_side_by_side():
+    found, fixed, each = compiled(MLP, "vmap", "advance", 8)
+    guess = memory.sequential(memory.line(found, "vmap", 8, fixed, each), found, 8)
+    actual = compiled(MLP, "map", "advance", 8)[0].total
+    assert 0.85 * actual < guess(8) < 1.3 * actual
+
+
+def test_a_loop_holds_its_results_twice():
+    """Those of each run, and then all of them stacked; and one run's temporaries."""
+    found, fixed, each = compiled(MLP, "loop", "advance", 3)
+    assert found.outputs == compiled(MLP, "loop", "advance", 1)[0].outputs  # it was compiled for one run
+    line = memory.line(found, "loop", 1, fixed, each)
+    assert line == memory.Line(fixed + found.temporaries + found.code, each + 2 * found.outputs)
+
+
+def test_arguments_are_counted_as_xla_counts_them():
+    found, fixed, each = compiled(MLP, "map", "advance", 8)
+    assert fixed + 8 * each == pytest.approx(found.arguments, abs=200)  # what is not used is left out
+    assert found.aliased > 0.99 * found.outputs > 0  # the states are given away
+
+
+def test_size_of_a_tree():
+    tree = {"a": np.zeros((3, 2), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8), "key": jax.random.key(0)}
+    assert memory.size(tree) == 24 + 5 + 8
+    assert memory.size(()) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 kB"), (1500, "1.5 kB"), (999_999, "1 MB"), (45.6e6, "45.6 MB"), (1.234e9, "1.23 GB"), (2e13, "20 TB")],
+)
+def test_text(count, text):
+    assert memory.text(count) == text
+
+
+# ---- what a device has ----
+
+
+def device(platform, stats):
+    return types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+
+
+def test_an_accelerator_counts_for_itself():
+    assert memory.free(device("gpu", {"bytes_limit": 100, "bytes_in_use": 30})) == 70
+    assert memory.free(device("gpu", None)) is None
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """Writes the files of a system with 8,000 kB available."""
+    monkeypatch.setattr(memory, "SYSTEM", tmp_path)
+
+    def write(files):
+        for name, content in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+
+    write({"proc/meminfo": "MemTotal: 16000 kB\nMemAvailable: 8000 kB\n"})
+    return write
+
+
+def spare():
+    return memory.free(device("cpu", None))
+
+
+def test_a_cpu_has_what_the_machine_has(system):
+    assert spare() == 8000 * 1024
+    system({"proc/meminfo": "MemTotal: 16000 kB\n"})  # of an old kernel, or another system
+    assert spare() > 2**24
+
+
+def group(path, limit, usage, **stat):
+    """The files of a control group of version 2."""
+    told = "".join(f"{key} {value}\n" for key, value in {"anon": 5, **stat}.items())
+    names = {"memory.max": f"{limit}\n", "memory.current": f"{usage}\n", "memory.stat": told}
+    return {f"sys/fs/cgroup/{path}{name}": content for name, content in names.items()}
+
+
+def test_the_tightest_control_group_counts(system):
+    system({"proc/self/cgroup": "0::/batch/job7\n"})
+    system(group("batch/job7/", "max", 10) | group("batch/", 5000, 3000, inactive_file=300, active_file=40))
+    assert spare() == 5000 - 3000 + 340  # cached files make way
+    system(group("batch/job7/", 1000, 900))
+    assert spare() == 100
+
+
+def test_a_container_sees_its_own_group_at_the_top(system):
+    system({"proc/self/cgroup": "0::/outside/name\n"} | group("", 7000, 1000))
+    assert spare() == 6000
+
+
+def test_control_groups_of_version_1(system):
+    files = {"memory.limit_in_bytes": "9000\n", "memory.usage_in_bytes": "4000\n"}
+    files["memory.stat"] = "inactive_file 1\ntotal_inactive_file 500\n"
+    system({"proc/self/cgroup": "3:cpu,memory:/job\n2:cpuset:/other\n"})
+    system({f"sys/fs/cgroup/memory/job/{name}": content for name, content in files.items()})
+    assert spare() == 5500

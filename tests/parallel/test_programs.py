@@ -1,0 +1,164 @@
+"""Each kind of program is compiled once for each shape, and never again."""
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+
+from plasticity_jax.data import batches
+from plasticity_jax.diagnostics import networks
+from plasticity_jax.parallel import programs, run_axis
+from plasticity_jax.runner import schedule
+from plasticity_jax.training import resets, state, step
+from tests.support.tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, STAGE, changed, first_state, same, stage, task
+
+EVERYTHING = schedule.plain_source(np.arange(100), DATASET.train_labels)
+
+
+def make(strategy="vmap", diagnostics=None, own_resets=None):
+    return programs.Programs(MLP, SHAPE, strategy, 32, diagnostics or {}, own_resets or {})
+
+
+def states(count=2, record=STAGE):
+    return run_axis.stack([first_state(MLP, record, seed) for seed in range(count)])
+
+
+def rows(record, until, count=2, **fields):
+    return run_axis.stack([task(record, seed, **fields) for seed in range(count)]), np.full(count, until, np.int32)
+
+
+def start(record, made, count=2):
+    """The parents and rows that `begin` takes, on the host."""
+    first = jax.device_get([first_state(MLP, record, seed) for seed in range(count)])
+    fresh = [made.init(batches.key(seed, "fresh", record.name)) for seed in range(count)]
+    factors = resets.factors(record.reset, first[0])
+    parents = [(each.params, each.stats, each.opt) for each in first]
+    return run_axis.stack_on_host(parents), run_axis.stack_on_host([programs.Start(*f, factors) for f in fresh])
+
+
+@pytest.fixture(scope="module")
+def compilations():
+    """Grows by one whenever XLA compiles anything in this process."""
+    seen = []
+
+    def listen(name, seconds, **_):
+        if name == "/jax/core/compile/backend_compile_duration":
+            seen.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return seen
+
+
+@pytest.mark.parametrize("strategy", ["map", "loop"])
+def test_calls_of_one_shape_compile_once(strategy, compile_anew):
+    made, record = make(strategy), stage()
+    counts = []
+    for until, n, steps, rate in [(3, 100, 10, 0.1), (5, 100, 10, 0.1), (50, 70, 20, 0.3), (9, 33, 9, 0.01)]:
+        other = changed(record, name=f"stage{n}", optim=changed(record.optim, learning_rate=rate), epochs=float(n))
+        row = rows(other, until, n=n, steps=steps)
+        began = made.begin(other, *start(other, made))
+        ended, _ = made.advance(other, began, row, IMAGES)
+        assert ended.step.tolist() == [min(until, -(-n // 16), steps)] * 2
+        made.evaluate(ended, EVERYTHING, until, IMAGES)
+        made.evaluate_own(ended, row[0].source, 0, IMAGES)
+        counts.append((made.compiled, len(made.cache), made.seconds))
+    assert counts == [(5, 5, counts[0][2])] * 4 and counts[0][2] > 0
+
+
+def test_repeated_calls_compile_nothing_at_all(compilations):
+    made, record = make(), stage()
+    row, after = rows(record, 0), states()
+    later = [(row[0], np.full(2, until, np.int32)) for until in (3, 7, 10)]
+    before = len(compilations)
+    for each in later:
+        after, _ = made.advance(record, after, each, IMAGES)
+    assert 0 < len(compilations) - before < 4  # the program, and constants at most
+    before = len(compilations)
+    for each in later:
+        after, _ = made.advance(record, after, each, IMAGES)
+    assert len(compilations) == before
+
+
+SAME = [
+    {"learning_rate": 0.5, "weight_decay": 0.1},
+    {"until_accuracy": 0.5, "epochs": 7.0, "steps": 3, "eval_every": 2, "name": "other", "recipe": "blend"},
+]
+ANOTHER = [
+    {"batch_size": 8},
+    {"augment": "crop"},
+    {"augment": "crop_flip"},
+    {"schedule": "cosine"},
+    {"schedule": "step", "milestones": (0.5,)},
+    {"momentum": 0.9},
+    {"nesterov": True},
+    {"optim": changed(OPTIM, name="adam")},
+    {"clip_norm": 1.0},
+]
+
+
+@pytest.mark.parametrize(("other", "count"), [(o, 1) for o in SAME] + [(o, 2) for o in ANOTHER], ids=str)
+def test_stages_of_one_shape_share_a_program(other, count, monkeypatch, compile_anew):
+    compiled = []
+    monkeypatch.setattr(run_axis, "compile_over", lambda *args, **_: compiled.append(args) or (lambda *_: None))
+    made = make()
+    for record in (stage(), stage(**other), stage()):
+        made.advance(record, states(record=record), rows(record, 3), IMAGES)
+    assert made.compiled == len(compiled) == count
+
+
+def test_another_number_of_runs_is_another_program(compile_anew):
+    made, record = make(), stage()
+    for count in (1, 2, 1):
+        made.advance(record, states(count), rows(record, 3, count), IMAGES)
+    assert made.compiled == 2
+
+
+def test_first_weights():
+    made = make()
+    found = made.init(state.init_key(3))
+    assert same(found, made.init(state.init_key(3))) and not same(found, made.init(state.init_key(4)))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+    assert made.compiled == 1
+
+
+@pytest.mark.parametrize("strategy", run_axis.STRATEGIES)
+def test_evaluation_is_of_each_run(strategy):
+    made, after = make(strategy), states(3)
+    found = made.evaluate(after, EVERYTHING, 90, IMAGES)
+    assert found["count"].tolist() == [10] * 3
+    for i in range(3):
+        alone = make().evaluate(jax.tree.map(lambda leaf: leaf[i : i + 1], after), EVERYTHING, 90, IMAGES)  # noqa: B023
+        assert float(found["loss"][i]) == pytest.approx(float(alone["loss"][0]), rel=1e-5)
+    sources = run_axis.stack([EVERYTHING._replace(size=np.int32(size)) for size in (95, 91, 40)])
+    own = made.evaluate_own(after, sources, 90, IMAGES)
+    assert own["count"].tolist() == [5, 1, 0] and own["loss"][2] == 0
+
+
+def test_diagnostics_of_each_run():
+    made = make(diagnostics={"distance_to_init": networks.DIAGNOSTICS["distance_to_init"]})
+    after = states(3)
+    initial = run_axis.stack([first_state(MLP, STAGE, seed).params for seed in (0, 1, 0)])
+    probe = step.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))
+    found = made.diagnose(after, (initial, {"train": probe, "test": probe}), IMAGES, IMAGES)
+    assert found["distance_to_init"].shape == (3,)
+    assert found["distance_to_init"][:2].tolist() == [0, 0] and found["distance_to_init"][2] > 0
+
+
+def test_own_resets_are_looked_up_by_name():
+    def zero(state, fresh):
+        return state.replace(params=jax.tree.map(lambda leaf: 0 * leaf, state.params))
+
+    made = make(own_resets={"zero": zero})
+    plain, own = stage(), stage(function="zero")
+    assert not all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(plain, *start(plain, made)).params))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(own, *start(own, made)).params))
+
+
+def test_advance_gives_its_states_away():
+    made, record = make(), stage()
+    before = states()
+    made.advance(record, before, rows(record, 3), IMAGES)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+    kept = states()
+    made.evaluate(kept, EVERYTHING, 0, IMAGES)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(kept))

@@ -1,0 +1,304 @@
+"""Runs that train side by side are the runs that train alone, by every strategy and on any number of devices.
+
+On CPU `map` and `loop` give the same bits as a lone run, and `cores` those of a lone run with one thread.  `vmap` and
+`seedwise` turn matrix products into batched ones, which may add up in another order: parameters agree to `ROUNDING`
+after a handful of steps.
+"""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plasticity_jax.config import spec
+from plasticity_jax.data import batches
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.models import parameters, resnet
+from plasticity_jax.parallel import cpu, multihost, programs, run_axis
+from plasticity_jax.runner import schedule
+from plasticity_jax.training import resets, state
+from plasticity_jax.training import step as train
+from tests.support.tiny import CONVOLVED, DATASET, IMAGES, MLP, SHAPE, first_state, same, stage, task
+
+ROUNDING = dict(rtol=1e-4, atol=1e-5)
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def close(a, b):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, **ROUNDING), a, b)
+
+
+# ---- any function ----
+
+
+def move(state, row, shared):
+    x = jnp.tanh(state["x"] @ shared + row)
+    return {"x": x, "n": state["n"] + 1}
+
+
+@pytest.mark.parametrize("strategy", run_axis.STRATEGIES)
+@settings(max_examples=5)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 7), st.booleans())
+def test_any_shape(strategy, count, height, width, donate):
+    rng = np.random.default_rng(count + 10 * height + 100 * width)
+    states = {"x": rng.normal(size=(count, height, width)), "n": np.arange(count)}
+    states, rows, shared = jax.tree.map(
+        jnp.asarray, (states, rng.normal(size=(count,)), rng.normal(size=(width, width)))
+    )
+    expected = [move(*run_axis.take((states, rows), i), shared) for i in range(count)]
+    program = run_axis.compile_over(move, strategy, states, rows, shared, donate=donate)
+    found = program(states, rows, shared)
+    assert found["n"].tolist() == list(range(1, count + 1)) and program.seconds > 0
+    close(found, run_axis.stack(expected))
+
+
+def test_unknown_strategy():
+    with pytest.raises(
+        ConfigError, match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'seedwise', 'cores', 'split', 'loop'"
+    ):
+        run_axis.compile_over(move, "pmap", jnp.zeros(2), jnp.zeros(2), donate=False)
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap"])
+@pytest.mark.parametrize("donate", [False, True])
+def test_donated_states_are_given_away(strategy, donate):
+    states, rows = jnp.arange(6.0).reshape(3, 2), jnp.ones(3)
+    found = run_axis.compile_over(lambda s, r: s + r, strategy, states, rows, donate=donate)(states, rows)
+    assert states.is_deleted() == donate and not rows.is_deleted()
+    np.testing.assert_array_equal(found, np.arange(6.0).reshape(3, 2) + 1)
+
+
+def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_products(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
+    assert {model: run_axis.choose("auto", model, 4) for model in resnet.MODELS} == {
+        "resnet": "cores",
+        "wide_resnet": "cores",
+        "mlp": "vmap",
+        "logistic": "vmap",
+    }
+    assert [run_axis.choose("auto", "resnet", count) for count in (5, 11)] == [
+        "map",
+        "cores",
+    ]  # a sixth idle, a twelfth
+    assert run_axis.choose("auto", "resnet", 1) == "map" and run_axis.choose("loop", "mlp", 4) == "loop"
+    monkeypatch.setattr(jax, "devices", lambda: [0])
+    assert run_axis.choose("auto", "resnet", 4) == "map"
+    monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert run_axis.choose("auto", "resnet", 4) == "map"
+
+
+@pytest.mark.parametrize(
+    ("devices", "runs_", "used"), [(4, 8, 4), (4, 6, 3), (4, 5, 3), (4, 3, 3), (1, 7, 1), (2, 5, 2)]
+)
+def test_runs_are_dealt_out_to_as_few_devices_as_make_them_soonest(monkeypatch, devices, runs_, used):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(devices)))
+    assert run_axis.layout("cores", runs_) == (list(range(used)), 1)
+    assert run_axis.layout("map", runs_) == run_axis.layout("vmap", runs_) == ([0], 1)  # with all threads of the CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for strategy in ("map", "vmap", "seedwise", "cores", "split"):
+        assert run_axis.layout(strategy, runs_) == (list(range(used)), 1)
+    assert run_axis.layout("loop", runs_) == ([0], 1)
+
+
+@pytest.mark.parametrize(
+    ("devices", "runs_", "used", "ways"), [(8, 1, 8, 8), (3, 1, 3, 3), (8, 3, 6, 2), (8, 4, 8, 2), (3, 2, 2, 1)]
+)
+def test_devices_that_would_idle_share_the_batches(monkeypatch, devices, runs_, used, ways):
+    monkeypatch.setattr(jax, "devices", lambda: list(range(devices)))
+    assert run_axis.layout("split", runs_) == (list(range(used)), ways)
+    assert run_axis.layout("cores", runs_) == (list(range(runs_)), 1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert run_axis.layout("map", runs_) == (list(range(used)), ways)
+
+
+@pytest.mark.parametrize(
+    ("processes", "each", "strategy", "runs_", "used", "ways"),
+    [
+        (2, 4, "map", 2, [0, 4], 1),  # the first device of each CPU
+        (2, 4, "map", 1, [0, 4], 2),
+        (2, 2, "cores", 4, [0, 1, 2, 3], 1),
+        (2, 2, "cores", 1, [0, 1, 2, 3], 1),  # all repeat the run, or the second process would have nothing to do
+        (4, 1, "map", 3, [0, 1, 2, 3], 1),
+        (2, 2, "split", 1, [0, 1, 2, 3], 4),
+    ],
+)
+def test_every_process_has_a_device_at_work(monkeypatch, processes, each, strategy, runs_, used, ways):
+    there = [types.SimpleNamespace(id=i, process_index=i // each) for i in range(processes * each)]
+    monkeypatch.setattr(jax, "devices", lambda: there)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(multihost, "alone", lambda: False)
+    devices, found = run_axis.layout(strategy, runs_)
+    assert ([device.id for device in devices], found) == (used, ways)
+    with pytest.raises(ConfigError, match="strategy=loop trains in one process only"):
+        run_axis.layout("loop", runs_)
+
+
+def test_all_cores_are_devices_unless_somebody_chose():
+    code = "import os, jax; from plasticity_jax import runs; runs.use_all_cores(); print(jax.device_count())"
+    asked = {"JAX_NUM_CPU_DEVICES": "3"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, {}
+    found = []
+    for each in asked:
+        kept = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+        call = [sys.executable, "-W", "error", "-c", code]
+        found.append(subprocess.run(call, env=kept | each, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    assert [int(line) for line in found] == [3, 3, cpu.threads()]
+
+
+def test_stack_and_take():
+    rows = [{"a": np.full(2, i, np.int32), "b": np.float32(i)} for i in range(3)]
+    for stacked in (run_axis.stack(rows), run_axis.stack_on_host(rows)):
+        assert stacked["a"].shape == (3, 2) and stacked["b"].shape == (3,)
+        assert all(same(run_axis.take(jax.device_get(stacked), i), rows[i]) for i in range(3))
+        assert len(run_axis.apart(stacked)) == 3 and all(map(same, run_axis.apart(stacked), rows))
+
+
+def test_rows_apart_may_be_random_keys():
+    keys = [jax.random.key(seed) for seed in range(3)]
+    found = run_axis.apart({"key": run_axis.stack(keys), "none": ()})
+    assert [jax.random.normal(row["key"]) for row in found] == [jax.random.normal(key) for key in keys]
+
+
+# ---- training ----
+
+
+def advance(model, stage):
+    return functools.partial(train.advance, model=model, stage=stage)
+
+
+MOMENTUM = stage(momentum=0.9, augment="crop_flip")
+KINDS = {"mlp": (MLP, MOMENTUM), "convolved": (CONVOLVED, stage(momentum=0.9))}
+ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
+BY_DAY = ("seedwise", "cores", "split")  # of convolutions, where they have a way or devices of their own
+
+
+@functools.cache
+def lone(kind, threads=True):
+    """What each of the runs is after 6 steps when it has a program to itself: that of `loop`, for which it is kept."""
+    model, stage = KINDS[kind]
+    rows = [task(stage, *row) for row in ROWS]
+    first = [jax.device_get(first_state(model, stage, seed)) for seed, _, _ in ROWS]
+    shapes = first[0], (rows[0], np.int32(6)), IMAGES
+    program = run_axis.compile_one(advance(model, stage), *shapes, donate=True, threads=threads)
+    ends = [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
+    return run_axis.stack_on_host(first), run_axis.stack(rows), jax.device_get(ends)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    "kind, strategy",
+    [("mlp", name) for name in run_axis.STRATEGIES]
+    + [
+        pytest.param("convolved", name, marks=() if name in BY_DAY else pytest.mark.long)
+        for name in run_axis.STRATEGIES
+    ],
+)
+def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
+    model, stage = KINDS[kind]
+    first, rows, expected = lone(kind, threads=strategy in ("map", "loop"))
+    args = jax.tree.map(jnp.asarray, first), (rows, np.full(len(ROWS), 6, np.int32)), IMAGES
+    found = jax.device_get(run_axis.compile_over(advance(model, stage), strategy, *args, donate=True)(*args))
+    assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
+    for i, alone in enumerate(expected):
+        if strategy in ("vmap", "seedwise"):
+            close(run_axis.take(found, i), alone)
+        else:
+            assert same(run_axis.take(found, i), alone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "width, depth, stem, side, batch, count", [(3, 1, "cifar", 20, 24, 3), (4, 1, "imagenet", 32, 16, 2)]
+)
+def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
+    """Two steps of each strategy lead where those of a lone run lead, to a hundredth of the way."""
+    model = resnet.build(spec.Model("resnet", depth, width, stem, "batch", "float32"), 4)
+    shape = (side, side, 3)
+    start = jax.jit(lambda key: state.create(*state.init_network(model, key, shape), MOMENTUM))
+    first = [start(jax.random.key(seed)) for seed in range(count)]
+    rng = np.random.default_rng(width)
+    rows = [
+        {"image": rng.normal(size=(batch, *shape)).astype(np.float32), "label": rng.integers(0, 4, batch)}
+        for _ in range(count)
+    ]
+    plan = task(MOMENTUM)
+
+    def steps(state, row):
+        def step(_, state):
+            return train.train_step(state, row, model=model, stage=MOMENTUM, task=plan)[0]
+
+        return jax.lax.fori_loop(0, 2, step, state).params  # a loop compiles in half the time of two steps
+
+    alone = run_axis.compile_one(steps, first[0], rows[0])
+    expected = [alone(*pair) for pair in zip(first, rows, strict=True)]
+    stacked = run_axis.stack(first), run_axis.stack_on_host(rows)
+    for strategy in (name for name in run_axis.STRATEGIES if name != "split"):  # which here is `cores`
+        found = run_axis.compile_over(steps, strategy, *stacked, donate=False)(*stacked)
+        for i in range(count):
+            way = jax.tree.map(lambda a, b: np.asarray(a - b), expected[i], first[i].params)
+            off = jax.tree.map(lambda a, b: np.asarray(a - b), run_axis.take(found, i), expected[i])
+            for path, moved in parameters.paths(way).items():
+                assert np.linalg.norm(parameters.paths(off)[path]) < 1e-2 * np.linalg.norm(moved) + 1e-6, (
+                    strategy,
+                    path,
+                )
+
+
+# ---- devices ----
+
+
+def study_of_four_programs(strategy, count):
+    """{name: array}: begin, advance twice and evaluate `count` runs, as a leg does."""
+    made = programs.Programs(MLP, SHAPE, strategy, 32, {}, {})
+    record = stage(fraction=1.0, modules=("head",), shrink=0.5, perturb=0.5, statistics="keep", optimiser="all")
+    like = jax.eval_shape(lambda: state.create(*state.init_network(MLP, jax.random.key(0), SHAPE), record))
+    opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.opt)
+    parents = [(*made.init(state.init_key(seed)), opt) for seed in range(count)]
+    fresh = [made.init(batches.key(seed, "fresh", "train")) for seed in range(count)]
+    starts = [programs.Start(*network, resets.factors(record.reset, like)) for network in fresh]
+    rows = run_axis.stack([task(record, seed) for seed in range(count)])
+    states = made.begin(record, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
+    for until in (4, 9):
+        states, _ = made.advance(record, states, (rows, np.full(count, until, np.int32)), IMAGES)
+    everything = schedule.plain_source(np.arange(100), DATASET.train_labels)
+    sums = made.evaluate(states, everything, 0, IMAGES)
+    own = made.evaluate_own(states, run_axis.stack([task(record, seed).source for seed in range(count)]), 32, IMAGES)
+    found = {f"devices/{strategy}/{count}": np.int32(len(states.step.sharding.device_set))}
+    for name, tree in (("state", states), ("sums", sums), ("own", own)):
+        found |= {
+            f"{strategy}/{count}/{name}/{path}": np.asarray(leaf) for path, leaf in parameters.paths(tree).items()
+        }
+    return found
+
+
+def studies():
+    return study_of_four_programs("cores", 7) | study_of_four_programs("vmap", 3)
+
+
+@pytest.mark.long
+def test_several_devices_give_what_one_gives(tmp_path):
+    """Four devices and one, in processes of their own: seven runs are two on each device but one."""
+    found = {}
+    for devices in (1, 4):
+        code = f"import numpy, test_runs; numpy.savez({str(tmp_path / f'{devices}.npz')!r}, **test_runs.studies())"
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+        call = [sys.executable, "-W", "error", "-c", code]
+        subprocess.run(call, env=environment, cwd=tmp_path, check=True, timeout=300)
+        found[devices] = dict(np.load(tmp_path / f"{devices}.npz"))
+    names = ("cores/7", "vmap/3")
+    assert [int(found[4].pop(f"devices/{name}")) for name in names] == [4, 1]
+    assert [int(found[1].pop(f"devices/{name}")) for name in names] == [1, 1]
+    assert found[4].keys() == found[1].keys() and found[1]["cores/7/state/step"].tolist() == [9] * 7
+    exact = {name for name in found[1] if "/state/" in name}
+    assert all(same(found[4][name], found[1][name]) for name in exact)
+    close(found[4], found[1])  # a loop over a single run is no loop, and a sum may be rounded in another way

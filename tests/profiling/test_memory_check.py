@@ -1,0 +1,163 @@
+"""A plan that does not fit into the memory is refused before it trains, with the number of runs that fits."""
+
+import re
+
+import pytest
+
+from plasticity_jax import experiment, main
+from plasticity_jax.errors import RoomError
+from plasticity_jax.parallel import memory
+from plasticity_jax.profiling import memory_check
+from plasticity_jax.storage import workdir
+from tests.support import commands, small
+
+IMAGES = small.TOY.train_images.nbytes + small.TOY.test_images.nbytes
+
+
+def wide(**fields):
+    """A study of eight seeds whose networks are larger than all else."""
+    config = small.config(**{"seeds": tuple(range(8))} | fields)
+    config.model.width = 64
+    for stage in config.stages.values():
+        stage.epochs = 1.0
+    return config
+
+
+def give(monkeypatch, spare):
+    """Make every device have `spare` bytes left, or not tell."""
+    monkeypatch.setattr(memory, "free", lambda device: spare)
+
+
+def needs(config, directory, monkeypatch):
+    """What the programs of a study need."""
+    found, whole = [], memory_check.needs_of
+
+    def collect(times, lab):
+        found.extend(whole(times, lab))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory_check, "needs_of", collect)
+        give(patch, IMAGES)
+        with pytest.raises(RoomError, match="not even one would fit"):
+            small.run(config, directory)
+    return found
+
+
+def limit(found, seeds, strategy):
+    """Bytes that a device must have left for so many of eight seeds, and not for one more."""
+
+    def total(seeds):
+        return max(need.total(need.runs // 8 * seeds, strategy) for need in found)
+
+    return (total(seeds) + total(seeds + 1)) // 2
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "map",
+        pytest.param("vmap", marks=pytest.mark.long),
+        pytest.param("cores", marks=pytest.mark.long),
+        pytest.param("loop", marks=pytest.mark.long),
+    ],
+)
+def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, tmp_path, monkeypatch, capsys):
+    found = needs(wide(strategy=strategy), tmp_path, monkeypatch)
+    give(monkeypatch, limit(found, 3, strategy))
+    for count in (8, 4):
+        with pytest.raises(RoomError) as refused:
+            small.run(wide(strategy=strategy, seeds=tuple(range(count))), tmp_path)
+        line = str(refused.value)
+        assert f"stage tune: {2 * count} runs need" in line and f"at most 3 of {count} seeds" in line
+        assert int(re.search(r"so (\d+) would fit", line)[1]) in (6, 7)
+        assert "\n" not in line
+        assert workdir.read_json(tmp_path / "status.json")["error"] == line
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    capsys.readouterr()
+    result = small.run(wide(strategy=strategy, seeds=(0, 1, 2)), tmp_path)  # in the same directory
+    assert result["status"] == "finished"
+    told = re.search(r"memory: (\S+ .B) per run, (\S+ .B) in all, of (\S+ .B)", capsys.readouterr().err)
+    each = workdir.read_json(tmp_path / "status.json")["bytes_per_run"]["main"]
+    assert memory.text(each) == told[1] and each == pytest.approx(max(need.line.each for need in found), rel=0.1)
+
+
+@pytest.mark.long
+def test_turns_are_a_remedy_where_they_would_fit(tmp_path, monkeypatch):
+    config = wide(strategy="vmap")
+    config.stages.tune.batch_size = 96
+    config.stages.pretrain.batch_size = 48
+    config.model.depth = 4
+    found = needs(config, tmp_path, monkeypatch)
+    mapped = max(need.total(need.runs, "map") for need in found)
+    assert mapped < max(need.total(need.runs, "vmap") for need in found)
+    give(monkeypatch, mapped + 1)
+    with pytest.raises(RoomError, match=r"--config\.strategy=map \(about "):
+        small.run(config, tmp_path)
+    config.strategy = "map"
+    assert small.run(config, tmp_path)["status"] == "finished"
+
+
+def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
+    give(monkeypatch, IMAGES)
+    with pytest.raises(RoomError) as refused:
+        small.run(wide(strategy="vmap"), tmp_path)
+    assert "so not even one would fit; take a smaller" in str(refused.value)
+    found = needs(wide(strategy="map", seeds=(0,)), tmp_path, monkeypatch)
+    need = max(found, key=lambda need: need.total(need.runs, "map"))
+    give(monkeypatch, (need.line(1) + need.line(2)) // 2)
+    with pytest.raises(RoomError, match="2 runs need .* so 1 would fit; take fewer branches or grid points, or a sm"):
+        small.run(wide(strategy="map", seeds=(0,)), tmp_path)
+
+
+def test_images_that_are_too_many(tmp_path, monkeypatch):
+    give(monkeypatch, IMAGES - 1)
+    with pytest.raises(RoomError, match=r"images of toy need 9\.98 kB of memory on the device, and it has 9\.98 kB"):
+        small.run(small.config(), tmp_path)
+
+
+def test_a_device_that_does_not_tell_is_trusted(tmp_path, monkeypatch, capsys):
+    give(monkeypatch, None)
+    assert small.run(small.config(), tmp_path)["status"] == "finished"
+    assert "memory:" not in capsys.readouterr().err
+    assert workdir.read_json(tmp_path / "status.json")["bytes_per_run"] == {"main": None}
+
+
+def files(directory):
+    skipped = (".lock", "status.json")
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name not in skipped}
+
+
+def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch):
+    config = small.config()
+    walk = experiment.walk.walk
+
+    def killed(leg, lab):
+        if leg.name == "tune":
+            raise KeyboardInterrupt
+        return walk(leg, lab)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experiment.walk, "walk", killed)
+        small.run(config, tmp_path / "stopped")
+    before = files(tmp_path / "stopped")
+    with monkeypatch.context() as patch, pytest.raises(RoomError, match="stage tune: 4 runs need"):
+        give(patch, IMAGES)
+        small.run(config, tmp_path / "stopped")
+    assert files(tmp_path / "stopped") == before
+    found = small.run(config, tmp_path / "stopped")
+    assert small.hashes(found) == small.hashes(small.run(config, tmp_path / "whole"))
+    give(monkeypatch, IMAGES)
+    assert small.hashes(small.run(config, tmp_path / "stopped")) == small.hashes(found)  # finished: nothing to refuse
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_command_refuses_with_one_line(tmp_path, capsys):
+    """A network of terabytes, on any machine."""
+    flags = ["--config=configs/multistage.py:digits", f"--workdir={tmp_path / 'new'}", "--config.model.name=mlp"]
+    flags += ["--config.model.depth=2", "--config.model.width=1000000", "--config.diagnostics=weight_norm"]
+    done = commands.call(main.main, *flags, capture=capsys)
+    assert done.status == 1
+    *_, last = done.err.strip().splitlines()
+    assert re.search(r"stage tune: 16 runs need \d+ TB of memory .* so not even one would fit; take a smaller", last)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {".lock", "status.json"}

@@ -1,0 +1,114 @@
+"""The gradient is that of the whole batch, however it is cut up; frozen modules and absent classes have none."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from plasticity_jax.models import parameters
+from plasticity_jax.training import gradient
+from tests.support.tiny import CONVOLVED, DATASET, IMAGES, MLP, Convolved, changed, first_state, same, stage
+
+N = 24
+NORMS = {norm: Convolved(norm) for norm in ("layer", "none")}
+
+
+take = jax.jit(IMAGES.take)
+
+
+@functools.cache
+def batch(n=N):
+    """The first images, on the host: cutting them up compiles nothing."""
+    return {"image": np.asarray(take(np.arange(n))), "label": DATASET.train_labels[:n]}
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def compute(state, batch, model, stage, classes=()):
+    return gradient.gradient(state, batch, classes, model=model, stage=stage)
+
+
+def close(a, b, rtol=1e-4):
+    """Whether trees agree, relative to the largest number of each leaf."""
+    for path, x in parameters.paths(a).items():
+        y = parameters.paths(b)[path]
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * float(np.abs(y).max()) + 1e-9, err_msg=path)
+
+
+@pytest.mark.parametrize("model", [MLP, *NORMS.values()], ids=["mlp", *NORMS])
+def test_full_batch_gradients_are_equal_whatever_the_micro_batch(model):
+    state, all_at_once = first_state(model), stage(batch_size=N)
+    expected, sums, _ = compute(state, batch(), model, all_at_once)
+    for size in (1, 4, 12, N) if model is MLP else (6,):
+        found, parts, _ = compute(state, batch(), model, changed(all_at_once, micro_batch=size))
+        close(found, expected)
+        assert float(parts["loss"]) == pytest.approx(float(sums["loss"]), rel=1e-5)
+        assert (float(parts["correct"]), float(parts["count"])) == (float(sums["correct"]), N)
+
+
+def test_it_is_the_gradient_of_the_mean_loss():
+    state, sample = first_state(MLP), batch()
+
+    def loss(params):
+        logits, _, _ = gradient.forward(MLP, params, {}, sample["image"], train=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, sample["label"]).mean()
+
+    found, sums, _ = compute(state, sample, MLP, stage())
+    value, expected = jax.jit(jax.value_and_grad(loss))(state.params)
+    close(found, expected)
+    assert float(sums["loss"]) == pytest.approx(N * float(value), rel=1e-5)
+
+
+def test_ghost_batches_have_statistics_of_their_own_and_move_the_running_ones_once():
+    state, sample, size = first_state(CONVOLVED), batch(), 8
+    found, _, stats = compute(state, sample, CONVOLVED, stage(batch_size=N, micro_batch=size))
+    parts = [jax.tree.map(lambda x: x[i : i + size], sample) for i in range(0, N, size)]  # noqa: B023
+    each = [compute(state, part, CONVOLVED, stage(batch_size=size)) for part in parts]
+    mean = functools.partial(jax.tree.map, lambda *leaves: np.mean(leaves, 0))
+    close(found, mean(*(grads for grads, _, _ in each)))
+    close(stats, mean(*(after for _, _, after in each)))
+    whole = compute(state, sample, CONVOLVED, stage(batch_size=N))
+    norm = jax.jit(parameters.norm)
+    assert not np.allclose(norm(whole[0]), norm(found), rtol=1e-3)  # other statistics, another gradient
+
+
+@pytest.mark.parametrize("micro_batch", [0, 8])
+def test_frozen_modules_have_no_gradient_and_no_batch_statistics(micro_batch):
+    """To the last bit: a third of three times a number may be another one."""
+    state, sample = first_state(CONVOLVED), batch()
+    state = state.replace(stats=jax.tree.map(lambda leaf: leaf + jnp.linspace(0.1, 0.7, leaf.size), state.stats))
+    found, _, stats = compute(state, sample, CONVOLVED, stage(trained=("head",), batch_size=N, micro_batch=micro_batch))
+    assert same(stats, state.stats)
+    assert all(not np.any(leaf) for path, leaf in parameters.paths(found).items() if not path.startswith("head/"))
+
+    def loss(head):
+        params = {**state.params, "head": head}
+        logits, _, _ = gradient.forward(CONVOLVED, params, state.stats, sample["image"], train=False)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, sample["label"]).mean()
+
+    close(found["head"], jax.jit(jax.grad(loss))(state.params["head"]))
+
+
+def test_among_some_classes_the_others_do_not_exist():
+    """Loss, accuracy and gradient are those of a head that has these classes only."""
+    state, chosen = first_state(MLP), [1, 3]
+    labels = np.asarray(DATASET.train_labels)
+    rows = np.flatnonzero(np.isin(labels, chosen))[:N]
+    sample = {"image": take(rows), "label": labels[rows]}
+    mask = np.isin(np.arange(DATASET.classes), chosen)
+    found, sums, _ = compute(state, sample, MLP, stage(classes=(0, 2)), mask)
+
+    def loss(params):
+        logits, _, _ = gradient.forward(MLP, params, {}, sample["image"], train=True)
+        logits, own = logits[:, jnp.asarray(chosen)], jnp.searchsorted(jnp.asarray(chosen), sample["label"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, own).sum(), jnp.sum(logits.argmax(1) == own)
+
+    (expected, correct), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params)
+    assert float(sums["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(sums["correct"]) == float(correct)
+    found, grads = jax.device_get((found, grads))
+    close(found, jax.tree.map(lambda leaf: leaf / len(rows), grads))
+    others = [k for k in range(DATASET.classes) if k not in chosen]
+    assert not np.any(found["head"]["kernel"][:, others]) and not np.any(found["head"]["bias"][others])

@@ -1,0 +1,153 @@
+"""Each optimiser does what its paper (or PyTorch) says, for learning rates that change and differ between runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.training import optimizers
+from tests.support.tiny import OPTIM, changed, same
+
+PARAMS = {"a": np.float32([1.0, -2.0, 0.5]), "b": np.float32([[0.3, 3.0], [-0.1, 0.0]])}
+GRADS = [{"a": np.float32([t, 1e-3, -0.3]), "b": np.float32([[4.0, -t], [0.2, 1e-5]])} for t in (1.0, -0.5, 2.0)]
+SHARES = (1.0, 0.5, 0.7)  # what a schedule makes of the learning rate in the three steps
+
+SPECS = {
+    "sgd": {},
+    "momentum": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9, "nesterov": True},
+    "sgd_l2": {"momentum": 0.8, "weight_decay": 0.1},
+    "clipped": {"clip_norm": 1.5},
+    "clipped_not_the_decay": {"clip_norm": 1e-3, "weight_decay": 0.5},
+    "short_enough": {"clip_norm": 100.0},
+    "adam": {"name": "adam"},
+    "adam_l2": {"name": "adam", "weight_decay": 0.1, "b1": 0.8, "b2": 0.95},
+    "adam_large_eps": {"name": "adam", "eps": 0.3},
+    "adamw": {"name": "adamw", "weight_decay": 0.1},
+    "adamw_clipped": {"name": "adamw", "weight_decay": 0.1, "clip_norm": 1.0, "eps": 0.1},
+    "rmsprop": {"name": "rmsprop", "b2": 0.99},
+    "rmsprop_large_eps": {"name": "rmsprop", "b2": 0.9, "eps": 0.3},
+    "rmsprop_momentum_l2": {"name": "rmsprop", "b2": 0.99, "momentum": 0.9, "weight_decay": 0.1},
+}
+
+
+def reference(spec, x, grads, rates):
+    """The optimiser on one flat vector in float64, written down from PyTorch's documentation."""
+    x, m, v = x.astype(np.float64), 0.0, 0.0
+    for t, (g, rate) in enumerate(zip(grads, rates, strict=True), 1):
+        if spec.clip_norm:
+            g = g * min(1.0, spec.clip_norm / np.linalg.norm(g))
+        if spec.name != "adamw":
+            g = g + spec.weight_decay * x
+        if spec.name == "sgd":
+            m = spec.momentum * m + g
+            step = g + spec.momentum * m if spec.nesterov else m
+        elif spec.name == "rmsprop":
+            v = spec.b2 * v + (1 - spec.b2) * g**2
+            step = m = spec.momentum * m + g / (np.sqrt(v) + spec.eps)
+        else:
+            m, v = spec.b1 * m + (1 - spec.b1) * g, spec.b2 * v + (1 - spec.b2) * g**2
+            step = m / (1 - spec.b1**t) / (np.sqrt(v / (1 - spec.b2**t)) + spec.eps)
+            step = step + (spec.weight_decay * x if spec.name == "adamw" else 0.0)
+        x = x - rate * step
+    return x
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def train(spec, h):
+    """Three steps of the optimiser under test."""
+    params, opt = PARAMS, optimizers.optimiser(spec, h, h.learning_rate).init(PARAMS)
+    for grads, share in zip(GRADS, SHARES, strict=True):
+        tx = optimizers.optimiser(spec, h, h.learning_rate * share)
+        updates, opt = tx.update(grads, opt, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize("fields", SPECS.values(), ids=SPECS)
+def test_three_steps(fields):
+    spec = changed(OPTIM, **fields)
+    found = jax.jit(lambda h: train(spec, h))(optimizers.hyper(spec))
+    expected = reference(spec, flat(PARAMS), [flat(g) for g in GRADS], [spec.learning_rate * s for s in SHARES])
+    np.testing.assert_allclose(flat(found), expected, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMISERS)
+def test_runs_with_their_own_numbers_share_a_program(name):
+    base = changed(OPTIM, name=name, momentum=0.5, b2=0.99, weight_decay=0.1, clip_norm=1.0)
+    specs = [base, changed(base, learning_rate=0.01, momentum=0.9), changed(base, weight_decay=0.0, clip_norm=3.0)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *map(optimizers.hyper, specs))
+    together = jax.jit(jax.vmap(lambda h: train(base, h)))(stacked)
+    for i, spec in enumerate(specs):
+        alone = reference(spec, flat(PARAMS), [flat(g) for g in GRADS], [spec.learning_rate * s for s in SHARES])
+        np.testing.assert_allclose(flat(run_axis.take(together, i)), alone, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMISERS)
+def test_state_does_not_depend_on_the_numbers(name):
+    spec = changed(OPTIM, name=name, momentum=0.5, clip_norm=1.0)
+    other = changed(spec, learning_rate=7.0, momentum=0.9, b1=0.1, b2=0.2, eps=0.3, weight_decay=0.4, clip_norm=5.0)
+    states = [optimizers.optimiser(s, optimizers.hyper(s), s.learning_rate).init(PARAMS) for s in (spec, other)]
+    assert same(*states)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_has_the_bits_of_optax(name):
+    spec = changed(OPTIM, name=name, weight_decay=0.1 if name == "adamw" else 0.0)
+
+    def steps(tx):
+        params, opt = PARAMS, tx.init(PARAMS)
+        for grads in GRADS:
+            updates, opt = tx.update(grads, opt, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    def theirs(h):
+        more = {"weight_decay": h.weight_decay} if name == "adamw" else {}
+        return steps(getattr(optax, name)(h.learning_rate, h.b1, h.b2, h.eps, **more))
+
+    ours = jax.jit(lambda h: steps(optimizers.optimiser(spec, h, h.learning_rate)))
+    assert same(ours(optimizers.hyper(spec)), jax.jit(theirs)(optimizers.hyper(spec)))
+
+
+def test_numbers_are_float32():
+    h = optimizers.hyper(changed(OPTIM, milestones=(0.25, 0.5)))
+    assert {leaf.dtype for leaf in h} == {np.dtype(np.float32)}
+    assert h.milestones.shape == (2,)
+    assert {leaf.shape for leaf in h._replace(milestones=h.decay)} == {()}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "fields", "points"),
+    [
+        ("constant", {}, {0.0: 1, 0.5: 1, 0.99: 1}),
+        ("constant", {"warmup": 0.2}, {0.0: 0, 0.05: 0.25, 0.1: 0.5, 0.2: 1, 0.7: 1}),
+        ("step", {}, {0.0: 1, 0.99: 1}),
+        ("step", {"milestones": (0.5, 0.75)}, {0.0: 1, 0.49: 1, 0.5: 0.1, 0.74: 0.1, 0.75: 0.01, 0.99: 0.01}),
+        ("step", {"milestones": (0.5,), "warmup": 0.8}, {0.4: 0.5, 0.6: 0.075}),
+        ("cosine", {"decay": 0.0}, {0.0: 1, 0.25: 0.5 + 0.5**1.5, 0.5: 0.5, 1.0: 0}),
+        ("cosine", {"decay": 0.2}, {0.0: 1, 0.5: 0.6, 1.0: 0.2}),
+        ("cosine", {"decay": 0.0, "warmup": 0.2}, {0.0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.5, 1.0: 0}),
+        ("linear", {"decay": 0.0}, {0.0: 1, 0.25: 0.75, 1.0: 0}),
+        ("linear", {"decay": 0.5, "warmup": 0.5}, {0.25: 0.5, 0.5: 1, 0.75: 0.75, 1.0: 0.5}),
+        ("linear", {"warmup": 1.0}, {0.0: 0, 0.5: 0.5}),
+    ],
+)
+def test_schedule(schedule, fields, points):
+    h = optimizers.hyper(changed(OPTIM, schedule=schedule, **fields))
+    found = {done: float(optimizers.multiplier(schedule, h, jnp.float32(done))) for done in points}
+    assert found == pytest.approx(points, abs=1e-6)
+
+
+def test_unknown_names():
+    h = optimizers.hyper(OPTIM)
+    with pytest.raises(ConfigError, match="optim.name='sdg'.*'sgd'"):
+        optimizers.optimiser(changed(OPTIM, name="sdg"), h, 0.1)
+    with pytest.raises(ConfigError, match="optim.schedule='cosin'.*'cosine'"):
+        optimizers.multiplier("cosin", h, 0.1)
