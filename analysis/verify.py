@@ -2,7 +2,7 @@
 
     python -m analysis.claims DIR [DIR...] [--json FILE] [--markdown]
 
-`analysis/papers.py` holds the claims, `analysis/rule.py` the rule that gives the verdicts.
+`analysis/claims/` holds the claims, `analysis/stats.py` the rule that gives the verdicts.
 """
 
 import argparse
@@ -191,7 +191,3 @@ def _wrap(text: str, indent: str) -> list[str]:
     return textwrap.wrap(
         text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there, and its commands and files exist."""
+"""The Python of every README runs as it stands there, and the commands, files and modules that they name exist."""
 
 import contextlib
 import math
@@ -14,8 +14,13 @@ from plasticity_jax.storage import metrics
 from tests.runner.test_protocols import Six
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for folder in (".", "plasticity_jax", "configs", "analysis", "analysis/results", "launch", "tests")
+    for path in [ROOT / folder / "README.md"]
+}
+LONGEST = 180  # lines of the first page
+BLOCKS = [block for page in PAGES.values() for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 
 
 def block(word: str) -> str:
@@ -91,21 +96,56 @@ def test_the_sweep_is_one() -> None:
     assert [len(pack.plans) for pack in found["rates"].packs] == [3, 3] and len(found["rates"].seeds) == 20
 
 
-def test_files_and_modules_that_are_named_exist() -> None:
-    for name in re.findall(r"`((?:plasticity_jax|configs|analysis|launch)/[\w/]*(?:\.py)?)`", README):
-        assert (ROOT / name).exists(), f"README.md names {name}"
-    for name in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / name).exists(), f"README.md links to {name}"
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page: str) -> None:
+    text = PAGES[page]
+    for name in re.findall(r"`((?:plasticity_jax|configs|analysis|launch|tests)/[\w/]*(?:\.py)?)`", text):
+        assert (ROOT / name).exists(), f"{page} names {name}"
+    for name in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert ((ROOT / page).parent / name).exists(), f"{page} links to {name}"
 
 
-def test_every_module_is_on_the_map() -> None:
-    rows = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
-    modules = {path.stem for path in (ROOT / "plasticity_jax").glob("*.py")} - {"__init__"}
-    modules |= {path.parent.name for path in (ROOT / "plasticity_jax").glob("*/__init__.py")} - {"plasticity_jax"}
-    assert modules == rows, f"missing {modules - rows}, too many {rows - modules}"
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_named_exist(page: str) -> None:
+    text = PAGES[page]
+    for module in re.findall(r"python -m ((?:plasticity_jax|analysis|launch|tests)[\w.]*)", text):
+        base = ROOT / module.replace(".", "/")
+        assert base.with_suffix(".py").exists() or (base / "__main__.py").exists(), f"{page}: python -m {module}"
+    for config in re.findall(r"configs/(\w+)\.py", text):
+        assert (ROOT / "configs" / f"{config}.py").exists(), f"{page}: configs/{config}.py"
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make ([\w-]+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page}: make {target}"
 
 
-def test_every_config_is_on_the_map() -> None:
-    rows = set(re.findall(r"^\| `configs/(\w+)\.py` \|", README, re.MULTILINE))
+def test_the_first_page_is_short() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= LONGEST
+
+
+def test_every_module_is_in_the_layout() -> None:
+    layout = PAGES["plasticity_jax/README.md"].split("## ")[0]
+    named = set(re.findall(r"`(\w+)`", layout))
+    files = {path.stem for path in (ROOT / "plasticity_jax").rglob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in (ROOT / "plasticity_jax").glob("*/__init__.py")}
+    missing = (files | packages) - named
+    assert not missing, f"add {sorted(missing)} to the table of plasticity_jax/README.md"
+
+
+def test_what_is_added_has_the_place_that_is_named() -> None:
+    """Each row names a dict, and it is where the row says."""
+    table = PAGES["plasticity_jax/README.md"].split("## One thing")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (an? [\w ]+) \| .* \| (.*) \|$", table, re.MULTILINE)
+    assert len(rows) >= 10
+    for what, where in rows:
+        files = [ROOT / name for name in re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", where)]
+        files = [file if file.exists() else ROOT / "plasticity_jax" / file.relative_to(ROOT) for file in files]
+        assert files and all(file.exists() for file in files), what
+        for name in re.findall(r"`([A-Z]+)`", where):
+            holders = [file / "__init__.py" if file.is_dir() else file for file in files]
+            assert any(re.search(rf"^{name}\b.* = ", file.read_text(), re.MULTILINE) for file in holders), (what, name)
+
+
+def test_every_config_is_on_the_first_page() -> None:
     files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
-    assert files == rows, f"missing {files - rows}, too many {rows - files}"
+    named = set(re.findall(r"`configs/(\w+)\.py`", PAGES["README.md"]))
+    assert files == named, f"missing {files - named}, too many {named - files}"

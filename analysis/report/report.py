@@ -252,7 +252,3 @@ def _moments(each: Mapping[str, Any]) -> list[str]:
 
 def _time(seconds: Mapping[str, float], kind: str) -> str:
     return duration(seconds[kind]) if kind in seconds else ""
-
-
-if __name__ == "__main__":
-    main()

@@ -95,8 +95,8 @@ def test_a_tree_folds_what_is_nested_and_names_it():
 
 def test_an_installed_package_has_the_files_of_the_page():
     root = Path(page.__file__).parent
-    project = tomllib.loads((root.parent / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["package-data"]["analysis"] == ["page.css", "page.js"]
+    project = tomllib.loads((root.parents[1] / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["package-data"]["analysis.report"] == ["page.css", "page.js"]
     assert sorted(path.name for path in root.glob("page.*")) == ["page.css", "page.js", "page.py"]
 
 

@@ -1,4 +1,4 @@
-"""The published results are whole, and the README says what they say."""
+"""The published results are whole, and their README says what they say."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_they_are_a_few_megabytes():
 
 def test_the_readme_holds_the_verdicts(read):
     table = [line for line in verify.markdown(verify.judge(read.values())).splitlines() if line]
-    text = (ROOT / "README.md").read_text()
+    text = (RESULTS / "README.md").read_text()
     missing = [line for line in table if line not in text]
     assert not missing, f"{RENEW}\n" + "\n".join(missing)
     judged = [line for line in text.splitlines() if line.startswith("| ") and "reproduced" in line]
