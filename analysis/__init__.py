@@ -15,14 +15,14 @@ import pandas as pd
 
 from analysis import outcomes, sweeps
 from plasticity_jax import strict_json
-from plasticity_jax.config import plan
+from plasticity_jax.config import columns, plan
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import ConfigError, LabError
 from plasticity_jax.storage import metrics
 
 TABLE = outcomes.TABLE
 COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
-KEYS, MEASURED = list(metrics.KEYS), list(metrics.MEASURED)
+KEYS, MEASURED = list(columns.KEYS), list(columns.MEASURED)
 
 Directory = str | os.PathLike[str]
 

@@ -1,4 +1,4 @@
-"""Contrasts between the branches of a study, and claims about them; `analysis.rule` says how they are judged.
+"""Contrasts between the branches of a study, and claims about them; `analysis.stats` says how they are judged.
 
     gap = minus("fresh", "pretrain+tune")                                 fresh - pretrain+tune, seed by seed
     minus("fresh", largest(family("blend[gamma={}]")))                    at the largest gamma that there is
@@ -65,7 +65,7 @@ class Claim:
 
     id: unique within the study.  study: the `name` of the config.
     source: the paper as `Authors 2021` and where it says so; controls of our own begin with `ours: `.
-    direction: one of those of `analysis.rule`.  margin: of `not_below` and `within`, in units of the effect.
+    direction: one of those of `analysis.stats`.  margin: of `not_below` and `within`, in units of the effect.
     unit: of the effect; `points` are points of accuracy.
     """
 

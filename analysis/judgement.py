@@ -1,4 +1,4 @@
-"""Claims judged on the studies at hand, paper by paper, by `analysis.rule`.
+"""Claims judged on the studies at hand, paper by paper, by `analysis.stats`.
 
 judged = judge(found)
 summary(judged)             how many were tested and what came out: claims of papers, and controls of our own

@@ -16,7 +16,7 @@ same weights.  A first group shares the rate 0.1:
                                     step decay's
     autodecay-keep                  the same, but the last stage has its full length
     autodecay-late                  the window detector under the stages of `late`
-    plateau, slope, sasa, abel      other published detectors (`plasticity_jax/detectors.py`)
+    plateau, slope, sasa, abel      other published detectors (`plasticity_jax/training/detectors.py`)
     cosine-K                        cosine decay in K % of the time
 The smaller scales leave out `early` and `autodecay-keep`, and have K = 50 and 75; only the scale of the paper has
 `stepdecay` and `autodecay` at rates 0.05 and 0.2 too.

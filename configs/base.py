@@ -1,6 +1,6 @@
 """Every default of every experiment is written here, and nowhere else.
 
-`plasticity_jax/stages.py` says what the keys mean.
+`plasticity_jax/config/spec.py` says what the keys mean.
 """
 
 import copy

@@ -10,10 +10,10 @@ Without one of the first three, the scale of the paper.
 
 Protocol:
     patches  Li, Wei & Ma 2019 (arXiv 1907.04595): four fifths of the images carry a 7x7 patch that tells the class, a
-             fifth of these draws nothing but the patch (`plasticity_jax/patches.py`).  Three arms: `large`, rate 0.1
+             fifth of these draws nothing but the patch (`data/patches.py`).  Three arms: `large`, rate 0.1
              times 0.04 at half time; `middle`, 0.02, and `small`, 0.004, both constant.  After every epoch: accuracy on
              clean test images, on those of which four fifths are patched, and on black ones with a patch alone.
-    graded   four patterns of 0, 2, 4 and 6 bits, one in each example (`plasticity_jax/graded.py`), and a perceptron.
+    graded   four patterns of 0, 2, 4 and 6 bits, one in each example (`data/synthetic.py`), and a perceptron.
              Step decay from rate 0.6 in three learning stages, and each of its three rates held constant (`rate-1`
              to `rate-3`); all of it also at ten times larger batches, so that rate 0.6 at batch 320 has the noise of
              rate 0.06 at batch 32.

@@ -20,7 +20,6 @@ from plasticity_jax.config import parse, paths, spec
 from plasticity_jax.config.plan import Leg, Run
 from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.diagnostics.networks import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.models import interface
 from plasticity_jax.parallel import compilation_cache, cpu, multihost, run_axis
@@ -91,14 +90,14 @@ def run_study(
     run_axis.use_all_cores()
     cpu.start_jax()
     cpu.use_one_lapack_thread()
-    own = own or Own(None, {}, {})
+    own = prepare.complete(own or Own(None, {}, {}), study)
     directory = paths.given(workdir).absolute()
     dataset = _own_data(study, dataset) if dataset else multihost.in_turn(lambda: datasets.load(*study.data))
     drawn = [prepare.draft(pack, study, dataset, own) for pack in study.packs]
     for draft in drawn:
         prepare.check_modules(draft)
-        if own.model:
-            prepare.check_outputs(draft, own.model, dataset)
+        if own.brings_network(draft.pack):
+            prepare.check_outputs(draft, own.network(draft.pack, dataset), dataset)
     if dry_run:
         for draft in drawn:
             print(prepare.describe(draft, study, dataset, own))
@@ -189,8 +188,6 @@ def _lab(
     name, choice = draft.pack.name, draft.choice
     pack = dataclasses.replace(draft.pack, model=dataclasses.replace(draft.pack.model, dtype=choice["dtype"]))
     model = own.network(pack, dataset)
-    diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics if name not in own.diagnostics}
-    diagnostics |= own.diagnostics
     progress.note(prepare.describe(draft, study, dataset, own))
     scale = prepare.scale(study, dataset)
     shape = dataset.train_images.shape[1:]
@@ -203,7 +200,7 @@ def _lab(
         images=step.Images(dataset.train_images, *scale),
         test_images=step.Images(dataset.test_images, *scale),
         timetables=draft.timetables,
-        programs=Programs(model, shape, choice["strategy"], study.eval_batch, diagnostics, own.resets),
+        programs=Programs(model, shape, choice["strategy"], study.eval_batch, own.diagnostics, own.resets),
         clock=Clock(directory / name / "clock.json"),
         progress=progress,
         stopped=stopped,

@@ -52,12 +52,12 @@ LONGEST = (
     "configs",
     "protocols",
     "resume",
-    "you",
-    "train",
+    "you2019",
+    "step",
     "learning_stages",
-    "models",
+    "resnet",
     "experiment",
-    "walk",
+    "stage_loop",
     "papers",
 )
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}

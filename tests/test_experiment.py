@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import sys
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -115,7 +116,7 @@ def test_environment_tells_the_data_apart(study):
 
 def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
     seen = []
-    walk = experiment.walk.walk
+    walk = experiment.stage_loop.walk
 
     def look(leg, lab):
         outcome = walk(leg, lab)
@@ -123,7 +124,7 @@ def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
         seen.append((leg.name, status["status"], status["stage"], (tmp_path / "result.json").exists()))
         return outcome
 
-    monkeypatch.setattr(experiment.walk, "walk", look)
+    monkeypatch.setattr(experiment.stage_loop, "walk", look)
     small.run(small.config(seeds=(0,)), tmp_path)
     assert seen == [("pretrain", "running", "pretrain", False), ("tune", "running", "tune", False)]
     assert (tmp_path / "result.json").exists()
@@ -391,7 +392,7 @@ def test_a_read_only_workdir_is_one_error(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_one_error_and_the_study_goes_on(tmp_path, study, monkeypatch):
-    append = experiment.walk.records.Table.append
+    append = experiment.stage_loop.metrics.Table.append
 
     def refuse(self, rows):
         if rows[0]["stage"] == "tune" and rows[0]["step"] == 12:
@@ -399,7 +400,7 @@ def test_a_full_disk_is_one_error_and_the_study_goes_on(tmp_path, study, monkeyp
         append(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.walk.records.Table, "append", refuse)
+        patch.setattr(experiment.stage_loop.metrics.Table, "append", refuse)
         with pytest.raises(WorkdirError, match="No space left"):
             small.run(small.config(), tmp_path)
     status = workdir.read_json(tmp_path / "status.json")
@@ -452,6 +453,59 @@ def test_own_network_reset_and_diagnostic(tmp_path):
     assert kept[0] == kept[-1] != kept[1]  # the convolution is not
 
 
+OWN = """
+import jax.numpy as jnp
+from plasticity_jax.models import mlp
+
+def narrow(model, classes):
+    return mlp.MLP(classes, 1, model.width, jnp.dtype("float32"))
+
+def forget_head(state, fresh):
+    return state.replace(params={**state.params, "head": fresh.params["head"]})
+
+def head_size(state, batch):
+    return {"head_size": jnp.float32(state.params["head"]["kernel"].size)}
+"""
+
+
+def test_own_parts_are_named_in_the_config(tmp_path, monkeypatch):
+    (tmp_path / "my_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = small.config(seeds=(0,), diagnostics=("my_parts:head_size",))
+    config.model.update(name="my_parts:narrow", width=3)
+    config.stages.tune.reset.function = "my_parts:forget_head"
+    result = small.run(config, tmp_path / "run")
+    assert result["status"] == "finished"
+    _, params, _ = plasticity_jax.load(tmp_path / "run", "fresh", 0)
+    assert params["layer1"]["kernel"].shape == (64, 3)
+    assert set(small.curve(tmp_path / "run", "fresh/seed0", "head_size").values()) == {9.0}
+    kept = [small.curve(tmp_path / "run", "pretrain/seed0", "test_accuracy", "pretrain")[6]]
+    kept += [small.curve(tmp_path / "run", "pretrain+tune/seed0")[0]]
+    assert kept[0] != kept[1]  # the head is fresh
+
+    (tmp_path / "my_parts.py").write_text(OWN.replace("classes, 1,", "classes, 2,"))
+    sys.modules.pop("my_parts")
+    with pytest.raises(LabError, match="other own code .model my_parts:narrow"):  # other code, so another study
+        small.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"diagnostics": ("nowhere:thing",)}, "diagnostics='nowhere:thing': there is no module nowhere"),
+        ({"model.name": "nowhere:net"}, "model.name='nowhere:net': there is no module nowhere"),
+        ({"stages.tune.reset.function": "nowhere:reset"}, "reset.function='nowhere:reset': there is no module nowhere"),
+    ],
+)
+def test_an_own_part_that_is_not_there_is_one_line(change, problem, tmp_path):
+    config = small.config(seeds=(0,))
+    with config.unlocked():
+        config.update_from_flattened_dict(change)
+    with pytest.raises(ConfigError, match=problem):
+        small.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("outputs", "classes", "shape"), [(2, (), r"\(2, 2\)"), (4, (0, 2), r"\(2, 4\)"), (None, (), r"\(2,\)")]
 )
@@ -484,7 +538,7 @@ def test_a_plan_tells_height_width_and_channels_and_what_looks_wrong(tmp_path, c
 def test_own_images_need_no_square_and_any_channels(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 6, 5, 2), dtype=np.uint8), np.arange(60) % 4
-    own = plasticity_jax.datasets.from_arrays("own", images[:40], labels[:40], images[40:], labels[40:])
+    own = datasets.from_arrays("own", images[:40], labels[:40], images[40:], labels[40:])
     result = small.run(small.single(epochs=1.0), tmp_path, dataset=own)
     _, params, _ = plasticity_jax.load(tmp_path, "train", 0)
     assert params["layer1"]["kernel"].shape == (60, 8) and params["head"]["kernel"].shape == (8, 4)
@@ -518,7 +572,7 @@ def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiment, "Programs", programs)
     with monkeypatch.context() as patch, pytest.raises(Preempted):
-        patch.setattr(experiment.walk, "walk", stop)
+        patch.setattr(experiment.stage_loop, "walk", stop)
         small.run(config, tmp_path)
     path = tmp_path / "environment.json"
     begun = workdir.read_json(path)

@@ -1,6 +1,13 @@
-"""Data flow one way: a module imports only from the layers below its own, so there is no circle either."""
+"""The map of the code: packages stand on floors, and a module imports from its own package or from floors below.
+
+plasticity_jax   as in `FLOORS`; within a package no two modules wait for each other
+configs          plain Python: of the lab only its errors
+analysis         reads files: of the lab only what is written in them, and never jax
+launch           starts the lab: loads jax only where a command has to know what a study costs
+"""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,79 +18,47 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "plasticity_jax"
 
-# The lowest first.
-LAYERS = [
-    {"errors", "strict_json", "own_code"},
-    {
-        "signals",
-        "conditions",
-        "memory",
-        "machine",
-        "peers",
-        "detectors",
-        "graded",
-        "digits",
-        "legacy",
-        "locks",
-        "output",
-        "paths",
-    },
-    {
-        "cache",
-        "stages",
-        "names",
-        "line",
-        "units",
-        "network",
-        "trees",
-        "records",
-        "workdir",
-        "results",
-        "convolution",
-        "pooling",
-        "cifar",
-        "sampling",
-        "checks",
-        "autodecay",
-    },
-    {
-        "legs",
-        "description",
-        "labels",
-        "prepared",
-        "pools",
-        "patches",
-        "optim",
-        "checkpoint",
-        "tensorboard",
-        "runs",
-        "clock",
-    },
-    {"layers", "datasets", "state", "grid", "commandline", "diagnostics"},
-    {"wide_resnet", "gradient", "resets"},
-    {"models", "train"},
-    {"programs", "timetable", "schema", "environment"},
-    {"config", "scored", "saved"},
-    {"progress", "summary"},
-    {"lab", "autotune", "drafts"},
-    {"measure", "pace"},
-    {"walk", "room"},
-    {"experiment"},
-    {"__init__", "main", "cost"},
-]
+# The lowest floor first; what stands on one floor does not know of each other.
+FLOORS = (
+    ("errors",),
+    ("lookup", "strict_json"),
+    ("config",),  # what a study is, and how a config file becomes one; no jax
+    ("models",),
+    ("data", "diagnostics"),
+    ("training",),  # ONE run
+    ("parallel",),  # many runs, devices and processes
+    ("storage",),  # what is kept on disk
+    ("runner",),  # the loop over stages
+    ("profiling",),  # memory, time, the fastest strategy
+    ("study_config",),
+    ("experiment",),
+    ("main", "__init__"),
+)
 
-# What the other packages may import of this repository.
-JAX_FREE = "errors names description workdir commandline config line units signals machine peers strict_json"
-FOR_ANALYSIS = "description errors records results stages legs workdir strict_json output paths".split()
-FOR_LAUNCH = f"{JAX_FREE} locks output paths stages legs experiment cost datasets".split()
+# What the packages around it may import of it.
+JAX_FREE = (
+    "errors strict_json config.names config.parse config.paths config.plan config.restore config.spec parallel.cpu "
+    "parallel.multihost runner.commandline runner.console runner.output runner.signals runner.units storage.workdir"
+).split()
+FOR_ANALYSIS = (
+    "errors strict_json config.columns config.paths config.plan config.restore config.spec runner.output "
+    "storage.metrics storage.results storage.workdir"
+).split()
+FOR_LAUNCH = [*JAX_FREE, *"data.datasets experiment profiling.cost storage.locks study_config".split()]
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", f"{PACKAGE}.errors"},  # and in `paper` all studies
     "analysis": {"analysis", "launch.jobs", *(f"{PACKAGE}.{name}" for name in FOR_ANALYSIS)},
     "launch": {"launch", *(f"{PACKAGE}.{name}" for name in FOR_LAUNCH)},
 }
 
-MODULES = sorted(path.relative_to(ROOT / PACKAGE).with_suffix("") for path in (ROOT / PACKAGE).rglob("*.py"))
+MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 OTHERS = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`training.step` for plasticity_jax/training/step.py, and `training` for the `__init__.py` beside it."""
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and parts[:-1] else parts)
 
 
 def imports(path: Path, inside: bool = True) -> Iterator[str]:
@@ -100,35 +75,45 @@ def imports(path: Path, inside: bool = True) -> Iterator[str]:
                 yield name if base.is_dir() or base.with_suffix(".py").exists() else str(node.module)
 
 
-def layer(module: str) -> int:
-    """The layer of `errors`, `__init__`, or of a module in a folder: that of the folder."""
-    found = [i for i, names in enumerate(LAYERS) if module.split(".")[0] in names]
-    assert len(found) == 1, (
-        f"add {PACKAGE}/{module}.py to LAYERS in tests/test_layers.py, in the lowest layer that fits"
-    )
-    return found[0]
+def own_imports(path: Path) -> list[str]:
+    """What a module of the lab imports of the lab, as `training.step`."""
+    found = [name for name in imports(path) if name.partition(".")[0] == PACKAGE]
+    return [name.partition(".")[2] or "__init__" for name in found]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_imports_from_lower_layers_only(module):
-    name = ".".join(module.parts)
-    for imported in imports(ROOT / PACKAGE / module.with_suffix(".py")):
-        first, _, rest = imported.partition(".")
-        assert first not in ALLOWED, f"{PACKAGE} must not depend on {first}"
-        if first == PACKAGE and rest.split(".")[0] != name.split(".")[0]:
-            below = rest or "__init__"
-            assert layer(below) < layer(name), f"{name} (layer {layer(name)}) imports {below} (layer {layer(below)})"
-    layer(name)
+def floor(module: str) -> int:
+    """The floor of a module: that of its package."""
+    floors = [i for i, names in enumerate(FLOORS) if module.partition(".")[0] in names]
+    assert len(floors) == 1, f"give {PACKAGE}/{module} a floor in FLOORS of tests/test_layers.py"
+    return floors[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_from_floors_below(path):
+    module = name_of(path)
+    for imported in imports(path):
+        assert imported.partition(".")[0] not in ALLOWED, f"{PACKAGE} must not depend on {imported}"
+    for imported in own_imports(path):
+        if imported.partition(".")[0] != module.partition(".")[0]:
+            assert floor(imported) < floor(module), f"{module} must not import {imported}, which stands above it"
+    floor(module)
+
+
+def test_no_two_modules_wait_for_each_other():
+    graph = {name_of(path): {name for name in own_imports(path) if name != name_of(path)} for path in MODULES}
+    list(graphlib.TopologicalSorter(graph).static_order())  # or a CycleError that names them
+
+
+def test_no_floor_is_empty():
+    packages = {path.relative_to(ROOT / PACKAGE).with_suffix("").parts[0] for path in MODULES}
+    assert {name for names in FLOORS for name in names} == packages
 
 
 def test_the_detectors_need_nothing_of_this_project():
-    needed = [*imports(ROOT / PACKAGE / "detectors.py"), *imports(ROOT / PACKAGE / "__init__.py", inside=False)]
+    files = [ROOT / PACKAGE / name for name in ("__init__.py", "training/__init__.py")]
+    needed = [name for path in files for name in imports(path, inside=False)]
+    needed += imports(ROOT / PACKAGE / "training" / "detectors.py")
     assert not [name for name in needed if name.startswith(PACKAGE)]
-
-
-def test_layers_hold_no_module_that_is_gone():
-    there = {module.parts[0] for module in MODULES}
-    assert {name for names in LAYERS for name in names} <= there, "take it out of LAYERS in tests/test_layers.py"
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -150,6 +135,6 @@ def test_the_packages_around_it_stay_outside(path):
 
 def test_checking_a_config_needs_no_jax():
     """Nor do the commands before their flags are right: tests/test_commands.py."""
-    code = f"import sys, {PACKAGE}.config; print('jax' in sys.modules)"
+    code = f"import sys, {PACKAGE}.study_config; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -1,9 +1,9 @@
 """The claims of You et al. 2019, "Learning Stages: Phenomenon, Root Cause, Mechanism Hypothesis, and Implications".
 
-Here those about the phenomenon and its root cause; `you_patterns` and `you_implications` have the others.  Only the
-abstract of the first version (arXiv 1908.01878v1) is to be had, so every protocol is [inferred], and the claims say of
-it what the abstract says.  The marks are those of `analysis.berariu`.  When the claims were written, a run of one seed
-(100) of most studies, at an earlier state of `small`, was known; that seed is in none of the published results.
+Here those about the phenomenon and its root cause; `you2019_patterns` and `you2019_implications` have the others.  Only
+the abstract of the first version (arXiv 1908.01878v1) is to be had, so every protocol is [inferred], and the claims
+say of it what the abstract says.  The marks are those of `berariu2021`.  When the claims were written, a run of one
+seed (100) of most studies, at an earlier state of `small`, was known; that seed is in none of the published results.
 """
 
 from analysis import transitions

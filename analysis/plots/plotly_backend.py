@@ -23,7 +23,7 @@ DIGITS = 4  # decimals that a page keeps
 STOPS = 24  # places where a level answers to the pointer
 
 Trace: TypeAlias = go.Scatter | go.Bar
-Style = tuple[str, str, str]  # colour, dash and marker, as `pen` calls them
+Style = tuple[str, str, str]  # colour, dash and marker, as `matplotlib_backend` calls them
 
 
 def figure(chart: Chart, runs: bool = False) -> go.Figure:

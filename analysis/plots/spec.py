@@ -1,7 +1,7 @@
 """A chart as data: what is drawn, apart from the pen that draws it.
 
-`analysis.figures` makes charts of studies, `analysis.pen` draws them with matplotlib, `analysis.report` puts them into
-a page.
+`analysis.figures` makes charts of studies, `matplotlib_backend` draws them with matplotlib, `analysis.report` puts them
+into a page.
 """
 
 import dataclasses

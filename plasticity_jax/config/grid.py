@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from plasticity_jax.config import names, spec, validate
+from plasticity_jax.config import columns, names, rules, spec, validate
 from plasticity_jax.errors import ConfigError
 
 Changes = tuple[tuple[str, Any], ...]  # (path, value) of every key that changes
@@ -42,7 +42,7 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
     if isinstance(grid, (ConfigDict, Mapping)):
         grid = tuple(grid.items())
     if not isinstance(grid, (tuple, list)):
-        raise validate.error("config.grid", grid, "must be a tuple of (path, values) pairs")
+        raise rules.error("config.grid", grid, "must be a tuple of (path, values) pairs")
     if len(grid) == 2 and isinstance(grid[0], str) and "=" not in grid[0]:
         grid = (grid,)  # a lone pair
     axes: dict[str, tuple[Choice, ...]] = {}
@@ -62,7 +62,7 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
         axes[name] = choices
     for key, name in zip(_keys(list(axes)), axes, strict=True):
         names.check_key(key, "config.grid")
-        if key in names.COLUMNS:
+        if key in columns.COLUMNS:
             raise ConfigError(f"config.grid: {name} is called like a column of the table of results; take another name")
         for choice in axes[name]:
             _check_word(name, choice.value)
@@ -78,7 +78,7 @@ def _axis(axis: Any) -> tuple[str, tuple[Choice, ...]]:
             return path, tuple(Choice(path, value, ((path, value),)) for value in values)
         case (str() as name, (ConfigDict() | Mapping()) as named) if all(map(_by_path, named.values())):
             return name, tuple(Choice(name, word, tuple(changes.items())) for word, changes in named.items())
-    raise validate.error(
+    raise rules.error(
         "config.grid",
         axis,
         "must be a pair (path, values) or (name, {word: {path: value}}), or PATH=VALUE,VALUE on the command line",

@@ -29,7 +29,7 @@ DETECTOR = {
 
 
 def study(described: Any) -> Any:
-    """A study as `config.describe` writes it now; whatever is no study comes back as it is."""
+    """A study as `parse.describe` writes it now; whatever is no study comes back as it is."""
     packs = described.get("packs") if isinstance(described, dict) else None
     if not isinstance(packs, list):
         return described

@@ -1,34 +1,31 @@
-"""The only door for configs: a ConfigDict goes in, frozen dataclasses come out, or one line says what is wrong.
-
-Importing this module is cheap; `parse` imports jax, for the names of models, optimisers and diagnostics.
-"""
+"""The only door for configs: a ConfigDict goes in, frozen dataclasses come out, or one line says what is wrong."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from plasticity_jax import strict_json
-from plasticity_jax.config import grid, names, spec, validate
+from plasticity_jax.config import grid, names, rules, spec, validate
 from plasticity_jax.config.plan import find_parent, unfold
-from plasticity_jax.config.validate import Check
+from plasticity_jax.config.rules import Check, Names
 from plasticity_jax.errors import ConfigError
 
 
-def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> spec.Study:
+def parse(config: ConfigDict | Mapping[str, Any], known: Names) -> spec.Study:
     """The study that a config asks for.
 
     Args:
       config: as `configs/base.py` makes it; every key must be there, and no other.
-      own: names that are given from Python: own diagnostics, resets and models.
+      known: the names that it may use, by kind; `study_config` collects them.
 
     Raises:
       ConfigError: an unknown or missing key, a wrong type or value, or a plan that cannot be walked.
     """
-    from plasticity_jax.config import schema  # imports jax
-
-    check_study, check_model, check_stage = schema.study(own), schema.model(own), schema.stage(own)
+    check_study = rules.record(spec.Study, known, without=("packs",), free=("model", "stages", "grid"))
+    check_model = rules.record(spec.Model, known)
+    check_stage = rules.record(spec.Stage, known, without=("name", "branch"), free=("branches",))
     values = validate.plain(config)
     if "studies" in values:
         raise ConfigError("config.studies: this is a sweep of several studies; run it by python -m launch.local")
@@ -41,7 +38,7 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
     packs = grid.packs(plans, grid.scopes(points))
     branches = {branch: None for pack in packs for branch in _final_branches(pack)}
     if len(branches) > 1 and top["control"] not in branches:
-        raise validate.error("config.control", top["control"], f"choose one of {', '.join(branches)}")
+        raise rules.error("config.control", top["control"], f"choose one of {', '.join(branches)}")
     shared = {key: value for key, value in top.items() if key not in ("model", "stages", "grid")}
     return spec.Study(packs=packs, **shared)
 
@@ -53,7 +50,7 @@ def describe(study: spec.Study) -> dict[str, Any]:
 
 def _plan(values: Any, check: Check) -> spec.Plan:
     if not isinstance(values, Mapping) or not values:
-        raise validate.error("config.stages", values, "must be a group of stages by name, at least one")
+        raise rules.error("config.stages", values, "must be a group of stages by name, at least one")
     plan = []
     for name, stage in values.items():
         where = f"config.stages.{name}"
@@ -61,7 +58,7 @@ def _plan(values: Any, check: Check) -> spec.Plan:
         _make(check, stage, where, name, name)  # or an error of the stage would be blamed on its first branch
         branches = stage["branches"]
         if not isinstance(branches, Mapping):
-            raise validate.error(f"{where}.branches", branches, "must be a group of branches by name")
+            raise rules.error(f"{where}.branches", branches, "must be a group of branches by name")
         siblings = []
         for branch, override in (branches or {name: {}}).items():
             here = f"{where}.branches.{branch}" if branches else where
@@ -80,11 +77,11 @@ def _check_name(name: str, where: str) -> None:
 
 def _merge(stage: Mapping[str, Any], override: Any, where: str) -> dict[str, Any]:
     if not isinstance(override, Mapping):
-        raise validate.error(where, override, "must be a group of what this branch changes")
+        raise rules.error(where, override, "must be a group of what this branch changes")
     merged = {key: value for key, value in stage.items() if key != "branches"}
     for key, value in override.items():
         if key not in merged:
-            raise validate.unknown(where, key, list(merged))
+            raise rules.unknown(where, key, list(merged))
         deeper = isinstance(merged[key], Mapping)
         merged[key] = _merge(merged[key], value, f"{where}.{key}") if deeper else value
     return merged | {"branches": {}} if "branches" in stage else merged
@@ -97,29 +94,27 @@ def _make(check: Check, values: Any, where: str, name: str, branch: str) -> spec
     stage = spec.Stage(name=name, branch=branch, **fields)
     data, rule = stage.data, stage.optim
     if not stage.epochs and not stage.steps:
-        raise validate.error(f"{where}.epochs", stage.epochs, "must be above 0, or give steps")
+        raise rules.error(f"{where}.epochs", stage.epochs, "must be above 0, or give steps")
     if data.part > data.splits:
-        raise validate.error(f"{where}.data.part", data.part, f"must be at most data.splits={data.splits}")
+        raise rules.error(f"{where}.data.part", data.part, f"must be at most data.splits={data.splits}")
     if rule.momentum and rule.name.startswith("adam"):
-        raise validate.error(
+        raise rules.error(
             f"{where}.optim.momentum", rule.momentum, f"{rule.name} has none; set b1, or take sgd or rmsprop"
         )
     if rule.nesterov and not rule.momentum:
-        raise validate.error(f"{where}.optim.nesterov", True, "needs optim.momentum above 0")
+        raise rules.error(f"{where}.optim.nesterov", True, "needs optim.momentum above 0")
     if list(rule.milestones) != sorted(rule.milestones):
-        raise validate.error(f"{where}.optim.milestones", rule.milestones, "must increase")
+        raise rules.error(f"{where}.optim.milestones", rule.milestones, "must increase")
     if bool(rule.milestones) != (rule.schedule == "step") and rule.schedule != "autodecay":
-        raise validate.error(
+        raise rules.error(
             f"{where}.optim.milestones",
             rule.milestones,
             "the schedule step needs some, autodecay may have some, no other takes any",
         )
     if stage.micro_batch and stage.batch_size % stage.micro_batch:
-        raise validate.error(f"{where}.micro_batch", stage.micro_batch, f"must divide batch_size={stage.batch_size}")
+        raise rules.error(f"{where}.micro_batch", stage.micro_batch, f"must divide batch_size={stage.batch_size}")
     if data.classes and (len(data.classes) != 2 or data.classes[0] >= data.classes[1]):
-        raise validate.error(
-            f"{where}.data.classes", data.classes, "must be a range (first, behind the last), or empty"
-        )
+        raise rules.error(f"{where}.data.classes", data.classes, "must be a range (first, behind the last), or empty")
     return stage
 
 
@@ -156,10 +151,10 @@ def _check_parent(stage: spec.Stage, parent: spec.Stage, epoch: int) -> None:
     if stage.branch != stage.name:
         where += f".branches.{stage.branch}"
     if not parent.steps and epoch > parent.epochs:
-        raise validate.error(f"{where}.after", stage.after, f"{parent.name} has only {parent.epochs:g} epochs")
+        raise rules.error(f"{where}.after", stage.after, f"{parent.name} has only {parent.epochs:g} epochs")
     moments = [(s.optim.name, s.optim.momentum > 0) for s in (parent, stage)]
     if stage.reset.optimiser != "all" and moments[0] != moments[1]:
-        raise validate.error(
+        raise rules.error(
             f"{where}.reset.optimiser",
             stage.reset.optimiser,
             f"{parent.name} trains with {parent.optim.name} and momentum {parent.optim.momentum:g}, this stage with "

@@ -1,7 +1,7 @@
-"""Studies read back from JSON that anybody may have written: the other half of `config.describe`.
+"""Studies read back from JSON that anybody may have written: the other half of `parse.describe`.
 
 Types and structure are checked, and so are the names that become directories: whatever comes back is a study whose
-files lie where they should.  Whether its values make sense is for `config.parse` to say, where they come from.
+files lie where they should.  Whether its values make sense is for `parse` to say, where they come from.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from plasticity_jax.errors import ConfigError
 
 
 def restore_study(described: Any, where: str = "config.json") -> spec.Study:
-    """The study that `config.describe` wrote down, now or in an earlier version; `where` begins every error.
+    """The study that `parse.describe` wrote down, now or in an earlier version; `where` begins every error.
 
     Raises:
       ConfigError: it is none, in one line.

@@ -12,14 +12,33 @@ rows of the run axis; `branch` tells them apart.
 Random keys are derived from the seed and the stage *name*, so the two `tune` branches of a seed see the
 same batches.  No field here has a default: every default is written in `configs/base.py`.
 
-This module is pure Python; it imports neither jax nor numpy.
+A field says its type, its range, and whether runs that train side by side have to share it; see `rules`.
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
+
+from plasticity_jax.config.rules import (
+    COMPILED,
+    COMPILED_COUNT,
+    COMPILED_IF_ANY,
+    NameOf,
+    compiled,
+    one_of,
+    real,
+    several,
+    some_text,
+    text,
+    truth,
+    whole,
+)
 
 INIT = "init"
 END = -1  # the epoch that means "where the stage ended"
+
+RECIPES = ("random", "split", "blend")
+AUGMENT = ("none", "crop", "crop_flip")
+KEEP = ("keep", "modules", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +46,19 @@ class Patch:
     """A small pattern pasted into the middle of images, which tells their class; see `patches` for the source.
 
     share: of the images that carry one, always the same; 0 for none.  size: pixels of a side.
-    shared: scale of what the patches of all classes have in common, of a normal distribution.
+    shared: Annotated[float, real("[0, inf)")]
     own, patterns: how far that of a class lies from it in each number, and how many patterns a class has.
-    alone: probability that a draw of a patched image is black but for the patch.
+    alone: Annotated[float, real("[0, 1]")]
     stretch: what `own` is multiplied by then, besides a random number in [0, 1).
     """
 
-    share: float
-    size: int
-    shared: float
-    own: float
-    patterns: int
-    alone: float
-    stretch: float
+    share: Annotated[float, real("[0, 1]")]
+    size: Annotated[int, whole(1), COMPILED]
+    shared: Annotated[float, real("[0, inf)")]
+    own: Annotated[float, real("[0, inf)")]
+    patterns: Annotated[int, whole(1), COMPILED]
+    alone: Annotated[float, real("[0, 1]")]
+    stretch: Annotated[float, real("[0, inf)")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +74,28 @@ class Data:
     fraction: share of the images, in (0, 1].
     splits, part, uniform: number of data sets n+1, the 1-based index of this one, and the ratio r of A.3.
     gamma: the blending rate, in (0, 1).
-    replacement: draw every example independently instead of walking through a permutation per epoch.
+    replacement: Annotated[bool, truth]
     shuffle: walk through another permutation each epoch; without, every epoch has the same order and batches.
-    label_noise: share of the images whose label is replaced by another class, in [0, 1].
+    label_noise: Annotated[float, real("[0, 1]")]
     """
 
-    member: int
-    classes: tuple[int, ...]
-    recipe: str
-    fraction: float
-    splits: int
-    part: int
-    uniform: float
-    gamma: float
-    replacement: bool
-    shuffle: bool
-    label_noise: float
+    member: Annotated[int, whole(0)]
+    classes: Annotated[tuple[int, ...], several(whole(0))]
+    recipe: Annotated[str, one_of(RECIPES)]
+    fraction: Annotated[float, real("(0, 1]")]
+    splits: Annotated[int, whole(1)]
+    part: Annotated[int, whole(1)]
+    uniform: Annotated[float, real("[0, 1]")]
+    gamma: Annotated[float, real("(0, 1)")]
+    replacement: Annotated[bool, truth]
+    shuffle: Annotated[bool, truth]
+    label_noise: Annotated[float, real("[0, 1]")]
     patch: Patch
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Groups of keys that change nothing."""
+        return () if self.patch.share > 0 else ("patch",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +112,17 @@ class Detector:
     end_last: the last learning stage may be ended too, and with it the stage; else it lasts its full length.
     """
 
-    name: str
-    window: int
-    rtol: float
-    atol: float
-    z: float
-    patience: int
-    least: int
-    keep: float
-    capacity: int
-    significance: float
-    end_last: bool
+    name: Annotated[str, NameOf("detectors"), COMPILED]
+    window: Annotated[int, whole(1), COMPILED]
+    rtol: Annotated[float, real("[0, 1)")]
+    atol: Annotated[float, real("[0, inf)")]
+    z: Annotated[float, real("[0, inf)")]
+    patience: Annotated[int, whole(0)]
+    least: Annotated[int, whole(0)]
+    keep: Annotated[float, real("(0, 1]")]
+    capacity: Annotated[int, whole(4), COMPILED]
+    significance: Annotated[float, real("(0, 1)")]
+    end_last: Annotated[bool, truth]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,20 +137,25 @@ class Optim:
         in [0, 1].
     """
 
-    name: str
-    learning_rate: float
-    momentum: float
-    nesterov: bool
-    b1: float
-    b2: float
-    eps: float
-    weight_decay: float
-    clip_norm: float
-    schedule: str
-    warmup: float
-    milestones: tuple[float, ...]
-    decay: float
+    name: Annotated[str, NameOf("optimizers"), COMPILED]
+    learning_rate: Annotated[float, real("(0, inf)")]
+    momentum: Annotated[float, real("[0, 1)"), COMPILED_IF_ANY]
+    nesterov: Annotated[bool, truth, COMPILED]
+    b1: Annotated[float, real("[0, 1)")]
+    b2: Annotated[float, real("[0, 1)")]
+    eps: Annotated[float, real("(0, inf)")]
+    weight_decay: Annotated[float, real("[0, inf)")]
+    clip_norm: Annotated[float, real("[0, inf)"), COMPILED_IF_ANY]
+    schedule: Annotated[str, NameOf("schedules"), COMPILED]
+    warmup: Annotated[float, real("[0, 1]")]
+    milestones: Annotated[tuple[float, ...], several(real("(0, 1)")), COMPILED_COUNT]
+    decay: Annotated[float, real("[0, 1]")]
     detector: Detector
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Groups of keys that change nothing."""
+        return () if self.schedule == "autodecay" else ("detector",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,15 +168,16 @@ class Reset:
         above, `all`.
     optimiser: which optimiser moments become zero, and with them the count of steps that Adam corrects their bias by:
         `keep` none, `modules`, `all`.
-    function: name of an own reset given to `plasticity_jax.run(resets=...)`, applied last; empty for none.
+    function: a further reset, applied last: `module:function`, or the name of one in `training.resets` or given to
+        `plasticity_jax.run(resets=...)`; empty for none.
     """
 
-    modules: tuple[str, ...]
-    shrink: float
-    perturb: float
-    statistics: str
-    optimiser: str
-    function: str
+    modules: Annotated[tuple[str, ...], several(some_text)]
+    shrink: Annotated[float, real("[0, inf)")]
+    perturb: Annotated[float, real("[0, inf)")]
+    statistics: Annotated[str, one_of(KEEP)]
+    optimiser: Annotated[str, one_of(KEEP)]
+    function: Annotated[str, NameOf("resets", empty=True, own=True), COMPILED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,44 +198,26 @@ class Stage:
     eval_tail: the same inside the metric's window at the end of the stage.
     """
 
-    name: str
-    branch: str
-    after: str
+    name: Annotated[str, some_text]
+    branch: Annotated[str, some_text]
+    after: Annotated[str, some_text]
     data: Data
-    epochs: float
-    steps: int
-    until_accuracy: float
-    batch_size: int
-    micro_batch: int
-    augment: str
-    trained: tuple[str, ...]
-    ema: float
+    epochs: Annotated[float, real("[0, inf)")]
+    steps: Annotated[int, whole(0)]
+    until_accuracy: Annotated[float, real("[0, 1]")]
+    batch_size: Annotated[int, whole(1), COMPILED]
+    micro_batch: Annotated[int, whole(0), COMPILED]
+    augment: Annotated[str, one_of(AUGMENT), COMPILED]
+    trained: Annotated[tuple[str, ...], several(some_text, least=1), COMPILED]
+    ema: Annotated[float, real("[0, 1)"), COMPILED_IF_ANY]
     optim: Optim
     reset: Reset
-    eval_every: int
-    eval_tail: int
+    eval_every: Annotated[int, whole(0)]
+    eval_tail: Annotated[int, whole(0)]
 
     def shape(self) -> dict[str, Any]:
-        """The fields that are compiled into the program, so must agree between runs that train side by side."""
-        patch, detector = self.data.patch, self.optim.detector
-        feedback = self.optim.schedule == "autodecay"
-        return {
-            "batch_size": self.batch_size,
-            "micro_batch": self.micro_batch,
-            "augment": self.augment,
-            "trained": self.trained,
-            "ema > 0": self.ema > 0,
-            "data.member or data.classes": self.restricted,
-            "data.patch": (patch.size, patch.patterns) if patch.share > 0 else None,
-            "optim.name": self.optim.name,
-            "optim.nesterov": self.optim.nesterov,
-            "optim.momentum > 0": self.optim.momentum > 0,
-            "optim.clip_norm > 0": self.optim.clip_norm > 0,
-            "optim.schedule": self.optim.schedule,
-            "optim.milestones": len(self.optim.milestones),
-            "optim.detector": (detector.name, detector.window, detector.capacity) if feedback else None,
-            "reset.function": self.reset.function,
-        }
+        """What is compiled into the program, so must agree between runs that train side by side."""
+        return dict(compiled(self)) | {"data.member or data.classes": self.restricted}
 
     @property
     def restricted(self) -> bool:
@@ -219,17 +231,18 @@ HParams = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network: `resnet` or `wide_resnet` (depth, width, stem, norm), `mlp` (depth, width) or `logistic`.
+    """A network: `resnet` or `wide_resnet` (depth, width, stem, norm), `mlp` (depth, width), `logistic`, or a user's
+    `module:function` from this record and a number of classes to a linen module.
 
     `dtype` is of the compute: `float32`, `bfloat16`, or `auto`: bfloat16 on accelerators.
     """
 
-    name: str
-    depth: int
-    width: int
-    stem: str
-    norm: str
-    dtype: str
+    name: Annotated[str, NameOf("models", own=True)]
+    depth: Annotated[int, whole(1)]
+    width: Annotated[int, whole(1)]
+    stem: Annotated[str, NameOf("stems")]
+    norm: Annotated[str, NameOf("norms")]
+    dtype: Annotated[str, NameOf("dtypes")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,30 +264,32 @@ class Study:
 
     holdout, holdout_seed: share of the training images that is the test set of data without a test split, and the seed
         that draws it.
-    train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
+    train_eval_images: Annotated[int, whole(0)]
     mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
     name: what the analysis knows the study by, to judge its claims and draw its figure; empty for no such thing.
     """
 
-    name: str
-    dataset: str
-    data_dir: str
-    holdout: float
-    holdout_seed: int
-    train_images: int
-    validation_images: int
-    test_images: int
-    seeds: tuple[int, ...]
+    name: Annotated[str, text]
+    dataset: Annotated[str, some_text]
+    data_dir: Annotated[str, text]
+    holdout: Annotated[float, real("[0, 1)")]
+    holdout_seed: Annotated[int, whole(0)]
+    train_images: Annotated[int, whole(0)]
+    validation_images: Annotated[int, whole(0)]
+    test_images: Annotated[int, whole(0)]
+    seeds: Annotated[tuple[int, ...], several(whole(0), least=1)]
     packs: tuple[Pack, ...]
-    control: str  # the branch that the others are compared with
-    window: float  # the metric is the mean test accuracy over this last share of a run's last stage
-    diagnostics: tuple[str, ...]
-    train_eval_images: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    eval_batch: int
-    strategy: str
-    checkpoint_seconds: float
+    control: Annotated[str, some_text]  # the branch that the others are compared with
+    window: Annotated[
+        float, real("(0, 1]")
+    ]  # the metric is the mean test accuracy over this last share of a run's last stage
+    diagnostics: Annotated[tuple[str, ...], NameOf("diagnostics", many=True, own=True)]
+    train_eval_images: Annotated[int, whole(0)]
+    mean: Annotated[tuple[float, ...], several(real("(-inf, inf)"), distinct=False)]
+    std: Annotated[tuple[float, ...], several(real("(0, inf)"), distinct=False)]
+    eval_batch: Annotated[int, whole(1)]
+    strategy: Annotated[str, NameOf("strategies")]
+    checkpoint_seconds: Annotated[float, real("[0, inf)")]
 
     @property
     def data(self) -> tuple[str, str, float, int]:

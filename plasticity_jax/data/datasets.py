@@ -101,13 +101,10 @@ def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int 
     """
     if "+" in name:
         return join([load(each, data_dir, holdout, holdout_seed) for each in name.split("+")])
-    if holdout and name in ("graded", "digits"):
-        raise DataError(f"data set {name} has a test set; set config.holdout=0")
-    if name == "graded":
-        arrays, probes = synthetic.images()
-        return _dataset("graded", synthetic.VERSION, dict(zip(ARRAYS, arrays, strict=True)), synthetic.CLASSES, probes)
-    if name == "digits":
-        return _cached("digits", digits.VERSION, digits.source(), lambda: _named(*digits.images()))
+    if name in SOURCES:
+        if holdout:
+            raise DataError(f"data set {name} has a test set; set config.holdout=0")
+        return SOURCES[name]()
     root = paths.given(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").absolute()
     with tfds.quiet():
         builder = tfds.readable(tfds.find(name, root) or tfds.prepare(name, root))
@@ -118,6 +115,18 @@ def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int 
         held = (holdout, holdout_seed) if holdout else None
         made_of = [*source, held] if held else source
         return _cached(full_name, str(builder.version), made_of, lambda: tfds.read(builder, held))
+
+
+def _graded() -> Dataset:
+    arrays, probes = synthetic.images()
+    return _dataset("graded", synthetic.VERSION, dict(zip(ARRAYS, arrays, strict=True)), synthetic.CLASSES, probes)
+
+
+def _digits() -> Dataset:
+    return _cached("digits", digits.VERSION, digits.source(), lambda: _named(*digits.images()))
+
+
+SOURCES: dict[str, Callable[[], Dataset]] = {"digits": _digits, "graded": _graded}  # all other names are those of TFDS
 
 
 def _named(arrays: Sequence[np.ndarray], classes: int) -> Made:

@@ -1,1 +1,32 @@
-"""What is measured on a network beside its loss and accuracy."""
+"""What is measured on one network beside its accuracy.
+
+A diagnostic is a pure function `(state, batch) -> {name: float32 scalar}` of one run, which can be jitted and mapped
+over runs.  `state` has `.params` (a nested dictionary) and `.stats`; `batch` holds a fixed probe of 512 images, seen in
+eval mode.  There are two: of the run's training images and of its test images, both of the classes and the member that
+its stage is about.  What looks at them is recorded twice, as `train_NAME` and `test_NAME`; what looks at weights alone
+is recorded as `NAME`.  (`effective_rank` and `dormant_fraction` in older results are of test images of all classes.)
+
+    image     float32 [B, H, W, C], normalised
+    label     int32 [B]
+    logits    float32 [B, classes]
+    features  {name: [B, .., D]}, the outputs of the ReLUs, and `penultimate` [B, D]
+    initial   the parameters at initialisation
+
+Own diagnostics have the same form; another one is another function in `DIAGNOSTICS`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jax import Array
+
+from plasticity_jax.diagnostics.dormancy import dormant_fraction
+from plasticity_jax.diagnostics.norms import distance_to_init, weight_norm
+from plasticity_jax.diagnostics.rank import effective_rank
+
+DIAGNOSTICS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Array]]] = {
+    "weight_norm": weight_norm,
+    "distance_to_init": distance_to_init,
+    "effective_rank": effective_rank,
+    "dormant_fraction": dormant_fraction,
+}

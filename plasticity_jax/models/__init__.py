@@ -1,1 +1,66 @@
-"""The networks, and the layers that they are made of."""
+"""The networks by name; another one is another function in `MODELS`.
+
+Every model is called as `model.apply(variables, images, train)` with float32 images [B, H, W, C], already normalised,
+and returns the logits, float32 [B, classes], and a dictionary of features: the output of every ReLU by its name, and
+`penultimate`, float32 [B, D], what the head sees.
+
+Initial values are those of `layers`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from plasticity_jax.config.spec import Model
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.lookup import lookup
+from plasticity_jax.models import mlp, resnet
+from plasticity_jax.models.layers import NORMS
+from plasticity_jax.models.precision import DTYPES, compute_dtype
+from plasticity_jax.models.resnet import STEMS
+
+__all__ = ["DTYPES", "MODELS", "NORMS", "STEMS", "build", "compute_dtype", "module_names"]
+
+MODELS: dict[str, Callable[[Model, int], nn.Module]] = {
+    "resnet": resnet.resnet,
+    "wide_resnet": resnet.wide_resnet,
+    "mlp": mlp.mlp,
+    "logistic": mlp.logistic,
+}
+
+
+def build(model: Model, classes: int) -> nn.Module:
+    """The network for so many classes.
+
+    Raises:
+      ConfigError: an unknown name, stem, norm or dtype, or a depth or width below 1.
+    """
+    for field, choices in (("dtype", DTYPES), ("stem", STEMS), ("norm", NORMS)):
+        _check(field, getattr(model, field), tuple(choices))
+    for field in ("depth", "width"):
+        if getattr(model, field) < 1:
+            raise ConfigError(f"model.{field}={getattr(model, field)}: must be 1 or more")
+    return lookup(MODELS, model.name, "model.name")(model, classes)
+
+
+def _check(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"model.{field}={value!r}: there is no such {field}; choose one of {list(choices)}")
+
+
+def module_names(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The top-level modules in the order in which the network runs.
+
+    That is `stem`, `moduleK` or `layerK` by number, `head`.  Names of another sort, in a network of your own, keep
+    their place in the mapping, between the numbered ones and the head.
+    """
+
+    def place(name: str) -> tuple[int, int]:
+        number = re.fullmatch(r"(?:module|layer)(\d+)", name)
+        if number:
+            return 1, int(number[1])
+        return {"stem": 0, "head": 3}.get(name, 2), 0
+
+    return tuple(sorted(params, key=place))

@@ -40,19 +40,43 @@ def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str
     )
 
 
-def norm(kind: str, channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
-    """The normalisation called `kind`; its parameters and statistics are float32 whatever `dtype` is.
+def batch_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
+    """BatchNorm, which forgets a tenth of its running statistics at each step."""
+    del channels
+    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
 
-    `layer` is GroupNorm with one group: each image over height, width and channels.  `group` takes the most groups, 32
-    at most, that divide the channels and leave each two channels or more: with a single channel, the 1x1 maps of small
-    images would be normalised to zero.  Of two channels there only their order is left, and next to no gradient passes:
-    where the last maps are 1x1 and the network is narrow, take `layer`.
+
+def layer_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
+    """GroupNorm with one group: each image over height, width and channels."""
+    del channels, train
+    return nn.GroupNorm(1, epsilon=1e-5, dtype=dtype, name=name)
+
+
+def group_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
+    """GroupNorm with the most groups, 32 at most, that divide the channels and leave each two channels or more.
+
+    With a single channel, the 1x1 maps of small images would be normalised to zero.  Of two channels there only their
+    order is left, and next to no gradient passes: where the last maps are 1x1 and the network is narrow, take `layer`.
     """
-    if kind == "batch":
-        return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
-    if kind == "layer":
-        return nn.GroupNorm(1, epsilon=1e-5, dtype=dtype, name=name)
-    if kind == "group":
-        groups = max((g for g in range(1, min(32, channels // 2) + 1) if channels % g == 0), default=1)
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)
+    del train
+    groups = max((g for g in range(1, min(32, channels // 2) + 1) if channels % g == 0), default=1)
+    return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)
+
+
+def no_norm(channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
+    """Leaves everything as it is; convolutions have biases then."""
+    del channels, train, dtype, name
     return lambda x: x
+
+
+NORMS: dict[str, Callable[..., Callable[[Array], Array]]] = {
+    "batch": batch_norm,
+    "layer": layer_norm,
+    "group": group_norm,
+    "none": no_norm,
+}
+
+
+def norm(kind: str, channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
+    """The normalisation called `kind`; its parameters and statistics are float32 whatever `dtype` is."""
+    return NORMS[kind](channels, train, dtype, name)

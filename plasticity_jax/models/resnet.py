@@ -1,30 +1,19 @@
-"""The networks: residual networks of any depth and width, multi-layer perceptrons and logistic regression.
-
-Every model is called as `model.apply(variables, images, train)` with float32 images [B, H, W, C], already normalised,
-and returns the logits, float32 [B, classes], and a dictionary of features: the output of every ReLU by its name, and
-`penultimate`, float32 [B, D], what the head sees.
-
-Initial values are those of `layers`.
-"""
+"""Residual networks of any depth and width, with the norm after each convolution (He et al. 2016)."""
 
 import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from plasticity_jax.config import spec
-from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import layers, pooling
+from plasticity_jax.models.precision import compute_dtype
 from plasticity_jax.models.wide_resnet import WideResNet
 
 STEMS = ("cifar", "imagenet")
-NORMS = ("batch", "layer", "group", "none")
-DTYPES = ("auto", "float32", "bfloat16")
 
 Output = tuple[Array, dict[str, Array]]
 
@@ -116,29 +105,6 @@ class ResNet(nn.Module):
         return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
 
 
-class MLP(nn.Module):
-    """`depth` hidden layers `layer1`, `layer2`, .. of `width` ReLUs and a dense `head` on flat images.
-
-    Depth 2 and width 100 are the perceptron of Ash & Adams 2020; depth 0 is logistic regression.
-    """
-
-    classes: int
-    depth: int
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, images: Array, train: bool) -> Output:
-        del train  # nothing here differs in training
-        x = images.reshape(images.shape[0], -1)
-        features = {}
-        for i in range(1, self.depth + 1):
-            x = nn.relu(layers.dense(self.width, x.shape[-1], self.dtype, f"layer{i}")(x))
-            features[f"layer{i}"] = x
-        features["penultimate"] = x.astype(jnp.float32)
-        return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
-
-
 def resnet(model: spec.Model, classes: int) -> nn.Module:
     """A `ResNet`; uses every field of the model."""
     return _residual(ResNet, model, classes)
@@ -150,70 +116,4 @@ def wide_resnet(model: spec.Model, classes: int) -> nn.Module:
 
 
 def _residual(kind: Callable[..., nn.Module], model: spec.Model, classes: int) -> nn.Module:
-    for field, choices in (("stem", STEMS), ("norm", NORMS)):
-        _check(field, getattr(model, field), choices)
     return kind(classes, model.depth, model.width, model.stem, model.norm, jnp.dtype(compute_dtype(model.dtype)))
-
-
-def mlp(model: spec.Model, classes: int) -> nn.Module:
-    """An `MLP`; the model's stem and norm are not used."""
-    return MLP(classes, model.depth, model.width, jnp.dtype(compute_dtype(model.dtype)))
-
-
-def logistic(model: spec.Model, classes: int) -> nn.Module:
-    """An `MLP` without hidden layers, always float32; of the model, only the name is used."""
-    del model
-    return MLP(classes, 0, 0, jnp.dtype("float32"))
-
-
-def compute_dtype(dtype: str) -> str:
-    """The type behind `auto`: bfloat16 on accelerators, whose fast units want it, float32 on CPU, where it is slow.
-
-    Parameters, statistics, their updates and the head are float32 either way.
-    """
-    if dtype != "auto":
-        return dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-
-
-MODELS: dict[str, Callable[[spec.Model, int], nn.Module]] = {
-    "resnet": resnet,
-    "wide_resnet": wide_resnet,
-    "mlp": mlp,
-    "logistic": logistic,
-}
-
-
-def build(model: spec.Model, classes: int) -> nn.Module:
-    """The network for so many classes.
-
-    Raises:
-      ConfigError: an unknown name, stem, norm or dtype, or a depth or width below 1.
-    """
-    _check("name", model.name, tuple(MODELS))
-    _check("dtype", model.dtype, DTYPES)
-    for field in ("depth", "width"):
-        if getattr(model, field) < 1:
-            raise ConfigError(f"model.{field}={getattr(model, field)}: must be 1 or more")
-    return MODELS[model.name](model, classes)
-
-
-def _check(field: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"model.{field}={value!r}: there is no such {field}; choose one of {list(choices)}")
-
-
-def module_names(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The top-level modules in the order in which the network runs.
-
-    That is `stem`, `moduleK` or `layerK` by number, `head`.  Names of another sort, in a network of your own, keep
-    their place in the mapping, between the numbered ones and the head.
-    """
-
-    def place(name: str) -> tuple[int, int]:
-        number = re.fullmatch(r"(?:module|layer)(\d+)", name)
-        if number:
-            return 1, int(number[1])
-        return {"stem": 0, "head": 3}.get(name, 2), 0
-
-    return tuple(sorted(params, key=place))

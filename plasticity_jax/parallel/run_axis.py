@@ -35,11 +35,11 @@ from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import convolution
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.parallel.memory import Footprint, footprint
+from plasticity_jax.training.sharding import AXES
 
 Tree = Any
 STRATEGIES = ("map", "vmap", "seedwise", "cores", "split", "loop")
 CORES = ("cores", "split")  # by which every core of a CPU is a device with one thread
-AXES = ("run", "batch")  # of the mesh of devices
 BUSY = 0.9  # share of the time that a core must have a run to train, for `cores` to be worth it
 
 
@@ -108,13 +108,6 @@ def mesh_for(strategy: str, count: int) -> Mesh:
     """The devices of `layout` as a mesh: (`run`, `batch`)."""
     devices, ways = layout(strategy, count)
     return Mesh(np.asarray(devices).reshape(-1, ways), AXES)
-
-
-def split(batch: jax.Array) -> jax.Array:
-    """Deal a batch (leading axis) out over the devices that its run has, if these are several."""
-    if AXES[1] not in jax.sharding.get_abstract_mesh().axis_names:
-        return batch
-    return jax.lax.with_sharding_constraint(batch, PartitionSpec(AXES[1]))
 
 
 class Program:

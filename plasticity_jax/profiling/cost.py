@@ -14,13 +14,12 @@ from typing import Any
 
 import jax
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data import subsets
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.diagnostics.networks import DIAGNOSTICS
 from plasticity_jax.errors import LabError
-from plasticity_jax.models import resnet
 from plasticity_jax.parallel import compilation_cache, cpu, memory, run_axis
 from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.profiling import autotune, memory_check
@@ -145,8 +144,8 @@ def measure(
 
 def _lab(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Lab:
     """The lab of a pack's unit; nothing of it is written."""
-    model = dataclasses.replace(pack.model, dtype=resnet.compute_dtype(pack.model.dtype))
-    network = resnet.build(model, dataset.classes)
+    model = dataclasses.replace(pack.model, dtype=models.compute_dtype(pack.model.dtype))
+    network = models.build(model, dataset.classes)
     widest = max(len(leg.runs) for leg in unfold(pack, study.seeds))
     strategy = run_axis.choose(study.strategy, pack.model.name, widest)
     devices, ways = run_axis.layout(strategy, widest)
@@ -155,7 +154,7 @@ def _lab(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Lab:
     memory_check.check_images(dataset)
     scale = prepare.scale(study, dataset)
     image_shape = dataset.train_images.shape[1:]
-    diagnostics = {name: DIAGNOSTICS[name] for name in study.diagnostics}
+    own = prepare.complete(prepare.Own(None, {}, {}), study)
     return Lab(
         directory=NOWHERE,
         pack=pack,
@@ -165,7 +164,7 @@ def _lab(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Lab:
         images=step.Images(dataset.train_images, *scale),
         test_images=step.Images(dataset.test_images, *scale),
         timetables=times,
-        programs=Programs(network, image_shape, strategy, study.eval_batch, diagnostics, {}),
+        programs=Programs(network, image_shape, strategy, study.eval_batch, own.diagnostics, own.resets),
         clock=Clock(NOWHERE / "clock.json"),
         progress=Progress(0),
         stopped=lambda: False,

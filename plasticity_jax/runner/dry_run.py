@@ -7,9 +7,9 @@ import clu.parameter_overview
 import jax
 import numpy as np
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.models import resnet
 from plasticity_jax.runner.eval_sets import scored_on
 from plasticity_jax.runner.schedule import Timetable
 
@@ -28,7 +28,7 @@ def summary(
     diagnostics: Collection[str],
 ) -> str:
     """The plan of one pack as text; nothing is compiled for it.  `params` are those of the network, or their shapes."""
-    sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in resnet.module_names(params)}
+    sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
     devices = jax.devices()
     images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
     return "\n".join(

@@ -9,18 +9,21 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import parameters, resnet
+from plasticity_jax.lookup import lookup
+from plasticity_jax.models import interface, parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.runner.dry_run import summary
 from plasticity_jax.storage.fingerprints import fingerprint
 from plasticity_jax.training import state
 from plasticity_jax.training.gradient import forward, try_out
-from plasticity_jax.training.resets import OwnReset, factors
+from plasticity_jax.training.resets import RESETS, OwnReset, factors
 from plasticity_jax.training.step import Diagnostic
 
 Timetables = dict[str, schedule.Timetable]
@@ -36,15 +39,42 @@ class Own:
     diagnostics: Mapping[str, Diagnostic]
 
     def network(self, pack: spec.Pack, dataset: Dataset) -> nn.Module:
-        return resnet.build(pack.model, dataset.classes) if self.model is None else self.model
+        """The network of a pack; one of a user is checked."""
+        if self.model is not None:
+            return self.model
+        network = models.build(pack.model, dataset.classes)
+        return network if pack.model.name in models.MODELS else interface.check(network)
+
+    def brings_network(self, pack: spec.Pack) -> bool:
+        """Whether the network of a pack is a user's."""
+        return self.model is not None or pack.model.name not in models.MODELS
 
     def code(self, study: spec.Study) -> dict[str, str]:
         """Fingerprints of all of it that the study uses, by what it is."""
-        named = {stage.reset.function for pack in study.packs for _, plan in pack.plans for stage in plan}
+        named = _resets(study)
         given: dict[str, Any] = {"model": self.model} if self.model else {}
+        if self.model is None:
+            names = [pack.model.name for pack in study.packs if self.brings_network(pack)]
+            given |= {f"model {name}": lookup(models.MODELS, name, "model.name") for name in names}
         given |= {f"reset {name}": reset for name, reset in self.resets.items() if name in named}
         given |= {f"diagnostic {name}": diagnostic for name, diagnostic in self.diagnostics.items()}
-        return {name: fingerprint(thing) for name, thing in given.items()}
+        of_the_lab = {id(function) for known in (RESETS, DIAGNOSTICS) for function in known.values()}
+        return {name: fingerprint(thing) for name, thing in given.items() if id(thing) not in of_the_lab}
+
+
+def complete(own: Own, study: spec.Study) -> Own:
+    """`own` with the resets and diagnostics that the study's config names, of the lab and of `module:function`."""
+    resets = {name: lookup(RESETS, name, "reset.function") for name in _resets(study) if name not in own.resets}
+    diagnostics = {
+        name: lookup(DIAGNOSTICS, name, "diagnostics") for name in study.diagnostics if name not in own.diagnostics
+    }
+    return Own(own.model, resets | dict(own.resets), diagnostics | dict(own.diagnostics))
+
+
+def _resets(study: spec.Study) -> list[str]:
+    """Names of the further resets of a study."""
+    stages = [stage for pack in study.packs for _, plan in pack.plans for stage in plan]
+    return list(dict.fromkeys(stage.reset.function for stage in stages if stage.reset.function))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,15 +92,16 @@ def draft(pack: spec.Pack, study: spec.Study, dataset: Dataset, own: Own) -> Dra
     timetables = draw_up(pack, study, dataset)
     shape = dataset.train_images.shape[1:]
     network = state.network_like(own.network(pack, dataset), shape)
-    if own.model is not None:
-        try_out(own.model, *network, shape)
+    if own.brings_network(pack):
+        try_out(own.network(pack, dataset), *network, shape)
     return Draft(pack, timetables, network, choose(pack, timetables, study))
 
 
 def describe(draft: Draft, study: spec.Study, dataset: Dataset, own: Own) -> str:
     """The plan of a pack as text."""
-    names = (*study.diagnostics, *own.diagnostics)
-    how = f"strategy {draft.choice['strategy']}" + ("" if own.model else f"; {draft.choice['dtype']}")
+    names = tuple(dict.fromkeys((*study.diagnostics, *own.diagnostics)))
+    theirs = own.brings_network(draft.pack)
+    how = f"strategy {draft.choice['strategy']}" + ("" if theirs else f"; {draft.choice['dtype']}")
     return summary(draft.pack, draft.timetables, study, draft.network[0], dataset, how, names)
 
 
@@ -107,7 +138,7 @@ def choose(pack: spec.Pack, timetables: Timetables, study: spec.Study) -> dict[s
     """What `auto` means for a pack on this machine; the strategy is the one for the stage with the most runs."""
     count = max(len(times.leg.runs) for times in timetables.values())
     strategy = run_axis.choose(study.strategy, pack.model.name, count)
-    return {"strategy": strategy, "dtype": resnet.compute_dtype(pack.model.dtype)}
+    return {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}
 
 
 def scale(study: spec.Study, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
-from plasticity_jax.training import optimizers
+from plasticity_jax.training import hyper
 from plasticity_jax.training.step import Task
 
 
@@ -87,7 +87,7 @@ def lengths(stage: spec.Stage, images: int) -> tuple[int, int]:
 
 
 def starts(milestones: Sequence[float], steps: int) -> np.ndarray:
-    """int32 [K - 1]: the first step of `steps` at which each milestone is reached, exactly as `optim.multiplier` does.
+    """int32 [K - 1]: the first step of `steps` at which each milestone is reached, as `schedules.multiplier` does.
 
     That is where the quotient of step and steps, in float32, is no less than the milestone.
     """
@@ -202,12 +202,12 @@ def tasks(timetable: Timetable, length: int) -> Task:
         Task(
             key=np.asarray(jax.random.key_data(batches.key(run.seed, "stage", run.stage.name))),
             source=training_source(timetable, row, length),
-            hyper=optimizers.hyper(run.stage.optim),
+            hyper=hyper.hyper(run.stage.optim),
             steps=np.int32(timetable.steps[row]),
             epoch_steps=np.int32(timetable.epoch_steps[row]),
             until_accuracy=np.float32(run.stage.until_accuracy),
             ema=np.float32(run.stage.ema),
-            watch=optimizers.watch(run.stage.optim.detector) if run.stage.optim.schedule == "autodecay" else (),
+            watch=hyper.watch(run.stage.optim.detector) if run.stage.optim.schedule == "autodecay" else (),
             starts=starts(run.stage.optim.milestones, timetable.steps[row]),
         )
         for row, run in enumerate(timetable.leg.runs)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from plasticity_jax import models
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import LabError, WorkdirError
-from plasticity_jax.models import resnet
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.storage import conditions, workdir
 
@@ -119,7 +119,7 @@ def _is_count(value: Any) -> bool:
 
 def _are_choices(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(each, dict) and each.get("strategy") in run_axis.STRATEGIES and each.get("dtype") in resnet.DTYPES
+        isinstance(each, dict) and each.get("strategy") in run_axis.STRATEGIES and each.get("dtype") in models.DTYPES
         for each in value.values()
     )
 

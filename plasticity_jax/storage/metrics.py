@@ -19,12 +19,6 @@ from plasticity_jax.errors import LabError, WorkdirError
 Row = dict[str, Any]
 Mark = dict[str, int]  # {"bytes": length of the beginning that it describes, "crc32": checksum of it}
 
-# The columns of the table that `analysis.load` returns, and what it and others put beside them.
-KEYS = ("pack", "run", "seed", "branch")
-MEASURED = ("stage", "status", "epoch", "step", "metric", "value")
-ADDED = ("directory", "study", "hparams", "label")
-COLUMNS = frozenset((*KEYS, *MEASURED, *ADDED))  # an axis of a grid is a column too, and has another name
-
 _CHUNK = 1 << 20
 
 

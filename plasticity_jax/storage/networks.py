@@ -7,11 +7,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from plasticity_jax import models
 from plasticity_jax.config import paths, spec
 from plasticity_jax.config.plan import Leg, unfold
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import LabError
-from plasticity_jax.models import interface, resnet
+from plasticity_jax.models import interface
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.storage import conditions, environment, workdir
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -41,7 +42,7 @@ def load(
 
     Returns:
       (model, params, statistics): `model.apply({"params": params, "batch_stats": statistics}, images, False)`, with
-      images as `sampling.normalise` makes them.
+      images as `batches.normalise` makes them.
 
     Raises:
       LabError: no such run, or its stage has not ended yet.
@@ -63,7 +64,7 @@ def load(
         points = [dict(leg.runs[row].hparams) for _, leg, row in found]
         raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
     pack, leg, row = found[-1]
-    module = resnet.build(pack.model, data["classes"]) if model is None else interface.check(model)
+    module = models.build(pack.model, data["classes"]) if model is None else interface.check(model)
     where = directory / pack.name / leg.name / ("end" if epoch == spec.END else "snapshots")
     checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
     if number not in checkpoints.numbers():

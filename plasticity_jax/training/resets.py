@@ -20,6 +20,9 @@ from plasticity_jax.training.state import TrainState, create
 Tree = Any
 OwnReset = Callable[[TrainState, TrainState], TrainState]
 
+# Further resets by the name that `reset.function` gives them: (state, fresh state) -> state, applied last.
+RESETS: dict[str, OwnReset] = {}
+
 
 class Factors(NamedTuple):
     """A `Reset` as numbers: trees like the parameters, statistics and optimiser state, of float32 or bool scalars.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from plasticity_jax.config.spec import Stage
 from plasticity_jax.data.batches import key
 from plasticity_jax.models import interface
-from plasticity_jax.training import autodecay, optimizers
+from plasticity_jax.training import autodecay, hyper, optimizers, schedules
 
 Array = jax.Array
 Tree = Any
@@ -72,12 +72,12 @@ def init_key(seed: int) -> Array:
 
 def create(params: Tree, stats: Tree, stage: Stage) -> TrainState:
     """A state at step 0 of `stage` with a new optimiser."""
-    spec, detector = stage.optim, optimizers.detector(stage.optim)
+    spec, detector = stage.optim, schedules.detector(stage.optim)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         stats=stats,
-        opt=optimizers.optimiser(spec, optimizers.hyper(spec), spec.learning_rate).init(params),
+        opt=optimizers.optimiser(spec, hyper.hyper(spec), spec.learning_rate).init(params),
         average=(params, stats) if stage.ema else (),
         clock=autodecay.start(detector, 1 + len(spec.milestones)) if detector else (),
         tally=jnp.zeros(len(RUNNING), jnp.float32),

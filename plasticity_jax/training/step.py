@@ -1,4 +1,4 @@
-"""Training and evaluating ONE run.  Seeds, sweeps and devices are added outside, in `runs`."""
+"""Training and evaluating ONE run.  Seeds, sweeps and devices are added outside, in `parallel`."""
 
 import functools
 import operator
@@ -13,11 +13,13 @@ import optax
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches, patches
 from plasticity_jax.data.batches import Leaf, Source
-from plasticity_jax.training import detectors, optimizers, sharding
+from plasticity_jax.training import detectors, schedules, sharding
 from plasticity_jax.training.autodecay import tick
 from plasticity_jax.training.detectors import Detector
 from plasticity_jax.training.gradient import among, forward, gradient, trained
-from plasticity_jax.training.optimizers import Hyper, multiplier, of_parameters, optimiser
+from plasticity_jax.training.hyper import Hyper
+from plasticity_jax.training.optimizers import of_parameters, optimiser
+from plasticity_jax.training.schedules import multiplier
 from plasticity_jax.training.state import TrainState
 
 Array = jax.Array
@@ -91,7 +93,7 @@ def train_step(
         unmoved = jax.tree.map(lambda _: any(jax.tree.leaves(frozen)), stats)
         new = new.replace(average=_hold((frozen, unmoved), state.average, average))
     metrics = sums | {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
-    if detector := optimizers.detector(stage.optim):
+    if detector := schedules.detector(stage.optim):
         # Behind a barrier, so that the update is computed as it would be if nobody looked.
         params, updates = jax.lax.optimization_barrier((params, updates))
         match detector.looks_at:
@@ -127,7 +129,7 @@ def advance(
     into_next = (stop - 1) // task.epoch_steps > first_epoch  # else a second sort would be for nothing
     orders = jnp.concatenate([order, jax.lax.cond(into_next, draw, lambda _: order, first_epoch + 1)])
 
-    detector = optimizers.detector(stage.optim, task.watch)
+    detector = schedules.detector(stage.optim, task.watch)
 
     def body(state: TrainState) -> TrainState:
         epoch, position = state.step // task.epoch_steps, state.step % task.epoch_steps

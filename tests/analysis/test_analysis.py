@@ -9,7 +9,7 @@ import pytest
 import analysis
 from configs import base
 from plasticity_jax import study_config
-from plasticity_jax.config import names, parse
+from plasticity_jax.config import columns, parse
 from plasticity_jax.errors import LabError
 
 TOP = {"pretrain": 50.0, "fresh": 80.0, "pretrain+tune": 75.0}
@@ -97,7 +97,7 @@ def test_load_tells_several_directories_apart(tmp_path):
         str(tmp_path / "a"): 1.0,
         str(tmp_path / "b"): 2.0,
     }
-    assert set(frame) <= names.COLUMNS
+    assert set(frame) <= columns.COLUMNS
 
 
 def test_load_reads_a_run_in_progress(tmp_path):

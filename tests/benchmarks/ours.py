@@ -16,12 +16,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.base import base, stage
-from plasticity_jax import study_config
+from plasticity_jax import models, study_config
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.models import resnet
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.runner import schedule
@@ -75,7 +74,7 @@ def point(plan: Plan, case: Case, asked: Point, dataset: Dataset) -> Built:
 def build(model: spec.Model, times: Timetable, strategy: str, dataset: Dataset, slots: int) -> Built:
     """The program that trains a leg, for pools padded to `slots`; its runs never end."""
     first, count = times.leg.runs[0].stage, len(times.leg.runs)
-    network, shape = resnet.build(model, dataset.classes), dataset.train_images.shape[1:]
+    network, shape = models.build(model, dataset.classes), dataset.train_images.shape[1:]
     made = Programs(network, shape, strategy, 0, {}, {})
     rows = schedule.tasks(times, slots)._replace(
         steps=np.full(count, 2**30, np.int32), until_accuracy=np.zeros(count, np.float32)

@@ -14,7 +14,7 @@ SHORT = " --config.model.name=mlp --config.seeds=0,1 --config.test_images=100" +
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One program: so many runs, trained side by side by a strategy of `runs`."""
+    """One program: so many runs, trained side by side by a strategy of `run_axis`."""
 
     runs: int
     strategy: str

@@ -11,7 +11,7 @@ from plasticity_jax.config import grid
 from plasticity_jax.data import datasets
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import schedule
-from plasticity_jax.training import optimizers, resets, state, step
+from plasticity_jax.training import hyper, resets, schedules, state, step
 from tests.support.tiny import CONVOLVED, DATASET, DETECTOR, IMAGES, PATCH, SHAPE, changed, legs, same, stage, study
 
 NETWORK = state.network_like(CONVOLVED, SHAPE)
@@ -139,16 +139,16 @@ def test_a_field_that_is_not_compiled_is_nowhere_in_the_programs(inside):
     assert compiled_of(flipped(record, *free), like=record) == compiled_of(record, like=record)
 
 
-@pytest.mark.parametrize("name", optimizers.DETECTORS)
+@pytest.mark.parametrize("name", schedules.DETECTORS)
 def test_numbers_of_detectors_are_nowhere_in_their_programs(name):
     record = stage(**AUTODECAY, detector=changed(DETECTOR, name=name))
-    free = [f"optim.detector.{field}" for field in optimizers.Watch._fields]
+    free = [f"optim.detector.{field}" for field in hyper.Watch._fields]
     assert flipped(record, *free).shape() == record.shape()
 
     def text(spec):
         def update(state, value, numbers):
-            return optimizers.detector(spec, numbers).update(state, value, True)
+            return schedules.detector(spec, numbers).update(state, value, True)
 
-        return str(jax.make_jaxpr(update)(optimizers.detector(spec).init(), 1.0, optimizers.watch(spec.detector)))
+        return str(jax.make_jaxpr(update)(schedules.detector(spec).init(), 1.0, hyper.watch(spec.detector)))
 
     assert text(flipped(record, *free).optim) == text(record.optim)

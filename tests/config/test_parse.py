@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict, config_dict
 
 from configs import base, multistage
-from plasticity_jax import study_config
-from plasticity_jax.config import names, parse, schema, spec, validate
+from plasticity_jax import models, study_config
+from plasticity_jax.config import columns, parse, spec, validate
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.data import subsets
-from plasticity_jax.diagnostics.networks import DIAGNOSTICS
+from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import resnet
 from plasticity_jax.training import optimizers
 from tests.support import tiny
 
@@ -141,19 +140,19 @@ def test_two_configs_share_nothing():
 
 def test_recipes_are_those_of_the_pools():
     labels = list(range(10)) * 10
-    for recipe in schema.RECIPES:
+    for recipe in spec.RECIPES:
         data = dataclasses.replace(tiny.DATA, recipe=recipe, fraction=0.5, splits=2)
         assert len(subsets.pool(data, 0, labels, 10).indices)
 
 
 def test_every_choice_is_accepted():
     for path, choices in {
-        "model.name": resnet.MODELS,
-        "model.stem": resnet.STEMS,
-        "model.norm": resnet.NORMS,
-        "model.dtype": resnet.DTYPES,
-        "stages.tune.data.recipe": schema.RECIPES,
-        "stages.tune.reset.statistics": schema.KEEP,
+        "model.name": models.MODELS,
+        "model.stem": models.STEMS,
+        "model.norm": models.NORMS,
+        "model.dtype": models.DTYPES,
+        "stages.tune.data.recipe": spec.RECIPES,
+        "stages.tune.reset.statistics": spec.KEEP,
         "strategy": ("auto", "map", "vmap", "loop"),
     }.items():
         for choice in choices:
@@ -653,7 +652,7 @@ def test_arrays_are_taken_item_by_item():
     assert study_config.parse(at({"model.width": np.int64(8), "stages.tune.data.shuffle": np.bool_(False)}))
 
 
-@pytest.mark.parametrize("name", sorted(names.COLUMNS))
+@pytest.mark.parametrize("name", sorted(columns.COLUMNS))
 def test_an_axis_is_not_called_like_a_column(name):
     message = refused({"grid": ((name, {"a": {RATE: 1.0}}),)})
     assert message == f"config.grid: {name} is called like a column of the table of results; take another name"
@@ -661,7 +660,7 @@ def test_an_axis_is_not_called_like_a_column(name):
 
 TEXTS = st.text("aZ09_-+=.,;:/\\'\"{}[]()$~ \n\t\0\x7f\xa0\xadé\u200b\u2028\u202e\ufeff\ud800\U0001f600", max_size=12)
 WORDS = st.one_of(TEXTS, st.floats(), st.integers(), st.booleans(), st.none(), st.binary())
-NAMES = st.one_of(TEXTS, st.sampled_from(sorted(names.COLUMNS)), st.sampled_from(["a/b", "a" * 201, "\n", "rate"]))
+NAMES = st.one_of(TEXTS, st.sampled_from(sorted(columns.COLUMNS)), st.sampled_from(["a/b", "a" * 201, "\n", "rate"]))
 
 
 @settings(max_examples=15)

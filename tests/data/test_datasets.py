@@ -146,7 +146,7 @@ def test_grey_images_keep_their_channel(tmp_path):
 def test_reading_needs_neither_tensorflow_nor_jax(tmp_path):
     write(tmp_path / "data")
     code = (
-        "import sys; from plasticity_jax import datasets as d; d.load('digits', ''); "
+        "import sys; from plasticity_jax.data import datasets as d; d.load('digits', ''); "
         "assert 'tensorflow_datasets' not in sys.modules; "
         f"print(d.load('tiny', {str(tmp_path / 'data')!r}).classes); "
         "assert not {'jax', 'tensorflow'} & set(sys.modules), sorted(sys.modules)"

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity_jax.diagnostics import networks
+from plasticity_jax import diagnostics
 
 PARAMS = {"stem": {"kernel": jnp.array([3.0, 4.0])}, "head": {"kernel": jnp.array([[12.0]]), "bias": jnp.array([0.0])}}
 
 
 def measure(name, params=PARAMS, features=None, initial=PARAMS):
     state = types.SimpleNamespace(params=params, stats={})
-    return networks.DIAGNOSTICS[name](state, {"features": features or {}, "initial": initial})
+    return diagnostics.DIAGNOSTICS[name](state, {"features": features or {}, "initial": initial})
 
 
 def effective_rank(features):
@@ -80,7 +80,7 @@ def test_every_diagnostic_can_be_jitted_and_mapped_over_runs():
     def one(params, features):
         batch = {"features": features, "initial": PARAMS}
         state = types.SimpleNamespace(params=params, stats={})
-        return [diagnostic(state, batch) for diagnostic in networks.DIAGNOSTICS.values()]
+        return [diagnostic(state, batch) for diagnostic in diagnostics.DIAGNOSTICS.values()]
 
     for found in jax.jit(jax.vmap(one))(runs, features):
         for value in found.values():

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import layers, resnet, wide_resnet
+from plasticity_jax.models import layers, wide_resnet
 from plasticity_jax.models.parameters import paths
 
 # Compiles in a fifth of the time.
@@ -19,7 +20,7 @@ BASE = spec.Model(name="resnet", depth=1, width=4, stem="imagenet", norm="batch"
 
 
 def make(classes=10, **fields):
-    return resnet.build(dataclasses.replace(BASE, **fields), classes)
+    return models.build(dataclasses.replace(BASE, **fields), classes)
 
 
 def noise(*shape):
@@ -45,7 +46,7 @@ def test_resnet18_has_the_parameters_of_torchvisions(stem, count):
 
 def test_names_are_those_that_resets_speak_of():
     variables = shapes(make(depth=2))
-    assert resnet.module_names(variables["params"]) == ("stem", "module2", "module3", "module4", "module5", "head")
+    assert models.module_names(variables["params"]) == ("stem", "module2", "module3", "module4", "module5", "head")
     names = set(paths(variables["params"]))
     assert {name for name in names if not name.startswith("module")} == {
         "stem/conv/kernel",
@@ -66,14 +67,14 @@ def test_names_are_those_that_resets_speak_of():
 
 
 def test_module_names_run_in_order_whatever_the_mapping_does():
-    assert resnet.module_names({"head": 0, "layer10": 0, "layer2": 0}) == ("layer2", "layer10", "head")
-    assert resnet.module_names({"head": 0, "module3": 0, "module2": 0, "stem": 0}) == (
+    assert models.module_names({"head": 0, "layer10": 0, "layer2": 0}) == ("layer2", "layer10", "head")
+    assert models.module_names({"head": 0, "module3": 0, "module2": 0, "stem": 0}) == (
         "stem",
         "module2",
         "module3",
         "head",
     )
-    assert resnet.module_names({"zeta": 0, "alpha": 0}) == ("zeta", "alpha")
+    assert models.module_names({"zeta": 0, "alpha": 0}) == ("zeta", "alpha")
 
 
 def test_features_are_the_outputs_of_every_relu():
@@ -227,7 +228,7 @@ def test_mlp_of_ash_and_adams():
     net = make(name="mlp", depth=2, width=100)
     images = noise(4, 32, 32, 3)
     params = initial(net)["params"]
-    assert resnet.module_names(params) == ("layer1", "layer2", "head")
+    assert models.module_names(params) == ("layer1", "layer2", "head")
     assert params["layer1"]["kernel"].shape == (3072, 100) and params["head"]["kernel"].shape == (100, 10)
     logits, features = jax.device_get(quick_jit(lambda p: net.apply({"params": p}, images, True))(params))
     h = np.asarray(images).reshape(4, -1)
@@ -264,7 +265,7 @@ def test_logistic_regression_is_linear():
     [
         (
             {"name": "vgg"},
-            "model.name='vgg': there is no such name; choose one of ['resnet', 'wide_resnet', 'mlp', 'logistic']",
+            "model.name='vgg': choose one of resnet, wide_resnet, mlp, logistic, or give module:function of your own",
         ),
         ({"stem": "big"}, "model.stem='big': there is no such stem; choose one of ['cifar', 'imagenet']"),
         ({"norm": "batchnorm"}, "choose one of ['batch', 'layer', 'group', 'none']"),
@@ -282,7 +283,7 @@ def test_a_wrong_model_is_an_error_that_names_the_choices(fields, message):
 
 
 def wide(depth=2, width=64, norm="batch", stem="cifar"):
-    return resnet.build(spec.Model("wide_resnet", depth, width, stem, norm, "float32"), 10)
+    return models.build(spec.Model("wide_resnet", depth, width, stem, norm, "float32"), 10)
 
 
 def parameters(depth, width, classes=10):
@@ -305,7 +306,7 @@ def test_wide_residual_networks_are_as_large_as_published(depth, width, millions
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
     assert count == parameters(depth, width)
     assert count / 1e6 == pytest.approx(millions, abs=0.06)
-    assert resnet.module_names(shapes["params"]) == ("stem", "module2", "module3", "module4", "norm", "head")
+    assert models.module_names(shapes["params"]) == ("stem", "module2", "module3", "module4", "norm", "head")
 
 
 def test_a_block_of_a_wide_network_is_norm_relu_convolution_twice():

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         for number, fault in enumerate(flags.faults, 1):
             start = time.monotonic()
             with copies.mutated(copy, fault):
-                caught = first_failure(copy, [f"tests/test_{word}.py" for word in fault.tests.split()])
+                caught = first_failure(copy, fault.files)
             seconds = round(time.monotonic() - start, 1)
             found.append({"name": fault.name, "file": fault.file, "caught_by": caught, "seconds": seconds})
             what = f"caught by {caught} in {seconds:.0f} s" if caught else f"SURVIVED the tests of {fault.tests}"

@@ -9,7 +9,7 @@ class Fault:
 
     name: what is wrong then.  file: where, from the root of the repository.
     old, new: the text there, which occurs once in the file, and what it becomes.
-    tests: words that pytest is given, without `tests/test_` and `.py` in front and behind a file's name.
+    tests: the files that should notice, as `training/resets` for tests/training/test_resets.py, with blanks between.
     """
 
     name: str
@@ -17,6 +17,12 @@ class Fault:
     old: str
     new: str
     tests: str
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of `tests`, from the root of the repository."""
+        places = [word.rpartition("/") for word in self.tests.split()]
+        return [f"tests/{folder}{slash}test_{name}.py" for folder, slash, name in places]
 
 
 LAB, ANALYSIS, LAUNCH = "plasticity_jax/", "analysis/", "launch/"
@@ -50,19 +56,17 @@ TRAINING = (
         "1 - b ** (n + 1)",
         "training/optimizers",
     ),
-    Fault(
-        "the cosine rises", LAB + "training/optimizers.py", "1.0 + jnp.cos(", "1.0 - jnp.cos(", "training/optimizers"
-    ),
+    Fault("the cosine rises", LAB + "training/schedules.py", "1.0 + jnp.cos(", "1.0 - jnp.cos(", "training/optimizers"),
     Fault(
         "a milestone comes a step late",
-        LAB + "training/optimizers.py",
+        LAB + "training/schedules.py",
         "done >= h.milestones",
         "done > h.milestones",
         "training/optimizers",
     ),
     Fault(
         "warm-up never ends",
-        LAB + "training/optimizers.py",
+        LAB + "training/schedules.py",
         "jnp.maximum(h.warmup, 1e-9), 1.0)",
         "1.0, 1.0)",
         "training/optimizers",
@@ -77,7 +81,7 @@ TRAINING = (
     Fault(
         "AdamW decays twice",
         LAB + "training/optimizers.py",
-        'if optim.name == "adamw" else',
+        "if optim.name in DECOUPLED else",
         "if False else",
         "training/optimizers",
     ),
@@ -444,15 +448,15 @@ STUDIES = (
         'run["test_accuracy"] for run in runs}',
         "storage/results",
     ),
-    Fault("an unknown key is taken", LAB + "config/validate.py", "if key not in fields:", "if False:", "config/parse"),
+    Fault("an unknown key is taken", LAB + "config/rules.py", "if key not in fields:", "if False:", "config/parse"),
     Fault(
         "an open end of an interval is closed",
-        LAB + "config/validate.py",
+        LAB + "config/rules.py",
         '(interval[0] == "[" and value == low)',
         "value == low",
         "config/parse",
     ),
-    Fault("True is a number", LAB + "config/validate.py", "and not isinstance(value, bool)  #", "#", "config/parse"),
+    Fault("True is a number", LAB + "config/rules.py", "and not isinstance(value, bool)  #", "#", "config/parse"),
     Fault(
         "nohup keeps nothing",
         LAB + "runner/signals.py",

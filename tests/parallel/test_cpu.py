@@ -53,7 +53,7 @@ def test_lapack_works_with_one_thread_once_loaded(monkeypatch):
 
 @pytest.mark.parametrize(("asked", "found"), [(None, "1"), ("2", "2")])
 def test_lapack_that_is_not_loaded_yet_will_have_one_thread_unless_asked(asked, found):
-    code = "from plasticity_jax import machine; machine.use_one_lapack_thread(); import os; "
+    code = "from plasticity_jax.parallel import cpu; cpu.use_one_lapack_thread(); import os; "
     code += "print(os.environ['OPENBLAS_NUM_THREADS'])"
     environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
     environment |= {"OPENBLAS_NUM_THREADS": asked} if asked else {}

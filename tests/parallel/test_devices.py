@@ -88,7 +88,7 @@ def child(scratch: str) -> None:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     scratch = tmp_path_factory.mktemp("devices")
-    code = f"import test_devices; test_devices.child({str(scratch)!r})"
+    code = f"from tests.parallel import test_devices; test_devices.child({str(scratch)!r})"
     ((status, text),) = crew.finish(crew.start(code, scratch, devices=8), 600)
     assert status == 0, text
     return json.loads((scratch / "outcomes.json").read_text())

@@ -90,7 +90,7 @@ STEP |= {multihost.TASKS: "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 @pytest.mark.slow
 def test_a_process_that_waits_in_vain_says_for_whom_and_ends_in_one_line(tmp_path):
     """As in the shell of `srun --pty bash` in an allocation of four tasks."""
-    code = "from plasticity_jax import peers; peers.join(patience=1)"
+    code = "from plasticity_jax.parallel import multihost; multihost.join(patience=1)"
     [(status, text)] = crew.finish(crew.start(code, tmp_path, **STEP))
     first, last = text.splitlines()
     assert status == 1
@@ -159,7 +159,12 @@ def child(scratch: str) -> None:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     scratch = tmp_path_factory.mktemp("peers")
-    ended = crew.finish(crew.start(f"import test_peers; test_peers.child({str(scratch)!r})", scratch, count=2), 600)
+    ended = crew.finish(
+        crew.start(
+            f"from tests.parallel import test_multihost; test_multihost.child({str(scratch)!r})", scratch, count=2
+        ),
+        600,
+    )
     assert [status for status, _ in ended] == [0, 0], "\n".join(text for _, text in ended)
     return json.loads((scratch / "outcomes.json").read_text()) | {"printed": [text for _, text in ended]}
 
@@ -218,7 +223,9 @@ def long_child(directory: str) -> None:
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_other(tmp_path, lost):
     """And what was saved goes on, here in one process."""
-    processes = crew.start(f"import test_peers; test_peers.long_child({str(tmp_path)!r})", tmp_path, count=2)
+    processes = crew.start(
+        f"from tests.parallel import test_multihost; test_multihost.long_child({str(tmp_path)!r})", tmp_path, count=2
+    )
     saved = tmp_path / "main" / "tune" / "checkpoints"
     try:
         deadline = time.monotonic() + 300
@@ -262,7 +269,7 @@ def stopped_and_refused(stopped: str, refused: str) -> None:
 
 @pytest.mark.long
 def test_a_stop_before_training_of_the_second_stops_both(tmp_path):
-    code = f"import test_peers; test_peers.early_child({str(tmp_path)!r}, 1)"
+    code = f"from tests.parallel import test_multihost; test_multihost.early_child({str(tmp_path)!r}, 1)"
     ended = crew.finish(crew.start(code, tmp_path, count=2), 120)
     assert [status for status, _ in ended] == [75, 75], "\n".join(text for _, text in ended)
     assert workdir.read_json(tmp_path / "status.json")["status"] == "preempted"
@@ -274,7 +281,8 @@ def test_a_stop_before_training_stops_both_and_an_error_of_the_first_ends_both_i
     stopped, refused = tmp_path / "stopped", tmp_path / "refused"
     refused.mkdir()
     workdir.write_json(refused / "config.json", {"name": "another"})
-    code = f"import test_peers; test_peers.stopped_and_refused({str(stopped)!r}, {str(refused)!r})"
+    call = f"test_multihost.stopped_and_refused({str(stopped)!r}, {str(refused)!r})"
+    code = f"from tests.parallel import test_multihost; {call}"
     for status, text in crew.finish(crew.start(code, tmp_path, count=2), 120):
         assert status == 1 and "stopped with 75\n" in text, text
         assert "error: workdir" in text and "belongs to another config" in text

@@ -5,8 +5,8 @@ import jax.monitoring
 import numpy as np
 import pytest
 
+from plasticity_jax import diagnostics
 from plasticity_jax.data import batches
-from plasticity_jax.diagnostics import networks
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import resets, state, step
@@ -135,7 +135,7 @@ def test_evaluation_is_of_each_run(strategy):
 
 
 def test_diagnostics_of_each_run():
-    made = make(diagnostics={"distance_to_init": networks.DIAGNOSTICS["distance_to_init"]})
+    made = make(diagnostics={"distance_to_init": diagnostics.DIAGNOSTICS["distance_to_init"]})
     after = states(3)
     initial = run_axis.stack([first_state(MLP, STAGE, seed).params for seed in (0, 1, 0)])
     probe = step.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))

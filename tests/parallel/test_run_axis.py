@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import parameters, resnet
+from plasticity_jax.models import parameters
 from plasticity_jax.parallel import cpu, multihost, programs, run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import resets, state
@@ -79,7 +80,7 @@ def test_donated_states_are_given_away(strategy, donate):
 
 def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_products(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
-    assert {model: run_axis.choose("auto", model, 4) for model in resnet.MODELS} == {
+    assert {model: run_axis.choose("auto", model, 4) for model in models.MODELS} == {
         "resnet": "cores",
         "wide_resnet": "cores",
         "mlp": "vmap",
@@ -144,7 +145,8 @@ def test_every_process_has_a_device_at_work(monkeypatch, processes, each, strate
 
 
 def test_all_cores_are_devices_unless_somebody_chose():
-    code = "import os, jax; from plasticity_jax import runs; runs.use_all_cores(); print(jax.device_count())"
+    use = "from plasticity_jax.parallel import run_axis; run_axis.use_all_cores()"
+    code = f"import os, jax; {use}; print(jax.device_count())"
     asked = {"JAX_NUM_CPU_DEVICES": "3"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, {}
     found = []
     for each in asked:
@@ -221,7 +223,7 @@ def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
 )
 def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
     """Two steps of each strategy lead where those of a lone run lead, to a hundredth of the way."""
-    model = resnet.build(spec.Model("resnet", depth, width, stem, "batch", "float32"), 4)
+    model = models.build(spec.Model("resnet", depth, width, stem, "batch", "float32"), 4)
     shape = (side, side, 3)
     start = jax.jit(lambda key: state.create(*state.init_network(model, key, shape), MOMENTUM))
     first = [start(jax.random.key(seed)) for seed in range(count)]

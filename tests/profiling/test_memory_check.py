@@ -130,7 +130,7 @@ def files(directory):
 
 def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch):
     config = small.config()
-    walk = experiment.walk.walk
+    walk = experiment.stage_loop.walk
 
     def killed(leg, lab):
         if leg.name == "tune":
@@ -138,7 +138,7 @@ def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch
         return walk(leg, lab)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(experiment.walk, "walk", killed)
+        patch.setattr(experiment.stage_loop, "walk", killed)
         small.run(config, tmp_path / "stopped")
     before = files(tmp_path / "stopped")
     with monkeypatch.context() as patch, pytest.raises(RoomError, match="stage tune: 4 runs need"):

@@ -64,7 +64,7 @@ def test_a_reader_that_is_gone_ends_nothing(gone, tmp_path):
 
 @pytest.mark.parametrize("options", [[], ["-u"]])
 def test_what_is_read_arrives_in_order(options):
-    code = "from plasticity_jax import output; import sys; output.outlive_readers(); output.outlive_readers()\n"
+    code = "from plasticity_jax.runner import output; import sys; output.outlive_readers(); output.outlive_readers()\n"
     code += "print('größe'); print('two', file=sys.stderr); print('three', end='', flush=True)"
     call = [sys.executable, *options, "-c", code]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, check=True, env=os.environ | {"PYTHONUTF8": "1"})
@@ -72,7 +72,7 @@ def test_what_is_read_arrives_in_order(options):
 
 
 def test_other_errors_of_writing_stay_errors():
-    code = "from plasticity_jax import output; output.outlive_readers(); print('x', flush=True)"
+    code = "from plasticity_jax.runner import output; output.outlive_readers(); print('x', flush=True)"
     with full_disk() as where:
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=where, stderr=subprocess.PIPE, text=True)
     assert done.returncode and os.strerror(errno.ENOSPC) in done.stderr

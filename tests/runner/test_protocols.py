@@ -31,11 +31,10 @@ from configs import (
     tuning_rate,
     warm_start,
 )
-from plasticity_jax import study_config
+from plasticity_jax import models, study_config
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data import batches, datasets
-from plasticity_jax.models import resnet
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import prepare, schedule
 from plasticity_jax.storage import networks, workdir
@@ -275,7 +274,7 @@ def test_networks_are_the_family_of_the_appendix():
     )
     for pack in packs[::5]:  # every depth and every width
         depth, width = pack.model.depth, pack.model.width
-        params, _ = state.network_like(resnet.build(pack.model, 10), (32, 32, 3))
+        params, _ = state.network_like(models.build(pack.model, 10), (32, 32, 3))
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
         kernels = [name for name in leaves if "kernel" in name and "head" not in name]
         assert sum("proj" in name for name in kernels) == 3

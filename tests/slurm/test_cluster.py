@@ -137,7 +137,7 @@ def test_longer_than_the_time_limit_it_runs_in_slices(tmp_path, undisturbed):
 
 @pytest.mark.slow
 def test_two_processes_share_the_runs(tmp_path, undisturbed):
-    pytest.importorskip("plasticity_jax.peers")
+    pytest.importorskip("plasticity_jax.parallel.multihost")
     array = cluster.submit("short", tmp_path, "--tasks_per_node=2", "--array_parallel=1")
     cluster.until(lambda: cluster.ended(array), "the array has ended")
     cluster.run(sys.executable, "-m", "launch.status", str(tmp_path))

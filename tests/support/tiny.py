@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import Leg, Run, unfold
 from plasticity_jax.data import batches, datasets
 from plasticity_jax.models import resnet
 from plasticity_jax.runner import schedule
-from plasticity_jax.training import optimizers, state, step
+from plasticity_jax.training import hyper, state, step
 
 PATCH = spec.Patch(0.0, 3, 1.25, 0.1, 1, 0.2, 1.75)
 DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH)
@@ -22,8 +23,8 @@ OPTIM = spec.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
 STAGE = spec.Stage("train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0)
 MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32")
-MLP = resnet.build(MODEL, 4)
-RESNET = resnet.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4)
+MLP = models.build(MODEL, 4)
+RESNET = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4)
 
 changed = dataclasses.replace
 
@@ -103,12 +104,12 @@ def task(stage: spec.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> ste
     return step.Task(
         key=batches.key(seed, "stage", stage.name),
         source=schedule.source(pool, stage.data, len(DATASET.train_labels), classes, patched),
-        hyper=optimizers.hyper(stage.optim),
+        hyper=hyper.hyper(stage.optim),
         steps=np.int32(steps),
         epoch_steps=np.int32(-(-n // stage.batch_size)),
         until_accuracy=np.float32(stage.until_accuracy),
         ema=np.float32(stage.ema),
-        watch=optimizers.watch(stage.optim.detector) if stage.optim.schedule == "autodecay" else (),
+        watch=hyper.watch(stage.optim.detector) if stage.optim.schedule == "autodecay" else (),
         starts=schedule.starts(stage.optim.milestones, steps),
     )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from configs import base
 from plasticity_jax.config.spec import Detector
-from plasticity_jax.training import detectors, optimizers
+from plasticity_jax.training import detectors, hyper
 
 FEW = dict(keep=0.5, least=20, capacity=64)
 ALL = {
@@ -245,7 +245,7 @@ def described(**fields):
 @pytest.mark.parametrize("name", ALL)
 def test_a_config_has_the_defaults_of_the_detectors(name):
     spec = described(name=name)
-    numbers = {"epochs": spec.window, "capacity": spec.capacity} | optimizers.watch(spec)._asdict()
+    numbers = {"epochs": spec.window, "capacity": spec.capacity} | hyper.watch(spec)._asdict()
     defaults = inspect.signature(getattr(detectors, name)).parameters
     assert {key: one.default for key, one in defaults.items()} == {key: pytest.approx(numbers[key]) for key in defaults}
 
@@ -253,7 +253,7 @@ def test_a_config_has_the_defaults_of_the_detectors(name):
 @pytest.mark.parametrize("name", ["slope", "sasa"])
 def test_a_small_capacity_still_lets_a_stage_end(name):
     spec = described(name=name, capacity=64)
-    assert optimizers.watch(spec).least == 64
+    assert hyper.watch(spec).least == 64
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -8,7 +8,7 @@ import pytest
 
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.parallel import run_axis
-from plasticity_jax.training import optimizers
+from plasticity_jax.training import hyper, optimizers, schedules
 from tests.support.tiny import OPTIM, changed, same
 
 PARAMS = {"a": np.float32([1.0, -2.0, 0.5]), "b": np.float32([[0.3, 3.0], [-0.1, 0.0]])}
@@ -73,7 +73,7 @@ def train(spec, h):
 @pytest.mark.parametrize("fields", SPECS.values(), ids=SPECS)
 def test_three_steps(fields):
     spec = changed(OPTIM, **fields)
-    found = jax.jit(lambda h: train(spec, h))(optimizers.hyper(spec))
+    found = jax.jit(lambda h: train(spec, h))(hyper.hyper(spec))
     expected = reference(spec, flat(PARAMS), [flat(g) for g in GRADS], [spec.learning_rate * s for s in SHARES])
     np.testing.assert_allclose(flat(found), expected, rtol=2e-5, atol=1e-6)
 
@@ -82,7 +82,7 @@ def test_three_steps(fields):
 def test_runs_with_their_own_numbers_share_a_program(name):
     base = changed(OPTIM, name=name, momentum=0.5, b2=0.99, weight_decay=0.1, clip_norm=1.0)
     specs = [base, changed(base, learning_rate=0.01, momentum=0.9), changed(base, weight_decay=0.0, clip_norm=3.0)]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *map(optimizers.hyper, specs))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *map(hyper.hyper, specs))
     together = jax.jit(jax.vmap(lambda h: train(base, h)))(stacked)
     for i, spec in enumerate(specs):
         alone = reference(spec, flat(PARAMS), [flat(g) for g in GRADS], [spec.learning_rate * s for s in SHARES])
@@ -93,7 +93,7 @@ def test_runs_with_their_own_numbers_share_a_program(name):
 def test_state_does_not_depend_on_the_numbers(name):
     spec = changed(OPTIM, name=name, momentum=0.5, clip_norm=1.0)
     other = changed(spec, learning_rate=7.0, momentum=0.9, b1=0.1, b2=0.2, eps=0.3, weight_decay=0.4, clip_norm=5.0)
-    states = [optimizers.optimiser(s, optimizers.hyper(s), s.learning_rate).init(PARAMS) for s in (spec, other)]
+    states = [optimizers.optimiser(s, hyper.hyper(s), s.learning_rate).init(PARAMS) for s in (spec, other)]
     assert same(*states)
 
 
@@ -113,11 +113,11 @@ def test_adam_has_the_bits_of_optax(name):
         return steps(getattr(optax, name)(h.learning_rate, h.b1, h.b2, h.eps, **more))
 
     ours = jax.jit(lambda h: steps(optimizers.optimiser(spec, h, h.learning_rate)))
-    assert same(ours(optimizers.hyper(spec)), jax.jit(theirs)(optimizers.hyper(spec)))
+    assert same(ours(hyper.hyper(spec)), jax.jit(theirs)(hyper.hyper(spec)))
 
 
 def test_numbers_are_float32():
-    h = optimizers.hyper(changed(OPTIM, milestones=(0.25, 0.5)))
+    h = hyper.hyper(changed(OPTIM, milestones=(0.25, 0.5)))
     assert {leaf.dtype for leaf in h} == {np.dtype(np.float32)}
     assert h.milestones.shape == (2,)
     assert {leaf.shape for leaf in h._replace(milestones=h.decay)} == {()}
@@ -140,14 +140,14 @@ def test_numbers_are_float32():
     ],
 )
 def test_schedule(schedule, fields, points):
-    h = optimizers.hyper(changed(OPTIM, schedule=schedule, **fields))
-    found = {done: float(optimizers.multiplier(schedule, h, jnp.float32(done))) for done in points}
+    h = hyper.hyper(changed(OPTIM, schedule=schedule, **fields))
+    found = {done: float(schedules.multiplier(schedule, h, jnp.float32(done))) for done in points}
     assert found == pytest.approx(points, abs=1e-6)
 
 
 def test_unknown_names():
-    h = optimizers.hyper(OPTIM)
-    with pytest.raises(ConfigError, match="optim.name='sdg'.*'sgd'"):
+    h = hyper.hyper(OPTIM)
+    with pytest.raises(ConfigError, match="optim.name='sdg'.*sgd"):
         optimizers.optimiser(changed(OPTIM, name="sdg"), h, 0.1)
-    with pytest.raises(ConfigError, match="optim.schedule='cosin'.*'cosine'"):
-        optimizers.multiplier("cosin", h, 0.1)
+    with pytest.raises(ConfigError, match="optim.schedule='cosin'.*cosine"):
+        schedules.multiplier("cosin", h, 0.1)

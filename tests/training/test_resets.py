@@ -12,7 +12,7 @@ import pytest
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
-from plasticity_jax.training import optimizers, resets, state
+from plasticity_jax.training import hyper, optimizers, resets, state
 from tests.support.tiny import MLP, RESET, RESNET, SHAPE, changed, same, stage
 
 ADAM = stage(name="train", optim=changed(stage().optim, name="adam"))
@@ -154,7 +154,7 @@ RULES = [
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def moved_on(rule, params, opt, steps):
     """What a constant gradient makes of (params, opt) in so many steps, and the params after each."""
-    tx = optimizers.optimiser(rule, optimizers.hyper(rule), rule.learning_rate)
+    tx = optimizers.optimiser(rule, hyper.hyper(rule), rule.learning_rate)
 
     def step(carry, _):
         params, opt = carry

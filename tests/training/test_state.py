@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches
-from plasticity_jax.models import parameters, resnet
+from plasticity_jax.models import parameters
 from plasticity_jax.training import state
 from tests.support.tiny import MLP, OPTIM, RESNET, SHAPE, changed, same, stage
 
-BFLOAT16 = resnet.build(spec.Model("resnet", 1, 2, "cifar", "batch", "bfloat16"), 4)
+BFLOAT16 = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "bfloat16"), 4)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches as sampling
-from plasticity_jax.models import parameters, resnet
+from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import gradient, state
@@ -73,7 +74,7 @@ def test_golden_step():
     before = first_state(RESNET)
     after, sums = step(before, batch(), RESNET)
     found = {name: float(sums[name]) for name in ("correct", "count", "loss")}
-    for name in resnet.module_names(before.params):
+    for name in models.module_names(before.params):
         # Plain gradient descent, so the gradient is what the step moved over the learning rate.
         move = jax.tree.map(jnp.subtract, before.params[name], after.params[name])
         found[f"gradient {name}"] = float(parameters.norm(move)) / OPTIM.learning_rate
@@ -115,7 +116,7 @@ def test_step_updates_running_statistics():
 
 def test_bfloat16_computes_low_and_keeps_float32():
     first = first_state(RESNET)
-    low, adam = resnet.build(LOW, 4), stage(optim=changed(OPTIM, name="adam"))
+    low, adam = models.build(LOW, 4), stage(optim=changed(OPTIM, name="adam"))
     after, sums = step(state.create(first.params, first.stats, adam), batch(), low, adam)
     _, full = step(first, batch(), RESNET)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((after, sums))} == {"float32", "int32", "bool"}

@@ -1,0 +1,217 @@
+"""What a field of a record may hold: annotations of `spec`, and the checks, restored records and shapes that follow.
+
+    rate: Annotated[float, real("(0, inf)")]                  any positive number; data, so it may differ between runs
+    name: Annotated[str, NameOf("optimizers"), COMPILED]      a key of that dict; runs side by side have to share it
+
+A check takes (value, path) and returns the value as a dataclass holds it, or raises a `ConfigError` of one line.
+"""
+
+import dataclasses
+import difflib
+import functools
+import numbers
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from plasticity_jax.config import validate
+from plasticity_jax.errors import ConfigError
+from plasticity_jax.lookup import OWN
+
+Check = Callable[[Any, str], Any]
+Names = Mapping[str, Collection[str]]  # the keys of the dicts of functions, by the word of a `NameOf`
+
+LARGEST = 2**31 - 1  # steps, seeds and indices are int32 on the device
+
+
+@dataclasses.dataclass(frozen=True)
+class NameOf:
+    """A name, or with `many` several, of a dict of functions that `names` has under `kind`; `empty` takes none too,
+    and `own` a user's `module:function`.
+    """
+
+    kind: str
+    many: bool = False
+    empty: bool = False
+    own: bool = False
+
+    def check(self, names: Names | None) -> Check:
+        """Without `names`, where a study of another version is read back, any text will do."""
+        if names is None:
+            return several(some_text) if self.many else text
+        known = one_of(names[self.kind], self.empty, self.own)
+        return several(known) if self.many else known
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Runs that train side by side share what `of` makes of the field, since it is compiled into their program."""
+
+    of: Callable[[Any], Any]
+    suffix: str = ""
+
+
+COMPILED = Compiled(lambda value: value)
+COMPILED_IF_ANY = Compiled(lambda value: value > 0, " > 0")  # 0 leaves out a part of the program
+COMPILED_COUNT = Compiled(len)
+
+
+_hints: Any = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
+
+
+def record(kind: Any, names: Names | None, without: Sequence[str] = (), free: Sequence[str] = ()) -> Check:
+    """The check of a mapping with the fields of the dataclass `kind`, which it returns.
+
+    Returns a dict instead, where fields are left out (`without`) or keys of any value come to them (`free`).
+    """
+    fields = {name: _check(hint, names) for name, hint in _hints(kind).items() if name not in without}
+    return group(dict if without or free else kind, **fields, **dict.fromkeys(free, anything))
+
+
+def _check(hint: Any, names: Names | None) -> Check:
+    if dataclasses.is_dataclass(hint):
+        return record(hint, names)
+    if typing.get_origin(hint) is not typing.Annotated:
+        raise TypeError(f"{hint}: a field of a record needs Annotated[type, check]")
+    rule = hint.__metadata__[0]
+    return rule.check(names) if isinstance(rule, NameOf) else rule
+
+
+def compiled(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of all of a record that is compiled; for a group that is `unused` only None."""
+    for name, hint in _hints(type(record)).items():
+        value, path = getattr(record, name), prefix + name
+        if dataclasses.is_dataclass(hint):
+            unused = name in getattr(record, "unused", ())
+            yield from [(path, None)] if unused else compiled(value, f"{path}.")
+        for rule in getattr(hint, "__metadata__", ()):
+            if isinstance(rule, Compiled):
+                yield path + rule.suffix, rule.of(value)
+
+
+def error(where: str, value: Any, need: str) -> ConfigError:
+    """The error that names a value, its path, and what it has to be."""
+    return ConfigError(f"{where}={value!r}: {need}")
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)  # True is an int to Python
+
+
+def whole(low: int) -> Check:
+    """A whole number from `low` on."""
+
+    def check(value: Any, where: str) -> int:
+        if not _is(numbers.Integral, value):
+            raise error(where, value, f"must be a whole number, at least {low}")
+        if not low <= value <= LARGEST:
+            raise error(where, value, f"must be at least {low}" if value < low else f"must be at most {LARGEST}")
+        return int(value)
+
+    return check
+
+
+def real(interval: str) -> Check:
+    """A finite number in an interval written like `(0, 1]`."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+
+    def check(value: Any, where: str) -> float:
+        if not _is(numbers.Real, value):
+            raise error(where, value, f"must be a number in {interval}")
+        above = low < value or (interval[0] == "[" and value == low)
+        below = value < high or (interval[-1] == "]" and value == high)
+        if not (above and below and abs(value) < 1e300):  # inf is no number here, and ints have no largest
+            raise error(where, value, f"must be in {interval}")
+        return float(value)
+
+    return check
+
+
+def truth(value: Any, where: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise error(where, value, "must be True or False")
+    return value
+
+
+def text(value: Any, where: str) -> str:
+    """A string without control characters."""
+    if not isinstance(value, str):
+        raise error(where, value, "must be a string")
+    if not value.isprintable():
+        raise error(where, value, "must have no control characters")
+    return value
+
+
+def some_text(value: Any, where: str) -> str:
+    """A string that is not blank."""
+    if not text(value, where).strip():
+        raise error(where, value, "must not be empty")
+    return value
+
+
+def one_of(choices: Collection[str], empty: bool = False, own: bool = False) -> Check:
+    """One of the choices; `empty` also takes the empty string, for none, and `own` a `module:function`."""
+
+    def check(value: Any, where: str) -> str:
+        if not isinstance(value, str):
+            raise error(where, value, f"must be a string, one of {', '.join(choices)}")
+        if value in choices or (empty and not value) or (own and OWN.fullmatch(value)):
+            return value
+        close = difflib.get_close_matches(value, choices, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        if not choices:
+            raise error(where, value, "there is nothing of that name; leave it empty, or give your own from Python")
+        raise error(where, value, f"choose one of {', '.join(choices)}{hint}")
+
+    return check
+
+
+def several(check_one: Check, least: int = 0, distinct: bool = True) -> Check:
+    """A tuple of values, at least so many; no value twice where they are to be `distinct`."""
+
+    def check(value: Any, where: str) -> tuple:
+        if not isinstance(value, (tuple, list)):
+            raise error(where, value, "must be a tuple")
+        # On a command line `a,b` is one string.
+        items = [part.strip() for item in value for part in item.split(",")] if _all_text(value) else value
+        checked = tuple(check_one(item, f"{where}[{i}]") for i, item in enumerate(items))
+        if len(checked) < least:
+            raise error(where, value, f"must have at least {least}")
+        if distinct and len(set(checked)) < len(checked):
+            raise error(where, value, "must not repeat a value")
+        return checked
+
+    return check
+
+
+def _all_text(value: Any) -> bool:
+    return all(isinstance(item, str) for item in value)
+
+
+def group(make: Callable[..., Any], **fields: Check) -> Check:
+    """A mapping with exactly these keys, given to `make` as keywords."""
+
+    def check(value: Any, where: str) -> Any:
+        if not isinstance(value, Mapping):
+            raise error(where, value, f"must be a group with the keys {', '.join(fields)}")
+        missing = [key for key in fields if key not in value]
+        for key in value:
+            if key not in fields:
+                raise unknown(where, key, missing or list(fields))
+        if missing:
+            raise ConfigError(f"{where}: the key {missing[0]} is missing")
+        return make(**{key: one(value[key], f"{where}.{key}") for key, one in fields.items()})
+
+    return check
+
+
+def unknown(where: str, key: str, known: Collection[str]) -> ConfigError:
+    """The error for a key that is none of the known ones."""
+    close = max(known, key=lambda name: validate.likeness(name, key))
+    return ConfigError(f"{where}.{key}: there is no such key; did you mean {where}.{close}?")
+
+
+def anything(value: Any, where: str) -> Any:
+    """A value that is checked elsewhere."""
+    return value

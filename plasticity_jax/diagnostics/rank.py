@@ -1,0 +1,22 @@
+"""How many directions the features span."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def effective_rank(state: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
+    """exp(-sum_k p_k log p_k) with p_k = sigma_k / sum_j sigma_j, of the penultimate features [B, D].
+
+    sigma are the singular values, not centred (Roy & Vetterli 2007, "The effective rank", section 2).  Between 1 and
+    min(B, D); features that are all zero, for which the formula says nothing, have rank 0.
+    """
+    del state
+    features = batch["features"]["penultimate"].astype(jnp.float32)
+    sigma = jnp.linalg.svd(features, compute_uv=False)
+    share = sigma / jnp.maximum(jnp.sum(sigma), jnp.finfo(jnp.float32).tiny)
+    entropy = jnp.sum(jax.scipy.special.entr(share))  # entr(0) = 0
+    return {"effective_rank": jnp.where(sigma[0] > 0, jnp.exp(entropy), 0.0)}

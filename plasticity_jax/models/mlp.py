@@ -1,0 +1,45 @@
+"""Multi-layer perceptrons and logistic regression."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from plasticity_jax.config.spec import Model
+from plasticity_jax.models import layers
+from plasticity_jax.models.precision import compute_dtype
+
+
+class MLP(nn.Module):
+    """`depth` hidden layers `layer1`, `layer2`, .. of `width` ReLUs and a dense `head` on flat images.
+
+    Depth 2 and width 100 are the perceptron of Ash & Adams 2020; depth 0 is logistic regression.
+    """
+
+    classes: int
+    depth: int
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> tuple[Array, dict[str, Array]]:
+        del train  # nothing here differs in training
+        x = images.reshape(images.shape[0], -1)
+        features = {}
+        for i in range(1, self.depth + 1):
+            x = nn.relu(layers.dense(self.width, x.shape[-1], self.dtype, f"layer{i}")(x))
+            features[f"layer{i}"] = x
+        features["penultimate"] = x.astype(jnp.float32)
+        return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
+
+
+def mlp(model: Model, classes: int) -> nn.Module:
+    """An `MLP`; the model's stem and norm are not used."""
+    return MLP(classes, model.depth, model.width, jnp.dtype(compute_dtype(model.dtype)))
+
+
+def logistic(model: Model, classes: int) -> nn.Module:
+    """An `MLP` without hidden layers, always float32; of the model, only the name is used."""
+    del model
+    return MLP(classes, 0, 0, jnp.dtype("float32"))

@@ -1,0 +1,15 @@
+"""The type that a network computes in."""
+
+import jax
+
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def compute_dtype(dtype: str) -> str:
+    """The type behind `auto`: bfloat16 on accelerators, whose fast units want it, float32 on CPU, where it is slow.
+
+    Parameters, statistics, their updates and the head are float32 either way.
+    """
+    if dtype != "auto":
+        return dtype
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -1,0 +1,54 @@
+"""The numbers of an optimiser and a detector that may differ between runs of one program: data, not structure."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from plasticity_jax.config.spec import Detector, Optim
+from plasticity_jax.training import detectors
+
+ArrayLike = jax.Array | np.ndarray | float
+
+LEAST = {"slope": detectors.UPDATES, "sasa": detectors.UPDATES}  # by detector, where a config says 0
+
+
+class Watch(NamedTuple):
+    """The numbers of a `Detector` that may differ between runs; float32, int32 and bool scalars."""
+
+    rtol: ArrayLike
+    atol: ArrayLike
+    z: ArrayLike
+    patience: ArrayLike
+    least: ArrayLike
+    keep: ArrayLike
+    significance: ArrayLike
+    end_last: ArrayLike
+
+
+class Hyper(NamedTuple):
+    """The numbers of an `Optim` that may differ between runs; float32 scalars, `milestones` float32 [M]."""
+
+    learning_rate: ArrayLike
+    momentum: ArrayLike
+    b1: ArrayLike
+    b2: ArrayLike
+    eps: ArrayLike
+    weight_decay: ArrayLike
+    clip_norm: ArrayLike
+    warmup: ArrayLike
+    milestones: ArrayLike
+    decay: ArrayLike
+
+
+def hyper(optim: Optim) -> Hyper:
+    """The traced half of `optim`; the other half is in `Stage.shape`."""
+    return Hyper(*(np.asarray(getattr(optim, name), np.float32) for name in Hyper._fields))
+
+
+def watch(detector: Detector) -> Watch:
+    """The traced half of `detector`; the other half is in `Stage.shape`."""
+    kinds = {"patience": np.int32, "least": np.int32, "end_last": np.bool_}
+    numbers = Watch(*(kinds.get(name, np.float32)(getattr(detector, name)) for name in Watch._fields))
+    own = min(detector.capacity, LEAST.get(detector.name, 0))
+    return numbers if detector.least else numbers._replace(least=np.asarray(own, np.int32))
