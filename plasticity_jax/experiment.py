@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,14 @@ from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.models import interface
 from plasticity_jax.parallel import compilation_cache, cpu, multihost, run_axis
-from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.profiling import memory_check
 from plasticity_jax.profiling.autotune import Entry, tune
 from plasticity_jax.runner import prepare, signals, stage_loop
 from plasticity_jax.runner.context import Lab
-from plasticity_jax.runner.prepare import Draft, Own
+from plasticity_jax.runner.prepare import Own
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage import conditions, environment, metrics, results
-from plasticity_jax.storage.timers import Clock
 from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_json
-from plasticity_jax.training import step
 from plasticity_jax.training.resets import OwnReset
 from plasticity_jax.training.step import Diagnostic
 
@@ -126,9 +123,12 @@ def run_study(
         total = sum(leg.images() for draft in drawn for leg in draft.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
         with _status(directory, progress):  # not before: whoever is refused says nothing about the study that is here
-            parts = [
-                _walk(directory, _lab(directory, draft, study, dataset, own, progress, stopped)) for draft in drawn
-            ]
+            parts = []
+            for draft in drawn:
+                memory_check.check_images(dataset)
+                progress.note(prepare.describe(draft, study, dataset, own))
+                where = directory / draft.pack.name
+                parts.append(_walk(directory, prepare.lab(draft, study, dataset, own, where, progress, stopped)))
             result = results.combine(parts, study.dataset, study.control)
             multihost.once(lambda: write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
@@ -172,39 +172,6 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
 def _running(directory: Path, facts: Mapping[str, Any]) -> None:
     with contextlib.suppress(LabError):  # what must be written says so itself
         status(directory, status="running", exit_code=None, **facts)
-
-
-def _lab(
-    directory: Path,
-    draft: Draft,
-    study: spec.Study,
-    dataset: Dataset,
-    own: Own,
-    progress: Progress,
-    stopped: Callable[[], bool],
-) -> Lab:
-    """Put the data of a pack on the device and say what is going to happen."""
-    memory_check.check_images(dataset)
-    name, choice = draft.pack.name, draft.choice
-    pack = dataclasses.replace(draft.pack, model=dataclasses.replace(draft.pack.model, dtype=choice["dtype"]))
-    model = own.network(pack, dataset)
-    progress.note(prepare.describe(draft, study, dataset, own))
-    scale = prepare.scale(study, dataset)
-    shape = dataset.train_images.shape[1:]
-    return Lab(
-        directory=directory / name,
-        pack=pack,
-        study=study,
-        network=draft.network,
-        dataset=dataset,
-        images=step.Images(dataset.train_images, *scale),
-        test_images=step.Images(dataset.test_images, *scale),
-        timetables=draft.timetables,
-        programs=Programs(model, shape, choice["strategy"], study.eval_batch, own.diagnostics, own.resets),
-        clock=Clock(directory / name / "clock.json"),
-        progress=progress,
-        stopped=stopped,
-    )
 
 
 def _walk(directory: Path, lab: Lab) -> Result:

@@ -47,7 +47,7 @@ def check_key(key: str, where: str) -> str:
     return key
 
 
-def shown(value: object) -> str:
+def shown(value: object, longest: int = 60) -> str:
     """A value from anywhere, so that it fits into one line."""
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -9,12 +9,14 @@ A check takes (value, path) and returns the value as a dataclass holds it, or ra
 import dataclasses
 import difflib
 import functools
+import math
 import numbers
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from plasticity_jax.config import validate
+from plasticity_jax.config.names import LONGEST, shown
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.lookup import OWN
 
@@ -71,10 +73,25 @@ def record(kind: Any, names: Names | None, without: Sequence[str] = (), free: Se
 def _check(hint: Any, names: Names | None) -> Check:
     if dataclasses.is_dataclass(hint):
         return record(hint, names)
-    if typing.get_origin(hint) is not typing.Annotated:
-        raise TypeError(f"{hint}: a field of a record needs Annotated[type, check]")
-    rule = hint.__metadata__[0]
-    return rule.check(names) if isinstance(rule, NameOf) else rule
+    if typing.get_origin(hint) is typing.Annotated:
+        rule = hint.__metadata__[0]
+        return rule.check(names) if isinstance(rule, NameOf) else rule
+    if typing.get_origin(hint) is tuple:
+        first, *rest = typing.get_args(hint)
+        return several(_check(first, names), distinct=False, split=False) if rest == [...] else _row(hint, names)
+    return text if hint is str else plain
+
+
+def _row(hint: Any, names: Names | None) -> Check:
+    """A tuple with a check of its own for each place."""
+    checks = [_check(kind, names) for kind in typing.get_args(hint)]
+
+    def check(value: Any, where: str) -> tuple:
+        if not isinstance(value, (tuple, list)) or len(value) != len(checks):
+            raise error(where, value, f"must be a tuple of {len(checks)}")
+        return tuple(one(item, f"{where}[{i}]") for i, (one, item) in enumerate(zip(checks, value, strict=True)))
+
+    return check
 
 
 def compiled(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,7 +108,7 @@ def compiled(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def error(where: str, value: Any, need: str) -> ConfigError:
     """The error that names a value, its path, and what it has to be."""
-    return ConfigError(f"{where}={value!r}: {need}")
+    return ConfigError(f"{where}={shown(value, 200)}: {need}")
 
 
 def _is(kind: type, value: Any) -> bool:
@@ -167,14 +184,17 @@ def one_of(choices: Collection[str], empty: bool = False, own: bool = False) -> 
     return check
 
 
-def several(check_one: Check, least: int = 0, distinct: bool = True) -> Check:
-    """A tuple of values, at least so many; no value twice where they are to be `distinct`."""
+def several(check_one: Check, least: int = 0, distinct: bool = True, split: bool = True) -> Check:
+    """A tuple of values, at least so many; no value twice where they are to be `distinct`.
+
+    With `split` text is taken apart at its commas: on a command line `a,b` is one string.
+    """
 
     def check(value: Any, where: str) -> tuple:
         if not isinstance(value, (tuple, list)):
             raise error(where, value, "must be a tuple")
-        # On a command line `a,b` is one string.
-        items = [part.strip() for item in value for part in item.split(",")] if _all_text(value) else value
+        apart = split and _all_text(value)
+        items = [part.strip() for item in value for part in item.split(",")] if apart else value
         checked = tuple(check_one(item, f"{where}[{i}]") for i, item in enumerate(items))
         if len(checked) < least:
             raise error(where, value, f"must have at least {least}")
@@ -209,7 +229,19 @@ def group(make: Callable[..., Any], **fields: Check) -> Check:
 def unknown(where: str, key: str, known: Collection[str]) -> ConfigError:
     """The error for a key that is none of the known ones."""
     close = max(known, key=lambda name: validate.likeness(name, key))
-    return ConfigError(f"{where}.{key}: there is no such key; did you mean {where}.{close}?")
+    written = key if str(key).isprintable() and len(key) <= LONGEST else shown(key)
+    return ConfigError(f"{where}.{written}: there is no such key; did you mean {where}.{close}?")
+
+
+def plain(value: Any, where: str) -> Any:
+    """The value of a hyper-parameter: text, a finite number, a truth value, None, or a tuple of such."""
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(item, where) for item in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise error(where, value, "must be finite")
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        raise error(where, value, "must be plain")
+    return text(value, where) if isinstance(value, str) else value
 
 
 def anything(value: Any, where: str) -> Any:

@@ -14,20 +14,16 @@ from typing import Any
 
 import jax
 
-from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data import subsets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import compilation_cache, cpu, memory, run_axis
-from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.profiling import autotune, memory_check
 from plasticity_jax.runner import prepare, schedule
 from plasticity_jax.runner.context import Lab
 from plasticity_jax.runner.progress import Progress
-from plasticity_jax.storage.timers import Clock
-from plasticity_jax.training import state, step
 
 ROUNDS = 3
 NOWHERE = Path("/nonexistent")  # where the unit would keep its checkpoints: it has none
@@ -144,28 +140,11 @@ def measure(
 
 def _lab(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Lab:
     """The lab of a pack's unit; nothing of it is written."""
-    model = dataclasses.replace(pack.model, dtype=models.compute_dtype(pack.model.dtype))
-    network = models.build(model, dataset.classes)
+    memory_check.check_images(dataset)
+    own = prepare.complete(prepare.Own(None, {}, {}), study)
     widest = max(len(leg.runs) for leg in unfold(pack, study.seeds))
     strategy = run_axis.choose(study.strategy, pack.model.name, widest)
     devices, ways = run_axis.layout(strategy, widest)
     seeds = study.seeds[: len(devices) // ways]
-    times = prepare.draw_up(pack, dataclasses.replace(study, seeds=seeds), dataset)
-    memory_check.check_images(dataset)
-    scale = prepare.scale(study, dataset)
-    image_shape = dataset.train_images.shape[1:]
-    own = prepare.complete(prepare.Own(None, {}, {}), study)
-    return Lab(
-        directory=NOWHERE,
-        pack=pack,
-        study=study,
-        network=state.network_like(network, image_shape),
-        dataset=dataset,
-        images=step.Images(dataset.train_images, *scale),
-        test_images=step.Images(dataset.test_images, *scale),
-        timetables=times,
-        programs=Programs(network, image_shape, strategy, study.eval_batch, own.diagnostics, own.resets),
-        clock=Clock(NOWHERE / "clock.json"),
-        progress=Progress(0),
-        stopped=lambda: False,
-    )
+    draft = prepare.draft(pack, dataclasses.replace(study, seeds=seeds, strategy=strategy), dataset, own)
+    return prepare.lab(draft, study, dataset, own, NOWHERE, Progress(0))

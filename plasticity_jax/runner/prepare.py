@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,10 +19,14 @@ from plasticity_jax.errors import ConfigError
 from plasticity_jax.lookup import lookup
 from plasticity_jax.models import interface, parameters
 from plasticity_jax.parallel import run_axis
+from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.runner import schedule
+from plasticity_jax.runner.context import Lab
 from plasticity_jax.runner.dry_run import summary
+from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage.fingerprints import fingerprint
-from plasticity_jax.training import state
+from plasticity_jax.storage.timers import Clock
+from plasticity_jax.training import state, step
 from plasticity_jax.training.gradient import forward, try_out
 from plasticity_jax.training.resets import RESETS, OwnReset, factors
 from plasticity_jax.training.step import Diagnostic
@@ -95,6 +100,35 @@ def draft(pack: spec.Pack, study: spec.Study, dataset: Dataset, own: Own) -> Dra
     if own.brings_network(pack):
         try_out(own.network(pack, dataset), *network, shape)
     return Draft(pack, timetables, network, choose(pack, timetables, study))
+
+
+def lab(
+    draft: Draft,
+    study: spec.Study,
+    dataset: Dataset,
+    own: Own,
+    directory: Path,
+    progress: Progress,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Lab:
+    """What the stages of a pack share; nothing is compiled or written yet, nor is anything on the device."""
+    pack = dataclasses.replace(draft.pack, model=dataclasses.replace(draft.pack.model, dtype=draft.choice["dtype"]))
+    normalisation, shape = scale(study, dataset), dataset.train_images.shape[1:]
+    network = own.network(pack, dataset)
+    return Lab(
+        directory=directory,
+        pack=pack,
+        study=study,
+        network=draft.network,
+        dataset=dataset,
+        images=step.Images(dataset.train_images, *normalisation),
+        test_images=step.Images(dataset.test_images, *normalisation),
+        timetables=draft.timetables,
+        programs=Programs(network, shape, draft.choice["strategy"], study.eval_batch, own.diagnostics, own.resets),
+        clock=Clock(directory / "clock.json"),
+        progress=progress,
+        stopped=stopped,
+    )
 
 
 def describe(draft: Draft, study: spec.Study, dataset: Dataset, own: Own) -> str:
