@@ -32,7 +32,7 @@ FLOORS = (
     ("profiling",),  # memory, time, the fastest strategy
     ("study_config",),
     ("experiment",),
-    ("main", "__init__"),
+    ("main", "__init__", "cli"),
 )
 
 # What the packages around it may import of it.

@@ -29,6 +29,20 @@ LAB, ANALYSIS, LAUNCH = "plasticity_jax/", "analysis/", "launch/"
 
 TRAINING = (
     Fault(
+        "a batch size is data",
+        LAB + "config/spec.py",
+        "batch_size: Annotated[int, whole(1), COMPILED]",
+        "batch_size: Annotated[int, whole(1)]",
+        "config/fields",
+    ),
+    Fault(
+        "a user's modules come first",
+        LAB + "cli.py",
+        "sys.path.append(os.getcwd())",
+        "sys.path.insert(0, os.getcwd())",
+        "cli",
+    ),
+    Fault(
         "a reset subtracts",
         LAB + "training/resets.py",
         "kept + perturb * new",

@@ -1,0 +1,87 @@
+"""One command for all that the lab does, from any directory.
+
+    plasticity run multistage:digits --workdir=runs/demo      # a shipped config by its name, or any file
+    plasticity figures runs/demo --out runs/demo/figures
+
+What stands in the working directory can be used (own configs, and `module:function` in them), but never takes the place
+of the lab's own modules, as it would for `python -m`.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COMMANDS = {
+    "run": ("plasticity_jax.main", "train what a config asks for, or go on where it stopped"),
+    "figures": ("analysis.figures", "draw the figures of studies"),
+    "claims": ("analysis.verify", "hold studies against the claims of the papers"),
+    "report": ("analysis.report.report", "put studies on one page"),
+    "collect": ("analysis.collect", "keep the numbers of a study in a few small files"),
+    "sweep": ("launch.sweep", "plan a sweep"),
+    "local": ("launch.local", "plan a sweep and train it on this machine"),
+    "slurm": ("launch.slurm", "plan a sweep and submit it to SLURM"),
+    "status": ("launch.status", "say how the jobs of a sweep stand"),
+}
+WITH_CONFIG = ("run", "sweep", "local", "slurm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that these words, or those of this process, begin with; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    command, *rest = words
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
+        return _fail(f"{command!r} is no command; {hint}")
+    if command in WITH_CONFIG and rest and not rest[0].startswith("-"):
+        name, *rest = rest
+        file = config_file(name)
+        if file is None:
+            return _fail(f"{name!r} is neither a file nor a shipped config; choose one of {', '.join(shipped())}")
+        rest = [f"--config={file}", *rest]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # behind the lab's own
+    return importlib.import_module(COMMANDS[command][0]).main(rest) or 0
+
+
+def usage() -> str:
+    """The help of the command."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  plasticity {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    configs = f"Shipped configs, as in `plasticity run multistage:digits --workdir=DIR`: {', '.join(shipped())}."
+    return "\n".join([*lines, "", configs])
+
+
+def shipped() -> list[str]:
+    """The names of the configs that come with the lab."""
+    return sorted(path.stem for path in _configs().glob("*.py") if path.stem not in ("__init__", "base", "presets"))
+
+
+def config_file(name: str) -> str | None:
+    """The value of --config for a shipped config or a file, each optionally with `:ARGUMENT`; None if there is none."""
+    stem, colon, argument = name.partition(":")
+    if Path(stem).is_file():
+        return name
+    return f"{_configs() / stem}.py{colon}{argument}" if stem in shipped() else None
+
+
+def _configs() -> Path:
+    found = importlib.util.find_spec("configs")
+    assert found is not None and found.submodule_search_locations is not None, "the configs were not installed"
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

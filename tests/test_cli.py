@@ -1,0 +1,72 @@
+"""One command for all: `plasticity`, from any directory."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from plasticity_jax import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_it_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"plasticity": "plasticity_jax.cli:main"}
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
+def test_help_names_all_commands_and_configs(words, capsys):
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*cli.COMMANDS, "multistage", "autodecay"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["figurs"], "error: 'figurs' is no command; did you mean figures?"),
+        (["xyz"], "error: 'xyz' is no command; choose one of run, figures,"),
+        (
+            ["run", "multistag:digits"],
+            "error: 'multistag:digits' is neither a file nor a shipped config; choose one of",
+        ),
+        (["run", "base"], "error: 'base' is neither"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message, capsys):
+    assert cli.main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+
+
+def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.config_file("multistage:digits") == f"{ROOT / 'configs' / 'multistage.py'}:digits"
+    (tmp_path / "multistage").touch()
+    (tmp_path / "mine.py").touch()
+    assert cli.config_file("multistage:digits") == "multistage:digits"
+    assert cli.config_file("mine.py:a=b") == "mine.py:a=b"
+    assert cli.config_file("theirs.py") is None
+
+
+def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(tmp_path):
+    for name in ("analysis", "configs", "launch", "plasticity_jax"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} of the user')\n")
+    (tmp_path / "own.py").write_text("from configs import multistage\nget_config = multistage.get_config\n")
+    code = (
+        "import sys; from plasticity_jax.cli import main\n"
+        "calls = (['collect', 'nowhere', '--out=x'], ['status', 'nowhere'], ['run', 'own.py:digits', '--nonsense'])\n"
+        "for call in calls:\n"
+        "    try: print(main(call))\n"
+        "    except SystemExit as end: print(end.code)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "of the user" not in done.stdout + done.stderr, done.stderr
+    assert "nowhere" in done.stdout + done.stderr and "nonsense" in done.stderr
