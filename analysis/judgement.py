@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import contrasts, scale, stats, studies
-from analysis.claims.papers import CLAIMS
+from analysis.claims import CLAIMS
 from analysis.contrasts import Claim
 from analysis.stats import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED
 from plasticity_jax.storage import results

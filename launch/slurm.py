@@ -4,7 +4,7 @@
         [--mem=32G] [--nodes=N] [--tasks_per_node=N] [--array_parallel=N] [--account= --qos= --constraint= --exclude=]
         [--setup='module load cuda'] [--grace=120] [--tries=3] [--dry_run] [flags of launch.sweep]
 
-`--dry_run` prints the sbatch script (and the plan on stderr) and writes nothing; `launch/script.py` explains it.  The
+`--dry_run` prints the sbatch script (and the plan on stderr) and writes nothing; `launch/sbatch.py` explains it.  The
 same command again submits what is missing by then and not in the queue.
 """
 

@@ -1,1 +1,16 @@
-"""The claims of the papers, as data."""
+"""Every claim that is tested, paper by paper, as data.
+
+The next paper is a file like `berariu2021` with its claims, and a line here; nothing else changes.
+"""
+
+from analysis.claims import ash2020, berariu2021, controls, you2019, you2019_implications, you2019_patterns
+from analysis.contrasts import Claim
+
+CLAIMS: tuple[Claim, ...] = (
+    *berariu2021.CLAIMS,
+    *controls.CLAIMS,
+    *ash2020.CLAIMS,
+    *you2019.CLAIMS,
+    *you2019_patterns.CLAIMS,
+    *you2019_implications.CLAIMS,
+)

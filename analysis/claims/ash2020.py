@@ -1,6 +1,6 @@
 """The claims of Ash & Adams 2020, "On warm-starting neural network training", Table 1, Figure 2 and Figure 7.
 
-The marks are those of `analysis.berariu`.
+The marks are those of `berariu2021`.
 """
 
 from analysis.contrasts import Claim, Contrast, family, largest, measured, minus, slope, the, times

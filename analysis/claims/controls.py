@@ -1,6 +1,6 @@
 """Controls of our own on Berariu et al. 2021: is a claim true for the reason that it gives, or is the gap an artefact?
 
-The marks are those of `analysis.berariu`.
+The marks are those of `berariu2021`.
 """
 
 from analysis.claims.berariu2021 import PAPER, SLOWEST, gap_of_size

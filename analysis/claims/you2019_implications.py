@@ -1,6 +1,6 @@
 """The claims of You et al. 2019 about their two implications: AutoDecay saves time, and later stages transfer less.
 
-The marks are those of `analysis.berariu`, and what was known when the claims were written is said in `analysis.you`.
+The marks are those of `berariu2021`, and what was known when the claims were written is said in `you2019`.
 """
 
 from analysis import transitions

@@ -1,7 +1,7 @@
 """The claims of You et al. 2019 about their mechanism: which patterns are learnt at which noise?
 
-Both studies are substitutes, see `configs/patterns.py`; the marks are those of `analysis.berariu`, and what was known
-when the claims were written is said in `analysis.you`.
+Both studies are substitutes, see `configs/patterns.py`; the marks are those of `berariu2021`, and what was known
+when the claims were written is said in `you2019`.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Unfolding a pack into legs: which runs each stage has, and from which runs of other stages they start."""
+"""Plans unfolded into runs: which runs each stage has (a `Leg`), and which networks they start from."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How many units say nothing."""
+"""Dormant units: the share that is hardly ever active."""
 
 from collections.abc import Mapping
 from typing import Any

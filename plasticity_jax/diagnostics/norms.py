@@ -1,4 +1,4 @@
-"""How large the weights are, and how far they have come."""
+"""Norms of the weights, and of their distance from initialisation."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many directions the features span."""
+"""The effective rank of the features."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The machine that this process runs on."""
+"""The CPU of this machine: its cores, and the threads of jax and of linear algebra."""
 
 import os
 

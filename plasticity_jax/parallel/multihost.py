@@ -1,4 +1,4 @@
-"""The processes that train one study together, one for each node or device, and how they stay of one mind.
+"""Several processes that train one study: how they find each other, agree, share results and end together.
 
 All of them walk the same plan in step.  The first one writes every file and makes every decision that a clock, a
 signal or a disk has a part in; here the others hear of it.  A process that is alone talks to nobody.

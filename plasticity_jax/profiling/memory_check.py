@@ -1,4 +1,4 @@
-"""Room: whether the runs of a pack fit into the memory of the device, found out before any of them trains.
+"""Whether the runs of a pack fit into the memory of the device, computed before any of them trains.
 
 Counted is what is on the device: the images, the states and first weights of all runs of a stage, and what each
 program takes for itself.  Copies on the host, as of a checkpoint that is being written, come on top.

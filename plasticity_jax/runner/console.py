@@ -1,4 +1,4 @@
-"""A line of text that is rewritten in place on a terminal, and repeated now and then elsewhere."""
+"""A line of text that is rewritten in place on a terminal, and printed now and then where there is none."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What all legs of a pack share: the network, the data on the device, the compiled programs, the clock."""
+"""What all stages of a pack share: the network, the data on the device, the compiled programs, the clock."""
 
 import contextlib
 import dataclasses

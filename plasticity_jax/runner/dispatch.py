@@ -1,7 +1,7 @@
-"""How far one call into a program trains, and how the device is kept busy between calls.
+"""How many steps one call into a program trains, and how the device is kept busy between calls.
 
-A call takes long enough not to be noticed and is short enough for a signal to be heard.  While one call is at work
-the next is already waiting behind it; what a call did is read when its successor is on its way.
+A call lasts about `CALL_SECONDS`: long against the cost of a dispatch, short enough to notice a signal.  Two calls are
+in flight at a time: the results of one are read after the next has been dispatched.
 """
 
 import time
@@ -33,7 +33,7 @@ class Pace:
         self.landed = 0.0
 
     def start(self, states: Tree) -> None:
-        """Begin with these states, once they are there."""
+        """Begin with these states; waits until they are computed."""
         self.flying.clear()
         self.steps, self.done = multihost.fetch((states.step, states.done))
         self.expected = self.steps  # where the runs will be after all calls so far, if none of them ends early
@@ -43,7 +43,7 @@ class Pace:
         return bool(np.all(self.done | (self.steps >= targets)))
 
     def advance(self, states: Tree, targets: np.ndarray) -> Tree:
-        """The states some steps on, none of them behind its target; they may be still on their way."""
+        """Dispatch one call; returns states that may still be computing and never pass their target step."""
         until = np.minimum(targets, self.expected + self.size)
         start, compiled = time.perf_counter(), self.lab.programs.seconds
         with self.lab.timed("train"):

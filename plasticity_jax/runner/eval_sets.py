@@ -1,4 +1,4 @@
-"""What the runs of a leg are scored on: the test set, further test sets, validation and training images, patches.
+"""What the runs of a stage are evaluated on: test, further test, validation and training images, patches.
 
 Each has the name that its metrics begin with: `test_accuracy` and `test_loss`, `validation_accuracy`, ..
 """

@@ -1,4 +1,4 @@
-"""Measuring the runs of a leg at one event: exact evaluation, diagnostics, and the table rows that come of it."""
+"""Evaluation of a stage's runs at one epoch: exact sums, diagnostics, and the rows of the table."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Packs drawn up: what is known of them before anything trains, and what a user brings of his own."""
+"""Packs before they train: their schedules and shapes, checks of both, and the parts that a user brings."""
 
 import dataclasses
 import functools

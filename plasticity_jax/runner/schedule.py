@@ -1,4 +1,4 @@
-"""When things happen in a leg: how long each run is, and the epochs at which it is evaluated or kept.
+"""The schedule of a stage: the length of each run, and the epochs at which it is evaluated or kept.
 
 Pure Python and numpy; nothing here knows of devices.
 """

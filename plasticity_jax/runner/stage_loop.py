@@ -1,4 +1,4 @@
-"""Walking one leg: all runs of a stage side by side, from where they start to the end of the last of them.
+"""The loop over one stage: all its runs side by side, from their initial states to the end of the last of them.
 
 A leg is a unit on disk.  `DIR/PACK/STAGE` holds its table, rolling checkpoints while it runs, the networks at
 epochs that later legs continue from, and at last `end`; a leg whose `end` is whole is never walked again.

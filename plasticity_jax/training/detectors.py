@@ -1,4 +1,4 @@
-"""Detectors of the end of a learning stage: pure state machines that watch training and say when it has come to rest.
+"""Detectors of the end of a learning stage: pure state machines over losses, weight norms or drift.
 
     detector = window()
     state = detector.init()
