@@ -33,18 +33,32 @@ from tests.support.tiny import (
 )
 
 STEPS = 10
-PLAIN = stage()
+PLAIN = stage(schedule="linear", decay=0.0)  # one for all, so that they share their programs
 LOW = spec.Model("resnet", 1, 2, "cifar", "batch", "bfloat16")
 
 
 def batch(n=8):
-    return {"image": IMAGES.take(jnp.arange(n)), "label": jnp.asarray(DATASET.train_labels[:n])}
+    """The first images, on the host."""
+    pixels = DATASET.train_images[:n] / np.float32(255)
+    image = (pixels - np.float32(DATASET.mean)) / np.float32(DATASET.std)
+    return {"image": image, "label": DATASET.train_labels[:n]}
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def step(state, batch, model, stage=PLAIN, steps=STEPS):
     """One step of a stage of so many."""
-    return train.train_step(state, batch, model=model, stage=stage, task=task(stage, steps=steps))
+    return one_step(state, batch, task(stage, steps=steps), model, stage)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def one_step(state, batch, task, model, stage):
+    return train.train_step(state, batch, model=model, stage=stage, task=task)
+
+
+create = jax.jit(state.create, static_argnums=2)
+
+
+def norm(tree):
+    return np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(tree)))
 
 
 # ---- a golden step ----
@@ -73,13 +87,14 @@ GOLDEN = {
 def test_golden_step():
     before = first_state(RESNET)
     after, sums = step(before, batch(), RESNET)
+    before, after, sums = jax.device_get((before, after, sums))
     found = {name: float(sums[name]) for name in ("correct", "count", "loss")}
     for name in models.module_names(before.params):
         # Plain gradient descent, so the gradient is what the step moved over the learning rate.
-        move = jax.tree.map(jnp.subtract, before.params[name], after.params[name])
-        found[f"gradient {name}"] = float(parameters.norm(move)) / OPTIM.learning_rate
-        found[f"norm {name}"] = float(parameters.norm(after.params[name]))
-    found["statistics"] = float(parameters.norm(after.stats))
+        move = jax.tree.map(np.subtract, before.params[name], after.params[name])
+        found[f"gradient {name}"] = norm(move) / OPTIM.learning_rate
+        found[f"norm {name}"] = norm(after.params[name])
+    found["statistics"] = norm(after.stats)
     found = {name: float(f"{value:.6g}") for name, value in found.items()}
     assert found == pytest.approx(GOLDEN, rel=1e-3), (
         "a training step gives other numbers than it used to, so every result of the lab changes.  If that is meant "
@@ -91,33 +106,34 @@ def test_golden_step():
 
 
 def test_step_returns_sums_of_the_network_before_it():
-    before, sample = first_state(MLP), batch(13)
+    before, sample = first_state(MLP), batch(16)
     after, sums = step(before, sample, MLP)
-    loss, correct = reference(before.params, np.arange(13), DATASET.train_images, DATASET.train_labels)
+    loss, correct = reference(before.params, np.arange(16), DATASET.train_images, DATASET.train_labels)
     assert float(sums["loss"]) == pytest.approx(loss.sum(), rel=1e-5)
-    assert (float(sums["correct"]), float(sums["count"])) == (correct.sum(), 13)
+    assert (float(sums["correct"]), float(sums["count"])) == (correct.sum(), 16)
     assert after.step == 1
 
 
 def test_step_follows_the_schedule():
-    linear, before = stage(schedule="linear", decay=0.0), first_state(MLP)
-    after = [step(before.replace(step=jnp.int32(n)), batch(), MLP, linear, 8)[0] for n in (0, 6)]
-    moves = [parameters.norm(jax.tree.map(jnp.subtract, each.params, before.params)) for each in after]
-    assert float(moves[1] / moves[0]) == pytest.approx(0.25, rel=1e-4)
+    before = first_state(MLP)
+    after = [step(before.replace(step=np.int32(n)), batch(16), MLP, steps=8)[0] for n in (0, 6)]
+    moves = [norm(jax.tree.map(np.subtract, *jax.device_get((each.params, before.params)))) for each in after]
+    assert moves[1] / moves[0] == pytest.approx(0.25, rel=1e-4)
 
 
 def test_step_updates_running_statistics():
     before = first_state(RESNET)
     after, _ = step(before, batch(), RESNET)
-    mean, new = before.stats["stem"]["norm"]["mean"], after.stats["stem"]["norm"]["mean"]
-    convolved = nn.Conv(2, (3, 3), use_bias=False).apply({"params": before.params["stem"]["conv"]}, batch()["image"])
+    mean, new = (np.asarray(each.stats["stem"]["norm"]["mean"]) for each in (before, after))
+    convolve = jax.jit(nn.Conv(2, (3, 3), use_bias=False).apply)
+    convolved = np.asarray(convolve({"params": before.params["stem"]["conv"]}, batch()["image"]))
     np.testing.assert_allclose(new, 0.9 * mean + 0.1 * convolved.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
 
 
 def test_bfloat16_computes_low_and_keeps_float32():
     first = first_state(RESNET)
     low, adam = models.build(LOW, 4), stage(optim=changed(OPTIM, name="adam"))
-    after, sums = step(state.create(first.params, first.stats, adam), batch(), low, adam)
+    after, sums = step(create(first.params, first.stats, adam), batch(), low, adam)
     _, full = step(first, batch(), RESNET)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((after, sums))} == {"float32", "int32", "bool"}
     assert float(sums["loss"]) == pytest.approx(float(full["loss"]), rel=0.05)
@@ -131,18 +147,20 @@ def test_an_own_module_may_return_logits_alone():
             return nn.Dense(4)(images.reshape(len(images), -1))
 
     before = first_state(Own())
-    logits, features, stats = gradient.forward(Own(), before.params, before.stats, batch()["image"], train=True)
+    forward = jax.jit(functools.partial(gradient.forward, Own(), train=True))
+    logits, features, stats = forward(before.params, before.stats, batch()["image"])
     assert logits.shape == (8, 4) and features == {} and stats == {}
     assert step(before, batch(), Own())[0].step == 1
 
 
 def test_the_moving_average_follows_weights_and_statistics():
-    record = stage(ema=0.75)
+    record = changed(PLAIN, ema=0.75)
     state = first_state(CONVOLVED, record)
-    params, stats = state.params, state.stats
+    params, stats = jax.device_get((state.params, state.stats))
     for _ in range(3):
         state, _ = step(state, batch(), CONVOLVED, record)
-        params, stats = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, (params, stats), (state.params, state.stats))
+        now = jax.device_get((state.params, state.stats))
+        params, stats = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, (params, stats), now)
     near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     jax.tree.map(near, state.average, (params, stats))
     plain = first_state(CONVOLVED)
@@ -156,10 +174,12 @@ def test_frozen_modules_stay_to_the_bit_whatever_pulls_at_them(name):
     """Weight decay, momentum, moments of a stage before, clipping, an average, and means over three micro-batches."""
     rule = changed(OPTIM, name=name, weight_decay=0.1, momentum=0.0 if name.startswith("adam") else 0.9, clip_norm=0.1)
     record = stage(trained=("head",), optim=rule, ema=0.9, batch_size=24, micro_batch=8)
-    first = first_state(CONVOLVED, record)
-    kernel = first.params["stem"]["conv"]["kernel"].at[0, 0, 0, 0].set(-0.0)
-    stats = jax.tree.map(lambda leaf: leaf + jnp.linspace(0.1, 0.7, leaf.size, dtype=leaf.dtype), first.stats)
-    opt = jax.tree.map(lambda leaf: leaf + jnp.asarray(3, leaf.dtype), first.opt)
+    plain = first_state(CONVOLVED)
+    first = jax.device_get(create(plain.params, plain.stats, record))
+    kernel = first.params["stem"]["conv"]["kernel"].copy()
+    kernel[0, 0, 0, 0] = -0.0
+    stats = jax.tree.map(lambda leaf: leaf + np.linspace(0.1, 0.7, leaf.size, dtype=leaf.dtype), first.stats)
+    opt = jax.tree.map(lambda leaf: np.asarray(leaf + 3, leaf.dtype), first.opt)
     params = {**first.params, "stem": {**first.params["stem"], "conv": {"kernel": kernel}}}
     before = after = first.replace(params=params, stats=stats, opt=opt, average=(params, stats))
     for _ in range(3):
@@ -176,12 +196,15 @@ def test_frozen_modules_stay_to_the_bit_whatever_pulls_at_them(name):
 # ---- counting ----
 
 
+counted = jax.jit(train.count_epoch)
+
+
 def count(tally=(0.0, 0.0, 0.0, 0.0), loss=8.0, correct=6.0, ends=False, at=3, until=0.0):
     before = first_state(MLP)
-    before = before.replace(step=jnp.int32(at), tally=jnp.float32(tally), last=jnp.float32([9.0, 11.0, 5.0, 0.1]))
+    before = before.replace(step=np.int32(at), tally=np.float32(tally), last=np.float32([9.0, 11.0, 5.0, 0.1]))
     found = dict(loss=loss, correct=correct, count=8.0, gradient_norm=1.5, learning_rate=0.2)
-    sums = {name: jnp.float32(value) for name, value in found.items()}
-    return train.count_epoch(before, sums, task(stage(until_accuracy=until), steps=STEPS), jnp.bool_(ends))
+    sums = {name: np.float32(value) for name, value in found.items()}
+    return counted(before, sums, task(stage(until_accuracy=until), steps=STEPS), np.bool_(ends))
 
 
 def test_sums_add_up_within_an_epoch():
@@ -227,10 +250,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(loss, ends):
 AUTODECAY = dict(schedule="autodecay", milestones=(0.5,), momentum=0.9)
 CASES = {
     "plain": PLAIN,
-    "cropped": stage(augment="crop"),
-    "augmented": stage(augment="crop_flip"),
-    "replacement": stage(replacement=True),
-    "blend": stage(recipe="blend", fraction=0.2),
+    "cropped": changed(PLAIN, augment="crop"),
+    "augmented": changed(PLAIN, augment="crop_flip"),
+    "replacement": changed(PLAIN, data=changed(PLAIN.data, replacement=True)),
+    "blend": changed(PLAIN, data=changed(PLAIN.data, recipe="blend", fraction=0.2)),
     "momentum_cosine": stage(momentum=0.9, schedule="cosine", warmup=0.2),
     "autodecay": stage(**AUTODECAY),
     "micro": stage(micro_batch=4, shuffle=False),
@@ -239,10 +262,16 @@ CASES = {
     "patches": stage(patch=changed(PATCH, share=0.5)),
     "classes": stage(classes=(1, 3)),
 }
+# The numbers of a recipe are data: stages that differ in them alone share a program, as in a study.
+SHARED: dict[tuple, spec.Stage] = {}
+
+
+def advance(state, task, until, stage):
+    return advance_by(state, task, until, SHARED.setdefault(tuple(sorted(stage.shape().items())), stage))
 
 
 @functools.partial(jax.jit, static_argnums=(3,))
-def advance(state, task, until, stage):
+def advance_by(state, task, until, stage):
     return train.advance(state, (task, until), IMAGES, model=MLP, stage=stage)
 
 
@@ -270,24 +299,27 @@ def test_results_of_all_cases_differ():
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
+permutations = jax.jit(sampling.permutations, static_argnums=2)
+augmented = jax.jit(sampling.augment, static_argnames="flip")
+
+
 @pytest.mark.parametrize("augment", ["none", "crop", "crop_flip"])
 def test_advance_walks_through_the_permuted_pool(augment):
     """The same by hand: steps on batches that are gathered here, each with its learning rate and its crops."""
-    record = stage(augment=augment, schedule="linear", decay=0.0)
+    record = changed(PLAIN, augment=augment)
     row = task(record, steps=STEPS)
     order_key, _, augment_key = (jax.random.fold_in(row.key, use) for use in range(3))
-    orders = sampling.permutations(order_key, 0, 2, row.source)
-    state, mean, std = first_state(MLP), np.float32(DATASET.mean), np.float32(DATASET.std)
-    tallies = []
+    orders = np.asarray(permutations(order_key, 0, 2, row.source))
+    mean, std = np.float32(DATASET.mean), np.float32(DATASET.std)
+    state, tallies = first_state(MLP), []
     for n in range(STEPS):
         chosen = row.source.indices[np.resize(orders[n // 7][:100], 7 * 16)[n % 7 * 16 :][:16]]
         pixels = DATASET.train_images[chosen]
         if augment != "none":
             draw = jax.random.fold_in(augment_key, n)
-            pixels = sampling.augment(draw, jnp.asarray(pixels), flip=augment == "crop_flip")
-        image = jnp.asarray((np.asarray(pixels) / np.float32(255) - mean) / std)
-        made = {"image": image, "label": jnp.asarray(DATASET.train_labels[chosen])}
-        state, sums = step(state, made, MLP, record)
+            pixels = augmented(draw, pixels, flip=augment == "crop_flip")
+        image = (np.asarray(pixels) / np.float32(255) - mean) / std
+        state, sums = step(state, {"image": image, "label": DATASET.train_labels[chosen]}, MLP)
         tallies.append([float(sums["loss"]), float(sums["correct"]), 16.0, float(sums["gradient_norm"])])
     found = train_to(record, STEPS, row=row)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found.params, state.params)
@@ -305,7 +337,7 @@ def test_labels_are_those_of_the_pool_and_not_of_the_data_set():
 
 def test_the_biased_part_of_a_blend_comes_first():
     """With gamma close to 1 nearly all batches are of the first images: labels of the others do not matter."""
-    blend = stage(recipe="blend", fraction=0.2, gamma=0.99999)
+    blend = changed(PLAIN, data=changed(PLAIN.data, recipe="blend", fraction=0.2, gamma=0.99999))
     row = task(blend, steps=1000)
     assert row.source.base == 20
     labels = row.source.labels.copy()
@@ -337,7 +369,8 @@ def test_runs_go_to_their_own_step_and_wait_there():
     ]
     until = np.int32([3, 2, 10, 0])
     over = jax.jit(jax.vmap(functools.partial(train.advance, images=IMAGES, model=MLP, stage=PLAIN)))
-    after = over(run_axis.stack(states), (run_axis.stack(rows), until))
+    row_of_each = run_axis.stack(rows), until
+    after = jax.device_get(over(run_axis.stack_on_host(jax.device_get(states)), row_of_each))
     assert after.step.tolist() == [3, 2, 5, 0]
     assert after.done.tolist() == [False, False, True, False]
     assert same(run_axis.take(after, 2), states[2]) and same(run_axis.take(after, 3), states[3])
@@ -356,14 +389,16 @@ def test_a_run_that_is_done_stays_as_it_is():
 
 
 def test_a_failed_run_is_frozen_at_once():
-    broken = first_state(MLP).replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, first_state(MLP).params))
+    broken = first_state(MLP).replace(
+        params=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), first_state(MLP).params)
+    )
     after = advance(broken, task(PLAIN, steps=STEPS), np.int32(STEPS), PLAIN)
     assert after.step == 1 and after.done and after.failed
     assert same(advance(after, task(PLAIN, steps=STEPS), np.int32(STEPS), PLAIN), after)
 
 
 def test_a_stage_ends_with_the_epoch_that_reaches_the_accuracy():
-    easy = stage(until_accuracy=0.6)
+    easy = changed(PLAIN, until_accuracy=0.6)
     after = train_to(easy, 140, row=task(easy, steps=140))
     assert after.done and not after.failed
     assert after.step % 7 == 0 and after.step < 140 and after.last[1] >= 60
@@ -404,10 +439,14 @@ def test_evaluation_uses_running_statistics():
     source = schedule.plain_source(np.arange(8), DATASET.train_labels)
     run = jax.jit(functools.partial(train.evaluate, images=IMAGES, model=CONVOLVED, batch=8))
     before = first_state(CONVOLVED)
-    before = before.replace(stats=jax.tree.map(lambda leaf: leaf + 1.0, before.stats))
-    variables = {"params": before.params, "batch_stats": before.stats}
-    logits = CONVOLVED.apply(variables, batch()["image"], False)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch()["label"])
+    before = before.replace(stats=jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(1), before.stats))
+
+    @jax.jit
+    def expected(params, stats, image, label):
+        logits = CONVOLVED.apply({"params": params, "batch_stats": stats}, image, False)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+    losses = np.asarray(expected(before.params, before.stats, **batch()))
     assert float(run(before, source, 0)["loss"]) == pytest.approx(float(losses.sum()), rel=1e-4)
     assert float(run(first_state(CONVOLVED), source, 0)["loss"]) != pytest.approx(float(losses.sum()), rel=1e-3)
 
@@ -427,9 +466,9 @@ def test_diagnostics_see_the_probe_batch():
         split: train.Probe(np.arange(first, first + 10), DATASET.train_labels[first : first + 10])
         for split, first in (("train", 10), ("test", 30))
     }
-    row = jax.tree.map(jnp.zeros_like, before.params), probes
+    row = jax.tree.map(np.zeros_like, before.params), probes
     mine = {"own": own, "another": another}
-    found = train.diagnose(before, row, IMAGES, IMAGES, model=MLP, diagnostics=mine)
+    found = jax.jit(lambda: train.diagnose(before, row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
     assert set(found) == {f"{split}_{name}" for split in probes for name in ("loss", "hidden", "moved")} | {"another"}
     for split, probe in probes.items():
         losses, _ = reference(before.params, probe.index, DATASET.train_images, DATASET.train_labels)
@@ -443,7 +482,7 @@ def test_diagnostics_see_logits_of_the_classes_of_the_run():
     probe = train.Probe(np.arange(2), labels, classes)
     row = first_state(MLP).params, {"train": probe, "test": probe}
     mine = {"least": lambda state, batch: {"least": batch["logits"].min(axis=0)}}
-    found = train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine)
+    found = jax.jit(lambda: train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
     assert ((found["test_least"] > -1e6) == classes).all()
 
 
@@ -457,5 +496,5 @@ def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
         "all": lambda state, batch: {"all": dict(batch)["label"].sum()},
         "maybe": lambda state, batch: {"maybe": batch.get("label").sum()},
     }
-    found = train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine)
+    found = jax.jit(lambda: train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
     assert set(found) == {"weights", "moved", "train_all", "test_all", "train_maybe", "test_maybe"}
