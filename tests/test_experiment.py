@@ -125,7 +125,7 @@ def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
         return outcome
 
     monkeypatch.setattr(experiment.stage_loop, "walk", look)
-    small.run(small.config(seeds=(0,)), tmp_path)
+    small.run(small.config(seeds=(0,), strategy="loop"), tmp_path)
     assert seen == [("pretrain", "running", "pretrain", False), ("tune", "running", "tune", False)]
     assert (tmp_path / "result.json").exists()
 
@@ -148,7 +148,7 @@ def test_a_finished_study_trains_nothing_again(tmp_path, monkeypatch):
 
 
 def test_one_seed_has_no_interval(tmp_path, capsys):
-    result = small.run(small.config(seeds=(4,)), tmp_path)
+    result = small.run(small.config(seeds=(4,), strategy="loop"), tmp_path)
     for found in (*result["branches"].values(), result["gap"]):
         assert (found["n"], found["sd"], found["ci95"]) == (1, None, [None, None])
     assert result["gap"]["mean"] == pytest.approx(
@@ -170,7 +170,7 @@ def test_a_single_stage_has_no_gap(tmp_path, capsys):
 
 
 def test_every_branch_is_compared_with_the_control(tmp_path):
-    config = small.config(control="warm")
+    config = small.config(control="warm", strategy="loop")
     config.stages.tune.branches = small.branches(
         fresh={"after": "init"},
         warm={"after": "pretrain"},
@@ -196,7 +196,7 @@ def test_nothing_is_held_out_of_own_arrays(tmp_path):
 
 
 def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
-    result = small.run(small.config(grid=(("model.width", (4, 8)),)), tmp_path)
+    result = small.run(small.config(grid=(("model.width", (4, 8)),), strategy="loop"), tmp_path)
     assert [run["run"] for run in result["runs"]][:2] == [
         "width=4/fresh,width=4/seed0",
         "width=4/fresh,width=4/seed1",
@@ -213,7 +213,7 @@ def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
         _, params, _ = plasticity_jax.load(tmp_path, "fresh", 0, hparams={"width": width})
         assert params["layer1"]["kernel"].shape == (64, width)
 
-    alone = small.run(small.config(), tmp_path / "alone")
+    alone = small.run(small.config(strategy="loop"), tmp_path / "alone")
     assert (
         small.hashes(alone).items()
         == {
@@ -559,7 +559,7 @@ def test_the_parsed_study_survives_its_file(study):
 
 
 def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
-    config = small.config()
+    config = small.single()
     config.strategy = config.model.dtype = "auto"
     made, real = [], experiment.Programs
 

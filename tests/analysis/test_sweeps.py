@@ -26,7 +26,7 @@ WORDS = {
 
 
 def config(**top) -> ConfigDict:
-    return swept.config(grid=(("model.width", (4, 8)), ("speed", WORDS)), control="fresh", **top)
+    return swept.config(grid=(("model.width", (4, 8)), ("speed", WORDS)), control="fresh", strategy="loop", **top)
 
 
 @pytest.fixture(scope="module")
