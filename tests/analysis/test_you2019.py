@@ -91,6 +91,7 @@ METRICS = (
 END = math.inf
 
 
+@functools.cache
 def numbers(label):
     """What stands behind the equals signs of a label, by name."""
     return dict(re.findall(r"([\w.]+)=([^,\]]+)", label))
@@ -159,9 +160,15 @@ def transfer(label, stage, metric, share):
     }.get(name.removeprefix("probe-").removeprefix("finetune-"), {"tune-stage-1": 58.0, "tune-stage-3": 55.0}.get(name))
 
 
-def scatter(*measurement):
+@functools.cache
+def begun(*curve):
+    """The checksum of what all measurements of a curve share."""
+    return zlib.crc32(repr(curve).encode())
+
+
+def scatter(*curve, epoch):
     """Less than 0.001, and different for each: without any scatter there would be no interval."""
-    return zlib.crc32(repr(measurement).encode()) / 2**32 / 1000
+    return zlib.crc32(repr(epoch).encode(), begun(*curve)) / 2**32 / 1000
 
 
 def world(study, config, opposite):
@@ -171,7 +178,7 @@ def world(study, config, opposite):
 
     def as_they_say(label, stage, seed, metric, epoch):
         share = 2.0 if epoch == END else epoch / total
-        rest = scatter(label, stage, seed, metric, epoch)
+        rest = scatter(label, stage, seed, metric, epoch=epoch)
         if metric == "steps" and study != "autodecay":
             return None
         match study:
