@@ -180,7 +180,10 @@ def advance(model, stage):
 MOMENTUM = stage(momentum=0.9, augment="crop_flip")
 KINDS = {"mlp": (MLP, MOMENTUM), "convolved": (CONVOLVED, stage(momentum=0.9))}
 ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
-BY_DAY = ("seedwise", "cores", "split")  # of convolutions, where they have a way or devices of their own
+BY_DAY = {  # convolutions where they have a way or devices of their own, matrix products elsewhere
+    "mlp": ("map", "vmap", "loop"),
+    "convolved": ("seedwise", "cores", "split"),
+}
 
 
 @functools.cache
@@ -198,15 +201,15 @@ def lone(kind, threads=True):
 @pytest.mark.exact
 @pytest.mark.parametrize(
     "kind, strategy",
-    [("mlp", name) for name in run_axis.STRATEGIES]
-    + [
-        pytest.param("convolved", name, marks=() if name in BY_DAY else pytest.mark.long)
+    [
+        pytest.param(kind, name, marks=() if name in by_day else pytest.mark.long)
+        for kind, by_day in BY_DAY.items()
         for name in run_axis.STRATEGIES
     ],
 )
 def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
     model, stage = KINDS[kind]
-    first, rows, expected = lone(kind, threads=strategy in ("map", "loop"))
+    first, rows, expected = lone(kind, threads=strategy in ("map", "loop") or (kind, strategy) == ("mlp", "vmap"))
     args = jax.tree.map(jnp.asarray, first), (rows, np.full(len(ROWS), 6, np.int32)), IMAGES
     found = jax.device_get(run_axis.compile_over(advance(model, stage), strategy, *args, donate=True)(*args))
     assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
