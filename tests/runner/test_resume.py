@@ -111,7 +111,7 @@ def hang_up():
 # In one process, where every place can be hit.
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_again_and_again(seed, tmp_path, unbroken, eager):
     draw = random.Random(seed)
     kills = 0
