@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,19 +11,20 @@ from tests.support.tiny import PATCH, changed
 
 PUBLISHED = changed(PATCH, share=0.8, size=7, shared=1.25, own=0.1, patterns=1, alone=0.2, stretch=1.75)
 CLASSES, N = 10, 400
+paste = jax.jit(patches.paste)
 
 
 @functools.cache
 def pasted(patch=PUBLISHED, only=False, key=0):
     """(patches, labels, images before, images after) of N images of 32x32."""
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(N, 32, 32, 3)), jnp.float32)
-    labels = jnp.asarray(rng.integers(0, CLASSES, N))
+    images = rng.normal(size=(N, 32, 32, 3)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, N)
     flags = patches.carried(patch, 3, N, "train")
     found = patches.patches(patch, 3, CLASSES, 3, flags, only)
-    slots = jnp.arange(N)
-    after = jax.jit(patches.paste)(found, jax.random.key(key), slots, slots, images, labels)
-    return found, labels, images, after
+    slots = np.arange(N)
+    after = paste(found, jax.random.key(key), slots, slots, images, labels)
+    return found, labels, images, np.asarray(after)
 
 
 def inside(images):
@@ -98,10 +98,10 @@ def test_a_class_may_have_several_patterns():
 def test_draws_are_new_at_each_step_and_the_same_in_each_evaluation():
     assert not np.array_equal(pasted(key=0)[3], pasted(key=1)[3])
     found, labels, images, _ = pasted()
-    key, slots = patches.evaluation_key(found), jnp.arange(N)
-    first = patches.paste(found, key, slots, slots, images, labels)
+    key, slots = patches.evaluation_key(found), np.arange(N)
+    first = np.asarray(paste(found, key, slots, slots, images, labels))
     half = slots[N // 2 :]
-    again = patches.paste(found, key, half, half, images[N // 2 :], labels[N // 2 :])
+    again = paste(found, key, half, half, images[N // 2 :], labels[N // 2 :])
     np.testing.assert_array_equal(first[N // 2 :], again)  # however the evaluation is cut into batches
 
 
@@ -127,7 +127,7 @@ def test_seeds_have_patterns_of_their_own_and_amplitudes_share_them():
 def test_the_patch_is_in_the_middle(side, size, start):
     patch = changed(PUBLISHED, share=1.0, size=size, alone=0.0)
     found = patches.patches(patch, 0, CLASSES, 1, np.ones(1, bool), False)
-    slots = jnp.arange(1)
-    after = patches.paste(found, jax.random.key(0), slots, slots, jnp.full((1, side, side, 1), 9.0), slots)
+    slots = np.arange(1)
+    after = paste(found, jax.random.key(0), slots, slots, np.full((1, side, side, 1), 9, np.float32), slots)
     where = np.argwhere(np.asarray(after)[0, :, :, 0] != 9.0)
     assert where.min(axis=0).tolist() == [start, start] and where.max(axis=0).tolist() == [start + size - 1] * 2
