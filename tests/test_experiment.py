@@ -430,7 +430,7 @@ def test_own_network_reset_and_diagnostic(tmp_path):
         assert batch["image"].shape == (512, 8, 8, 1) and batch["logits"].shape == (512, 3)
         return {"head_norm": jnp.sqrt(jnp.sum(state.params["head"]["kernel"] ** 2))}
 
-    config = small.config(seeds=(0,), control="pretrain+tune", diagnostics=("weight_norm",))
+    config = small.config(seeds=(0,), control="pretrain+tune", diagnostics=("weight_norm",), strategy="loop")
     del config.stages.tune.branches["fresh"]
     config.stages.tune.reset.function = "forget"
     own = dict(model=small.Net(), resets={"forget": forget}, diagnostics={"head": head})
@@ -471,7 +471,7 @@ def head_size(state, batch):
 def test_own_parts_are_named_in_the_config(tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    config = small.config(seeds=(0,), diagnostics=("my_parts:head_size",))
+    config = small.config(seeds=(0,), diagnostics=("my_parts:head_size",), strategy="loop")
     config.model.update(name="my_parts:narrow", width=3)
     config.stages.tune.reset.function = "my_parts:forget_head"
     result = small.run(config, tmp_path / "run")
