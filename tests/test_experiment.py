@@ -18,6 +18,7 @@ from plasticity_jax.config import parse
 from plasticity_jax.data import datasets
 from plasticity_jax.errors import ConfigError, LabError, Preempted, WorkdirError
 from plasticity_jax.models import parameters
+from plasticity_jax.runner import prepare
 from plasticity_jax.storage import results, workdir
 from tests.support import small
 
@@ -136,7 +137,7 @@ def test_a_finished_study_trains_nothing_again(tmp_path, monkeypatch):
     def train(*args):
         raise AssertionError("a finished study trained again")
 
-    monkeypatch.setattr(experiment.Programs, "advance", train)
+    monkeypatch.setattr(prepare.Programs, "advance", train)
     again = small.run(small.config(), tmp_path)
     assert workdir.read_json(tmp_path / "status.json")["compilations"] == 0
     timed = {"seconds", "images_per_second"}
@@ -561,7 +562,7 @@ def test_the_parsed_study_survives_its_file(study):
 def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
     config = small.single()
     config.strategy = config.model.dtype = "auto"
-    made, real = [], experiment.Programs
+    made, real = [], prepare.Programs
 
     def programs(model, shape, strategy, *args):
         made.append((strategy, str(model.dtype)))
@@ -570,7 +571,7 @@ def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
     def stop(leg, lab):
         raise Preempted("stopped")
 
-    monkeypatch.setattr(experiment, "Programs", programs)
+    monkeypatch.setattr(prepare, "Programs", programs)
     with monkeypatch.context() as patch, pytest.raises(Preempted):
         patch.setattr(experiment.stage_loop, "walk", stop)
         small.run(config, tmp_path)

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity_jax import experiment
 from plasticity_jax.data import batches
 from plasticity_jax.errors import Preempted
-from plasticity_jax.parallel import compilation_cache
+from plasticity_jax.parallel import compilation_cache, programs
 from plasticity_jax.storage import workdir
 from tests.support import small
 
@@ -190,7 +189,7 @@ def test_pools_and_validation_images_of_one_length_share_a_program(tmp_path, cap
 
 
 def test_a_resumed_study_compiles_only_what_is_left(tmp_path, monkeypatch, compile_anew):
-    advance = experiment.Programs.advance
+    advance = programs.Programs.advance
 
     def stop_in_tune(self, stage, states, *args):
         if stage.name == "tune" and int(np.max(states.step)) > 6:
@@ -198,7 +197,7 @@ def test_a_resumed_study_compiles_only_what_is_left(tmp_path, monkeypatch, compi
         return advance(self, stage, states, *args)
 
     with monkeypatch.context() as patch, pytest.raises(Preempted):
-        patch.setattr(experiment.Programs, "advance", stop_in_tune)
+        patch.setattr(programs.Programs, "advance", stop_in_tune)
         small.run(small.config(), tmp_path)
     assert studied(small.config(), tmp_path) == 3  # init, advance and evaluate; the stage began before
     assert studied(small.config(), tmp_path) == 0

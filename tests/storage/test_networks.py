@@ -12,6 +12,7 @@ from plasticity_jax.config.plan import unfold
 from plasticity_jax.data import batches
 from plasticity_jax.errors import LabError, WorkdirError
 from plasticity_jax.models import parameters
+from plasticity_jax.parallel import programs
 from plasticity_jax.storage import networks
 from plasticity_jax.training import state
 from tests.support import small
@@ -88,7 +89,7 @@ def test_a_stage_that_has_not_ended(tmp_path, monkeypatch):
         raise Crash
 
     with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(plasticity_jax.experiment.Programs, "advance", crash)
+        patch.setattr(programs.Programs, "advance", crash)
         small.run(small.config(), tmp_path)
     with pytest.raises(LabError, match="stage pretrain has not come so far"):
         plasticity_jax.load(tmp_path, "pretrain", 0)
