@@ -26,7 +26,7 @@ from plasticity_jax.parallel import compilation_cache, cpu, multihost, run_axis
 from plasticity_jax.profiling import memory_check
 from plasticity_jax.profiling.autotune import Entry, tune
 from plasticity_jax.runner import prepare, signals, stage_loop
-from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.prepare import Own
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage import conditions, environment, metrics, results
@@ -128,7 +128,7 @@ def run_study(
                 memory_check.check_images(dataset)
                 progress.note(prepare.describe(draft, study, dataset, own))
                 where = directory / draft.pack.name
-                parts.append(_walk(directory, prepare.lab(draft, study, dataset, own, where, progress, stopped)))
+                parts.append(_walk(directory, prepare.context(draft, study, dataset, own, where, progress, stopped)))
             result = results.combine(parts, study.dataset, study.control)
             multihost.once(lambda: write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
@@ -174,42 +174,42 @@ def _running(directory: Path, facts: Mapping[str, Any]) -> None:
         status(directory, status="running", exit_code=None, **facts)
 
 
-def _walk(directory: Path, lab: Lab) -> Result:
+def _walk(directory: Path, context: Context) -> Result:
     """Walk the legs of a pack; returns its part of the result."""
-    images, entries, bytes_per_run = 0, [], memory_check.check(lab)
-    for name, times in lab.timetables.items():
-        _running(directory, lab.progress.facts() | {"pack": lab.pack.name, "stage": name, "step": 0})
-        ended = stage_loop.walk(times.leg, lab)
+    images, entries, bytes_per_run = 0, [], memory_check.check(context)
+    for name, times in context.timetables.items():
+        _running(directory, context.progress.facts() | {"pack": context.pack.name, "stage": name, "step": 0})
+        ended = stage_loop.walk(times.leg, context)
         count = zip(times.leg.runs, ended["runs"], strict=True)
         images += sum(outcome["steps"] * run.stage.batch_size for run, outcome in count)
-        entries += multihost.once(functools.partial(_run_results, lab, times.leg, ended))
-        lab.progress.finish(times)
+        entries += multihost.once(functools.partial(_run_results, context, times.leg, ended))
+        context.progress.finish(times)
     return {
         "runs": entries,
         "images": images,
-        "seconds": lab.clock.save(),
-        "compilations": lab.programs.compiled,
-        "from_cache": lab.programs.loaded,
+        "seconds": context.clock.save(),
+        "compilations": context.programs.compiled,
+        "from_cache": context.programs.loaded,
         "bytes_per_run": bytes_per_run,
     }
 
 
-def _run_results(lab: Lab, leg: Leg, ended: Mapping[str, Any]) -> list[Result]:
+def _run_results(context: Context, leg: Leg, ended: Mapping[str, Any]) -> list[Result]:
     """The results of the runs of a leg that no later one continues from."""
-    rows = metrics.read(lab.directory / leg.name / "metrics.jsonl", ended["mark"])
+    rows = metrics.read(context.directory / leg.name / "metrics.jsonl", ended["mark"])
     return [
-        _run_result(lab, run, outcome, [row for row in rows if row["run"] == run.id])
+        _run_result(context, run, outcome, [row for row in rows if row["run"] == run.id])
         for run, outcome in zip(leg.runs, ended["runs"], strict=True)
         if run.final
     ]
 
 
-def _run_result(lab: Lab, run: Run, outcome: Mapping[str, Any], rows: list[metrics.Row]) -> Result:
-    accuracy = results.score(rows, lab.study.window)
+def _run_result(context: Context, run: Run, outcome: Mapping[str, Any], rows: list[metrics.Row]) -> Result:
+    accuracy = results.score(rows, context.study.window)
     failed = outcome["failed"] or not math.isfinite(accuracy)
     return {
-        "run": f"{lab.pack.name}/{run.id}" if len(lab.study.packs) > 1 else run.id,
-        "pack": lab.pack.name,
+        "run": f"{context.pack.name}/{run.id}" if len(context.study.packs) > 1 else run.id,
+        "pack": context.pack.name,
         "seed": run.seed,
         "branch": run.branch,
         "hparams": dict(run.hparams),

@@ -22,7 +22,7 @@ from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import compilation_cache, cpu, memory, run_axis
 from plasticity_jax.profiling import autotune, memory_check
 from plasticity_jax.runner import prepare, schedule
-from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.progress import Progress
 
 ROUNDS = 3
@@ -120,15 +120,17 @@ def measure(
     Raises:
       LabError: the unit cannot be trained here.
     """
-    lab = _lab(dataclasses.replace(pack, plans=pack.plans[:1]), study, dataset)
+    context = _context(dataclasses.replace(pack, plans=pack.plans[:1]), study, dataset)
     say("compiling")
-    needs = tuple(need for times in lab.timetables.values() for need in memory_check.needs_of(times, lab))
+    needs = tuple(need for times in context.timetables.values() for need in memory_check.needs_of(times, context))
     rates: dict[str, float] = {}
-    for legs in autotune.alike(lab.timetables.values()) if time_it else []:
+    for legs in autotune.alike(context.timetables.values()) if time_it else []:
         names = [times.leg.name for times in legs]
         say(f"timing {'+'.join(names)}")
-        task, first = autotune.start(lab.programs.model, lab.timetables, legs[0], dataset.train_images.shape[1:])
-        lane = functools.partial(autotune.train_moment, lab.programs, legs[0], task, first, lab.images)
+        task, first = autotune.start(
+            context.programs.model, context.timetables, legs[0], dataset.train_images.shape[1:]
+        )
+        lane = functools.partial(autotune.train_moment, context.programs, legs[0], task, first, context.images)
         try:
             steps, _ = autotune.look(lane)
             timed = [lane(steps) for _ in range(ROUNDS)]
@@ -138,8 +140,8 @@ def measure(
     return Cost(needs, rates if time_it else None, pack.model.name, study.strategy)
 
 
-def _lab(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Lab:
-    """The lab of a pack's unit; nothing of it is written."""
+def _context(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Context:
+    """The context of the smallest part of a pack; nothing of it is written."""
     memory_check.check_images(dataset)
     own = prepare.complete(prepare.Own(None, {}, {}), study)
     widest = max(len(leg.runs) for leg in unfold(pack, study.seeds))
@@ -147,4 +149,4 @@ def _lab(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Lab:
     devices, ways = run_axis.layout(strategy, widest)
     seeds = study.seeds[: len(devices) // ways]
     draft = prepare.draft(pack, dataclasses.replace(study, seeds=seeds, strategy=strategy), dataset, own)
-    return prepare.lab(draft, study, dataset, own, NOWHERE, Progress(0))
+    return prepare.context(draft, study, dataset, own, NOWHERE, Progress(0))

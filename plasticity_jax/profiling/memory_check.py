@@ -17,7 +17,7 @@ from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
 from plasticity_jax.parallel.programs import Start
 from plasticity_jax.runner import evaluation, schedule
-from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.storage import networks
@@ -63,7 +63,7 @@ def check_images(dataset: Dataset) -> None:
         )
 
 
-def check(lab: Lab) -> int | None:
+def check(context: Context) -> int | None:
     """Compile the programs of all stages to come, and compare what they need with what the device has.
 
     Returns:
@@ -72,58 +72,64 @@ def check(lab: Lab) -> int | None:
     Raises:
       RoomError: not all runs of a stage fit; it says how many do.
     """
-    ended = multihost.once(lambda: [name for name in lab.timetables if lab.checkpoints(name, "end").numbers()])
-    to_come = [times for name, times in lab.timetables.items() if name not in ended]
-    with lab.timed("begin"):
-        needs = [need for times in to_come for need in needs_of(times, lab)]
+    ended = multihost.once(lambda: [name for name in context.timetables if context.checkpoints(name, "end").numbers()])
+    to_come = [times for name, times in context.timetables.items() if name not in ended]
+    with context.timed("begin"):
+        needs = [need for times in to_come for need in needs_of(times, context)]
     there = _free(jax.local_devices())
     if not needs or there is None:
         return None
-    strategy = lab.programs.strategy
+    strategy = context.programs.strategy
     worst = max(needs, key=lambda need: need.total(need.runs, strategy))
     each, total = worst.line.each, -multihost.least(-worst.total(worst.runs, strategy))  # of the process with the most
     if total > there:
-        raise RoomError(_refusal(worst, needs, there, lab))
-    lab.progress.note(f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}")
+        raise RoomError(_refusal(worst, needs, there, context))
+    context.progress.note(
+        f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}"
+    )
     return each
 
 
-def needs_of(times: Timetable, lab: Lab) -> Iterator[Need]:
+def needs_of(times: Timetable, context: Context) -> Iterator[Need]:
     """What each program of a stage needs, compiled for all runs of it; nothing more after any process was told to stop.
 
     All processes that train together come to the same needs, and so to the same next step.
     """
-    states = networks.states_like(times.leg, lab.network)
-    strategy, count = lab.programs.strategy, len(times.leg.runs)
+    states = networks.states_like(times.leg, context.network)
+    strategy, count = context.programs.strategy, len(times.leg.runs)
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
-    for kind, stage, args in _calls(times, states, lab):
-        program = None if multihost.any_of(lab.stopped()) else lab.programs.program(kind, stage, *args).footprint
+    for kind, stage, args in _calls(times, states, context):
+        program = (
+            None if multihost.any_of(context.stopped()) else context.programs.program(kind, stage, *args).footprint
+        )
         if program is None:
             return
         # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
         held = args[:2] if kind == "begin" else (states, states.params, args[1])
-        line = memory.line(program, strategy, compiled_for, _images(lab), memory.size(held) // count)
+        line = memory.line(program, strategy, compiled_for, _images(context), memory.size(held) // count)
         mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
         yield Need(times.leg.name, kind, count, line, mapped)
 
 
-def _calls(times: Timetable, states: TrainState, lab: Lab) -> Iterator[tuple[str, spec.Stage | None, tuple[Tree, ...]]]:
+def _calls(
+    times: Timetable, states: TrainState, context: Context
+) -> Iterator[tuple[str, spec.Stage | None, tuple[Tree, ...]]]:
     """Kind, stage and arguments of every program that a stage uses, for `states` given by their shapes."""
     stage, first = times.leg.runs[0].stage, np.int32(0)
-    if not multihost.once(lambda: lab.checkpoints(times.leg.name, "checkpoints").numbers()):
+    if not multihost.once(lambda: context.checkpoints(times.leg.name, "checkpoints").numbers()):
         yield "begin", stage, _beginning(times, states)
-    rows = schedule.tasks(times, lab.slots), np.zeros(len(times.leg.runs), np.int32)
-    yield "advance", stage, (states, rows, lab.images)
+    rows = schedule.tasks(times, context.slots), np.zeros(len(times.leg.runs), np.int32)
+    yield "advance", stage, (states, rows, context.images)
     seen = evaluation.looked_at(states)
-    for scored in scored_on(times, lab.study, lab.slots).values():
-        images = lab.images if scored.split == "train" else lab.test_images
+    for scored in scored_on(times, context.study, context.slots).values():
+        images = context.images if scored.split == "train" else context.test_images
         if scored.own:
             yield "evaluate_own", None, (seen, scored.source, first, images)
         else:
             yield "evaluate", None, (seen, (), scored.source, first, images)
-    if lab.programs.diagnostics:
-        yield "diagnose", None, (seen, (states.params, probes(times)), lab.images, lab.test_images)
+    if context.programs.diagnostics:
+        yield "diagnose", None, (seen, (states.params, probes(times)), context.images, context.test_images)
 
 
 def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:
@@ -133,9 +139,9 @@ def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:
     return (states.params, states.stats, states.opt), Start(states.params, states.stats, factors)
 
 
-def _refusal(worst: Need, needs: Sequence[Need], there: int, lab: Lab) -> str:
+def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Context) -> str:
     """The line that says what does not fit, how many runs and seeds do, and what else helps."""
-    strategy, seeds = lab.programs.strategy, len(lab.study.seeds)
+    strategy, seeds = context.programs.strategy, len(context.study.seeds)
     of_stage = [need for need in needs if need.stage == worst.stage]
 
     def fits(count: int) -> bool:
@@ -170,5 +176,5 @@ def _free(devices: Sequence[jax.Device]) -> int | None:
     return None if least < 0 else least
 
 
-def _images(lab: Lab) -> int:
-    return memory.size((lab.images, lab.test_images))
+def _images(context: Context) -> int:
+    return memory.size((context.images, context.test_images))

@@ -18,7 +18,7 @@ from plasticity_jax.training import step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Lab:
+class Context:
     """A pack that is being worked on.
 
     directory: that of the pack.  network: its `state.network_like`.  stopped: whether a signal came.

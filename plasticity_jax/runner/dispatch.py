@@ -11,7 +11,7 @@ import numpy as np
 
 from plasticity_jax.config.plan import Leg
 from plasticity_jax.parallel import multihost
-from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.context import Context
 from plasticity_jax.training import step
 
 Tree = Any
@@ -21,9 +21,9 @@ CALL_SECONDS = 0.5  # the length of one call; a signal may be noticed two of the
 class Pace:
     """Trains a leg towards `targets`; `steps` and `done` [R] are what was last read of its runs."""
 
-    def __init__(self, leg: Leg, lab: Lab, rows: step.Task):
+    def __init__(self, leg: Leg, context: Context, rows: step.Task):
         self.leg = leg
-        self.lab = lab
+        self.context = context
         self.rows = rows
         self.size = 1  # steps of the next call
         self.steps: Any = None
@@ -45,12 +45,12 @@ class Pace:
     def advance(self, states: Tree, targets: np.ndarray) -> Tree:
         """Dispatch one call; returns states that may still be computing and never pass their target step."""
         until = np.minimum(targets, self.expected + self.size)
-        start, compiled = time.perf_counter(), self.lab.programs.seconds
-        with self.lab.timed("train"):
-            stage, images = self.leg.runs[0].stage, self.lab.images
-            states, seen = self.lab.programs.advance(stage, states, (self.rows, until), images)
+        start, compiled = time.perf_counter(), self.context.programs.seconds
+        with self.context.timed("train"):
+            stage, images = self.leg.runs[0].stage, self.context.images
+            states, seen = self.context.programs.advance(stage, states, (self.rows, until), images)
             if not self.flying:
-                self.landed = start + self.lab.programs.seconds - compiled
+                self.landed = start + self.context.programs.seconds - compiled
             after = np.minimum(until, self.expected + self.rows.epoch_steps)
             self.flying.append((int(np.max(after - self.expected)), seen))
             self.expected = after

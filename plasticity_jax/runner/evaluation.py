@@ -9,7 +9,7 @@ import numpy as np
 from plasticity_jax.config.plan import Leg
 from plasticity_jax.parallel import multihost
 from plasticity_jax.runner import schedule
-from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.eval_sets import Scored, probes, scored_on
 from plasticity_jax.storage.metrics import Row
 from plasticity_jax.training import step
@@ -21,30 +21,32 @@ ENDS = "learning_stage_end/"
 
 
 def measure(
-    leg: Leg, lab: Lab, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
+    leg: Leg, context: Context, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
 ) -> dict[str, np.ndarray]:
     """Every metric [R] of the states, accuracies in percent; NaN where a network's loss is not finite.
 
     Stops between batches if asked; nothing is lost then.
     """
-    times, values = lab.timetables[leg.name], dict[str, np.ndarray]()
-    scored = scored_on(times, lab.study, lab.slots)
+    times, values = context.timetables[leg.name], dict[str, np.ndarray]()
+    scored = scored_on(times, context.study, context.slots)
     running = np.asarray(multihost.fetch(states.last), np.float64)
     ends = np.asarray(multihost.fetch(states.clock.ends)) if states.clock else np.zeros((len(leg.runs), 0))
     seen = looked_at(states)
     for name, images in scored.items():
-        values |= _evaluate(name, seen, images, lab, stop_if_asked)
+        values |= _evaluate(name, seen, images, context, stop_if_asked)
     if states.average:
         params, stats = states.average
         for name in (name for name in scored if name in AVERAGED):
             average = seen.replace(params=params, stats=stats)
-            values |= _evaluate(f"ema_{name}", average, scored[name], lab, stop_if_asked)
+            values |= _evaluate(f"ema_{name}", average, scored[name], context, stop_if_asked)
     values |= _scores("train", dict(zip(RUNNING, running.T, strict=True)))
     # In epochs; nothing is known of learning stages that have not ended, nor if they could be.
     each = np.asarray(times.epoch_steps)
     values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / each, np.nan) for k, end in enumerate(ends.T)}
-    if lab.programs.diagnostics:
-        found = multihost.fetch(lab.programs.diagnose(seen, (initial, probes(times)), lab.images, lab.test_images))
+    if context.programs.diagnostics:
+        found = multihost.fetch(
+            context.programs.diagnose(seen, (initial, probes(times)), context.images, context.test_images)
+        )
         finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
         values |= {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in found.items()}
     return values
@@ -56,14 +58,14 @@ def looked_at(states: Tree) -> Tree:
 
 
 def _evaluate(
-    name: str, states: Tree, scored: Scored, lab: Lab, stop_if_asked: Callable[[], None]
+    name: str, states: Tree, scored: Scored, context: Context, stop_if_asked: Callable[[], None]
 ) -> dict[str, np.ndarray]:
     """Loss and accuracy [R] as sums over all slots, divided once; batch by batch in a fixed order."""
-    program = lab.programs.evaluate_own if scored.own else lab.programs.evaluate
-    images = lab.images if scored.split == "train" else lab.test_images
+    program = context.programs.evaluate_own if scored.own else context.programs.evaluate
+    images = context.images if scored.split == "train" else context.test_images
     sums: dict[str, Any] = {"loss": 0.0, "correct": 0.0, "count": 0.0}
     waiting: list[step.Metrics] = []  # one batch is read while the next is at work
-    for first in range(0, scored.length, lab.programs.eval_batch):
+    for first in range(0, scored.length, context.programs.eval_batch):
         stop_if_asked()
         waiting.append(program(states, scored.source, first, images))
         if len(waiting) > 1:

@@ -21,7 +21,7 @@ from plasticity_jax.models import interface, parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.runner import schedule
-from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dry_run import summary
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage.fingerprints import fingerprint
@@ -102,7 +102,7 @@ def draft(pack: spec.Pack, study: spec.Study, dataset: Dataset, own: Own) -> Dra
     return Draft(pack, timetables, network, choose(pack, timetables, study))
 
 
-def lab(
+def context(
     draft: Draft,
     study: spec.Study,
     dataset: Dataset,
@@ -110,12 +110,12 @@ def lab(
     directory: Path,
     progress: Progress,
     stopped: Callable[[], bool] = lambda: False,
-) -> Lab:
+) -> Context:
     """What the stages of a pack share; nothing is compiled or written yet, nor is anything on the device."""
     pack = dataclasses.replace(draft.pack, model=dataclasses.replace(draft.pack.model, dtype=draft.choice["dtype"]))
     normalisation, shape = scale(study, dataset), dataset.train_images.shape[1:]
     network = own.network(pack, dataset)
-    return Lab(
+    return Context(
         directory=directory,
         pack=pack,
         study=study,

@@ -23,7 +23,7 @@ from plasticity_jax.models import parameters
 from plasticity_jax.parallel import multihost, run_axis
 from plasticity_jax.parallel.programs import Start
 from plasticity_jax.runner import evaluation, schedule
-from plasticity_jax.runner.context import Lab
+from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dispatch import Pace
 from plasticity_jax.storage import metrics, networks
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -34,7 +34,7 @@ Tree = Any
 CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
 
 
-def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
+def walk(leg: Leg, context: Context) -> dict[str, Any]:
     """Train and evaluate every run of `leg`, or find that this was done before.
 
     Returns:
@@ -43,44 +43,46 @@ def walk(leg: Leg, lab: Lab) -> dict[str, Any]:
     Raises:
       Preempted: the process was asked to stop; the leg is saved and the next call goes on.
     """
-    done_before = multihost.once(lambda: _done_before(leg, lab))
+    done_before = multihost.once(lambda: _done_before(leg, context))
     if done_before:
         return done_before
-    times = lab.timetables[leg.name]
-    states, at, saver = _resume(leg, lab)
-    board = _board(leg, lab) if multihost.first() else None
-    pace = Pace(leg, lab, schedule.tasks(times, lab.slots))
-    initial = lab.programs.place([lab.programs.init(state.init_key(run.seed))[0] for run in leg.runs])
+    times = context.timetables[leg.name]
+    states, at, saver = _resume(leg, context)
+    board = _board(leg, context) if multihost.first() else None
+    pace = Pace(leg, context, schedule.tasks(times, context.slots))
+    initial = context.programs.place([context.programs.init(state.init_key(run.seed))[0] for run in leg.runs])
     while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]
         targets = np.array([times.target(i, epoch) for i in range(len(leg.runs))], np.int32)
         pace.start(states)
         while True:
             saver.stop_if_asked(states, at)
-            lab.progress.update(lab.directory.name, times, pace.steps, at.accuracy)
+            context.progress.update(context.directory.name, times, pace.steps, at.accuracy)
             if pace.arrived(targets):
                 break
             saver.save_if_due(states, at)
             states = pace.advance(states, targets)
-        with lab.timed("evaluate"):
-            values = evaluation.measure(leg, lab, states, initial, functools.partial(saver.stop_if_asked, states, at))
+        with context.timed("evaluate"):
+            values = evaluation.measure(
+                leg, context, states, initial, functools.partial(saver.stop_if_asked, states, at)
+            )
         found, closed = evaluation.rows(leg, times, at.closed, epoch, pace.steps, pace.done, values)
-        with lab.clock("records"):
+        with context.clock("records"):
             saver.table.append(found)
             if board:
                 board.append(found)
         if epoch in leg.keep:
-            _keep(leg, lab, "snapshots", int(epoch), states, {"pools": schedule.digests(times)})
+            _keep(leg, context, "snapshots", int(epoch), states, {"pools": schedule.digests(times)})
         at = Place(at.event + 1, closed, _mean(values["test_accuracy"]))
     for epoch in leg.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
-            _keep(leg, lab, "snapshots", epoch, states, {"pools": schedule.digests(times)})
+            _keep(leg, context, "snapshots", epoch, states, {"pools": schedule.digests(times)})
     outcome = {
         "pools": schedule.digests(times),
         "mark": saver.table.mark(),
         "runs": _outcomes(leg, multihost.fetch(states)),
     }
-    _keep(leg, lab, "end", 0, states, outcome)
+    _keep(leg, context, "end", 0, states, outcome)
     saver.close()
     if board:
         board.close()
@@ -99,25 +101,25 @@ class Place:
 class Saver:
     """The rolling checkpoints of a leg, each with the mark of the table that belongs to it."""
 
-    def __init__(self, lab: Lab, rolling: Checkpoints, count: int, table: metrics.Table):
-        self.lab = lab
+    def __init__(self, context: Context, rolling: Checkpoints, count: int, table: metrics.Table):
+        self.context = context
         self.rolling = rolling
         self.count = count
         self.table = table
         self.last = time.monotonic()
-        self.pause = lab.study.checkpoint_seconds
-        self.pools = schedule.digests(lab.timetables[rolling.directory.parent.name])
+        self.pause = context.study.checkpoint_seconds
+        self.pools = schedule.digests(context.timetables[rolling.directory.parent.name])
 
     def save(self, states: Tree, at: Place) -> None:
         """Save now, and decide how long to go without from what it took."""
         start = time.monotonic()
         self.count += 1
-        with self.lab.clock("checkpoint"):
+        with self.context.clock("checkpoint"):
             meta = {"next": at.event, "closed": at.closed, "mark": self.table.mark(), "pools": self.pools}
             self.rolling.save(self.count, states, meta)
-        self.lab.clock.save()
+        self.context.clock.save()
         self.last = time.monotonic()
-        self.pause = max(self.lab.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
+        self.pause = max(self.context.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
 
     def save_if_due(self, states: Tree, at: Place) -> None:
         if multihost.agree(time.monotonic() - self.last > self.pause):
@@ -125,7 +127,7 @@ class Saver:
 
     def stop_if_asked(self, states: Tree, at: Place) -> None:
         """Save and raise Preempted if a signal came."""
-        if multihost.any_of(self.lab.stopped()):
+        if multihost.any_of(self.context.stopped()):
             self.save(states, at)
             raise Preempted(f"stopped in stage {self.rolling.directory.parent.name}; saved")
 
@@ -134,60 +136,62 @@ class Saver:
         self.rolling.close()
         multihost.once(lambda: shutil.rmtree(self.rolling.directory, ignore_errors=True))
         self.table.close()
-        self.lab.clock.save()
+        self.context.clock.save()
 
 
-def _done_before(leg: Leg, lab: Lab) -> dict[str, Any] | None:
+def _done_before(leg: Leg, context: Context) -> dict[str, Any] | None:
     """What `walk` returned for a leg that ended, if its table and all that was kept of it are still whole."""
-    like = _kept(leg, lab, _like(leg, lab))
-    end = lab.checkpoints(leg.name, "end").latest(like, functools.partial(is_outcome, leg))
+    like = _kept(leg, context, _like(leg, context))
+    end = context.checkpoints(leg.name, "end").latest(like, functools.partial(is_outcome, leg))
     if not end:
         return None
-    schedule.check_digests(lab.timetables[leg.name], end[2], lab.directory.parent)
-    if not _holds(leg, lab, leg.keep):
+    schedule.check_digests(context.timetables[leg.name], end[2], context.directory.parent)
+    if not _holds(leg, context, leg.keep):
         return None
-    if not metrics.fits(_table(leg, lab), end[2]["mark"]):
-        lab.progress.note(f"{_table(leg, lab)} lost or changed rows; stage {leg.name} starts again")
+    if not metrics.fits(_table(leg, context), end[2]["mark"]):
+        context.progress.note(f"{_table(leg, context)} lost or changed rows; stage {leg.name} starts again")
         return None
-    metrics.Table(_table(leg, lab), end[2]["mark"]).close()  # cuts off what anybody wrote behind the end
+    metrics.Table(_table(leg, context), end[2]["mark"]).close()  # cuts off what anybody wrote behind the end
     return end[2]
 
 
-def _holds(leg: Leg, lab: Lab, epochs: Iterable[int]) -> bool:
+def _holds(leg: Leg, context: Context, epochs: Iterable[int]) -> bool:
     """Whether the networks of these epochs, which later legs continue from, are whole; a note says which is not."""
-    like, snapshots = _kept(leg, lab, _like(leg, lab)), lab.checkpoints(leg.name, "snapshots")
+    like, snapshots = _kept(leg, context, _like(leg, context)), context.checkpoints(leg.name, "snapshots")
     try:
         for epoch in epochs:
             snapshots.restore(epoch, like)
     except CheckpointError as error:
-        lab.progress.note(f"{error}; stage {leg.name} starts again")
+        context.progress.note(f"{error}; stage {leg.name} starts again")
         return False
     return True
 
 
-def _resume(leg: Leg, lab: Lab) -> tuple[state.TrainState, Place, Saver]:
+def _resume(leg: Leg, context: Context) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
-    rolling, path = lab.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, lab)
-    found = rolling.latest(_like(leg, lab), functools.partial(is_place, leg))
+    rolling, path = context.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, context)
+    found = rolling.latest(_like(leg, context), functools.partial(is_place, leg))
     mark = found[2]["mark"] if found else None
     if mark and not multihost.once(lambda: metrics.fits(path, mark)):
-        lab.progress.note(f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again")
+        context.progress.note(
+            f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again"
+        )
         multihost.once(lambda: shutil.rmtree(rolling.directory))
         found = None
-    events = lab.timetables[leg.name].events
+    events = context.timetables[leg.name].events
     kept = [epoch for epoch in leg.keep if epoch in events[: found[2]["next"]]] if found else []
-    if not multihost.once(lambda: _holds(leg, lab, kept)):
+    if not multihost.once(lambda: _holds(leg, context, kept)):
         multihost.once(lambda: shutil.rmtree(rolling.directory))
         found = None
     if found:
         count, states, meta = found
-        schedule.check_digests(lab.timetables[leg.name], meta, lab.directory.parent)
+        schedule.check_digests(context.timetables[leg.name], meta, context.directory.parent)
         place = Place(meta["next"], meta["closed"], float("nan"))
-        return lab.programs.place(states), place, Saver(lab, rolling, count, _open(path, meta["mark"]))
-    with lab.timed("begin"):
-        states = _begin(leg, lab)
+        return context.programs.place(states), place, Saver(context, rolling, count, _open(path, meta["mark"]))
+    with context.timed("begin"):
+        states = _begin(leg, context)
     place = Place(0, [False] * len(leg.runs), float("nan"))
-    return states, place, Saver(lab, rolling, 0, _open(path, None))
+    return states, place, Saver(context, rolling, 0, _open(path, None))
 
 
 def is_place(leg: Leg, meta: Any) -> bool:
@@ -233,59 +237,59 @@ def _open(path: Path, mark: metrics.Mark | None) -> metrics.Table:
     return metrics.Table(path, mark, write=multihost.first())
 
 
-def _board(leg: Leg, lab: Lab) -> Board:
-    rows = metrics.read(_table(leg, lab))
-    return Board(lab.directory.parent / "tensorboard", lab.directory.name, leg.name, rows)
+def _board(leg: Leg, context: Context) -> Board:
+    rows = metrics.read(_table(leg, context))
+    return Board(context.directory.parent / "tensorboard", context.directory.name, leg.name, rows)
 
 
-def _table(leg: Leg, lab: Lab) -> Path:
-    return lab.directory / leg.name / "metrics.jsonl"
+def _table(leg: Leg, context: Context) -> Path:
+    return context.directory / leg.name / "metrics.jsonl"
 
 
-def _like(leg: Leg, lab: Lab) -> state.TrainState:
-    return networks.states_like(leg, lab.network)
+def _like(leg: Leg, context: Context) -> state.TrainState:
+    return networks.states_like(leg, context.network)
 
 
-def _kept(leg: Leg, lab: Lab, states: Tree) -> dict[str, Tree]:
-    return networks.kept(leg, [times.leg for times in lab.timetables.values()], states)
+def _kept(leg: Leg, context: Context, states: Tree) -> dict[str, Tree]:
+    return networks.kept(leg, [times.leg for times in context.timetables.values()], states)
 
 
-def _keep(leg: Leg, lab: Lab, kind: str, number: int, states: Tree, meta: dict[str, Any]) -> None:
+def _keep(leg: Leg, context: Context, kind: str, number: int, states: Tree, meta: dict[str, Any]) -> None:
     """Save the networks of a leg for good."""
-    where = lab.checkpoints(leg.name, kind)
-    with lab.clock("checkpoint"):
-        where.save(number, _kept(leg, lab, states), meta)
+    where = context.checkpoints(leg.name, kind)
+    with context.clock("checkpoint"):
+        where.save(number, _kept(leg, context, states), meta)
         where.close()
 
 
-def _begin(leg: Leg, lab: Lab) -> state.TrainState:
+def _begin(leg: Leg, context: Context) -> state.TrainState:
     """The states at step 0: parents gathered row by row, then the resets."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like(leg, lab))
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like(leg, context))
     parents, starts = [], []
-    restore = functools.cache(functools.partial(_restore, lab))  # many runs may have one parent
+    restore = functools.cache(functools.partial(_restore, context))  # many runs may have one parent
     for run in leg.runs:
-        fresh = lab.programs.init(batches.key(run.seed, "fresh", leg.name))
-        parents.append(_parent(run, lab, one, restore))
+        fresh = context.programs.init(batches.key(run.seed, "fresh", leg.name))
+        parents.append(_parent(run, context, one, restore))
         starts.append(Start(*fresh, resets.factors(run.stage.reset, one)))
-    return lab.programs.begin(leg.runs[0].stage, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
+    return context.programs.begin(leg.runs[0].stage, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
 
 
-def _restore(lab: Lab, name: str, epoch: int) -> dict[str, Tree]:
+def _restore(context: Context, name: str, epoch: int) -> dict[str, Tree]:
     """What was kept of the networks of a leg at an epoch, leaves [R, ...]."""
-    leg = lab.timetables[name].leg
-    where = lab.checkpoints(name, "end" if epoch == spec.END else "snapshots")
-    tree, meta = where.restore(0 if epoch == spec.END else epoch, _kept(leg, lab, _like(leg, lab)))
-    schedule.check_digests(lab.timetables[name], meta, lab.directory.parent)
+    leg = context.timetables[name].leg
+    where = context.checkpoints(name, "end" if epoch == spec.END else "snapshots")
+    tree, meta = where.restore(0 if epoch == spec.END else epoch, _kept(leg, context, _like(leg, context)))
+    schedule.check_digests(context.timetables[name], meta, context.directory.parent)
     return tree
 
 
 def _parent(
-    run: Run, lab: Lab, one: state.TrainState, restore: Callable[[str, int], dict[str, Tree]]
+    run: Run, context: Context, one: state.TrainState, restore: Callable[[str, int], dict[str, Tree]]
 ) -> tuple[Tree, Tree, Tree]:
     """(params, stats, opt) that a run continues from: the first weights of its seed, or what another leg kept."""
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), one.opt)
     if run.parent is None:
-        return (*lab.programs.init(state.init_key(run.seed)), opt)
+        return (*context.programs.init(state.init_key(run.seed)), opt)
     name, row, epoch = run.parent
     kept = run_axis.take(restore(name, epoch), row)
     # Moments that the reset forgets may be those of another optimiser.

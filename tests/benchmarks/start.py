@@ -40,7 +40,7 @@ def child(file: str) -> None:
 
     def first(self, *args):
         jax.block_until_ready(advance(self, *args))
-        Path(file).write_text(json.dumps(parts | self.lab.clock.seconds, allow_nan=False))
+        Path(file).write_text(json.dumps(parts | self.context.clock.seconds, allow_nan=False))
         os._exit(0)
 
     datasets.load, dispatch.Pace.advance = loaded, first  # type: ignore[method-assign]

@@ -32,8 +32,8 @@ def needs(config, directory, monkeypatch):
     """What the programs of a study need."""
     found, whole = [], memory_check.needs_of
 
-    def collect(times, lab):
-        found.extend(whole(times, lab))
+    def collect(times, context):
+        found.extend(whole(times, context))
         return found
 
     with monkeypatch.context() as patch:
@@ -132,10 +132,10 @@ def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch
     config = small.config()
     walk = experiment.stage_loop.walk
 
-    def killed(leg, lab):
+    def killed(leg, context):
         if leg.name == "tune":
             raise KeyboardInterrupt
-        return walk(leg, lab)
+        return walk(leg, context)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(experiment.stage_loop, "walk", killed)

@@ -42,11 +42,11 @@ def start(monkeypatch):
     def build(device, count, epoch_steps=1000):
         monkeypatch.setattr(dispatch.multihost, "fetch", device.read)
         monkeypatch.setattr(dispatch.time, "perf_counter", lambda: device.now)
-        lab = SimpleNamespace(programs=device, images=None, timed=lambda kind: contextlib.nullcontext())
+        context = SimpleNamespace(programs=device, images=None, timed=lambda kind: contextlib.nullcontext())
         leg = SimpleNamespace(runs=[SimpleNamespace(stage=None)])
         task = SimpleNamespace(epoch_steps=np.full(count, epoch_steps))
         states = SimpleNamespace(step=np.zeros(count, int), done=np.zeros(count, bool))
-        made = dispatch.Pace(leg, lab, task)
+        made = dispatch.Pace(leg, context, task)
         made.start(states)
         return made, states
 
