@@ -67,7 +67,7 @@ pickle.load = pickle.loads = bomb
 pickle.Unpickler = pickle._Unpickler = Bomb
 
 import plasticity_jax
-from plasticity_jax import workdir
+from plasticity_jax.storage import workdir
 from tests.faults.study import get_config
 
 plasticity_jax.run(get_config(), sys.argv[1])

@@ -60,9 +60,9 @@ print("the log of", name)
 LAUNCH = """
 import os, sys
 from pathlib import Path
-from launch import crew, local
+from launch import local, workers
 
-crew.TICK = 0.01
+workers.TICK = 0.01
 sweep = Path(sys.argv[1])
 local.environment = lambda: {**os.environ, "PYTHONPATH": str(sweep.parent), "PYTHONSAFEPATH": "1"}
 sys.exit(local.run(sweep, 2, 3))

@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[2]
 COMPLAINT = re.compile(r"^[EWF]\d{4} |warning|error|note:", re.IGNORECASE)  # the first: a line of XLA's log
 STUDY = """
 import json, sys
-import small
-from plasticity_jax import cache, workdir
-with cache.counting() as count:
+from plasticity_jax.parallel import compilation_cache
+from plasticity_jax.storage import workdir
+from tests.support import small
+with compilation_cache.counting() as count:
     result = small.run(small.config(seeds=(0,)), sys.argv[1])
 status = workdir.read_json(sys.argv[1] + "/status.json")
 print(json.dumps([count.programs, count.loaded, status["compilations"], status["from_cache"], small.hashes(result)]))
@@ -39,7 +40,7 @@ def start(tmp_path, monkeypatch):
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def begin(workdir: str) -> tuple[list, list[str]]:
         done = subprocess.run(

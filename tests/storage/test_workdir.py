@@ -18,7 +18,7 @@ CONFIG = {"dataset": "digits", "data_dir": "a", "model": {"depth": 2, "widths": 
 
 HOLD = """
 import sys
-from plasticity_jax import workdir
+from plasticity_jax.storage import workdir
 with workdir.lock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
