@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from plasticity_jax.runner import output
+
 COMMANDS = {
     "run": ("plasticity_jax.main", "train what a config asks for, or go on where it stopped"),
     "figures": ("analysis.figures", "draw the figures of studies"),
@@ -31,6 +33,7 @@ WITH_CONFIG = ("run", "sweep", "local", "slurm")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that these words, or those of this process, begin with; returns the exit status."""
+    output.outlive_readers()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())

@@ -8,6 +8,7 @@ launch           starts the lab: loads jax only where a command has to know what
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,3 +139,25 @@ def test_checking_a_config_needs_no_jax():
     code = f"import sys, {PACKAGE}.study_config; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+IMPORT = re.compile(r"from ((?:plasticity_jax|launch|analysis)[\w.]*) import (\w+)")
+
+
+def test_code_in_texts_names_modules_that_exist():
+    """Of tests that start a process, of READMEs and of the notebook."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("analysis/*.ipynb")]
+    texts = {path: path.read_text() for path in pages}
+    for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "launch").rglob("*.py")]:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        texts[path] = "\n".join(
+            node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        )
+    for path, text in texts.items():
+        for module, name in IMPORT.findall(text):
+            base = ROOT / module.replace(".", "/")
+            file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+            where = f"{path.relative_to(ROOT)}: from {module} import {name}"
+            assert file.is_file(), where
+            inside = (base / name).is_dir() or (base / f"{name}.py").is_file()
+            assert inside or re.search(rf"\b{name}\b", file.read_text()), where

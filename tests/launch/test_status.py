@@ -123,8 +123,8 @@ def test_looking_does_not_keep_a_job_from_its_lock(sweep):
     directory = sweep / "study/jobs/seeds=0"
     directory.mkdir(parents=True)
     code = (
-        "import sys, time; from pathlib import Path; from launch import states\n"
-        "while not Path(sys.argv[1] + '/stop').exists(): states.held(Path(sys.argv[1]))"
+        "import sys, time; from pathlib import Path; from launch import job_states\n"
+        "while not Path(sys.argv[1] + '/stop').exists(): job_states.held(Path(sys.argv[1]))"
     )
     with workdir.lock(directory):
         pass

@@ -122,7 +122,8 @@ def test_code_without_a_source_goes_by_its_name():
 
 def test_it_is_the_same_in_another_process(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(CODE)
-    code = "import mine; from plasticity_jax.own_code import fingerprint as f; print(f(mine.Net()), f(mine.make(2.0)))"
+    made = "f(mine.Net()), f(mine.make(2.0))"
+    code = f"import mine; from plasticity_jax.storage.fingerprints import fingerprint as f; print({made})"
     call = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"]
     other = subprocess.run(call, capture_output=True, text=True, check=True).stdout
     monkeypatch.syspath_prepend(tmp_path)
