@@ -46,9 +46,9 @@ class Patch:
     """A small pattern pasted into the middle of images, which tells their class; see `patches` for the source.
 
     share: of the images that carry one, always the same; 0 for none.  size: pixels of a side.
-    shared: Annotated[float, real("[0, inf)")]
+    shared: scale of what the patches of all classes have in common, of a normal distribution.
     own, patterns: how far that of a class lies from it in each number, and how many patterns a class has.
-    alone: Annotated[float, real("[0, 1]")]
+    alone: probability that a draw of a patched image is black but for the patch.
     stretch: what `own` is multiplied by then, besides a random number in [0, 1).
     """
 
@@ -74,9 +74,9 @@ class Data:
     fraction: share of the images, in (0, 1].
     splits, part, uniform: number of data sets n+1, the 1-based index of this one, and the ratio r of A.3.
     gamma: the blending rate, in (0, 1).
-    replacement: Annotated[bool, truth]
+    replacement: draw every example independently instead of walking through a permutation per epoch.
     shuffle: walk through another permutation each epoch; without, every epoch has the same order and batches.
-    label_noise: Annotated[float, real("[0, 1]")]
+    label_noise: share of the images whose label is replaced by another class.
     """
 
     member: Annotated[int, whole(0)]
@@ -264,8 +264,10 @@ class Study:
 
     holdout, holdout_seed: share of the training images that is the test set of data without a test split, and the seed
         that draws it.
-    train_eval_images: Annotated[int, whole(0)]
+    train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
     mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
+    control: the branch that the others are compared with.
+    window: the metric is the mean test accuracy over this last share of a run's last stage.
     name: what the analysis knows the study by, to judge its claims and draw its figure; empty for no such thing.
     """
 
@@ -279,10 +281,8 @@ class Study:
     test_images: Annotated[int, whole(0)]
     seeds: Annotated[tuple[int, ...], several(whole(0), least=1)]
     packs: tuple[Pack, ...]
-    control: Annotated[str, some_text]  # the branch that the others are compared with
-    window: Annotated[
-        float, real("(0, 1]")
-    ]  # the metric is the mean test accuracy over this last share of a run's last stage
+    control: Annotated[str, some_text]
+    window: Annotated[float, real("(0, 1]")]
     diagnostics: Annotated[tuple[str, ...], NameOf("diagnostics", many=True, own=True)]
     train_eval_images: Annotated[int, whole(0)]
     mean: Annotated[tuple[float, ...], several(real("(-inf, inf)"), distinct=False)]
