@@ -1,14 +1,14 @@
 """Bytes: what a compiled program needs, how that grows with the number of runs, and what a device has to spare."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import psutil
 
-SYSTEM = Path("/")  # where /proc and /sys are
+SYSTEM = Path("/")  # where the /proc and /sys of control groups are
 SIDE_BY_SIDE = ("vmap", "seedwise")  # strategies by which every run has temporaries of its own
 
 
@@ -96,7 +96,7 @@ def free(device: jax.Device) -> int | None:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return min([_available(), *_groups()]) if device.platform == "cpu" else None
+    return min([psutil.virtual_memory().available, *_groups()]) if device.platform == "cpu" else None
 
 
 def text(count: float) -> str:
@@ -105,15 +105,6 @@ def text(count: float) -> str:
         if count >= 0.9995 * unit:
             return f"{count / unit:.3g} {name}"
     return f"{count / 1e3:.3g} kB"
-
-
-def _available() -> int:
-    """The memory of the machine that can be had without swapping; all there is where the system does not tell."""
-    try:
-        fields = dict(row.split(":") for row in (SYSTEM / "proc/meminfo").read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _groups() -> Iterator[int]:
