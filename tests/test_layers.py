@@ -22,7 +22,7 @@ PACKAGE = "plasticity_jax"
 # The lowest floor first; what stands on one floor does not know of each other.
 FLOORS = (
     ("errors",),
-    ("lookup", "strict_json"),
+    ("lookup", "strict_json", "target"),
     ("config",),  # what a study is, and how a config file becomes one; no jax
     ("models",),
     ("data", "diagnostics"),

@@ -30,6 +30,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from plasticity_jax import target
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -67,7 +69,7 @@ def conv_general_dilated(
 
 def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[Pair], **options: Any) -> Array:
     """The convolution as suits this backend."""
-    if jax.default_backend() != "cpu" or not _is_plain(x, kernel, options):
+    if target.backend() != "cpu" or not _is_plain(x, kernel, options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from plasticity_jax import target
+
 
 def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
     """The largest value in each window; the gradient goes to the first of equal values, as in PyTorch and `lax`.
@@ -23,7 +25,7 @@ def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
     Returns:
       [N, H', W', C].
     """
-    if jax.default_backend() != "cpu":
+    if target.backend() != "cpu":
         window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), (pad, pad), (pad, pad), (0, 0))
         return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
     return _max_pool(x, size, stride, pad)

@@ -1,6 +1,6 @@
 """The type that a network computes in."""
 
-import jax
+from plasticity_jax import target
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -12,4 +12,4 @@ def compute_dtype(dtype: str) -> str:
     """
     if dtype != "auto":
         return dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return "float32" if target.backend() == "cpu" else "bfloat16"

@@ -25,10 +25,10 @@ def start_jax() -> None:
     Raises:
       LabError: what JAX_PLATFORMS asks for is not there, or does not start.
     """
-    import jax
+    from plasticity_jax import target
 
     try:
-        jax.devices()
+        target.devices()
     except (RuntimeError, AssertionError) as error:  # the latter, without a word, where no platform has a device
         asked = f" (JAX_PLATFORMS={os.environ['JAX_PLATFORMS']})" if os.environ.get("JAX_PLATFORMS") else ""
         why = _first_line(error) or "there is no such device, or jax is installed without support for it"

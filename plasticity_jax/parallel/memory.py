@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import psutil
 
+from plasticity_jax import target
+
 SYSTEM = Path("/")  # where the /proc and /sys of control groups are
 SIDE_BY_SIDE = ("vmap", "seedwise")  # strategies by which every run has temporaries of its own
 
@@ -93,7 +95,7 @@ def free(device: jax.Device) -> int | None:
     A GPU or TPU counts for itself, within the share that XLA was given of it.  For a CPU it is what the machine has
     available, or what is left below the limit of a control group (as containers and batch systems set it) if less.
     """
-    stats = device.memory_stats() or {}
+    stats = target.memory_stats(device)
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return min([psutil.virtual_memory().available, *_groups()]) if device.platform == "cpu" else None

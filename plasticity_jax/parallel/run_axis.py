@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from plasticity_jax import target
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import convolution
 from plasticity_jax.parallel import cpu, multihost
@@ -69,7 +70,7 @@ def choose(strategy: str, model: str, count: int) -> str:
         return "vmap"
     devices = len(layout("cores", count)[0])
     busy = count / (devices * -(-count // devices))
-    return "cores" if jax.default_backend() == "cpu" and devices > 1 and busy >= BUSY else "map"
+    return "cores" if target.backend() == "cpu" and devices > 1 and busy >= BUSY else "map"
 
 
 def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
@@ -80,7 +81,7 @@ def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
     Raises:
       ConfigError: `loop` in several processes.
     """
-    there, accelerated = jax.devices(), jax.default_backend() != "cpu"
+    there, accelerated = target.devices(), target.backend() != "cpu"
     if strategy == "loop":
         if not multihost.alone():
             raise ConfigError("strategy=loop trains in one process only; use --config.strategy=map")
@@ -174,7 +175,7 @@ def compile_one(
     without `threads` a CPU device computes on one.  `shardings` are those of `jax.jit`.
     """
     options: dict[str, Any] = {}
-    if jax.default_backend() == "cpu":
+    if target.backend() == "cpu":
         # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again;
         # and it takes seconds to optimise a draw of random numbers.
         options = (
@@ -183,7 +184,8 @@ def compile_one(
         if not threads:
             options["xla_cpu_multi_thread_eigen"] = False
     start = time.perf_counter()
-    jitted = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options, **shardings)
+    where = shardings or target.shardings()
+    jitted = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options, **where)
     call = jitted.lower(*args).compile()
     return Program(call, time.perf_counter() - start, footprint(call))
 
@@ -280,4 +282,4 @@ def apart(rows: Tree) -> list[Tree]:
 def _numpy(leaf: Any) -> ModuleType:
     """What slices and stacks arrays like this one: numpy where the CPU has them, since there it takes no program."""
     key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jnp if key or (isinstance(leaf, jax.Array) and jax.default_backend() != "cpu") else np
+    return jnp if key or (isinstance(leaf, jax.Array) and target.backend() != "cpu") else np

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from plasticity_jax import target
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import run_axis
@@ -147,7 +148,7 @@ def lanes_of(entry: Entry, times: Timetable, images: step.Images) -> tuple[dict[
     """A lane for each strategy, and the programs that it will compile."""
     shape = images.images.shape[1:]
     # On an accelerator these are `map`, and where no core would idle the second is the first.
-    names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or jax.default_backend() == "cpu"]
+    names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or target.backend() == "cpu"]
     if run_axis.layout("split", len(times.leg.runs)) == run_axis.layout("cores", len(times.leg.runs)):
         names = [name for name in names if name != "split"]
     made = {name: Programs(entry.model, shape, name, 1, {}, {}) for name in names}

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data import subsets
@@ -80,7 +79,7 @@ def begin() -> None:
 
 def free() -> int | None:
     """Bytes of memory that the device of this machine has left; None if it does not tell."""
-    known = [count for device in jax.local_devices() if (count := memory.free(device)) is not None]
+    known = [count for device in target.local_devices() if (count := memory.free(device)) is not None]
     return min(known, default=None)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import RoomError
@@ -54,7 +55,7 @@ class Need:
 
 def check_images(dataset: Dataset) -> None:
     """Raise a RoomError if the images alone are too large."""
-    there = _free(jax.local_devices()[:1])
+    there = _free(target.local_devices()[:1])
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if there is not None and need > there:
         raise RoomError(
@@ -76,7 +77,7 @@ def check(context: Context) -> int | None:
     to_come = [times for name, times in context.timetables.items() if name not in ended]
     with context.timed("begin"):
         needs = [need for times in to_come for need in needs_of(times, context)]
-    there = _free(jax.local_devices())
+    there = _free(target.local_devices())
     if not needs or there is None:
         return None
     strategy = context.programs.strategy

@@ -7,7 +7,7 @@ import clu.parameter_overview
 import jax
 import numpy as np
 
-from plasticity_jax import models
+from plasticity_jax import models, target
 from plasticity_jax.config import spec
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.runner.eval_sets import scored_on
@@ -29,7 +29,7 @@ def summary(
 ) -> str:
     """The plan of one pack as text; nothing is compiled for it.  `params` are those of the network, or their shapes."""
     sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
-    devices = jax.devices()
+    devices = target.devices()
     images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
     return "\n".join(
         [
@@ -40,7 +40,7 @@ def summary(
             f"  {images:,} training images in all"
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
-            f"  device: {len(devices)} x {devices[0].device_kind} ({jax.default_backend()}); {how}; "
+            f"  device: {len(devices)} x {devices[0].device_kind} ({target.backend()}); {how}; "
             f"{expected_compilations(timetables, study, diagnostics)} programs to compile",
         ]
     )

@@ -180,7 +180,7 @@ def read_json(path: Path, mend: str = "restore it or use another workdir") -> An
 
 def environment() -> dict[str, Any]:
     """Versions, commit and hardware: what a number may depend on besides the config.  Starts jax's backend."""
-    import jax  # late, so that plain file work does not wait for it
+    from plasticity_jax import target  # late, so that plain file work does not wait for it
 
     commit, dirty = _commit(Path(__file__).parent)
     return {
@@ -189,9 +189,9 @@ def environment() -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "platform": platform.platform(),
-        "backend": jax.default_backend(),
-        "device_kind": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
+        "backend": target.backend(),
+        "device_kind": target.devices()[0].device_kind,
+        "devices": len(target.devices()),
         "cpu_threads": cpu.threads(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
