@@ -32,10 +32,15 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	@$(MAKE) --no-print-directory -j 3 lint cheap exact
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test .cache/types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
+
+# The packages around plasticity_jax inside it, as in a wheel; for mypy alone.
+.cache/types:
+	@mkdir -p $@/plasticity_jax
+	@ln -sfn ../../../analysis ../../../configs ../../../launch $@/plasticity_jax
 
 # Two groups, since the flags of XLA hold for a whole process; see tests/conftest.py.  Side by side, each fills the waits
 # of the other.

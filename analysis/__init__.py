@@ -1,6 +1,6 @@
 """From working directories to tables and pictures.  Reads files only: no jax, no network, finished or not.
 
-import analysis
+from plasticity_jax import analysis
 frame = analysis.load("runs/demo")
 frame[(frame.metric == "test_accuracy") & (frame.status != "failed")].groupby(["branch", "epoch"]).value.mean()
 """
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import outcomes, sweeps
 from plasticity_jax import strict_json
+from plasticity_jax.analysis import outcomes, sweeps
 from plasticity_jax.config import columns, plan
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import ConfigError, LabError

@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import analysis
-from plasticity_jax import strict_json
+from plasticity_jax import analysis, strict_json
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
@@ -30,7 +29,7 @@ MAY_DIFFER = ("data_dir", "checkpoint_seconds")  # in the config of one and the 
 
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
-    parser = argparse.ArgumentParser(prog="python -m analysis.collect", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="plasticity collect", description=__doc__.splitlines()[0])
     parser.add_argument("directory", help="the --workdir of a study")
     parser.add_argument("--out", required=True, help="the directory of the small files")
     parser.add_argument("--partial", action="store_true", help="take a study in progress as it is now")

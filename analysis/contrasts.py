@@ -14,8 +14,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis import studies, transitions
-from analysis.stats import ABOVE, MARGIN
+from plasticity_jax.analysis import studies, transitions
+from plasticity_jax.analysis.stats import ABOVE, MARGIN
 from plasticity_jax.storage import results
 
 DIGITS = 9  # decimals of an effect; what lies behind them is rounding, and must not decide a verdict

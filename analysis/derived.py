@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from analysis import contrasts, studies
-from analysis.contrasts import Contrast, Family, Known, Operand, Sum
+from plasticity_jax.analysis import contrasts, studies
+from plasticity_jax.analysis.contrasts import Contrast, Family, Known, Operand, Sum
 from plasticity_jax.storage import results
 
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import analysis
-from analysis import studies, sweeps
-from analysis.studies import Study
-from plasticity_jax import strict_json
+from plasticity_jax import analysis, strict_json
+from plasticity_jax.analysis import studies, sweeps
+from plasticity_jax.analysis.studies import Study
 from plasticity_jax.errors import LabError
 
 # What status.json says while there is no result, and how to call it.

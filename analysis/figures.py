@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-import analysis
-from analysis import studies
-from analysis.plots import curves, learning_stages, matplotlib_backend, sketch
-from analysis.plots.captions import MINUS, difference, effect, gap
-from analysis.plots.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
-from analysis.plots.spec import Chart, across, level
-from analysis.studies import Study
+from plasticity_jax import analysis
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.plots import curves, learning_stages, matplotlib_backend, sketch
+from plasticity_jax.analysis.plots.captions import MINUS, difference, effect, gap
+from plasticity_jax.analysis.plots.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
+from plasticity_jax.analysis.plots.spec import Chart, across, level
+from plasticity_jax.analysis.studies import Study
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
@@ -29,7 +29,7 @@ from plasticity_jax.storage import results
 
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
-    parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="plasticity figures", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
     parser.add_argument("--out", required=True, help="the folder for the pictures")
     options = parser.parse_args(argv)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import contrasts, scale, stats, studies
-from analysis.claims import CLAIMS
-from analysis.contrasts import Claim
-from analysis.stats import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED
+from plasticity_jax.analysis import contrasts, scale, stats, studies
+from plasticity_jax.analysis.claims import CLAIMS
+from plasticity_jax.analysis.contrasts import Claim
+from plasticity_jax.analysis.stats import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED
 from plasticity_jax.storage import results
 
 DECIDED = (REPRODUCED, CONTRADICTED)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis import studies
+from plasticity_jax.analysis import studies
 
 NAMES = {
     "cifar10": "CIFAR-10",

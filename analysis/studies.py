@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import analysis
-from analysis import transitions
+from plasticity_jax import analysis
+from plasticity_jax.analysis import transitions
 from plasticity_jax.errors import LabError
 from plasticity_jax.storage import results
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis import outcomes
-from launch import jobs
-from launch.jobs import Job
+from plasticity_jax.analysis import outcomes
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import Run, by_past, unfold
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import jobs
+from plasticity_jax.launch.jobs import Job
 from plasticity_jax.storage import metrics, results, workdir
 
 
@@ -68,7 +68,7 @@ def result(directory: Path) -> dict[str, Any]:
     done, count = progress(directory)
     if done < count:
         raise LabError(
-            f"{count - done} of {count} jobs of {directory} have not finished; python -m launch.status "
+            f"{count - done} of {count} jobs of {directory} have not finished; plasticity status "
             f"{directory.absolute().parent} says more"
         )
     sweep = directory.absolute().parent
@@ -112,7 +112,7 @@ def environment(directory: Path) -> dict[str, Any]:
             first = first or found
             choices.setdefault(job.pack, found.get("choices", {}).get(jobs.PACK))
     if not first:
-        raise LabError(f"no job of {directory} has begun; python -m launch.local --workdir={sweep} runs them")
+        raise LabError(f"no job of {directory} has begun; plasticity local --workdir={sweep} runs them")
     return {**first, "choices": choices}
 
 

@@ -11,11 +11,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import analysis
-from analysis import scale, stats, studies
-from analysis.judgement import Judged, judge, summary
-from analysis.stats import UNTESTED
-from plasticity_jax import strict_json
+from plasticity_jax import analysis, strict_json
+from plasticity_jax.analysis import scale, stats, studies
+from plasticity_jax.analysis.judgement import Judged, judge, summary
+from plasticity_jax.analysis.stats import UNTESTED
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
@@ -28,7 +27,7 @@ CORRECTIONS = ("bonferroni", "holm")
 
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
-    parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="plasticity claims", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
     parser.add_argument("--json", metavar="FILE", help="write the same for machines")
     parser.add_argument("--markdown", action="store_true", help="print a short table in Markdown instead")

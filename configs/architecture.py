@@ -32,8 +32,8 @@ Cost, of 16 shapes of 2 branches of 5 seeds (small: 4 shapes, 3 seeds; digits: 2
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import base, parse_arg, stage
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -53,8 +53,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import AUGMENT, base, parse_arg, stage, step_decay
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import AUGMENT, base, parse_arg, stage, step_decay
 
 STEPS = (1 / 3, 2 / 3)
 EARLY, LATE = (1 / 6, 2 / 3), (1 / 2, 2 / 3)

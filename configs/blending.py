@@ -33,8 +33,8 @@ Cost, of 9 gammas and 2 controls, 5 seeds (small: 3 gammas, 3 seeds; digits: 3 g
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import base, parse_arg, stage
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -35,8 +35,8 @@ Cost, of 2 stems of 4 branches of 5 seeds (small: 3, digits: 5); the two warm br
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import base, parse_arg, stage
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:

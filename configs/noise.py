@@ -46,8 +46,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import base, optimiser, parse_arg, stage
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage
 
 STAGES = ("before", "after", "grown")
 

@@ -11,7 +11,7 @@ Cost: `launch.sweep --dry_run` tells it.
 
 from ml_collections import ConfigDict
 
-from configs import (
+from plasticity_jax.configs import (
     architecture,
     autodecay,
     blending,
@@ -28,7 +28,7 @@ from configs import (
     tuning_rate,
     warm_start,
 )
-from configs.base import parse_arg, sweep
+from plasticity_jax.configs.base import parse_arg, sweep
 
 STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls)
 LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)

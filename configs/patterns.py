@@ -49,8 +49,8 @@ Cost:
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import base, optimiser, parse_arg, stage, step_decay
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage, step_decay
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # of 255; Li, Wei & Ma 2019
 PATCH = {"share": 0.8, "size": 7, "shared": 1.25, "own": 0.1, "patterns": 1, "alone": 0.2, "stretch": 1.75}

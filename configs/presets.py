@@ -6,7 +6,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.base import AUGMENT
+from plasticity_jax.configs.base import AUGMENT
 
 
 def small(config: ConfigDict) -> None:

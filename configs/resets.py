@@ -38,8 +38,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import base, parse_arg, stage
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, parse_arg, stage
 
 MODULES = ("stem", "module2", "module3", "module4", "module5", "head")  # 1 to 6 in the paper
 SUFFIXES = [(6,), (5, 6), (4, 5, 6), (3, 4, 5, 6), (2, 3, 4, 5, 6)]

@@ -34,8 +34,8 @@ Cost:
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import AUGMENT, base, parse_arg, stage, step_decay
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import AUGMENT, base, parse_arg, stage, step_decay
 
 MODELS = {"resnet": {"name": "resnet", "width": 64}, "wide_resnet": {"name": "wide_resnet", "width": 64}}
 

@@ -45,8 +45,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import AUGMENT, base, optimiser, parse_arg, stage, step_decay
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import AUGMENT, base, optimiser, parse_arg, stage, step_decay
 from plasticity_jax.errors import ConfigError
 
 TARGETS = ("held_out", "cifar100", "svhn_cropped")

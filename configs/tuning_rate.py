@@ -35,8 +35,8 @@ its pretraining:
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -52,8 +52,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import presets
-from configs.base import base, parse_arg, stage
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, parse_arg, stage
 from plasticity_jax.errors import ConfigError
 
 DATASETS = ("cifar10", "cifar100", "svhn_cropped")

@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from launch.exits import FAILED
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch.exits import FAILED
 
 
 class Parser(argparse.ArgumentParser):
     """argparse, but a mistake is `error: ..` and exit status 1, as with all other commands."""
 
     def __init__(self, command: str, description: str):
-        super().__init__(prog=f"python -m {command}", description=description, allow_abbrev=False)
+        super().__init__(prog=f"python -m plasticity_jax.{command}", description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -3,14 +3,14 @@
 import shlex
 from pathlib import Path
 
-from launch.exits import AGAIN
+from plasticity_jax.launch.exits import AGAIN
 
 PAUSE = 5  # seconds before a job that stopped is started again
 
 
 def script(sweep: Path, tries: int, python: str, home: Path) -> str:
     """Trains the job `--job=NAME` until it has finished or given up, and passes SIGTERM on; always ends with 0."""
-    command = shlex.join([python, "-m", "launch.job", f"--workdir={sweep}", f"--tries={tries}"])
+    command = shlex.join([python, "-m", "plasticity_jax.launch.job", f"--workdir={sweep}", f"--tries={tries}"])
     return f"""#!/bin/sh
 # Trains a job of a sweep for XManager, which would end all others if this ended with another status than 0.
 cd {shlex.quote(str(home))} || exit 0

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import attempts, jobs
-from launch.arguments import Parser, directory, positive
-from launch.exits import AGAIN, FAILED, FINISHED
 from plasticity_jax.config import spec
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
+from plasticity_jax.launch import attempts, jobs
+from plasticity_jax.launch.arguments import Parser, directory, positive
+from plasticity_jax.launch.exits import AGAIN, FAILED, FINISHED
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.runner import output, signals
 from plasticity_jax.storage import workdir

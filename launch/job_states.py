@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch import attempts, jobs
 from plasticity_jax import strict_json
+from plasticity_jax.launch import attempts, jobs
 from plasticity_jax.storage import locks
 
 # waiting: not begun.  stopped: saved, goes on.  lost: it says running and nobody holds its lock.

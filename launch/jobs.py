@@ -62,7 +62,7 @@ def read(sweep: Path) -> tuple[Job, ...]:
     """
     path = Path(sweep) / "sweep.json"
     if not path.exists():
-        raise LabError(f"{sweep} holds no sweep (no sweep.json); plan one with python -m launch.sweep")
+        raise LabError(f"{sweep} holds no sweep (no sweep.json); plan one with plasticity sweep")
     content = workdir.read_json(path, AGAIN)
     if not isinstance(content, dict) or content.get("version") != VERSION or not isinstance(content.get("jobs"), list):
         raise LabError(f"{path} is damaged, or of another version; {AGAIN}")

@@ -18,15 +18,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import launch
-from launch import attempts, job_states, jobs
-from launch.arguments import Parser, directory, positive
-from launch.exits import AGAIN, FAILED
-from launch.workers import Crew
+import plasticity_jax
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import attempts, job_states, jobs
+from plasticity_jax.launch.arguments import Parser, directory, positive
+from plasticity_jax.launch.exits import AGAIN, FAILED
+from plasticity_jax.launch.workers import Crew
 from plasticity_jax.runner import output, signals
 
-ROOT = Path(launch.__file__).parents[1]
+ROOT = Path(plasticity_jax.__file__).parents[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"{rest[0]}: that is for planning, which needs --config; without, all that is planned runs")
         return _run(options)
     # Planned by a child, for it computes with jax: this process must not hold the memory of a GPU.
-    command = [sys.executable, "-m", "launch.sweep", *rest, *["--dry_run"] * options.dry_run]
+    command = [sys.executable, "-m", "plasticity_jax.launch.sweep", *rest, *["--dry_run"] * options.dry_run]
     command += [f"--workdir={options.workdir}"] if options.workdir else []
     planned = _plan(command)
     return planned if planned or options.dry_run else _run(options)

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
-from launch import jobs, naming
 from plasticity_jax import study_config
 from plasticity_jax.config import names, spec
 from plasticity_jax.errors import ConfigError, RoomError
+from plasticity_jax.launch import jobs, naming
 
 TAKEN = ("sweep.json", "slurm", "xm")  # what launchers make in the directory of a sweep
 Rectangle = tuple[tuple[int, ...], tuple[int, ...]]  # points and seeds: all of one with all of the other

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from launch.planner import Price
 from plasticity_jax.config import spec
 from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.launch.planner import Price
 from plasticity_jax.profiling import cost
 from plasticity_jax.runner.console import Line
 

@@ -50,7 +50,7 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
     logs = sweep / "slurm"
     path = shlex.quote(str(logs / "job.sh"))
     directive(f"{home}{python}", "the path of this program")  # or the script would have one line more than it shows
-    command = [python, "-m", "launch.job", f"--workdir={sweep}", f"--tries={wishes.tries}"]
+    command = [python, "-m", "plasticity_jax.launch.job", f"--workdir={sweep}", f"--tries={wishes.tries}"]
     output = directive(str(logs / "%A_%a.log").replace("%", "%%").replace("%%A_%%a", "%A_%a"), "--workdir")
     if "\\" in str(sweep):
         raise LabError(f"--workdir={sweep}: SLURM writes no files below a directory with a backslash; use another one")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import attempts, job_states, jobs, sbatch, squeue, sweep
-from launch.exits import FINISHED
-from launch.flags import DRY_RUN, WORKDIR
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import attempts, job_states, jobs, sbatch, squeue, sweep
+from plasticity_jax.launch.exits import FINISHED
+from plasticity_jax.launch.flags import DRY_RUN, WORKDIR
 from plasticity_jax.runner import commandline
 from plasticity_jax.storage import workdir
 
@@ -100,7 +100,7 @@ def submit(directory: Path, planned: Sequence[jobs.Job]) -> None:
         print(f"submitted {number}: {len(tasks)} jobs, tasks {sbatch.array(tasks)}")
         print(f"  cancel: scancel {number}    queue: squeue --jobs={number}")
         print(f"  output: {directory}/slurm/{number}_TASK.log")
-    print(f"  watch:  python -m launch.status {directory}")
+    print(f"  watch:  plasticity status {directory}")
 
 
 def missing(directory: Path, planned: Sequence[jobs.Job]) -> list[int]:

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import sbatch
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import sbatch
 
 LIMIT = 1001  # MaxArraySize where a cluster does not say
 _SEPARATOR = "|"

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launch import job_states, jobs
-from launch.arguments import Parser, directory
-from launch.exits import AGAIN, FAILED, FINISHED
-from launch.job_states import State
-from launch.jobs import Job
 from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import job_states, jobs
+from plasticity_jax.launch.arguments import Parser, directory
+from plasticity_jax.launch.exits import AGAIN, FAILED, FINISHED
+from plasticity_jax.launch.job_states import State
+from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner import output
 from plasticity_jax.runner.units import duration
 
@@ -107,7 +107,7 @@ def _commands(sweep: Path, found: Mapping[Job, State]) -> list[str]:
     lines = []
     if again:
         lines.append(f"{len(again)} jobs are missing; to run them here, the failed ones with new tries:")
-        lines.append(f"  python -m launch.local --workdir={shlex.quote(str(sweep))}")
+        lines.append(f"  plasticity local --workdir={shlex.quote(str(sweep))}")
     if lost:
         lines.append("all runs diverged, and would again; to train them anew nevertheless, delete these first:")
         lines += [f"  {shlex.quote(str(jobs.directory(sweep, job)))}" for job in lost]

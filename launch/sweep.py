@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from launch import flags, jobs, table
-from launch.exits import FINISHED
 from plasticity_jax.config import paths, spec
 from plasticity_jax.errors import BusyError, LabError
+from plasticity_jax.launch import flags, jobs, table
+from plasticity_jax.launch.exits import FINISHED
 from plasticity_jax.parallel import cpu
 from plasticity_jax.runner import commandline
 from plasticity_jax.storage import workdir
@@ -48,8 +48,8 @@ def prepare() -> tuple[jobs.Job, ...]:
       LabError: a config that is wrong or no growth of the one before, or a job that cannot be.
     """
     cpu.import_jax()  # seconds that a misspelt flag need not cost
-    from launch import growth, planner, prices
     from plasticity_jax.config import parse
+    from plasticity_jax.launch import growth, planner, prices
     from plasticity_jax.profiling import cost
 
     for flag in (flags.MEMORY_GB, flags.HOURS, flags.IMAGES_PER_SECOND):

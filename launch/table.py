@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from launch.jobs import Job
+from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner.units import duration
 
 SHOWN = 30  # jobs; of more, those at both ends

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from launch import attempts, job_states, shares
-from launch import jobs as jobs_
-from launch.exits import AGAIN, FAILED, FINISHED
-from launch.jobs import Job
+from plasticity_jax.launch import attempts, job_states, shares
+from plasticity_jax.launch import jobs as jobs_
+from plasticity_jax.launch.exits import AGAIN, FAILED, FINISHED
+from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner.console import Line
 from plasticity_jax.runner.units import duration
 
@@ -72,7 +72,7 @@ class Crew:
             self.elsewhere.append(job)
             return
         directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "launch.job", f"--workdir={self.sweep}", f"--job={job.name}"]
+        command = [sys.executable, "-m", "plasticity_jax.launch.job", f"--workdir={self.sweep}", f"--job={job.name}"]
         share = self.free.pop(0)
         with open(directory / "log.txt", "ab") as log:
             process = share.start([*command, f"--tries={self.tries}"], log, self.environment)

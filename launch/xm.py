@@ -25,11 +25,11 @@ from pathlib import Path
 from absl import flags
 from xmanager import xm, xm_local
 
-from launch import attempts, binary, job_states, jobs, sweep
-from launch.exits import FAILED, FINISHED
-from launch.flags import WORKDIR
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import attempts, binary, job_states, jobs, sweep
+from plasticity_jax.launch.exits import FAILED, FINISHED
+from plasticity_jax.launch.flags import WORKDIR
 from plasticity_jax.runner import commandline, output
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +113,8 @@ def vertex(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
     """A container of this project on Vertex AI; untested."""
     if not str(directory).startswith("/gcs/"):
         raise LabError("--executor=vertex: give a --workdir below /gcs/BUCKET, which the jobs see too")
-    command = shlex.join(["python", "-m", "launch.job", f"--workdir={directory}", f"--tries={TRIES.value}"])
+    where = [f"--workdir={directory}", f"--tries={TRIES.value}"]
+    command = shlex.join(["python", "-m", "plasticity_jax.launch.job", *where])
     extra = "[cuda12]" if ACCELERATOR.value else ""
     container = xm.PythonContainer(
         path=str(ROOT),

@@ -9,24 +9,24 @@ of the lab's own modules, as it would for `python -m`.
 
 import difflib
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from plasticity_jax import configs
 from plasticity_jax.runner import output
 
 COMMANDS = {
     "run": ("plasticity_jax.main", "train what a config asks for, or go on where it stopped"),
-    "figures": ("analysis.figures", "draw the figures of studies"),
-    "claims": ("analysis.verify", "hold studies against the claims of the papers"),
-    "report": ("analysis.report.report", "put studies on one page"),
-    "collect": ("analysis.collect", "keep the numbers of a study in a few small files"),
-    "sweep": ("launch.sweep", "plan a sweep"),
-    "local": ("launch.local", "plan a sweep and train it on this machine"),
-    "slurm": ("launch.slurm", "plan a sweep and submit it to SLURM"),
-    "status": ("launch.status", "say how the jobs of a sweep stand"),
+    "figures": ("plasticity_jax.analysis.figures", "draw the figures of studies"),
+    "claims": ("plasticity_jax.analysis.verify", "hold studies against the claims of the papers"),
+    "report": ("plasticity_jax.analysis.report.report", "put studies on one page"),
+    "collect": ("plasticity_jax.analysis.collect", "keep the numbers of a study in a few small files"),
+    "sweep": ("plasticity_jax.launch.sweep", "plan a sweep"),
+    "local": ("plasticity_jax.launch.local", "plan a sweep and train it on this machine"),
+    "slurm": ("plasticity_jax.launch.slurm", "plan a sweep and submit it to SLURM"),
+    "status": ("plasticity_jax.launch.status", "say how the jobs of a sweep stand"),
 }
 WITH_CONFIG = ("run", "sweep", "local", "slurm")
 
@@ -58,8 +58,8 @@ def usage() -> str:
     """The help of the command."""
     width = max(map(len, COMMANDS))
     lines = [f"  plasticity {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
-    configs = f"Shipped configs, as in `plasticity run multistage:digits --workdir=DIR`: {', '.join(shipped())}."
-    return "\n".join([*lines, "", configs])
+    offered = f"Shipped configs, as in `plasticity run multistage:digits --workdir=DIR`: {', '.join(shipped())}."
+    return "\n".join([*lines, "", offered])
 
 
 def shipped() -> list[str]:
@@ -76,9 +76,7 @@ def config_file(name: str) -> str | None:
 
 
 def _configs() -> Path:
-    found = importlib.util.find_spec("configs")
-    assert found is not None and found.submodule_search_locations is not None, "the configs were not installed"
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(configs.__file__).parent
 
 
 def _fail(message: str) -> int:

@@ -56,7 +56,9 @@ def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):
 def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(tmp_path):
     for name in ("analysis", "configs", "launch", "plasticity_jax"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} of the user')\n")
-    (tmp_path / "own.py").write_text("from configs import multistage\nget_config = multistage.get_config\n")
+    (tmp_path / "own.py").write_text(
+        "from plasticity_jax.configs import multistage\nget_config = multistage.get_config\n"
+    )
     code = (
         "import sys; from plasticity_jax.cli import main\n"
         "calls = (['collect', 'nowhere', '--out=x'], ['status', 'nowhere'], ['run', 'own.py:digits', '--nonsense'])\n"

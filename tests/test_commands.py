@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from launch import sweep
+from plasticity_jax.launch import sweep
 from tests.support.commands import ROOT, Done, call, refused
 
 MISTAKES = {

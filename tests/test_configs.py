@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import plasticity_jax
-from configs import base
-from launch import planner
 from plasticity_jax import study_config
 from plasticity_jax.config import parse
 from plasticity_jax.config.plan import unfold
+from plasticity_jax.configs import base
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.launch import planner
 from plasticity_jax.runner import prepare
 from plasticity_jax.storage import workdir
 from tests.runner.test_protocols import Six
@@ -27,7 +27,7 @@ PRESETS = ("", "small", "digits", "smoke")
 
 
 def module(path: Path):
-    return importlib.import_module(f"configs.{path.stem}")
+    return importlib.import_module(f"plasticity_jax.configs.{path.stem}")
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
@@ -61,7 +61,7 @@ def test_no_digit_is_mirrored(file):
     ("target", "augment"), [("held_out", "crop_flip"), ("cifar100", "crop_flip"), ("svhn_cropped", "crop")]
 )
 def test_images_of_a_target_are_augmented_as_they_may_be(target, augment):
-    stages = importlib.import_module("configs.transfer").get_config(f"target={target}").stages
+    stages = importlib.import_module("plasticity_jax.configs.transfer").get_config(f"target={target}").stages
     assert (stages.train.augment, stages.finetune.augment) == ("crop_flip", augment)
 
 
@@ -75,19 +75,23 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_paper_is_a_sweep_of_all_studies(preset):
-    found = planner.studies(importlib.import_module("configs.paper").get_config(preset))
+    found = planner.studies(importlib.import_module("plasticity_jax.configs.paper").get_config(preset))
     assert {study.name for study in found.values()} == set(found)
     alone = [module(path).get_config(preset) for path in FILES]
-    alone.append(importlib.import_module("configs.warm_start").get_config(",".join([preset, "study=online"])))
     alone.append(
-        importlib.import_module("configs.patterns").get_config(",".join(filter(None, [preset, "study=graded"])))
+        importlib.import_module("plasticity_jax.configs.warm_start").get_config(",".join([preset, "study=online"]))
+    )
+    alone.append(
+        importlib.import_module("plasticity_jax.configs.patterns").get_config(
+            ",".join(filter(None, [preset, "study=graded"]))
+        )
     )
     assert {config.name: study_config.parse(config) for config in alone} == found
 
 
 @pytest.mark.parametrize("optimiser", base.OPTIMISERS)
 def test_optimisers_can_be_chosen(optimiser):
-    config = importlib.import_module("configs.multistage").get_config(f"small,optimiser={optimiser}")
+    config = importlib.import_module("plasticity_jax.configs.multistage").get_config(f"small,optimiser={optimiser}")
     name = base.OPTIMISERS[optimiser]["name"]
     (pack,) = study_config.parse(config).packs
     assert {stage.optim.name for stage in pack.plans[0][1]} == {name}
@@ -100,7 +104,7 @@ def test_an_argument_that_is_misspelt_is_one_line(file):
 
 def test_digits_has_data_of_its_own():
     with pytest.raises(ConfigError, match="digits and dataset=cifar100 exclude each other"):
-        importlib.import_module("configs.warm_start").get_config("digits,dataset=cifar100")
+        importlib.import_module("plasticity_jax.configs.warm_start").get_config("digits,dataset=cifar100")
 
 
 def test_the_docstring_tells_how_to_run_it_and_what_comes_out(file):
@@ -113,7 +117,7 @@ def test_the_docstring_tells_how_to_run_it_and_what_comes_out(file):
 
 def test_the_paper_s_protocol_is_what_is_planned():
     """Berariu et al. 2021, section 2 and figure 1: half of the data, then all of it, against fresh weights."""
-    config = importlib.import_module("configs.multistage").get_config()
+    config = importlib.import_module("plasticity_jax.configs.multistage").get_config()
     study = study_config.parse(config)
     (pack,) = study.packs
     (_, plan), *none = pack.plans
@@ -190,7 +194,7 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
 @pytest.mark.slow
 def test_multistage_runs_on_digits(tmp_path):
     """The network, the optimiser and the diagnostics of the protocol, in every other respect tiny."""
-    config = importlib.import_module("configs.multistage").get_config("digits")
+    config = importlib.import_module("plasticity_jax.configs.multistage").get_config("digits")
     config.update(seeds=(0,), train_images=96, test_images=50, strategy="loop")  # compiles each program once
     config.model.update(depth=1, width=2)
     for each in config.stages.values():

@@ -238,7 +238,7 @@ def test_mistakes_take_one_line(call, args, parts):
         (["def get_config():", "    return {}['x']"], ["config.py:2: KeyError", "'x'"]),
         (["def get_config():", "    return 1 / 0"], ["config.py:2: ZeroDivisionError"]),
         (
-            ["from configs.base import stage", "def get_config():", "    return stage(epoch=1)"],
+            ["from plasticity_jax.configs.base import stage", "def get_config():", "    return stage(epoch=1)"],
             ["stage key epoch", "did you mean epochs?"],
         ),
     ],

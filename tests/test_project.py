@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 ACCELERATORS = {"cuda12", "cuda13", "tpu"}
-PACKAGES = {"plasticity_jax", "configs", "launch", "analysis"}
+AROUND = ("analysis", "configs", "launch")  # beside `plasticity_jax` here, and installed inside it
 LONGEST = 300  # lines of a module
 PIN = re.compile(r'([\w.-]+)==([\w.]+)(?:; (python_version (?:<|>=) "3\.12"))?')
 # In pieces, so that this file does not match itself.
@@ -76,12 +76,15 @@ def test_every_dependency_is_pinned_once_for_each_python(marker):
     assert {name_of(requirement) for requirement in requirements()} <= set(names)
 
 
-def test_the_wheel_holds_the_four_packages_whole():
-    patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+def test_the_wheel_holds_all_four_packages_inside_one():
+    """At the top level they would collide with `analysis.py`, `configs` or `launch` of a user."""
     folders = {path.parent.relative_to(ROOT) for path in files() if path.suffix == ".py"}
-    taken = {path for path in folders if any(fnmatch.fnmatch(path.as_posix(), pattern) for pattern in patterns)}
-    assert {path.parts[0] for path in taken} == PACKAGES
-    assert not [path for path in taken if not (ROOT / path / "__init__.py").exists()]
+    folders = {folder for folder in folders if folder.parts and folder.parts[0] in ("plasticity_jax", *AROUND)}
+    names = {".".join(("plasticity_jax",) * (folder.parts[0] in AROUND) + folder.parts) for folder in folders}
+    setuptools = PROJECT["tool"]["setuptools"]
+    assert setuptools["packages"] == sorted(names)
+    assert setuptools["package-dir"] == {f"plasticity_jax.{name}": name for name in AROUND}
+    assert not [folder for folder in folders if not (ROOT / folder / "__init__.py").exists()]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "plasticity_jax").rglob("*.py")), ids=lambda path: path.name)

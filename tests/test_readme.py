@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import plasticity_jax
-from launch import planner
+from plasticity_jax.launch import planner
 from plasticity_jax.storage import metrics
 from tests.runner.test_protocols import Six
 

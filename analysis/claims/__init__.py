@@ -3,8 +3,15 @@
 The next paper is a file like `berariu2021` with its claims, and a line here; nothing else changes.
 """
 
-from analysis.claims import ash2020, berariu2021, controls, you2019, you2019_implications, you2019_patterns
-from analysis.contrasts import Claim
+from plasticity_jax.analysis.claims import (
+    ash2020,
+    berariu2021,
+    controls,
+    you2019,
+    you2019_implications,
+    you2019_patterns,
+)
+from plasticity_jax.analysis.contrasts import Claim
 
 CLAIMS: tuple[Claim, ...] = (
     *berariu2021.CLAIMS,

@@ -1,6 +1,6 @@
 """`python -m analysis.claims`: see `analysis.verify`."""
 
-from analysis.verify import main
+from plasticity_jax.analysis.verify import main
 
 if __name__ == "__main__":
     main()

@@ -4,9 +4,9 @@ Marks in the sources: `[second-hand]` is known from a public review of the paper
 no source says it.
 """
 
-from analysis.contrasts import Claim, Contrast, average, family, largest, measured, minus, slope, the
-from analysis.stats import BELOW, NOT_BELOW, WITHIN
-from analysis.studies import END
+from plasticity_jax.analysis.contrasts import Claim, Contrast, average, family, largest, measured, minus, slope, the
+from plasticity_jax.analysis.stats import BELOW, NOT_BELOW, WITHIN
+from plasticity_jax.analysis.studies import END
 
 PAPER = "Berariu et al. 2021"
 FIT = 99.0  # percent of running train accuracy that counts as having fitted the images

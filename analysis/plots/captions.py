@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.scale import NAMES, SIZES
-from analysis.studies import Study
+from plasticity_jax.analysis.scale import NAMES, SIZES
+from plasticity_jax.analysis.studies import Study
 from plasticity_jax.storage import results
 
 MINUS = "\N{MINUS SIGN}"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import studies
-from analysis.plots import captions, spec
-from analysis.plots.spec import Chart, Line, Series
-from analysis.studies import Study
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.plots import captions, spec
+from plasticity_jax.analysis.plots.spec import Chart, Line, Series
+from plasticity_jax.analysis.studies import Study
 from plasticity_jax.storage import results
 
 FIRST = 0.1  # share of a stage whose curve may run out of the picture: a network that knows nothing yet

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.plots.spec import Chart, Series
+from plasticity_jax.analysis.plots.spec import Chart, Series
 
 COLOURS = {"fresh": "#0072B2", "warm": "#D55E00", "shared": "#777777"}  # by role
 OTHERS = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # with those above told apart by all eyes

@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from analysis.plots.spec import Chart
+from plasticity_jax.analysis.plots.spec import Chart
 
 INK, PALE, WINDOW = "#333333", "#8a8f98", "#2ca02c"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"

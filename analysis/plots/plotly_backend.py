@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
-from analysis.plots import plotly_axes
-from analysis.plots.matplotlib_backend import styles
-from analysis.plots.spec import Chart, Line, Series
+from plasticity_jax.analysis.plots import plotly_axes
+from plasticity_jax.analysis.plots.matplotlib_backend import styles
+from plasticity_jax.analysis.plots.spec import Chart, Line, Series
 
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}

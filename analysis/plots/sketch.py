@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis import studies
-from analysis.plots import captions, curves
-from analysis.plots.captions import Found
-from analysis.plots.spec import Chart, Series, level
-from analysis.studies import Study
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.plots import captions, curves
+from plasticity_jax.analysis.plots.captions import Found
+from plasticity_jax.analysis.plots.spec import Chart, Series, level
+from plasticity_jax.analysis.studies import Study
 
 FRESH, WARM, PERTURBED = "fresh", "pretrain+tune", "shrink-perturb"
 ROLES = {FRESH: "fresh", WARM: "warm", "warm": "warm", PERTURBED: "other"}

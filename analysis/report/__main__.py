@@ -1,6 +1,6 @@
 """`python -m analysis.report`: see `analysis.report.report`."""
 
-from analysis.report.report import main
+from plasticity_jax.analysis.report.report import main
 
 if __name__ == "__main__":
     main()

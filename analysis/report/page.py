@@ -106,7 +106,7 @@ def page(title: str, contents: Iterable[tuple[str, str]], body: Iterable[Html]) 
 
 
 def _file(name: str) -> str:
-    return resources.files("analysis.report").joinpath(name).read_text()
+    return resources.files("plasticity_jax.analysis.report").joinpath(name).read_text()
 
 
 def _attribute(key: str, value: Any) -> str:

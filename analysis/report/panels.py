@@ -8,9 +8,9 @@ Each has its title, its caption, its key, and the data that plotly draws when th
 
 from collections.abc import Sequence
 
-from analysis.plots import plotly_backend
-from analysis.plots.spec import Chart
-from analysis.report.page import Html, data, tag
+from plasticity_jax.analysis.plots import plotly_backend
+from plasticity_jax.analysis.plots.spec import Chart
+from plasticity_jax.analysis.report.page import Html, data, tag
 
 APART = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "7 3 2 3"}  # dashes of a line in a key
 

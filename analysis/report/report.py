@@ -13,16 +13,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import analysis
-from analysis import facts as known
-from analysis import figures, scale, studies
-from analysis.facts import Facts, duration
-from analysis.judgement import judge
-from analysis.plots import curves
-from analysis.plots.spec import Chart
-from analysis.report import panels, verdicts
-from analysis.report.page import Html, facts, join, page, table, tag, tree
-from analysis.studies import Study
+from plasticity_jax import analysis
+from plasticity_jax.analysis import facts as known
+from plasticity_jax.analysis import figures, scale, studies
+from plasticity_jax.analysis.facts import Facts, duration
+from plasticity_jax.analysis.judgement import judge
+from plasticity_jax.analysis.plots import curves
+from plasticity_jax.analysis.plots.spec import Chart
+from plasticity_jax.analysis.report import panels, verdicts
+from plasticity_jax.analysis.report.page import Html, facts, join, page, table, tag, tree
+from plasticity_jax.analysis.studies import Study
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
@@ -37,7 +37,7 @@ UNSHOWN = {"packs", "data_dir"}  # shown in a form of its own; where the data li
 
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="plasticity report", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
     parser.add_argument("--out", required=True, help="the page: FILE.html")
     options = parser.parse_args(argv)

@@ -9,10 +9,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis import verify
-from analysis.judgement import Judged, summary
-from analysis.report.page import Html, join, table, tag
-from analysis.stats import ABOVE, BELOW, CONTRADICTED, INCONCLUSIVE, NOT_BELOW, REPRODUCED, UNTESTED, WITHIN
+from plasticity_jax.analysis import verify
+from plasticity_jax.analysis.judgement import Judged, summary
+from plasticity_jax.analysis.report.page import Html, join, table, tag
+from plasticity_jax.analysis.stats import (
+    ABOVE,
+    BELOW,
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_BELOW,
+    REPRODUCED,
+    UNTESTED,
+    WITHIN,
+)
 
 COLOURS = {REPRODUCED: "good", CONTRADICTED: "bad", INCONCLUSIVE: "open", UNTESTED: "none"}
 MINUS = "\N{MINUS SIGN}"

@@ -28,7 +28,7 @@ def parse(config: ConfigDict | Mapping[str, Any], known: Names) -> spec.Study:
     check_stage = rules.record(spec.Stage, known, without=("name", "branch"), free=("branches",))
     values = validate.plain(config)
     if "studies" in values:
-        raise ConfigError("config.studies: this is a sweep of several studies; run it by python -m launch.local")
+        raise ConfigError("config.studies: this is a sweep of several studies; run it by plasticity local")
     top = check_study(values, "config")
     plans, points = [], list(grid.points(values, top["grid"]))
     for point in points:

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import analysis
-from configs import base
-from plasticity_jax import study_config
+from plasticity_jax import analysis, study_config
 from plasticity_jax.config import columns, parse
+from plasticity_jax.configs import base
 from plasticity_jax.errors import LabError
 
 TOP = {"pretrain": 50.0, "fresh": 80.0, "pretrain+tune": 75.0}

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from analysis.plots import captions
+from plasticity_jax.analysis.plots import captions
 from tests.support import tables
 
 FOUND = {"fresh": {0: 80.0, 1: 81.0, 2: 82.0, 3: 90.0}, "warm": {0: 75.0, 1: 75.0, 2: 75.0}}

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import analysis
-from analysis import collect, studies
+from plasticity_jax import analysis
+from plasticity_jax.analysis import collect, studies
 from plasticity_jax.errors import LabError
 from tests.support import small
 

@@ -5,10 +5,22 @@ import dataclasses
 import numpy as np
 import pytest
 
-from analysis import contrasts, derived, stats, studies, transitions
-from analysis.contrasts import Sum, Term, average, family, largest, measured, minus, slope, spread, the, times
-from analysis.stats import INCONCLUSIVE, REPRODUCED
-from analysis.transitions import At
+from plasticity_jax.analysis import contrasts, derived, stats, studies, transitions
+from plasticity_jax.analysis.contrasts import (
+    Sum,
+    Term,
+    average,
+    family,
+    largest,
+    measured,
+    minus,
+    slope,
+    spread,
+    the,
+    times,
+)
+from plasticity_jax.analysis.stats import INCONCLUSIVE, REPRODUCED
+from plasticity_jax.analysis.transitions import At
 from plasticity_jax.storage import results
 from tests.support import synthetic
 

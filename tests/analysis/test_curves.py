@@ -2,9 +2,9 @@
 
 import pytest
 
-from analysis.plots import curves, spec
-from analysis.plots.spec import Line
-from configs.base import stage
+from plasticity_jax.analysis.plots import curves, spec
+from plasticity_jax.analysis.plots.spec import Line
+from plasticity_jax.configs.base import stage
 from tests.support import tables
 
 WARM = {"fresh": {"after": "init"}, "pretrain+tune": {"after": "pretrain"}}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from analysis import facts
+from plasticity_jax.analysis import facts
 from tests.support import tables
 
 ENVIRONMENT = {

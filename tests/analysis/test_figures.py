@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis import figures
-from analysis.plots import matplotlib_backend
-from analysis.plots.spec import Chart, Series
-from configs.base import stage
+from plasticity_jax.analysis import figures
+from plasticity_jax.analysis.plots import matplotlib_backend
+from plasticity_jax.analysis.plots.spec import Chart, Series
+from plasticity_jax.configs.base import stage
 from plasticity_jax.errors import LabError
 from tests.support import tables
 
@@ -45,7 +45,7 @@ def gap(name: str, mean: float = 5.0) -> str:
 def test_every_named_study_has_its_figures():
     files = [path.stem for path in (Path(figures.__file__).parent.parent / "configs").glob("*.py")]
     none = ("base", "presets", "paper", "__init__")  # paper is all of them
-    offered = [importlib.import_module(f"configs.{stem}") for stem in files if stem not in none]
+    offered = [importlib.import_module(f"plasticity_jax.configs.{stem}") for stem in files if stem not in none]
     names = {module.get_config("smoke").name for module in offered if hasattr(module, "get_config")}
     assert names | {"warm_start_online", "patterns_graded"} == set(figures.CHARTS)
 
@@ -79,7 +79,7 @@ def test_pretrain_length_starts_from_fresh(tmp_path):
 def test_blending_has_two_controls(tmp_path):
     (chart,) = charts(tmp_path, "blending", "digits").values()
     blend, fresh, replacement = chart.series
-    gammas = importlib.import_module("configs.blending").get_config("digits").grid[0][1]
+    gammas = importlib.import_module("plasticity_jax.configs.blending").get_config("digits").grid[0][1]
     assert points(blend) == dict.fromkeys(gammas, 46.0)
     assert fresh.level and replacement.level and replacement.mean == (51.0,)
     assert chart.title == "; ".join(gap(f"{control} {MINUS} blend[gamma=0.9]") for control in ("fresh", "replacement"))

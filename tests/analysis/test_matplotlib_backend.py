@@ -9,8 +9,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from analysis.plots import matplotlib_backend, spec
-from analysis.plots.spec import Chart
+from plasticity_jax.analysis.plots import matplotlib_backend, spec
+from plasticity_jax.analysis.plots.spec import Chart
 
 RUNS = {0: {1.0: 4.0, 3.0: 5.0}, 1: {1.0: 5.0, 3.0: 6.0}, 2: {1.0: 6.0, 3.0: 7.0}}
 FRESH = spec.series("fresh", RUNS, "fresh")

@@ -16,8 +16,8 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 
-import analysis
-from analysis import figures, studies, verify
+from plasticity_jax import analysis
+from plasticity_jax.analysis import figures, studies, verify
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "analysis/plasticity.ipynb"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import page
-from analysis.report.page import Html, tag
+from plasticity_jax.analysis.report import page
+from plasticity_jax.analysis.report.page import Html, tag
 
 NASTY = """<b>"&'</b></script><script>alert(1)</script>"""
 
@@ -96,7 +96,7 @@ def test_a_tree_folds_what_is_nested_and_names_it():
 def test_an_installed_package_has_the_files_of_the_page():
     root = Path(page.__file__).parent
     project = tomllib.loads((root.parents[1] / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["package-data"]["analysis.report"] == ["page.css", "page.js"]
+    assert project["tool"]["setuptools"]["package-data"]["plasticity_jax.analysis.report"] == ["page.css", "page.js"]
     assert sorted(path.name for path in root.glob("page.*")) == ["page.css", "page.js", "page.py"]
 
 

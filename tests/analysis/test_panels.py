@@ -3,9 +3,9 @@
 import json
 import re
 
-from analysis.plots import plotly_backend, spec
-from analysis.plots.spec import Chart
-from analysis.report import panels
+from plasticity_jax.analysis.plots import plotly_backend, spec
+from plasticity_jax.analysis.plots.spec import Chart
+from plasticity_jax.analysis.report import panels
 from tests.analysis.test_page import NASTY, Reader
 
 FRESH = spec.series("fresh", {0: {1.0: 30.0}, 1: {1.0: 32.0}}, "fresh")

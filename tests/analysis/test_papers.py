@@ -9,10 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from analysis import contrasts, stats, verify
-from analysis.claims import ash2020, berariu2021, controls
-from analysis.stats import ABOVE, BELOW, CONTRADICTED, DIRECTIONS, INCONCLUSIVE, REPRODUCED
 from plasticity_jax import study_config
+from plasticity_jax.analysis import contrasts, stats, verify
+from plasticity_jax.analysis.claims import ash2020, berariu2021, controls
+from plasticity_jax.analysis.stats import ABOVE, BELOW, CONTRADICTED, DIRECTIONS, INCONCLUSIVE, REPRODUCED
 from plasticity_jax.runner import prepare
 from tests.support import small, synthetic
 
@@ -33,7 +33,7 @@ END = float("inf")
 
 def config(study, preset=""):
     file, arg = CONFIGS[study]
-    found = importlib.import_module(f"configs.{file}").get_config(",".join(filter(None, [preset, arg])))
+    found = importlib.import_module(f"plasticity_jax.configs.{file}").get_config(",".join(filter(None, [preset, arg])))
     assert found.name == study
     return found
 
@@ -122,7 +122,9 @@ def _judged(world, preset):
 
 
 def test_there_are_claims_about_every_study():
-    names = {importlib.import_module(f"configs.{file}").get_config(arg).name for file, arg in CONFIGS.values()}
+    names = {
+        importlib.import_module(f"plasticity_jax.configs.{file}").get_config(arg).name for file, arg in CONFIGS.values()
+    }
     assert names == {claim.study for claim in CLAIMS} == set(CONFIGS)
 
 

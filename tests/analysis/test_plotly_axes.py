@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.plots import plotly_axes, spec
+from plasticity_jax.analysis.plots import plotly_axes, spec
 from tests.analysis.test_plotly_backend import chart, drawn, means
 
 

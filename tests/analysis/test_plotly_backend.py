@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from analysis.plots import plotly_backend, spec
-from analysis.plots.spec import Chart
+from plasticity_jax.analysis.plots import plotly_backend, spec
+from plasticity_jax.analysis.plots.spec import Chart
 
 SEEDS = {0: {1.0: 30.0, 10.0: 34.0}, 1: {1.0: 32.0, 10.0: 36.0}}
 LOW, HIGH = spec.series("", SEEDS).low, spec.series("", SEEDS).high  # the interval at each x

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import figures, studies, verify
+from plasticity_jax.analysis import figures, studies, verify
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "analysis" / "results"

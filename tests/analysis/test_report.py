@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-import analysis
-from analysis import studies
-from analysis.judgement import distinct, judge
-from analysis.report import report
+from plasticity_jax import analysis
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.judgement import distinct, judge
+from plasticity_jax.analysis.report import report
 from tests.analysis.test_facts import ENVIRONMENT
 from tests.analysis.test_page import Reader
 from tests.support import tables

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from analysis import scale
+from plasticity_jax.analysis import scale
 from tests.support import synthetic
 
 
@@ -56,7 +56,7 @@ from tests.support import synthetic
     ],
 )
 def test_scale(config, arg, expected):
-    found = importlib.import_module(f"configs.{config}").get_config(arg)
+    found = importlib.import_module(f"plasticity_jax.configs.{config}").get_config(arg)
     assert scale.describe(synthetic.study(found, lambda *_: 1.0)) == expected
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from analysis.plots import spec
+from plasticity_jax.analysis.plots import spec
 
 HALF = 2.484138  # of the 95% t interval of three values with sd 1: 4.302653 / sqrt(3)
 

@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
-import analysis
-from analysis import collect, facts, figures, studies, verify
-from analysis.report import report
-from configs import base
-from launch import jobs, planner
-from plasticity_jax import experiment, study_config
+from plasticity_jax import analysis, experiment, study_config
+from plasticity_jax.analysis import collect, facts, figures, studies, verify
+from plasticity_jax.analysis.report import report
 from plasticity_jax.config import plan
+from plasticity_jax.configs import base
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import jobs, planner
 from tests.support import small, swept
 
 # An axis that changes all stages: a job with one word of it calls every run by the word, also those that words share.
@@ -82,7 +81,7 @@ def test_a_sweep_in_progress(trained, tmp_path):
     shutil.rmtree(jobs.directory(sweep, second))
     frame = analysis.load(sweep)
     assert 0 < len(frame) < len(whole)
-    with pytest.raises(LabError, match="2 of 4 jobs of .*mine have not finished; python -m launch.status"):
+    with pytest.raises(LabError, match="2 of 4 jobs of .*mine have not finished; plasticity status"):
         analysis.load_result(sweep / "mine")
     study = studies.read(sweep / "mine")
     assert study.result is None

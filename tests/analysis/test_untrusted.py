@@ -15,15 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import analysis
-from analysis import collect, facts, figures, scale, studies, verify
-from analysis.report import report
-from launch import attempts, job, job_states, jobs, local
-from plasticity_jax import study_config
+from plasticity_jax import analysis, study_config
+from plasticity_jax.analysis import collect, facts, figures, scale, studies, verify
+from plasticity_jax.analysis.report import report
 from plasticity_jax.config import parse
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import LabError, WorkdirError
+from plasticity_jax.launch import attempts, job, job_states, jobs, local
 from plasticity_jax.runner import stage_loop
 from plasticity_jax.storage import environment, metrics, networks, tensorboard, workdir
 from tests.support import small, synthetic

@@ -4,10 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from analysis.contrasts import Claim
-from analysis.judgement import Judged
-from analysis.report import verdicts
-from analysis.stats import ABOVE, BELOW, CONTRADICTED, INCONCLUSIVE, NOT_BELOW, REPRODUCED, UNTESTED, WITHIN
+from plasticity_jax.analysis.contrasts import Claim
+from plasticity_jax.analysis.judgement import Judged
+from plasticity_jax.analysis.report import verdicts
+from plasticity_jax.analysis.stats import (
+    ABOVE,
+    BELOW,
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_BELOW,
+    REPRODUCED,
+    UNTESTED,
+    WITHIN,
+)
 from plasticity_jax.storage import results
 from tests.analysis.test_page import NASTY, Reader
 

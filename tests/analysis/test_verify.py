@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import studies, verify
-from analysis.contrasts import Claim, minus
-from analysis.judgement import summary
-from analysis.stats import BELOW, CONTRADICTED, INCONCLUSIVE, NOT_BELOW, REPRODUCED, UNTESTED, WITHIN, verdict
+from plasticity_jax.analysis import studies, verify
+from plasticity_jax.analysis.contrasts import Claim, minus
+from plasticity_jax.analysis.judgement import summary
+from plasticity_jax.analysis.stats import (
+    BELOW,
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_BELOW,
+    REPRODUCED,
+    UNTESTED,
+    WITHIN,
+    verdict,
+)
 from plasticity_jax.storage import results
 from tests.support import synthetic
 

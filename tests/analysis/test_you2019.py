@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis import stats, studies, transitions, verify
-from analysis.claims import you2019, you2019_implications, you2019_patterns
-from analysis.transitions import At
 from plasticity_jax import study_config
+from plasticity_jax.analysis import stats, studies, transitions, verify
+from plasticity_jax.analysis.claims import you2019, you2019_implications, you2019_patterns
+from plasticity_jax.analysis.transitions import At
 from plasticity_jax.runner import prepare
 from tests.support import small, synthetic
 
@@ -206,7 +206,7 @@ def world(study, config, opposite):
 def judged(study, preset, opposite=False):
     """claim -> what comes out of it in the world of the paper, or in the opposite one, at three seeds."""
     file, arg = CONFIGS[study]
-    config = importlib.import_module(f"configs.{file}").get_config(",".join(filter(None, [preset, arg])))
+    config = importlib.import_module(f"plasticity_jax.configs.{file}").get_config(",".join(filter(None, [preset, arg])))
     config.seeds = (0, 1, 2)
 
     def every_epoch(end):  # where stages count updates, these are called epochs; hundreds of points are enough
@@ -218,9 +218,9 @@ def judged(study, preset, opposite=False):
 
 
 def test_every_study_of_the_paper_has_claims():
-    assert {importlib.import_module(f"configs.{file}").get_config(arg).name for file, arg in CONFIGS.values()} == set(
-        STUDIES
-    )
+    assert {
+        importlib.import_module(f"plasticity_jax.configs.{file}").get_config(arg).name for file, arg in CONFIGS.values()
+    } == set(STUDIES)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -241,7 +241,7 @@ def test_the_opposite_contradicts_every_difference(study):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_noise_is_evaluated_soon_after_a_change(preset):
-    parsed = study_config.parse(importlib.import_module("configs.noise").get_config(preset))
+    parsed = study_config.parse(importlib.import_module("plasticity_jax.configs.noise").get_config(preset))
     for pack in parsed.packs:
         times = prepare.draw_up(pack, parsed, small.dataset(train=parsed.train_images, test=500))
         for name in ("after", "grown"):

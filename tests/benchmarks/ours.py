@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs.base import base, stage
 from plasticity_jax import models, study_config
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
+from plasticity_jax.configs.base import base, stage
 from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.parallel import run_axis

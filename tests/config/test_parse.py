@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict, config_dict
 
-from configs import base, multistage
 from plasticity_jax import models, study_config
 from plasticity_jax.config import columns, parse, spec, validate
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.config.restore import restore_study
+from plasticity_jax.configs import base, multistage
 from plasticity_jax.data import subsets
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import analysis
 import plasticity_jax
 import plasticity_jax.main
-from analysis import collect, figures, verify
-from analysis.report import report
-from launch import job, job_states, local, planner, slurm, status, sweep
+from plasticity_jax import analysis
+from plasticity_jax.analysis import collect, figures, verify
+from plasticity_jax.analysis.report import report
 from plasticity_jax.config import paths
 from plasticity_jax.data import datasets
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import job, job_states, local, planner, slurm, status, sweep
 from plasticity_jax.storage import workdir
 from tests.support import commands, nasty, small, swept
 
@@ -93,7 +93,7 @@ def test_every_command_refuses_an_address(address, tmp_path, monkeypatch, capsys
         (report.main, "x", f"--out={address}"),
     ]
     for main, *args in calls:
-        if main.__module__.startswith("analysis"):
+        if main.__module__.startswith("plasticity_jax.analysis"):
             with pytest.raises(SystemExit) as exit_:
                 main(args)
             said = str(exit_.value.code)
@@ -112,7 +112,10 @@ def test_every_command_refuses_an_address(address, tmp_path, monkeypatch, capsys
 
 
 STAND_IN = "from unittest import mock\nxm = xm_local = mock.MagicMock()\n"
-START = "from absl import flags; from launch import xm; flags.FLAGS(['xm', '--workdir=gs://bucket/run']); xm.main([])"
+START = (
+    "from absl import flags; from plasticity_jax.launch import xm\n"
+    "flags.FLAGS(['xm', '--workdir=gs://bucket/run']); xm.main([])"
+)
 
 
 def test_xmanager_is_given_no_address(tmp_path):

@@ -14,8 +14,8 @@ from typing import Any
 
 import sklearn.datasets  # noqa: F401  what a study on digits imports on its way
 
-from launch import local
 from plasticity_jax import experiment, main  # noqa: F401
+from plasticity_jax.launch import local
 from plasticity_jax.runner import dispatch, stage_loop
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")

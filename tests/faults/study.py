@@ -7,7 +7,7 @@ Argument `nan`: a fourth branch whose learning rate diverges, beside the same ot
 
 from ml_collections import ConfigDict
 
-from configs.base import base, optimiser, parse_arg, stage, sweep
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage, sweep
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launch import job_states, jobs
+from plasticity_jax.launch import job_states, jobs
 from tests.faults import command, damage
 from tests.faults.children import Child, End, Lost
 from tests.faults.scene import ROOT, STARTS, Scene, outcome, same, told

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import binary
+from plasticity_jax.launch import binary
 
 HOSTILE = ["a b", "'", '"', "$(touch x)", "`touch x`", "; touch x", "#", "%s", "\n", "é", "-", "!", "*", "~", "\\", "&"]
 
@@ -92,7 +92,7 @@ def test_hostile_places_and_names_stay_what_they_are(name, tmp_path, monkeypatch
     sweep = tmp_path / name
     (sweep / "xm").mkdir(parents=True)
     assert start(sweep, "import os; print(ascii([os.getcwd(), *sys.argv[1:]]))", name).wait(60) == 0
-    where = ["-m", "launch.job", f"--workdir={sweep}", "--tries=3", f"--job={name}"]
+    where = ["-m", "plasticity_jax.launch.job", f"--workdir={sweep}", "--tries=3", f"--job={name}"]
     assert log(sweep, name) == ascii([str(sweep), *where]) + "\n"
     assert not list(tmp_path.rglob("x"))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import plasticity_jax
-from launch import attempts, job, jobs
-from launch.attempts import Attempts
 from plasticity_jax import experiment
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
+from plasticity_jax.launch import attempts, job, jobs
+from plasticity_jax.launch.attempts import Attempts
 from plasticity_jax.parallel import multihost
 from plasticity_jax.storage import workdir
 from tests.support import small, swept

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, job_states, jobs, local, planner, shares, workers
+from plasticity_jax.launch import attempts, job_states, jobs, local, planner, shares, workers
 from plasticity_jax.storage import workdir
 from tests.support import commands, swept
 
@@ -60,7 +60,7 @@ print("the log of", name)
 LAUNCH = """
 import os, sys
 from pathlib import Path
-from launch import local, workers
+from plasticity_jax.launch import local, workers
 
 workers.TICK = 0.01
 sweep = Path(sys.argv[1])
@@ -75,9 +75,11 @@ def sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "TICK", 0.01)
     monkeypatch.setattr(workers, "LOOK", 0.05)
     swept.planned(tmp_path / "sweep", swept.config(seeds=tuple(range(6))), planner.Budget(runs=1))
-    (tmp_path / "launch").mkdir()
-    (tmp_path / "launch/__init__.py").touch()
-    (tmp_path / "launch/job.py").write_text(FAKE)
+    standing_in = tmp_path / "plasticity_jax/launch/job.py"
+    standing_in.parent.mkdir(parents=True)
+    for folder in standing_in.parents[:2]:
+        (folder / "__init__.py").touch()
+    standing_in.write_text(FAKE)
     return tmp_path / "sweep"
 
 

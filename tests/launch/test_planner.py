@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import base
-from launch import growth, jobs, planner
 from plasticity_jax import study_config
 from plasticity_jax.config import names
+from plasticity_jax.configs import base
 from plasticity_jax.errors import ConfigError, LabError, RoomError
+from plasticity_jax.launch import growth, jobs, planner
 from tests.support import swept
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -207,5 +207,5 @@ def test_a_sweep_has_one_key_and_good_studies():
     config.seeds = (0,)
     with pytest.raises(ConfigError, match="this key alone"):
         planner.studies(config)
-    with pytest.raises(ConfigError, match="python -m launch.local"):
+    with pytest.raises(ConfigError, match="plasticity local"):
         study_config.parse(base.sweep({"a": swept.config()}))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import attempts, jobs, sbatch, slurm, squeue
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch import attempts, jobs, sbatch, slurm, squeue
 from plasticity_jax.storage import workdir
 from tests.support import commands
 
@@ -154,7 +154,7 @@ def test_hostile_names_reach_the_job_as_they_are(name, tmp_path):
     where, *words = given_to_srun(tmp_path / "tools")
     assert where == str(home)
     assert words == [
-        "--kill-on-bad-exit=1", python, "-m", "launch.job", f"--workdir={sweep}", "--tries=5", "--job=3"
+        "--kill-on-bad-exit=1", python, "-m", "plasticity_jax.launch.job", f"--workdir={sweep}", "--tries=5", "--job=3"
     ]  # fmt: skip
     assert not list(tmp_path.rglob("x"))
 
@@ -252,7 +252,7 @@ def test_what_is_missing_is_submitted_in_arrays_that_the_cluster_takes(cluster, 
     assert not attempts.read(jobs.directory(sweep, found[2])).gave_up
     printed = capsys.readouterr().out
     assert "submitted 41: 2 jobs, tasks 0,2" in printed
-    assert "scancel 41" in printed and "launch.status" in printed
+    assert "scancel 41" in printed and "plasticity status" in printed
 
 
 def test_what_is_in_the_queue_is_not_submitted_again(cluster, planned, capsys):

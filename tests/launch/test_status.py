@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import attempts, job_states, jobs, planner, status
-from launch.attempts import Attempts
+from plasticity_jax.launch import attempts, job_states, jobs, planner, status
+from plasticity_jax.launch.attempts import Attempts
 from plasticity_jax.storage import workdir
 from tests.support import commands, swept
 from tests.support.commands import refused
@@ -61,7 +61,7 @@ def test_every_state(sweep, capsys):
         assert "stopped" in rows[3] and "1 runs diverged" in rows[4]
         assert "4 jobs: 1 running, 1 stopped, 1 lost, 1 finished; 35.7 % of 700 images; 10 images/s" in out
         assert "2 jobs are missing; to run them here, the failed ones with new tries:" in out
-        assert f"  python -m launch.local --workdir={sweep}" in out
+        assert f"  plasticity local --workdir={sweep}" in out
     assert shown(sweep)[0] == "lost"
 
 
@@ -123,7 +123,7 @@ def test_looking_does_not_keep_a_job_from_its_lock(sweep):
     directory = sweep / "study/jobs/seeds=0"
     directory.mkdir(parents=True)
     code = (
-        "import sys, time; from pathlib import Path; from launch import job_states\n"
+        "import sys, time; from pathlib import Path; from plasticity_jax.launch import job_states\n"
         "while not Path(sys.argv[1] + '/stop').exists(): job_states.held(Path(sys.argv[1]))"
     )
     with workdir.lock(directory):

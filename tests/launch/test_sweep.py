@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import analysis
 import plasticity_jax
-from launch import job_states, jobs, status, sweep, table
+from plasticity_jax import analysis
 from plasticity_jax.config import paths
+from plasticity_jax.launch import job_states, jobs, status, sweep, table
 from plasticity_jax.profiling import cost
 from plasticity_jax.storage import workdir
 from tests.support import commands, small, swept

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import job_states, jobs
+from plasticity_jax.launch import job_states, jobs
 
 pytest.importorskip("xmanager", reason='XManager is not installed (pip install -e ".[xmanager]")', exc_type=ImportError)
 
@@ -54,7 +54,8 @@ def test_a_failing_job_fails_alone_and_a_second_launch_mends_it(tmp_path):
 
 
 def test_a_mistake_is_one_line(tmp_path):
-    (tmp_path / "config.py").write_text("def get_config():\n    import configs.base\n    return configs.base.base()\n")
+    own = "from plasticity_jax.configs import base\n\n\ndef get_config():\n    return base.base()\n"
+    (tmp_path / "config.py").write_text(own)
     flags = [f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/sweep"]
     command = [sys.executable, "-m", "xmanager.cli.cli", "launch", "launch/xm.py", "--", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -257,7 +257,7 @@ def test_a_strategy_that_runs_out_of_memory(monkeypatch):
 # ---- from outside ----
 
 CONFIG = """
-from configs.base import base, optimiser, stage
+from plasticity_jax.configs.base import base, optimiser, stage
 
 def get_config():
     config = base()

@@ -19,7 +19,10 @@ import pytest
 from ml_collections import ConfigDict
 
 import plasticity_jax
-from configs import (
+from plasticity_jax import models, study_config
+from plasticity_jax.config import spec
+from plasticity_jax.config.plan import unfold
+from plasticity_jax.configs import (
     architecture,
     base,
     blending,
@@ -31,9 +34,6 @@ from configs import (
     tuning_rate,
     warm_start,
 )
-from plasticity_jax import models, study_config
-from plasticity_jax.config import spec
-from plasticity_jax.config.plan import unfold
 from plasticity_jax.data import batches, datasets
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import prepare, schedule

@@ -16,8 +16,8 @@ import pytest
 from ml_collections import ConfigDict
 
 import plasticity_jax
-from configs import multistage
 from plasticity_jax import main
+from plasticity_jax.configs import multistage
 from plasticity_jax.errors import LabError, Preempted, WorkdirError
 from plasticity_jax.parallel import programs
 from plasticity_jax.runner import dispatch, stage_loop

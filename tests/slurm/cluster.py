@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launch import job_states, jobs
+from plasticity_jax.launch import job_states, jobs
 from plasticity_jax.storage import workdir
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def processes(sweep: Path) -> list[int]:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"launch.job" in words and os.path.basename(words[0]).startswith(b"python"):
+        if b"plasticity_jax.launch.job" in words and os.path.basename(words[0]).startswith(b"python"):
             found += [int(path.parent.name)] * (f"--workdir={sweep}".encode() in words)
     return found
 

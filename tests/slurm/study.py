@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import base
+from plasticity_jax.configs import base
 
 EPOCHS = {"short": 3.0, "long": 2500.0, "longer": 9000.0}
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from launch import attempts, jobs, sbatch
+from plasticity_jax.launch import attempts, jobs, sbatch
 from plasticity_jax.storage import metrics
 from tests.slurm import cluster
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from launch import planner, status
 from plasticity_jax.errors import BusyError, WorkdirError
+from plasticity_jax.launch import planner, status
 from plasticity_jax.storage import locks, workdir
 from tests.support import swept
 

@@ -7,7 +7,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-import analysis
+from plasticity_jax import analysis
 from plasticity_jax.errors import WorkdirError
 from plasticity_jax.storage.tensorboard import Board, tag
 from tests.support import small

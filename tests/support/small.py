@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import plasticity_jax
-from configs import base
+from plasticity_jax.configs import base
 from plasticity_jax.data import datasets
 from plasticity_jax.storage import metrics
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from launch import jobs, planner
 from plasticity_jax.config import parse, spec
+from plasticity_jax.launch import jobs, planner
 from plasticity_jax.storage import workdir
 from tests.support import small
 
 RATE = "stages.tune.optim.learning_rate"
 
 FILE = """
-from configs.base import base, optimiser, stage, sweep
+from plasticity_jax.configs.base import base, optimiser, stage, sweep
 
 def one(widths, rates):
     config = base()

@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 from ml_collections import ConfigDict
 
-import analysis
-from analysis import studies
-from configs import base
-from plasticity_jax import study_config
+from plasticity_jax import analysis, study_config
+from plasticity_jax.analysis import studies
 from plasticity_jax.config import parse, plan
+from plasticity_jax.configs import base
 
 EPOCHS = (10.0,)  # where a stage is evaluated, besides its end
 STEPS = 10  # updates of an epoch, unless the world says otherwise

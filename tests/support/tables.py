@@ -11,11 +11,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from analysis import studies
-from configs import base
 from plasticity_jax import study_config
+from plasticity_jax.analysis import studies
 from plasticity_jax.config import parse
 from plasticity_jax.config.plan import Leg, Run, unfold
+from plasticity_jax.configs import base
 
 FIT = 98.0  # train accuracy at the end of every stage
 
@@ -24,7 +24,7 @@ Level = Callable[[str, int], float]  # of a label and a seed
 
 def preset(study: str, arg: str = "small", **changed: Any) -> ConfigDict:
     """`configs/STUDY.py:ARG`, with some top-level values changed."""
-    config = importlib.import_module(f"configs.{study}").get_config(arg)
+    config = importlib.import_module(f"plasticity_jax.configs.{study}").get_config(arg)
     config.update(changed)
     return config
 

@@ -11,8 +11,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import base
 from plasticity_jax.config.spec import Detector
+from plasticity_jax.configs import base
 from plasticity_jax.training import detectors, hyper
 
 FEW = dict(keep=0.5, least=20, capacity=64)
