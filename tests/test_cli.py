@@ -1,6 +1,7 @@
 """One command for all: `plasticity`, from any directory."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -53,22 +54,38 @@ def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):
     assert cli.config_file("theirs.py") is None
 
 
-def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(tmp_path):
-    for name in ("analysis", "configs", "launch", "plasticity_jax"):
+def installed(site: Path) -> Path:
+    """The modules of the lab as a wheel lays them out."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    beside = setuptools["package-dir"]
+    for package in setuptools["packages"]:
+        outer = next((name for name in beside if f"{package}.".startswith(f"{name}.")), "")
+        folder = (beside.get(outer, "") + package.removeprefix(outer)).replace(".", "/")
+        (site / package.replace(".", "/")).mkdir(parents=True)
+        for file in (ROOT / folder).glob("*.py"):
+            shutil.copy(file, site / package.replace(".", "/"))
+    return site
+
+
+@pytest.mark.parametrize("checkout", [True, False], ids=["checkout", "installed"])
+def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(checkout, tmp_path):
+    """Installed, not even where Python looks in that directory first, as for `python -m`."""
+    for name in ("analysis", "configs", "launch", *["plasticity_jax"] * checkout):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} of the user')\n")
-    (tmp_path / "own.py").write_text(
-        "from plasticity_jax.configs import multistage\nget_config = multistage.get_config\n"
-    )
+    own = "from plasticity_jax.configs import multistage\nget_config = multistage.get_config\n"
+    (tmp_path / "own.py").write_text(own)
     code = (
         "import sys; from plasticity_jax.cli import main\n"
-        "calls = (['collect', 'nowhere', '--out=x'], ['status', 'nowhere'], ['run', 'own.py:digits', '--nonsense'])\n"
+        "calls = [['collect', 'nowhere', '--out=x'], ['status', 'nowhere'], ['run', 'own.py:digits', '--nonsense']]\n"
+        "calls += [['sweep', 'multistage:digits', '--nonsense']]\n"
         "for call in calls:\n"
         "    try: print(main(call))\n"
         "    except SystemExit as end: print(end.code)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    paths = [ROOT] if checkout else [tmp_path, installed(tmp_path / "site")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and "of the user" not in done.stdout + done.stderr, done.stderr
-    assert "nowhere" in done.stdout + done.stderr and "nonsense" in done.stderr
+    assert "nowhere" in done.stdout + done.stderr and done.stderr.count("nonsense") == 2
