@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from plasticity_jax.config import spec
-from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.launch.planner import Price
 from plasticity_jax.profiling import cost
@@ -24,7 +23,7 @@ class Market:
         self.line = Line()
         self.costs: dict[Any, cost.Cost] = {}
         self.counted = functools.cache(self._count)
-        self.load = functools.cache(datasets.load)
+        self.load = functools.cache(cost.load)
         self.shapes: dict[tuple[str, str], Any] = {}
 
     def __call__(self, key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> Price:

@@ -1,11 +1,12 @@
 """Plan a sweep: cut its studies into jobs that fit into memory and time, and show them.
 
     python -m launch.sweep --config=FILE[:ARG] --workdir=SWEEP [--config.KEY=VALUE] [--dry_run]
-        [--memory_gb=N] [--hours=H] [--runs_per_job=N] [--images_per_second=X]
+        [--memory_gb=N] [--hours=H] [--runs_per_job=N] [--images_per_second=X] [--compile_for=h100]
 
 Memory is what XLA says of the compiled programs, time what they take on this device; --images_per_second=X stands for
-another one, as on a login node.  Run again, it changes nothing; with more seeds, grid points or studies, the jobs that
-are there stay as they are, and new ones are added.
+another one, as on a login node.  With --compile_for, memory is that of a device that need not be there (`v5e:2x4`).
+Run again, it changes nothing; with more seeds, grid points or studies, the jobs that are there stay as they are, and
+new ones are added.
 """
 
 import contextlib
@@ -55,6 +56,8 @@ def prepare() -> tuple[jobs.Job, ...]:
     for flag in (flags.MEMORY_GB, flags.HOURS, flags.IMAGES_PER_SECOND):
         if flag.value is not None and not 0 < flag.value < float("inf"):
             raise LabError(f"--{flag.name}={flag.value}: must be above 0")
+    if flags.COMPILE_FOR.value and flags.HOURS.value and not flags.IMAGES_PER_SECOND.value:
+        raise LabError("--hours with --compile_for needs --images_per_second: what is not there cannot be timed")
     found = planner.studies(flags.CONFIG.value)
     sweep = paths.given(flags.WORKDIR.value).absolute() if flags.WORKDIR.value else None
     target = None if flags.DRY_RUN.value else sweep
@@ -66,11 +69,11 @@ def prepare() -> tuple[jobs.Job, ...]:
             raise LabError(f"study {gone[0]} is gone from the config; a sweep that was begun only grows")
         planned = old
         if planner.anything_missing(found, old):
-            cost.begin()
-            memory = round(flags.MEMORY_GB.value * 1e9) if flags.MEMORY_GB.value else cost.free()
-            seconds = flags.HOURS.value * 3600 if flags.HOURS.value else None
-            budget = planner.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
-            planned = planner.plan(found, old, prices.Market(found, flags.IMAGES_PER_SECOND.value), budget)
+            with cost.begin(flags.COMPILE_FOR.value):
+                memory = round(flags.MEMORY_GB.value * 1e9) if flags.MEMORY_GB.value else cost.free()
+                seconds = flags.HOURS.value * 3600 if flags.HOURS.value else None
+                budget = planner.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
+                planned = planner.plan(found, old, prices.Market(found, flags.IMAGES_PER_SECOND.value), budget)
         if target:
             for job in planned:
                 paths.check_length(jobs.directory(target, job))

@@ -8,22 +8,21 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from plasticity_jax import study_config
+from plasticity_jax import study_config, target
 from plasticity_jax.config import parse, paths, spec
 from plasticity_jax.config.plan import Leg, Run
-from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.models import interface
 from plasticity_jax.parallel import compilation_cache, cpu, multihost, run_axis
-from plasticity_jax.profiling import memory_check
+from plasticity_jax.profiling import compilation, cost, memory_check
 from plasticity_jax.profiling.autotune import Entry, tune
 from plasticity_jax.runner import prepare, signals, stage_loop
 from plasticity_jax.runner.context import Context
@@ -43,6 +42,7 @@ def run(
     *,
     dry_run: bool = False,
     autotune: bool = False,
+    compile_for: str = "",
     dataset: Dataset | None = None,
     model: nn.Module | None = None,
     resets: Mapping[str, OwnReset] | None = None,
@@ -55,6 +55,8 @@ def run(
       workdir: the working directory; it belongs to this config from now on.
       dry_run: only print the plan; nothing is written.
       autotune: only measure which strategy trains fastest here, and print it; nothing is written.
+      compile_for: only compile all programs for these devices, which need not be there (`target.described`), and print
+        what they need; nothing is written, and common data sets need not be there either.
       dataset: own arrays (`datasets.from_arrays`) instead of `config.dataset`.
       model: an own linen module, called like those of `models`, instead of `config.model`; it need not take `train`,
         and its Dropout draws by the stage's key and the step.
@@ -62,7 +64,7 @@ def run(
       diagnostics: own diagnostics by name; they are measured besides `config.diagnostics`.
 
     Returns:
-      What `result.json` holds; an empty dict after a dry run or a measurement.
+      What `result.json` holds; an empty dict where nothing was to be trained.
 
     Raises:
       LabError: bad config, data or directory, in one line; what was saved before stays good.
@@ -70,7 +72,8 @@ def run(
     """
     own = Own(None if model is None else interface.check(model), dict(resets or {}), dict(diagnostics or {}))
     study = study_config.parse(config, own=(*own.resets, *own.diagnostics))
-    return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
+    with target.described(compile_for) if compile_for else contextlib.nullcontext():
+        return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
 
 
 @conditions.pinned()
@@ -89,12 +92,15 @@ def run_study(
     cpu.use_one_lapack_thread()
     own = prepare.complete(own or Own(None, {}, {}), study)
     directory = paths.given(workdir).absolute()
-    dataset = _own_data(study, dataset) if dataset else multihost.in_turn(lambda: datasets.load(*study.data))
+    dataset = _own_data(study, dataset) if dataset else multihost.in_turn(lambda: cost.load(*study.data))
     drawn = [prepare.draft(pack, study, dataset, own) for pack in study.packs]
     for draft in drawn:
         prepare.check_modules(draft)
         if own.brings_network(draft.pack):
             prepare.check_outputs(draft, own.network(draft.pack, dataset), dataset)
+    if target.is_described():  # where nothing can run
+        _compile(drawn, study, dataset, own)
+        return {}
     if dry_run:
         for draft in drawn:
             print(prepare.describe(draft, study, dataset, own))
@@ -139,6 +145,24 @@ def run_study(
     if multihost.first():
         print(results.table(result))
     return result
+
+
+def _compile(drawn: Sequence[prepare.Draft], study: spec.Study, dataset: Dataset, own: Own) -> None:
+    """Compile all programs of all packs, and print what becomes of it; raises the last pack's error, if any."""
+    if not multihost.alone():
+        raise LabError("--compile_for compiles in one process; start one")
+    failed = None
+    for draft in drawn:
+        print(prepare.describe(draft, study, dataset, own), flush=True)
+        context = prepare.context(draft, study, dataset, own, cost.NOWHERE, Progress(0))
+        try:
+            for line in compilation.report(context):
+                print(line, flush=True)
+        except LabError as error:
+            print(f"  {error}", flush=True)
+            failed = error
+    if failed:
+        raise failed
 
 
 def _own_data(study: spec.Study, dataset: Dataset) -> Dataset:

@@ -2,7 +2,8 @@
 
     python -m plasticity_jax.main --config=configs/multistage.py:digits --workdir=DIR [--config.KEY=VALUE]
 
-`--dry_run` or `--autotune` instead of --workdir: only say what would be trained, or which strategy is fastest here.
+`--dry_run`, `--autotune` or `--compile_for` instead of --workdir: only say what would be trained, which strategy is
+fastest here, or what the programs need on a device that need not be here (`v5e:2x4`, `h100:4`, ..).
 
 Exit status: 0 finished, 1 an error (a line says which) or all runs diverged, 75 stopped early (start it again).
 """
@@ -21,14 +22,15 @@ from plasticity_jax.runner import commandline, signals
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 flags.adopt_module_key_flags(commandline)
-CONFIG, WORKDIR, DRY_RUN = commandline.CONFIG, commandline.WORKDIR, commandline.DRY_RUN
+CONFIG, WORKDIR = commandline.CONFIG, commandline.WORKDIR
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Ask the cluster for further processes (TPU pod, Open MPI).")
-AUTOTUNE = flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
+flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
+INSTEAD = ("dry_run", "autotune", "compile_for")  # of training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command with these words, or those of this process; returns the exit status."""
-    return commandline.start(run, argv)
+    return commandline.start(run, argv, INSTEAD)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -42,7 +44,8 @@ def run(argv: Sequence[str]) -> int:
         with contextlib.nullcontext() if multihost.alone() else signals.listening(), multihost.together():
             from plasticity_jax import experiment
 
-            result = experiment.run(CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, autotune=AUTOTUNE.value)
+            instead = {name: flags.FLAGS[name].value for name in INSTEAD}
+            result = experiment.run(CONFIG.value, WORKDIR.value, **instead)
     except LabError as error:
         commandline.leave(str(error))
     except Preempted as stop:

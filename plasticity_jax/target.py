@@ -24,6 +24,14 @@ from plasticity_jax.errors import LabError
 GPUS = Path(__file__).parent / "gpus"  # descriptions that come with the lab
 TPUS = ("v4", "v5e", "v5p", "v6e")  # that were tried
 GIB = 2**30
+# Or libtpu asks the network which TPU this is, complains of the answer, and keeps other processes out.
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +132,7 @@ def _find(name: str) -> Target:
 def _tpu(name: str, kind: str, shape: str) -> Target:
     if importlib.util.find_spec("libtpu") is None:
         raise _missing(name, f'"jax[tpu]=={jax.__version__}"')
-    # Or libtpu asks the network which TPU this is, and keeps other processes out.
-    for key, value in {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}.items():
+    for key, value in LIBTPU.items():
         os.environ.setdefault(key, value)
     alone = {"chips_per_host_bounds": [1, 1, 1]} if re.fullmatch("1(x1)*", shape) else {}
     found = _describe(name, "tpu", topology_name=f"{kind}:{shape}", **alone)

@@ -28,8 +28,8 @@ def call(monkeypatch, capsys):
     def call(*args, result=None) -> Outcome:
         outcome = Outcome(config=None)
 
-        def run(config, workdir, *, dry_run, autotune):
-            outcome.__dict__.update(config=config, workdir=workdir, dry_run=dry_run, autotune=autotune)
+        def run(config, workdir, **instead):
+            outcome.__dict__.update(config=config, workdir=workdir, **instead)
             if isinstance(result, BaseException):
                 raise result
             return {"status": "finished"} if result is None else result
@@ -60,6 +60,7 @@ def test_config_and_workdir_arrive(call):
     assert outcome.config.is_locked
     assert call(f"--config={FIGURE}:small", "--workdir=x", "--dry_run").dry_run
     assert call(f"--config={FIGURE}:small", "--autotune").autotune and not outcome.autotune
+    assert call(f"--config={FIGURE}:small", "--compile_for=h100:4").compile_for == "h100:4" and not outcome.compile_for
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,7 @@ GOOD = [f"--config={FIGURE}:small", "--workdir=somewhere"]
         (["--config="], ["--config is missing"]),
         (GOOD[:1], ["--workdir is missing"]),
         ([GOOD[0], "--dry_run", "--autotune"], ["--dry_run and --autotune exclude each other"]),
+        ([GOOD[0], "--autotune", "--compile_for=h100"], ["--autotune and --compile_for exclude each other"]),
         ([GOOD[0], "--workdir="], ["--workdir is missing"]),
         ([GOOD[0], "--workdir"], ["Missing value", "workdir"]),
         (["--config"], ["Missing value", "config"]),

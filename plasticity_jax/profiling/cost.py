@@ -5,17 +5,18 @@ are compiled once, XLA says what they need, and lines in the number of runs exte
 program that trains runs for moments, as with `--autotune`.  Evaluation, checkpoints and compiling are not in the time.
 """
 
+import contextlib
 import dataclasses
 import functools
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
-from plasticity_jax.data import subsets
+from plasticity_jax.data import datasets, stand_ins, subsets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import compilation_cache, cpu, memory, run_axis
@@ -65,16 +66,27 @@ class Cost:
         return seeds * sum(count / self.rates[leg] for leg, count in part.images.items())
 
 
-def begin() -> None:
-    """Make ready to measure in this process, in which jax has computed nothing yet.
+@contextlib.contextmanager
+def begin(compile_for: str = "") -> Iterator[None]:
+    """Inside, this process measures; jax has computed nothing in it yet.
+
+    `compile_for` names devices that need not be there (`target.described`), which have memory but no time.
 
     Raises:
-      LabError: jax finds no device.
+      LabError: jax finds no device, or cannot compile for those that are named.
     """
-    run_axis.use_all_cores()
-    cpu.start_jax()
-    cpu.use_one_lapack_thread()
-    compilation_cache.turn_on()
+    with target.described(compile_for) if compile_for else contextlib.nullcontext():
+        run_axis.use_all_cores()
+        cpu.start_jax()
+        cpu.use_one_lapack_thread()
+        if not compile_for:
+            compilation_cache.turn_on()
+        yield
+
+
+def load(*data: Any) -> Dataset:
+    """The data set of `study.data`, or one of its size for devices on which nothing is computed."""
+    return (stand_ins.load if target.is_described() else datasets.load)(*data)
 
 
 def free() -> int | None:
@@ -122,6 +134,7 @@ def measure(
     context = _context(dataclasses.replace(pack, plans=pack.plans[:1]), study, dataset)
     say("compiling")
     needs = tuple(need for times in context.timetables.values() for need in memory_check.needs_of(times, context))
+    time_it = time_it and not target.is_described()
     rates: dict[str, float] = {}
     for legs in autotune.alike(context.timetables.values()) if time_it else []:
         names = [times.leg.name for times in legs]

@@ -36,6 +36,15 @@ SMALLER = {  # what else makes a program smaller
 
 
 @dataclasses.dataclass(frozen=True)
+class Call:
+    """A program of a stage, and what it is called with, given by shapes."""
+
+    kind: str
+    stage: spec.Stage | None
+    args: tuple[Tree, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Need:
     """What one program of a stage needs: bytes on one device by `line`, and by `mapped` if the runs took turns."""
 
@@ -55,7 +64,7 @@ class Need:
 
 def check_images(dataset: Dataset) -> None:
     """Raise a RoomError if the images alone are too large."""
-    there = _free(target.local_devices()[:1])
+    there = free(target.local_devices()[:1])
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if there is not None and need > there:
         raise RoomError(
@@ -77,18 +86,29 @@ def check(context: Context) -> int | None:
     to_come = [times for name, times in context.timetables.items() if name not in ended]
     with context.timed("begin"):
         needs = [need for times in to_come for need in needs_of(times, context)]
-    there = _free(target.local_devices())
-    if not needs or there is None:
+    if not needs:
         return None
+    each, line = compare(needs, context)
+    if line:
+        context.progress.note(line)
+    return each
+
+
+def compare(needs: Sequence[Need], context: Context) -> tuple[int | None, str]:
+    """(bytes for each run in the program that needs most, a line on it); (None, "") if the device does not tell.
+
+    Raises:
+      RoomError: not all runs of a stage fit.
+    """
+    there = free()
+    if there is None:
+        return None, ""
     strategy = context.programs.strategy
     worst = max(needs, key=lambda need: need.total(need.runs, strategy))
     each, total = worst.line.each, -multihost.least(-worst.total(worst.runs, strategy))  # of the process with the most
     if total > there:
         raise RoomError(_refusal(worst, needs, there, context))
-    context.progress.note(
-        f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}"
-    )
-    return each
+    return each, f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}"
 
 
 def needs_of(times: Timetable, context: Context) -> Iterator[Need]:
@@ -96,41 +116,46 @@ def needs_of(times: Timetable, context: Context) -> Iterator[Need]:
 
     All processes that train together come to the same needs, and so to the same next step.
     """
-    states = networks.states_like(times.leg, context.network)
+    for call in calls(times, context):
+        if multihost.any_of(context.stopped()):
+            return
+        program = context.programs.program(call.kind, call.stage, *call.args).footprint
+        if program is None:
+            return
+        yield need_of(call, program, times, context)
+
+
+def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Context) -> Need:
+    """What a program needs that was compiled for a call of `calls`."""
     strategy, count = context.programs.strategy, len(times.leg.runs)
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
-    for kind, stage, args in _calls(times, states, context):
-        program = (
-            None if multihost.any_of(context.stopped()) else context.programs.program(kind, stage, *args).footprint
-        )
-        if program is None:
-            return
-        # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
-        held = args[:2] if kind == "begin" else (states, states.params, args[1])
-        line = memory.line(program, strategy, compiled_for, _images(context), memory.size(held) // count)
-        mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
-        yield Need(times.leg.name, kind, count, line, mapped)
+    # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
+    states = networks.states_like(times.leg, context.network)
+    held = call.args[:2] if call.kind == "begin" else (states, states.params, call.args[1])
+    line = memory.line(program, strategy, compiled_for, of_images(context), memory.size(held) // count)
+    mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
+    return Need(times.leg.name, call.kind, count, line, mapped)
 
 
-def _calls(
-    times: Timetable, states: TrainState, context: Context
-) -> Iterator[tuple[str, spec.Stage | None, tuple[Tree, ...]]]:
-    """Kind, stage and arguments of every program that a stage uses, for `states` given by their shapes."""
+def calls(times: Timetable, context: Context) -> Iterator[Call]:
+    """Every program that a stage uses."""
+    states = networks.states_like(times.leg, context.network)
     stage, first = times.leg.runs[0].stage, np.int32(0)
     if not multihost.once(lambda: context.checkpoints(times.leg.name, "checkpoints").numbers()):
-        yield "begin", stage, _beginning(times, states)
+        yield Call("begin", stage, _beginning(times, states))
     rows = schedule.tasks(times, context.slots), np.zeros(len(times.leg.runs), np.int32)
-    yield "advance", stage, (states, rows, context.images)
+    yield Call("advance", stage, (states, rows, context.images))
     seen = evaluation.looked_at(states)
     for scored in scored_on(times, context.study, context.slots).values():
         images = context.images if scored.split == "train" else context.test_images
         if scored.own:
-            yield "evaluate_own", None, (seen, scored.source, first, images)
+            yield Call("evaluate_own", None, (seen, scored.source, first, images))
         else:
-            yield "evaluate", None, (seen, (), scored.source, first, images)
+            yield Call("evaluate", None, (seen, (), scored.source, first, images))
     if context.programs.diagnostics:
-        yield "diagnose", None, (seen, (states.params, probes(times)), context.images, context.test_images)
+        looked_at = seen, (states.params, probes(times)), context.images, context.test_images
+        yield Call("diagnose", None, looked_at)
 
 
 def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:
@@ -169,13 +194,14 @@ def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Context) -
     )
 
 
-def _free(devices: Sequence[jax.Device]) -> int | None:
-    """The least that any of these devices of any process has left; None where one does not tell."""
-    free = [memory.free(device) for device in devices]
-    known = [count for count in free if count is not None]
-    least = multihost.least(min(known) if len(known) == len(free) else -1)
+def free(devices: Sequence[jax.Device] = ()) -> int | None:
+    """The least that any of these devices, or else of all, of any process has left; None where one does not tell."""
+    found = [memory.free(device) for device in devices or target.local_devices()]
+    known = [count for count in found if count is not None]
+    least = multihost.least(min(known) if len(known) == len(found) else -1)
     return None if least < 0 else least
 
 
-def _images(context: Context) -> int:
+def of_images(context: Context) -> int:
+    """Bytes of all images of a pack."""
     return memory.size((context.images, context.test_images))

@@ -1,5 +1,6 @@
 """Flags with a config file among them, where every mistake is answered with one line."""
 
+import functools
 import itertools
 import re
 import sys
@@ -34,28 +35,32 @@ config_flags.register_flag_parser_for_type(tuple, _Tuples())
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; what was stopped goes on in the same one.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and do nothing.")
+COMPILE_FOR = flags.DEFINE_string(
+    "compile_for", "", "Compile for devices that need not be there: v5e:2x4, h100, h100:4, FILE:4; nothing is trained."
+)
 
 
-def start(run: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+def start(
+    run: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None, instead: Sequence[str] = ("dry_run",)
+) -> int:
     """Run a command whose flags are these words, or those of this process; returns the exit status.
 
+    `instead` are the flags by which it does something that needs no workdir.
     absl's flags are global: those of a call before stand where this one gives no others.
     """
     output.outlive_readers()
     before = sys.argv
     sys.argv = before if argv is None else [before[0], *argv]  # where ml_collections looks for --config.KEY
     try:
-        app.run(run, flags_parser=parse)
+        app.run(run, flags_parser=functools.partial(parse, instead=instead))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         sys.argv = before
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """A flags parser for `absl.app.run`, for any command with --config and --workdir.
-
-    `dry_run` and `autotune`, where the command has them, need no workdir.
+def parse(argv: Sequence[str], instead: Sequence[str] = ("dry_run",)) -> list[str]:
+    """A flags parser for `absl.app.run`, for any command with --config and --workdir; `instead` as in `start`.
 
     A mistake exits with one line, where absl and ml_collections answer with a traceback or a list of all flags.
     """
@@ -73,10 +78,10 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise ConfigError(_explain(error, file, given)) from error
         if not file:
             raise ConfigError("--config is missing")
-        instead = [name for name in ("dry_run", "autotune") if name in flags.FLAGS and flags.FLAGS[name].value]
-        if len(instead) > 1:
-            raise ConfigError("--dry_run and --autotune exclude each other; give one of them")
-        if not flags.FLAGS["workdir"].value and not instead:
+        given_instead = [f"--{name}" for name in instead if flags.FLAGS[name].value]
+        if len(given_instead) > 1:
+            raise ConfigError(f"{' and '.join(given_instead)} exclude each other; give one of them")
+        if not flags.FLAGS["workdir"].value and not given_instead:
             raise ConfigError("--workdir is missing")
         paths.given(WORKDIR.value or "")  # before jax is waited for
         if rest[1:]:

@@ -11,14 +11,16 @@ import threading
 import time
 from pathlib import Path
 
+import jax
 import pandas as pd
 import pytest
 
 import plasticity_jax
-from plasticity_jax import analysis
+from plasticity_jax import analysis, target
 from plasticity_jax.config import paths
 from plasticity_jax.launch import job_states, jobs, status, sweep, table
-from plasticity_jax.profiling import cost
+from plasticity_jax.parallel import memory
+from plasticity_jax.profiling import cost, memory_check
 from plasticity_jax.storage import workdir
 from tests.support import commands, small, swept
 from tests.support.commands import ROOT
@@ -68,6 +70,32 @@ def test_a_plan_is_shown_and_written(call, measured, tmp_path):
     code, out, _ = call(config, workdir_)
     assert code == 0 and "2 jobs (0 new)" in out
     assert stamps(tmp_path / "sweep") == before and len(measured) == 4
+
+
+def test_memory_is_that_of_the_device_that_is_compiled_for(call, tmp_path, monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def described(name):
+        asked.append(name)
+        with target.using(target.Target((jax.devices()[0],), 5 * 10**9)):
+            yield
+
+    def measure(pack, study, dataset, say, time_it=True):
+        assert target.is_described()
+        line = memory.Line(10**9, 10**9)
+        needs = tuple(memory_check.Need(stage, "advance", 2, line, line) for stage in ("pretrain", "tune"))
+        return cost.Cost(needs, None, pack.model.name, study.strategy)
+
+    monkeypatch.setattr(target, "described", described)
+    monkeypatch.setattr(cost, "measure", measure)
+    call_ = f"--config={swept.file(tmp_path)}", f"--workdir={tmp_path}/sweep", "--compile_for=h100"
+    assert call(*call_)[0] == 0 and asked == ["h100"]
+    listed = jobs.read(tmp_path / "sweep")
+    assert [(job.runs, job.seconds) for job in listed] == [(4, None)] * 4  # of 8 runs on 5 GB four fit beside 1 GB
+    assert {job.bytes for job in listed} == {5 * 10**9}
+    code, _, err = call(*call_, "--hours=1")
+    assert code == 1 and "error: --hours with --compile_for needs --images_per_second" in err
 
 
 def test_jobs_without_room_for_their_paths_are_not_planned(call, measured, tmp_path):

@@ -1,0 +1,76 @@
+"""The programs of a study compiled for devices that are only described: which compile, and how many runs fit.
+
+Nothing is trained.  A number of runs that fits holds for the mesh of the plan: devices that share the batches of a run
+go on to share them.
+"""
+
+import time
+from collections.abc import Iterator
+
+import jax
+
+from plasticity_jax import target
+from plasticity_jax.errors import LabError, RoomError
+from plasticity_jax.parallel import memory, run_axis
+from plasticity_jax.profiling import memory_check
+from plasticity_jax.profiling.memory_check import Call, Need
+from plasticity_jax.runner.context import Context
+from plasticity_jax.runner.schedule import Timetable
+
+REFUSALS = (jax.errors.JaxRuntimeError, NotImplementedError)  # by XLA, and by jax where it lacks an operation
+
+
+def report(context: Context) -> Iterator[str]:
+    """Compile all programs of a pack; yields the mesh, a line for each program as it is done, and the memory in all.
+
+    Raises:
+      LabError: at the end, if a program was refused, or not all runs fit.
+    """
+    strategy, widest = context.programs.strategy, max(len(times.leg.runs) for times in context.timetables.values())
+    there, mesh = memory_check.free(), run_axis.mesh_for(strategy, widest)
+    room = "an unknown memory" if there is None else memory.text(there)
+    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    yield f"  mesh: {axes}; {room} on each device, {memory.text(memory_check.of_images(context))} of it for images"
+    yield f"  {'program':28}{'compiled in':>12}{'per run':>10}{'besides':>10}{'runs that fit':>15}"
+    needs, refused = [], []
+    for times in context.timetables.values():
+        for call in memory_check.calls(times, context):
+            title = f"{times.leg.name} {call.kind}"
+            try:
+                seconds, need = _compile(call, times, context)
+            except REFUSALS as error:
+                refused.append(title)
+                yield f"  {title:28}refused: {' '.join(str(error).split())[:300]}"
+                continue
+            if need is None:
+                yield f"  {title:28}{seconds:>12}   the compiler does not tell its memory"
+                continue
+            needs.append(need)
+            fits = "?" if there is None else f"{fitting(need, strategy, there):,}"
+            line = need.line
+            yield f"  {title:28}{seconds:>12}{memory.text(line.each):>10}{memory.text(line.fixed):>10}{fits:>15}"
+    if refused:
+        raise LabError(f"{context.pack.name}: the compiler refused {', '.join(refused)}")
+    try:
+        line = memory_check.compare(needs, context)[1] if needs else ""
+    except RoomError as error:
+        raise RoomError(f"{context.pack.name}: {error}") from error
+    yield line or "  memory: not known"
+
+
+def fitting(need: Need, strategy: str, there: int) -> int:
+    """The most runs that a program has the memory for, with `there` bytes on each device."""
+    devices, ways = run_axis.layout(strategy, need.runs)
+    line = need.line
+    groups = len(target.devices()) // ways
+    return max(0, (there - line.fixed) // max(1, line.each)) * groups
+
+
+def _compile(call: Call, times: Timetable, context: Context) -> tuple[str, Need | None]:
+    """(seconds, or that the program is one from before; what it needs)."""
+    before, start = context.programs.compiled, time.perf_counter()
+    program = context.programs.program(call.kind, call.stage, *call.args)
+    seconds = f"{time.perf_counter() - start:.1f} s" if context.programs.compiled > before else "(as above)"
+    if program.footprint is None:
+        return seconds, None
+    return seconds, memory_check.need_of(call, program.footprint, times, context)
