@@ -42,19 +42,17 @@ def rows(directory: Path) -> Iterator[tuple[str, metrics.Row]]:
     study = jobs.whole(directory.absolute().parent, directory.absolute().name)
     longest: dict[tuple[str, str, str], list[metrics.Row]] = {}
     for job, names in _jobs(directory, study):
-        for stage in dict.fromkeys(stage.name for pack in study.packs for _, plan in pack.plans for stage in plan):
-            at = jobs.directory(directory.absolute().parent, job)
-            begun = (at / jobs.PACK / stage / outcomes.TABLE).exists()
-            own: dict[str, list[metrics.Row]] = {}
-            for row in outcomes.rows(at, jobs.PACK, stage) if begun else []:
-                own.setdefault(row["run"], []).append(row)
-            for run, found in own.items():
-                known = names.get((stage, run))
-                key = (job.pack, stage, known.id if known else run)
-                if len(found) > len(longest.get(key, [])):
-                    if known:
-                        found = [row | {"run": known.id, "hparams": dict(known.hparams)} for row in found]
-                    longest[key] = found
+        at, own = jobs.directory(directory.absolute().parent, job), dict[tuple[str, str], list[metrics.Row]]()
+        for path in sorted((at / jobs.PACK).glob(f"*/{outcomes.TABLE}")):
+            for row in outcomes.rows(at, jobs.PACK, path.parent.name):
+                own.setdefault((row["stage"], row["run"]), []).append(row)
+        for (stage, run), found in own.items():
+            known = names.get((stage, run))
+            key = (job.pack, stage, known.id if known else run)
+            if len(found) > len(longest.get(key, [])):
+                if known:
+                    found = [row | {"run": known.id, "hparams": dict(known.hparams)} for row in found]
+                longest[key] = found
     for (pack, _, _), found in sorted(longest.items(), key=lambda item: item[0][:2]):
         yield from ((pack, row) for row in found)
 
@@ -144,8 +142,10 @@ def _jobs(directory: Path, study: spec.Study) -> Iterator[tuple[Job, Mapping[tup
         yield job, names
 
 
-def _finals(pack: spec.Pack, study: spec.Study) -> Iterator[Run]:
-    return (run for leg in unfold(pack, study.seeds) for run in leg.runs if run.final)
+def _finals(pack: spec.Pack, study: spec.Study) -> list[Run]:
+    """The runs that no stage continues from, in the order of the plans."""
+    runs = [run for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
+    return sorted(runs, key=lambda run: run.index)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def _walk(directory: Path, context: Context) -> Result:
         entries += multihost.once(functools.partial(_run_results, context, times.leg, ended))
         context.progress.finish(times)
     return {
-        "runs": entries,
+        "runs": [entry for _, entry in sorted(entries, key=lambda pair: pair[0])],
         "images": images,
         "seconds": context.clock.save(),
         "compilations": context.programs.compiled,
@@ -218,11 +218,11 @@ def _walk(directory: Path, context: Context) -> Result:
     }
 
 
-def _run_results(context: Context, leg: Leg, ended: Mapping[str, Any]) -> list[Result]:
-    """The results of the runs of a leg that no later one continues from."""
+def _run_results(context: Context, leg: Leg, ended: Mapping[str, Any]) -> list[tuple[int, Result]]:
+    """(place in the pack, result) of the runs of a leg that no later one continues from."""
     rows = metrics.read(context.directory / leg.name / "metrics.jsonl", ended["mark"])
     return [
-        _run_result(context, run, outcome, [row for row in rows if row["run"] == run.id])
+        (run.index, _run_result(context, run, outcome, [row for row in rows if row["run"] == run.id]))
         for run, outcome in zip(leg.runs, ended["runs"], strict=True)
         if run.final
     ]

@@ -183,7 +183,7 @@ def _word(value: Any) -> Any:
 
 
 def compiled(stage: spec.Stage) -> dict[str, Any]:
-    """What runs that train side by side have to share: what is compiled, and when to evaluate."""
+    """What the points of a pack share in each branch: what is compiled, and when to evaluate."""
     return stage.shape() | {"eval_every": stage.eval_every, "eval_tail": stage.eval_tail}
 
 
@@ -193,8 +193,8 @@ def packs(
     """The points grouped by all that is compiled; `scopes` is what the function of that name returns."""
     groups: dict[Any, list] = {}
     for point, model, plan in plans:
-        shapes = {stage.name: tuple(compiled(stage).items()) for stage in plan}
-        groups.setdefault((model, tuple(shapes.items())), []).append((point, plan))
+        shapes = tuple((stage.name, stage.branch, *compiled(stage).items()) for stage in plan)
+        groups.setdefault((model, shapes), []).append((point, plan))
     called = _pack_names([[point for point, _ in group] for group in groups.values()])
     return tuple(
         spec.Pack(name=name, model=model, plans=tuple(group), scopes=scopes)

@@ -59,13 +59,10 @@ def _plan(values: Any, check: Check) -> spec.Plan:
         branches = stage["branches"]
         if not isinstance(branches, Mapping):
             raise rules.error(f"{where}.branches", branches, "must be a group of branches by name")
-        siblings = []
         for branch, override in (branches or {name: {}}).items():
             here = f"{where}.branches.{branch}" if branches else where
             _check_name(branch, here)
-            siblings.append(_make(check, _merge(stage, override, here), here, name, branch))
-            _check_alike(siblings[0], siblings[-1], here)
-        plan += siblings
+            plan.append(_make(check, _merge(stage, override, here), here, name, branch))
     return tuple(plan)
 
 
@@ -118,24 +115,15 @@ def _make(check: Check, values: Any, where: str, name: str, branch: str) -> spec
     return stage
 
 
-def _check_alike(first: spec.Stage, stage: spec.Stage, where: str) -> None:
-    old, new = grid.compiled(first), grid.compiled(stage)
-    for key in old:
-        if old[key] != new[key]:
-            raise ConfigError(
-                f"{where}.{key}: is {new[key]!r} but {old[key]!r} in branch {first.branch}; branches of a stage train "
-                f"side by side and share it, so give {stage.branch} a stage of its own"
-            )
-
-
 def _final_branches(pack: spec.Pack) -> list[str]:
     """The branches that nothing continues from, once the plans of the pack can be walked."""
     final: dict[str, str] = {}
     for leg in unfold(pack, (0,)):  # branches are the same for every seed
         for run in leg.runs:
-            if run.final and final.setdefault(run.branch, leg.name) != leg.name:
+            name = run.stage.name
+            if run.final and final.setdefault(run.branch, name) != name:
                 raise ConfigError(
-                    f"config.stages: runs of {final[run.branch]} and of {leg.name} would both be called {run.branch}; "
+                    f"config.stages: runs of {final[run.branch]} and of {name} would both be called {run.branch}; "
                     "give one of the branches another name"
                 )
     for _, plan in pack.plans:

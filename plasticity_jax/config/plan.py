@@ -1,7 +1,8 @@
-"""Plans unfolded into runs: which runs each stage has (a `Leg`), and which networks they start from."""
+"""Plans unfolded into runs: which of them train side by side (a `Leg`), and which networks they start from."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 
 from plasticity_jax.config import spec
 from plasticity_jax.config.spec import END, HParams, Pack, Plan, Stage
@@ -12,8 +13,9 @@ from plasticity_jax.errors import ConfigError
 class Run:
     """One run of one stage: a row of the run axis.
 
-    parent: (stage name, row in that stage, epoch or `END`) of the network it starts from; None for `init`.
+    parent: (name of a leg, row in it, epoch or `END`) of the network it starts from; None for `init`.
     final: no stage continues from it, so it is a run of the study and not only a step on the way.
+    index: its place among all runs of the pack, stage by stage in the order of the plans.
     """
 
     id: str
@@ -23,15 +25,25 @@ class Run:
     stage: Stage
     parent: tuple[str, int, int] | None
     final: bool
+    index: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Leg:
-    """All runs of one stage name, trained side by side; `keep` are the epochs that later legs continue from."""
+    """The runs of a stage that share its compiled programs, and so train side by side.
+
+    name: of its directory: the stage's, with `,1`, `,2`, .. behind it where the stage has several legs.
+    keep: the epochs that later legs continue from.
+    """
 
     name: str
     runs: tuple[Run, ...]
     keep: tuple[int, ...]
+
+    @property
+    def stage(self) -> Stage:
+        """That of its first run; what is compiled is the same in all of them."""
+        return self.runs[0].stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +66,8 @@ class _Node:
 def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
     """The legs of a pack, parents before children, sharing whatever is the same.
 
+    Legs of one stage come in the order of their first runs.
+
     Two points of the grid whose stages agree from the start up to some stage share those runs: a grid over the
     tuning learning rate pretrains once.
 
@@ -70,9 +84,11 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
                 concerning = tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in past)
                 shared = found[stage.name].get(node, concerning)
                 found[stage.name][node] = tuple(pair for pair in shared if pair in concerning)
-    rows = {node: row for nodes in found.values() for row, node in enumerate(nodes)}
-    parents = {node.parent for node in rows}
-    keep = {(node.parent.stage.name, node.epoch) for node in rows if node.parent and node.epoch != END}
+    index = {node: i for i, node in enumerate(node for nodes in found.values() for node in nodes)}
+    legs = {leg: nodes for name, nodes in found.items() for leg, nodes in _by_program(name, nodes)}
+    places = {node: (leg, row) for leg, nodes in legs.items() for row, node in enumerate(nodes)}
+    parents = {node.parent for node in index}
+    keep = {(places[node.parent][0], node.epoch) for node in index if node.parent and node.epoch != END}
     return tuple(
         Leg(
             name=name,
@@ -83,14 +99,15 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
                     branch=node.stage.branch,
                     hparams=hparams,
                     stage=node.stage,
-                    parent=(node.parent.stage.name, rows[node.parent], node.epoch) if node.parent else None,
+                    parent=(*places[node.parent], node.epoch) if node.parent else None,
                     final=node not in parents,
+                    index=index[node],
                 )
                 for node, hparams in nodes.items()
             ),
-            keep=tuple(sorted(epoch for stage, epoch in keep if stage == name)),
+            keep=tuple(sorted(epoch for leg, epoch in keep if leg == name)),
         )
-        for name, nodes in found.items()
+        for name, nodes in legs.items()
     )
 
 
@@ -142,6 +159,16 @@ def by_past(legs: Sequence[Leg]) -> dict[tuple, Run]:
 def run_id(branch: str, hparams: HParams, seed: int) -> str:
     """The stable name of a run, the same alone and in company: `branch[,key=value..]/seedN`."""
     return ",".join([branch, *(f"{key}={value}" for key, value in hparams)]) + f"/seed{seed}"
+
+
+def _by_program(name: str, nodes: Mapping[_Node, HParams]) -> Iterator[tuple[str, dict[_Node, HParams]]]:
+    """The legs of a stage, with their names: its runs grouped by what is compiled."""
+    shape = functools.cache(lambda stage: tuple(stage.shape().items()))
+    legs: dict[tuple, dict[_Node, HParams]] = {}
+    for node, hparams in nodes.items():
+        legs.setdefault(shape(node.stage), {})[node] = hparams
+    for number, leg in enumerate(legs.values(), start=1):
+        yield f"{name},{number}" if len(legs) > 1 else name, leg
 
 
 def _node(plan: Plan, stage: Stage, seed: int) -> _Node:

@@ -2,8 +2,8 @@
 
 A *plan* is a tuple of `Stage` records.  Each record names what it starts from (`after`), so a plan is a
 tree: one pretraining can feed many tunings, and a fresh control is a stage that starts from `init`.
-Records that share a `name` differ only in values that change no array shape, and train side by side as
-rows of the run axis; `branch` tells them apart.
+Records that share a `name` are the branches of one stage; `branch` tells them apart.  Those that share what
+is compiled train side by side as rows of the run axis, the others after them.
 
     (Stage("pretrain", branch="pretrain", after="init"),
      Stage("tune", branch="fresh", after="init"),
@@ -216,7 +216,7 @@ class Stage:
     eval_tail: Annotated[int, whole(0)]
 
     def shape(self) -> dict[str, Any]:
-        """What is compiled into the program, so must agree between runs that train side by side."""
+        """What is compiled into the program: runs of a stage that agree in it train side by side."""
         return dict(compiled(self)) | {"data.member or data.classes": self.restricted}
 
     @property

@@ -36,7 +36,7 @@ def summary(
             f"{pack.name}: {pack.model.name} on {dataset.name} {dataset.version}, "
             f"seeds {', '.join(map(str, study.seeds))}",
             *_describe_images(dataset),
-            *(_describe(times) for times in timetables.values()),
+            *(_describe(times) + _apart(times, timetables) for times in timetables.values()),
             f"  {images:,} training images in all"
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
@@ -99,6 +99,14 @@ def _describe(times: Timetable) -> str:
         f"{runs[0].stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
         f"evaluated {len(times.events)} times"
     )
+
+
+def _apart(times: Timetable, timetables: Timetables) -> str:
+    """What is compiled otherwise than for the first group of the stage, if anything."""
+    stage = times.leg.stage
+    first = next(other.leg.stage for other in timetables.values() if other.leg.stage.name == stage.name).shape()
+    other = [f"{key}={value!r}" for key, value in stage.shape().items() if (key, value) not in first.items()]
+    return f"; a group of its own: {', '.join(other)}" if other else ""
 
 
 def _span(values: Sequence[float]) -> str:

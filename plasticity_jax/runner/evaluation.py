@@ -105,7 +105,7 @@ def rows(
             "seed": run.seed,
             "branch": run.branch,
             "hparams": dict(run.hparams),
-            "stage": leg.name,
+            "stage": run.stage.name,
         }
         at_step = {"epoch": float(steps[i] / times.epoch_steps[i]), "step": int(steps[i])}
         missing = set(RUNNING) if steps[i] < times.epoch_steps[i] else set()

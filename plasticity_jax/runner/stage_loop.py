@@ -268,7 +268,7 @@ def _begin(leg: Leg, context: Context) -> state.TrainState:
     parents, starts = [], []
     restore = functools.cache(functools.partial(_restore, context))  # many runs may have one parent
     for run in leg.runs:
-        fresh = context.programs.init(batches.key(run.seed, "fresh", leg.name))
+        fresh = context.programs.init(batches.key(run.seed, "fresh", run.stage.name))
         parents.append(_parent(run, context, one, restore))
         starts.append(Start(*fresh, resets.factors(run.stage.reset, one)))
     return context.programs.begin(leg.runs[0].stage, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))

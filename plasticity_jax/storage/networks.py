@@ -56,11 +56,12 @@ def load(
         for pack in study.packs
         for leg in unfold(pack, study.seeds)
         for row, run in enumerate(leg.runs)
-        if run.branch == branch and run.seed == seed and stage in ("", leg.name) and wanted <= dict(run.hparams).items()
+        if run.branch == branch and run.seed == seed and stage in ("", run.stage.name)
+        if wanted <= dict(run.hparams).items()
     ]
     if not found:
         raise LabError(f"{directory} has no run of branch {branch!r}, seed {seed}, stage {stage!r}, {dict(wanted)}")
-    if len({(pack.name, row, leg.name) for pack, leg, row in found if leg.name == found[-1][1].name}) > 1:
+    if sum(leg.stage.name == found[-1][1].stage.name for _, leg, _ in found) > 1:
         points = [dict(leg.runs[row].hparams) for _, leg, row in found]
         raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
     pack, leg, row = found[-1]

@@ -5,7 +5,8 @@ DIR/environment.json     with what it was computed
 DIR/status.json          how far it is
 DIR/result.json          what came out
 DIR/.lock                held by the process that works here
-DIR/PACK/STAGE/...       one leg of one pack, which can be deleted and trained again by itself
+DIR/PACK/STAGE/...       a stage of a pack, or STAGE,1 and STAGE,2 its groups of branches (`config.plan`); each can be
+                         deleted and trained again by itself
 """
 
 import contextlib

@@ -143,6 +143,27 @@ def test_several_studies(tmp_path):
     assert frame.groupby("study").seed.first().to_dict() == {"a": 0, "b": 5}
 
 
+def test_groups_of_a_stage_come_together(tmp_path):
+    study = config(seeds=(3,))
+    study.stages.tune.branches["pretrain+tune"].batch_size = 32
+    swept.planned(tmp_path, {"mine": study_config.parse(study)})
+    for job in jobs.read(tmp_path):
+        groups = plan.unfold(jobs.study(tmp_path, job).packs[0], job.seeds)
+        assert [group.name for group in groups] == ["pretrain", "tune,1", "tune,2"]
+        for group in groups:
+            table = jobs.directory(tmp_path, job) / "main" / group.name / "metrics.jsonl"
+            table.parent.mkdir(parents=True)
+            run = group.runs[0]
+            row = dict(run=run.id, seed=run.seed, branch=run.branch, hparams=dict(run.hparams), stage=run.stage.name)
+            table.write_text(json.dumps({**row, "epoch": 0.0, "step": 0, "metric": "x", "value": 1}) + "\n")
+    frame = analysis.load(tmp_path / "mine")
+    assert set(zip(frame.stage, frame.branch, strict=True)) == {
+        ("pretrain", "pretrain"),
+        ("tune", "fresh"),
+        ("tune", "pretrain+tune"),
+    }
+
+
 def test_pasts_tell_runs_apart_whatever_their_company():
     study = study_config.parse(config())
     (pack, _) = study.packs

@@ -434,12 +434,26 @@ def test_own_names():
 # Plans.
 
 
-def test_branches_of_a_stage_share_what_is_compiled():
-    for change in ({"batch_size": 64}, {"augment": "crop"}, {"eval_every": 1}, {"optim": {"name": "rmsprop"}}):
-        message = refused({WARM: {"after": "pretrain"} | change})
-        (key,) = [key if key != "optim" else "optim.name" for key in change]
-        assert message.startswith(f"config.{WARM}.{key}: ")
-        assert "give pretrain+tune a stage of its own" in message
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 64}, {"augment": "crop"}, {"trained": ("head",)}, {"optim": {"name": "rmsprop"}}]
+)
+def test_branches_that_differ_in_what_is_compiled_train_one_after_the_other(change):
+    study = study_config.parse(at({WARM: {"after": "pretrain"} | change}))
+    groups = {group.name: [run.branch for run in group.runs] for group in unfold(study.packs[0], (0,))}
+    assert groups == {"pretrain": ["pretrain"], "tune,1": ["fresh"], "tune,2": ["pretrain+tune"]}
+
+
+def test_branches_that_are_evaluated_at_other_times_train_side_by_side():
+    study = study_config.parse(at({WARM: {"after": "pretrain", "eval_every": 1}}))
+    assert [group.name for group in unfold(study.packs[0], (0,))] == ["pretrain", "tune"]
+
+
+@pytest.mark.parametrize("branch", [FRESH, WARM])
+def test_a_grid_over_what_is_compiled_in_a_branch_has_packs(branch):
+    grid = ((f"{branch}.batch_size", (32, 64)),)
+    study = study_config.parse(at({branch: {"after": "pretrain"}, "stages.tune.batch_size": 32, "grid": grid}))
+    groups = {pack.name: [group.name for group in unfold(pack, (0,))][1:] for pack in study.packs}
+    assert groups == {"batch_size=32": ["tune"], "batch_size=64": ["tune,1", "tune,2"]}
 
 
 def test_branches_may_differ_in_data_length_and_rate():

@@ -391,7 +391,7 @@ STUDIES = (
     Fault(
         "the noise of a reset has no stage",
         LAB + "runner/stage_loop.py",
-        'batches.key(run.seed, "fresh", leg.name)',
+        'batches.key(run.seed, "fresh", run.stage.name)',
         'batches.key(run.seed, "fresh")',
         "runner/stage_loop training/resets",
     ),

@@ -98,7 +98,7 @@ IMAGES = step.Images(
 
 def task(stage: spec.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> step.Task:
     """The row of one run on the first `n` images of the data set."""
-    run = Run("train/seed0", seed, stage.branch, (), stage, None, True)
+    run = Run("train/seed0", seed, stage.branch, (), stage, None, True, 0)
     pool = schedule.subsets.pool(stage.data, seed, DATASET.train_labels[:n], DATASET.classes)
     classes, patched = schedule.told_apart(run, DATASET), schedule.patched(run, DATASET, "train", pool.indices)
     return step.Task(
