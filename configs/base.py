@@ -21,6 +21,13 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
     "momentum": {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9},
 }
 
+# The numbers of each remedy: those of its paper where they are known, or the middle of the grid that was searched there
+# (`../plasticity_jax/training/remedies` says which); they are to be chosen anew for every protocol.
+REMEDIES: dict[str, dict[str, Any]] = {
+    "l2_init": {"strength": 1e-2},
+    "redo": {"every": 1000, "threshold": 0.1},
+}
+
 # How images of a data set may be changed and still show their class: a mirrored digit is another one or none, and a
 # crop of so small an image as one of `digits` is another image.
 AUGMENT = {"cifar10": "crop_flip", "cifar100": "crop_flip", "svhn_cropped": "crop", "digits": "none"}
@@ -70,6 +77,7 @@ def stage(
     branches: Mapping[str, Mapping[str, Any]] | None = None,
     data: Mapping[str, Any] | None = None,
     reset: Mapping[str, Any] | None = None,
+    remedies: Mapping[str, Mapping[str, Any]] | None = None,
     **overrides: Any,
 ) -> ConfigDict:
     """A stage with all its keys.
@@ -77,6 +85,7 @@ def stage(
     Args:
       branches: branch name -> what that branch changes of the stage, `after` above all.
       data, reset: what differs from the defaults of these groups.
+      remedies: what `treated` returns; none by default.
       **overrides: other keys of the stage; `optim` is what `optimiser` returns.
     """
     config = ConfigDict()
@@ -119,6 +128,7 @@ def stage(
     )
     config.eval_every = 5
     config.eval_tail = 1
+    config.remedies = ConfigDict(dict(remedies or {}), sort_keys=False)
     config.branches = ConfigDict(dict(branches or {}), sort_keys=False)
     _update(config.data, data or {}, "data")
     _update(config.reset, reset or {}, "reset")
@@ -162,6 +172,19 @@ def optimiser(name: str, **overrides: Any) -> ConfigDict:
     )
     _update(config, OPTIMISERS[name] | overrides, "optimiser")
     return config
+
+
+def treated(**remedies: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Remedies for a stage or a branch, each with what differs from its defaults: `treated(redo={"every": 100})`.
+
+    Raises:
+      ConfigError: an unknown remedy or number.
+    """
+    chosen = {}
+    for name, numbers in remedies.items():
+        defaults = REMEDIES[_choose("remedy", name, list(REMEDIES))]
+        chosen[name] = defaults | {_choose(f"{name} key", key, list(defaults)): n for key, n in numbers.items()}
+    return chosen
 
 
 def step_decay(**overrides: Any) -> ConfigDict:

@@ -30,6 +30,7 @@ from plasticity_jax.runner.prepare import Own
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage import conditions, environment, metrics, results
 from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_json
+from plasticity_jax.training.remedies.apply import Function
 from plasticity_jax.training.resets import OwnReset
 from plasticity_jax.training.step import Diagnostic
 
@@ -47,6 +48,7 @@ def run(
     model: nn.Module | None = None,
     resets: Mapping[str, OwnReset] | None = None,
     diagnostics: Mapping[str, Diagnostic] | None = None,
+    remedies: Mapping[str, Function] | None = None,
 ) -> Result:
     """Train and evaluate all runs of a config in `workdir`, or go on where an earlier call stopped there.
 
@@ -62,6 +64,7 @@ def run(
         and its Dropout draws by the stage's key and the step.
       resets: own resets by name, for `reset.function`.
       diagnostics: own diagnostics by name; they are measured besides `config.diagnostics`.
+      remedies: own remedies by name, for the `remedies` of stages.
 
     Returns:
       What `result.json` holds; an empty dict where nothing was to be trained.
@@ -70,8 +73,9 @@ def run(
       LabError: bad config, data or directory, in one line; what was saved before stays good.
       Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
     """
-    own = Own(None if model is None else interface.check(model), dict(resets or {}), dict(diagnostics or {}))
-    study = study_config.parse(config, own=(*own.resets, *own.diagnostics))
+    network = None if model is None else interface.check(model)
+    own = Own(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}))
+    study = study_config.parse(config, own=(*own.resets, *own.diagnostics, *own.remedies))
     with target.described(compile_for) if compile_for else contextlib.nullcontext():
         return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
 
@@ -95,7 +99,7 @@ def run_study(
     dataset = _own_data(study, dataset) if dataset else multihost.in_turn(lambda: cost.load(*study.data))
     drawn = [prepare.draft(pack, study, dataset, own) for pack in study.packs]
     for draft in drawn:
-        prepare.check_modules(draft)
+        prepare.check_modules(draft, own)
         if own.brings_network(draft.pack):
             prepare.check_outputs(draft, own.network(draft.pack, dataset), dataset)
     if target.is_described():  # where nothing can run
@@ -110,7 +114,13 @@ def run_study(
         if not multihost.alone():
             raise LabError("--autotune measures one process; start one")
         entries = [
-            Entry(draft.pack.name, draft.timetables, own.network(draft.pack, dataset), draft.choice["strategy"])
+            Entry(
+                draft.pack.name,
+                draft.timetables,
+                own.network(draft.pack, dataset),
+                draft.choice["strategy"],
+                own.remedies,
+            )
             for draft in drawn
         ]
         for text in tune(entries, study.strategy, dataset):

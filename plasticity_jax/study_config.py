@@ -29,6 +29,7 @@ def known(own: Collection[str] = ()) -> Names:
     from plasticity_jax.diagnostics import DIAGNOSTICS
     from plasticity_jax.parallel.run_axis import STRATEGIES
     from plasticity_jax.training.optimizers import OPTIMISERS
+    from plasticity_jax.training.remedies import apply
     from plasticity_jax.training.resets import RESETS
     from plasticity_jax.training.schedules import DETECTORS, SCHEDULES
 
@@ -41,6 +42,7 @@ def known(own: Collection[str] = ()) -> Names:
         "schedules": tuple(SCHEDULES),
         "detectors": tuple(DETECTORS),
         "resets": (*RESETS, *own),
+        "remedies": {**dict.fromkeys(own), **apply.signatures()},
         "diagnostics": (*DIAGNOSTICS, *own),
         "strategies": ("auto", *STRATEGIES),
     }

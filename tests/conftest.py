@@ -135,7 +135,8 @@ def compile_once() -> Iterator[Callable[..., Any]]:
     real = Programs._program
 
     def shared(self: Programs, key: Any, compile_it: Callable[[], Any]) -> Any:
-        functions = tuple(self.diagnostics.items()), tuple(self.own_resets.items())
+        named = self.diagnostics, self.own_resets, self.own_remedies
+        functions = tuple(tuple(functions.items()) for functions in named)
         asked = of_one_run(key) if self.strategy == "loop" and key != "init" else key
         whole = type(self.model), self.model, self.image_shape, self.strategy, self.eval_batch, functions, asked
 

@@ -54,7 +54,7 @@ def _point(point: Any, first: bool) -> Any:
 
 def _stage(stage: Mapping[str, Any], first: bool) -> dict[str, Any]:
     old = stage.get("augment")
-    now = {**stage, "augment": AUGMENT[old]} if isinstance(old, bool) else dict(stage)
+    now = {"remedies": [], **stage} | ({"augment": AUGMENT[old]} if isinstance(old, bool) else {})
     if first:
         now = {**STAGE, **now}
         for key, added in (("data", DATA), ("optim", {"detector": DETECTOR})):

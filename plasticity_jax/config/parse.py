@@ -77,9 +77,9 @@ def _merge(stage: Mapping[str, Any], override: Any, where: str) -> dict[str, Any
         raise rules.error(where, override, "must be a group of what this branch changes")
     merged = {key: value for key, value in stage.items() if key != "branches"}
     for key, value in override.items():
-        if key not in merged:
+        if key not in merged and not where.endswith(".remedies"):  # a branch may have more of them than its stage
             raise rules.unknown(where, key, list(merged))
-        deeper = isinstance(merged[key], Mapping)
+        deeper = isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value, f"{where}.{key}") if deeper else value
     return merged | {"branches": {}} if "branches" in stage else merged
 

@@ -26,8 +26,16 @@ Names = Mapping[str, Collection[str]]  # the keys of the dicts of functions, by 
 LARGEST = 2**31 - 1  # steps, seeds and indices are int32 on the device
 
 
+class ByNames:
+    """A rule whose check depends on the names that a config may use."""
+
+    def check(self, names: Names | None) -> Check:
+        """The check; without `names` that of a study of any version, which is read back."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class NameOf:
+class NameOf(ByNames):
     """A name, or with `many` several, of a dict of functions that `names` has under `kind`; `empty` takes none too,
     and `own` a user's `module:function`.
     """
@@ -75,7 +83,7 @@ def _check(hint: Any, names: Names | None) -> Check:
         return record(hint, names)
     if typing.get_origin(hint) is typing.Annotated:
         rule = hint.__metadata__[0]
-        return rule.check(names) if isinstance(rule, NameOf) else rule
+        return rule.check(names) if isinstance(rule, ByNames) else rule
     if typing.get_origin(hint) is tuple:
         first, *rest = typing.get_args(hint)
         return several(_check(first, names), distinct=False, split=False) if rest == [...] else _row(hint, names)

@@ -18,10 +18,12 @@ A field says its type, its range, and whether runs that train side by side have 
 import dataclasses
 from typing import Annotated, Any
 
+from plasticity_jax.config.remedies import ByName, Remedy, programs
 from plasticity_jax.config.rules import (
     COMPILED,
     COMPILED_COUNT,
     COMPILED_IF_ANY,
+    Compiled,
     NameOf,
     compiled,
     one_of,
@@ -196,6 +198,7 @@ class Stage:
     ema: decay per step of an exponential moving average of weights and statistics, evaluated too; 0 for none.
     eval_every: evaluate every so many epochs; 0 for only at the start and the end.
     eval_tail: the same inside the metric's window at the end of the stage.
+    remedies: what is done against the loss of plasticity, in this order; a config gives each one's numbers by its name.
     """
 
     name: Annotated[str, some_text]
@@ -214,6 +217,7 @@ class Stage:
     reset: Reset
     eval_every: Annotated[int, whole(0)]
     eval_tail: Annotated[int, whole(0)]
+    remedies: Annotated[tuple[Remedy, ...], ByName(), Compiled(programs)]
 
     def shape(self) -> dict[str, Any]:
         """What is compiled into the program: runs of a stage that agree in it train side by side."""

@@ -16,6 +16,7 @@ from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
 from plasticity_jax.parallel import compilation_cache, run_axis
 from plasticity_jax.training import resets, state, step
+from plasticity_jax.training.remedies.apply import NONE, Own
 
 Tree = Any
 Array = jax.Array
@@ -35,6 +36,7 @@ class Programs:
         eval_batch: int,
         diagnostics: Mapping[str, step.Diagnostic],
         own_resets: Mapping[str, resets.OwnReset],
+        own_remedies: Own = NONE,
     ):
         self.model = model
         self.image_shape = image_shape
@@ -42,6 +44,7 @@ class Programs:
         self.eval_batch = eval_batch
         self.diagnostics = diagnostics
         self.own_resets = own_resets
+        self.own_remedies = own_remedies
         self.cache: dict[Any, run_axis.Program] = {}
         self.placed: dict[Any, tuple[step.Images, step.Images]] = {}
         self.loaded = 0
@@ -118,9 +121,9 @@ class Programs:
         match kind:
             case "begin" if stage:
                 own = self.own_resets[stage.reset.function] if stage.reset.function else None
-                return functools.partial(begin, stage=stage, own=own)
+                return functools.partial(begin, stage=stage, own=own, remedies=self.own_remedies)
             case "advance" if stage:
-                return functools.partial(_advance, model=self.model, stage=stage)
+                return functools.partial(_advance, model=self.model, stage=stage, own=self.own_remedies)
             case "evaluate":
                 return functools.partial(_evaluate_shared, model=self.model, batch=self.eval_batch)
             case "evaluate_own":
@@ -134,24 +137,34 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 class Start(NamedTuple):
-    """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers."""
+    """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers.
+
+    initial: the first weights of its seed, for a stage with remedies; else ().
+    """
 
     params: Tree
     stats: Tree
     factors: resets.Factors
+    initial: Tree = ()
 
 
 def begin(
-    parent: tuple[Tree, Tree, Tree], start: Start, *, stage: spec.Stage, own: resets.OwnReset | None
+    parent: tuple[Tree, Tree, Tree],
+    start: Start,
+    *,
+    stage: spec.Stage,
+    own: resets.OwnReset | None,
+    remedies: Own = NONE,
 ) -> state.TrainState:
     """The state that ONE run starts a stage with; `parent` is its (params, stats, opt)."""
-    return resets.begin(*parent, start.params, start.stats, start.factors, stage, own)
+    fresh = start.params, start.stats, start.factors
+    return resets.begin(*parent, *fresh, stage, own, start.initial, remedies)
 
 
 def _advance(
-    states: Tree, row: Tree, images: step.Images, *, model: nn.Module, stage: spec.Stage
+    states: Tree, row: Tree, images: step.Images, *, model: nn.Module, stage: spec.Stage, own: Own
 ) -> tuple[state.TrainState, tuple[Array, Array]]:
-    after = step.advance(states, row, images, model=model, stage=stage)
+    after = step.advance(states, row, images, model=model, stage=stage, own=own)
     return after, (after.step, after.done)
 
 

@@ -24,6 +24,7 @@ from plasticity_jax.runner.progress import Progress
 from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.storage.networks import states_like
 from plasticity_jax.training import state, step
+from plasticity_jax.training.remedies.apply import NONE, Own
 
 ROUNDS = 4  # even, so that every strategy is as often early as late
 ROUND_SECONDS = 0.7  # of each strategy in each round
@@ -43,6 +44,7 @@ class Entry:
     timetables: Mapping[str, Timetable]
     model: nn.Module
     taken: str
+    remedies: Own = dataclasses.field(default_factory=dict)  # a user's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,19 +153,23 @@ def lanes_of(entry: Entry, times: Timetable, images: step.Images) -> tuple[dict[
     names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or target.backend() == "cpu"]
     if run_axis.layout("split", len(times.leg.runs)) == run_axis.layout("cores", len(times.leg.runs)):
         names = [name for name in names if name != "split"]
-    made = {name: Programs(entry.model, shape, name, 1, {}, {}) for name in names}
-    task, first = start(entry.model, entry.timetables, times, shape)
+    made = {name: Programs(entry.model, shape, name, 1, {}, {}, entry.remedies) for name in names}
+    task, first = start(entry.model, entry.timetables, times, shape, entry.remedies)
     return {name: functools.partial(train_moment, made[name], times, task, first, images) for name in names}, made
 
 
 def start(
-    model: nn.Module, timetables: Mapping[str, Timetable], times: Timetable, shape: tuple[int, ...]
+    model: nn.Module,
+    timetables: Mapping[str, Timetable],
+    times: Timetable,
+    shape: tuple[int, ...],
+    own: Own = NONE,
 ) -> tuple[step.Task, state.TrainState]:
     """The rows of a leg without an early end, and fresh states [R] in numpy; `shape` is that of an image."""
     init = Programs(model, shape, "loop", 1, {}, {}).init
     networks = {seed: init(state.init_key(seed)) for seed in {run.seed for run in times.leg.runs}}
     params, stats = run_axis.stack_on_host([networks[run.seed] for run in times.leg.runs])
-    like = states_like(times.leg, state.network_like(model, shape))
+    like = states_like(times.leg, state.network_like(model, shape), own)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     slots = max(len(pool.indices) for each in timetables.values() for pool in each.pools)
     task = schedule.tasks(times, slots)

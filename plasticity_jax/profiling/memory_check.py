@@ -131,7 +131,7 @@ def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Co
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
-    states = networks.states_like(times.leg, context.network)
+    states = networks.states_like(times.leg, context.network, context.programs.own_remedies)
     held = call.args[:2] if call.kind == "begin" else (states, states.params, call.args[1])
     line = memory.line(program, strategy, compiled_for, of_images(context), memory.size(held) // count)
     mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
@@ -140,7 +140,7 @@ def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Co
 
 def calls(times: Timetable, context: Context) -> Iterator[Call]:
     """Every program that a stage uses."""
-    states = networks.states_like(times.leg, context.network)
+    states = networks.states_like(times.leg, context.network, context.programs.own_remedies)
     stage, first = times.leg.runs[0].stage, np.int32(0)
     if not multihost.once(lambda: context.checkpoints(times.leg.name, "checkpoints").numbers()):
         yield Call("begin", stage, _beginning(times, states))
@@ -162,7 +162,8 @@ def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:
     """The shapes of what `begin` is called with."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), states)
     factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.leg.runs])
-    return (states.params, states.stats, states.opt), Start(states.params, states.stats, factors)
+    initial = states.params if times.leg.runs[0].stage.remedies else ()
+    return (states.params, states.stats, states.opt), Start(states.params, states.stats, factors, initial)
 
 
 def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Context) -> str:

@@ -54,7 +54,7 @@ def measure(
 
 def looked_at(states: Tree) -> Tree:
     """The part of the states that evaluation looks at: so stages of all optimisers share its programs."""
-    return states.replace(opt=(), average=(), clock=())
+    return states.replace(opt=(), average=(), remedy=(), clock=())
 
 
 def _evaluate(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
+from plasticity_jax.config.remedies import Remedy as Named
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.lookup import lookup
+from plasticity_jax.lookup import OWN, lookup
 from plasticity_jax.models import interface, parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.parallel.programs import Programs
@@ -28,6 +29,7 @@ from plasticity_jax.storage.fingerprints import fingerprint
 from plasticity_jax.storage.timers import Clock
 from plasticity_jax.training import state, step
 from plasticity_jax.training.gradient import forward, try_out
+from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.resets import RESETS, OwnReset, factors
 from plasticity_jax.training.step import Diagnostic
 
@@ -37,11 +39,12 @@ Network = tuple[Any, Any]  # the shapes of (params, statistics)
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """What a user brings from Python: a network (or None) and resets and diagnostics by name."""
+    """What a user brings from Python: a network (or None), and resets, diagnostics and remedies by name."""
 
     model: nn.Module | None
     resets: Mapping[str, OwnReset]
     diagnostics: Mapping[str, Diagnostic]
+    remedies: Mapping[str, apply.Function] = dataclasses.field(default_factory=dict)
 
     def network(self, pack: spec.Pack, dataset: Dataset) -> nn.Module:
         """The network of a pack; one of a user is checked."""
@@ -62,18 +65,35 @@ class Own:
             names = [pack.model.name for pack in study.packs if self.brings_network(pack)]
             given |= {f"model {name}": lookup(models.MODELS, name, "model.name") for name in names}
         given |= {f"reset {name}": reset for name, reset in self.resets.items() if name in named}
+        given |= {f"remedy {each.name}": self.remedies[each.name] for each in _remedies(study, self.remedies)}
         given |= {f"diagnostic {name}": diagnostic for name, diagnostic in self.diagnostics.items()}
         of_the_lab = {id(function) for known in (RESETS, DIAGNOSTICS) for function in known.values()}
         return {name: fingerprint(thing) for name, thing in given.items() if id(thing) not in of_the_lab}
 
 
 def complete(own: Own, study: spec.Study) -> Own:
-    """`own` with the resets and diagnostics that the study's config names, of the lab and of `module:function`."""
+    """`own` with the resets, diagnostics and remedies that the study's config names, of the lab and `module:function`.
+
+    Raises:
+      ConfigError: there is none of a name, or a remedy takes other numbers than it is given.
+    """
     resets = {name: lookup(RESETS, name, "reset.function") for name in _resets(study) if name not in own.resets}
     diagnostics = {
         name: lookup(DIAGNOSTICS, name, "diagnostics") for name in study.diagnostics if name not in own.diagnostics
     }
-    return Own(own.model, resets | dict(own.resets), diagnostics | dict(own.diagnostics))
+    remedies = dict(own.remedies)
+    for named in _remedies(study, [each.name for each in _remedies(study) if OWN.fullmatch(each.name)]):
+        remedies.setdefault(named.name, lookup({}, named.name, f"remedies.{named.name}"))
+    for named in _remedies(study):
+        apply.check(named, remedies)
+    return Own(own.model, resets | dict(own.resets), diagnostics | dict(own.diagnostics), remedies)
+
+
+def _remedies(study: spec.Study, names: Collection[str] | None = None) -> list[Named]:
+    """The remedies of a study, or those of these names."""
+    stages = [stage for pack in study.packs for _, plan in pack.plans for stage in plan]
+    found = dict.fromkeys(remedy for stage in stages for remedy in stage.remedies)
+    return [remedy for remedy in found if names is None or remedy.name in names]
 
 
 def _resets(study: spec.Study) -> list[str]:
@@ -124,7 +144,9 @@ def context(
         images=step.Images(dataset.train_images, *normalisation),
         test_images=step.Images(dataset.test_images, *normalisation),
         timetables=draft.timetables,
-        programs=Programs(network, shape, draft.choice["strategy"], study.eval_batch, own.diagnostics, own.resets),
+        programs=Programs(
+            network, shape, draft.choice["strategy"], study.eval_batch, own.diagnostics, own.resets, own.remedies
+        ),
         clock=Clock(directory / "clock.json"),
         progress=progress,
         stopped=stopped,
@@ -144,10 +166,10 @@ def draw_up(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Timetables:
     return {leg.name: schedule.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
 
 
-def check_modules(draft: Draft) -> None:
+def check_modules(draft: Draft, own: Own) -> None:
     """Raise a ConfigError if a stage names a module, to reset or to train, that the network does not have."""
     for times in draft.timetables.values():
-        like = state.like(draft.network, times.leg.runs[0].stage)
+        like = state.like(draft.network, times.leg.runs[0].stage, own.remedies)
         parameters.select(like.params, times.leg.runs[0].stage.trained)
         for each in times.leg.runs:
             factors(each.stage.reset, like)

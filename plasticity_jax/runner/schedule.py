@@ -20,6 +20,7 @@ from plasticity_jax.errors import ConfigError, LabError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.training import hyper
+from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.step import Task
 
 
@@ -209,6 +210,7 @@ def tasks(timetable: Timetable, length: int) -> Task:
             ema=np.float32(run.stage.ema),
             watch=hyper.watch(run.stage.optim.detector) if run.stage.optim.schedule == "autodecay" else (),
             starts=starts(run.stage.optim.milestones, timetable.steps[row]),
+            remedies=apply.rows(run.stage),
         )
         for row, run in enumerate(timetable.leg.runs)
     ]

@@ -247,7 +247,7 @@ def _table(leg: Leg, context: Context) -> Path:
 
 
 def _like(leg: Leg, context: Context) -> state.TrainState:
-    return networks.states_like(leg, context.network)
+    return networks.states_like(leg, context.network, context.programs.own_remedies)
 
 
 def _kept(leg: Leg, context: Context, states: Tree) -> dict[str, Tree]:
@@ -270,7 +270,8 @@ def _begin(leg: Leg, context: Context) -> state.TrainState:
     for run in leg.runs:
         fresh = context.programs.init(batches.key(run.seed, "fresh", run.stage.name))
         parents.append(_parent(run, context, one, restore))
-        starts.append(Start(*fresh, resets.factors(run.stage.reset, one)))
+        initial = context.programs.init(state.init_key(run.seed))[0] if run.stage.remedies else ()
+        starts.append(Start(*fresh, resets.factors(run.stage.reset, one), initial))
     return context.programs.begin(leg.runs[0].stage, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
 
 
@@ -293,4 +294,10 @@ def _parent(
     name, row, epoch = run.parent
     kept = run_axis.take(restore(name, epoch), row)
     # Moments that the reset forgets may be those of another optimiser.
-    return kept["params"], kept["stats"], opt if run.stage.reset.optimiser == "all" else kept["opt"]
+    moments = opt if run.stage.reset.optimiser == "all" else jax.tree.map(_counted_alike, kept["opt"], opt)
+    return kept["params"], kept["stats"], moments
+
+
+def _counted_alike(leaf: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """A leaf of an optimiser's state, with a count for each weight, or one for all of them, where `like` has it so."""
+    return np.broadcast_to(leaf, like.shape) if like.ndim else np.max(leaf)

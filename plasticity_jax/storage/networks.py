@@ -17,6 +17,10 @@ from plasticity_jax.parallel import run_axis
 from plasticity_jax.storage import conditions, environment, workdir
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.training import state
+from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.interface import Remedy
+
+FORGETFUL = Remedy(lambda *_, **__: None, lambda *_: ())
 
 
 @conditions.pinned()
@@ -70,15 +74,16 @@ def load(
     checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
     if number not in checkpoints.numbers():
         raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
-    like = states_like(leg, state.network_like(module, tuple(data["image_shape"])))
+    own = {named.name: FORGETFUL for run in leg.runs for named in run.stage.remedies}  # memories are not kept
+    like = states_like(leg, state.network_like(module, tuple(data["image_shape"])), own)
     tree, _ = checkpoints.restore(number, kept(leg, unfold(pack, study.seeds), like))
     checkpoints.close()
     return module, run_axis.take(tree["params"], row), run_axis.take(tree["stats"], row)
 
 
-def states_like(leg: Leg, network: tuple[Any, Any]) -> state.TrainState:
-    """The shapes of the states of a leg, leaves [R, ...], for a `state.network_like`."""
-    one = state.like(network, leg.runs[0].stage)
+def states_like(leg: Leg, network: tuple[Any, Any], own: Own = NONE) -> state.TrainState:
+    """The shapes of the states of a leg, leaves [R, ...], for a `state.network_like`; `own` are a user's remedies."""
+    one = state.like(network, leg.runs[0].stage, own)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), one)
 
 

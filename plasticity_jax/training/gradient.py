@@ -18,12 +18,15 @@ from jax import Array
 
 from plasticity_jax.config import spec
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import interface, parameters
+from plasticity_jax.models import interface, parameters, units
 from plasticity_jax.training import sharding
+from plasticity_jax.training.remedies import apply
+from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.interface import Seen
 from plasticity_jax.training.state import TrainState
 
 Tree = Any
-Sums = dict[str, Array]
+Sums = dict[str, Any]
 OUT = -1e9  # the logit of a class that is none of the run's
 
 
@@ -84,16 +87,20 @@ def gradient(
     model: nn.Module,
     stage: spec.Stage,
     key: Array | None = None,
+    remedies: Any = (),
+    own: Own = NONE,
 ) -> tuple[Tree, Sums, Tree]:
-    """The gradient of the mean loss, zero for frozen modules.
+    """The gradient of the mean loss and of what regularisers add to it, zero for frozen modules.
 
     Args:
       batch: image float32 [B, H, W, C], label int32 [B]; B is a multiple of the micro-batch.
       classes: those that are told apart, as `among` takes them.
       key: of this step, for networks with Dropout; each micro-batch draws anew.  A frozen module stops Dropout.
+      remedies: the numbers of the stage's remedies; `own` are a user's.
 
     Returns:
-      (gradient like the parameters, sums `loss`, `correct` and `count` over the batch, statistics).
+      (gradient like the parameters, sums `loss`, `correct` and `count` over the batch, statistics).  `loss` is without
+      what regularisers add.  Where the stage has remedies, `activity` is summed too, see `units.activity`.
     """
     leaves, structure = jax.tree.flatten(state.params)
     moves = jax.tree.leaves(trained(state.params, stage.trained))
@@ -103,12 +110,21 @@ def gradient(
         params = jax.tree.unflatten(
             structure, [next(given) if hit else leaf for hit, leaf in zip(moves, leaves, strict=True)]
         )
-        logits, _, stats = forward(model, params, state.stats, part["image"], all(moves), key)
+        logits, features, stats = forward(model, params, state.stats, part["image"], all(moves), key)
         logits = among(logits, classes)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, part["label"]).mean()
         count = jnp.float32(part["label"].size)
         correct = jnp.sum(jnp.argmax(logits, -1) == part["label"]).astype(jnp.float32)
-        return loss, ({"loss": loss * count, "correct": correct, "count": count}, stats)
+        sums = {"loss": loss * count, "correct": correct, "count": count}
+        if stage.remedies:
+            sums["activity"] = units.activity(features, units.sites(model), params)
+            seen = Seen(params, state.stats, part["image"], part["label"], logits, features, (), again)
+            loss += apply.penalty(seen, state.remedy, remedies, stage, own)
+        return loss, (sums, stats)
+
+    def again(params: Tree, stats: Tree, images: Array) -> tuple[Array, Mapping[str, Array]]:
+        logits, features, _ = forward(model, params, stats, images, all(moves), key)
+        return among(logits, classes), features
 
     moving = [leaf for hit, leaf in zip(moves, leaves, strict=True) if hit]
     slope = jax.grad(loss_of, has_aux=True)

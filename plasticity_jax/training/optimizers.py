@@ -104,6 +104,19 @@ def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.Gradien
     return optax.GradientTransformation(init, update)
 
 
+def count_by_weight(opt: Tree, params: Tree) -> Tree:
+    """An optimiser's new state in which each single weight has a count of its own, since it may begin anew alone."""
+    structure: Any = jax.tree.structure(params)
+
+    def is_moment(part: Tree) -> bool:
+        return structure == jax.tree.structure(part)
+
+    def spread(part: Tree) -> Tree:
+        return jax.tree.map(lambda leaf, weight: jnp.broadcast_to(leaf, jnp.shape(weight)), part, params)
+
+    return jax.tree.map(lambda part: spread(part) if is_moment(part) else part, opt, is_leaf=is_moment)
+
+
 def of_parameters(opt: Tree, chosen: Tree) -> Tree:
     """Which leaves of an optimiser's state belong to the `chosen` parameters (a bool for each): the tree with bools."""
     structure: Any = jax.tree.structure(chosen)

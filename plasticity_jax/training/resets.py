@@ -15,7 +15,9 @@ import numpy as np
 from plasticity_jax.config import spec
 from plasticity_jax.models import parameters
 from plasticity_jax.training import optimizers
-from plasticity_jax.training.state import TrainState, create
+from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.interface import Begun
+from plasticity_jax.training.state import TrainState, create, remember
 
 Tree = Any
 OwnReset = Callable[[TrainState, TrainState], TrainState]
@@ -72,12 +74,15 @@ def begin(
     f: Factors,
     stage: spec.Stage,
     own: OwnReset | None = None,
+    initial: Tree = (),
+    remedies: Own = NONE,
 ) -> TrainState:
     """The state that a stage starts from: what the stage before left behind, after the reset.
 
-    `own` is a user's reset, (state, fresh state) -> state, applied last.
+    `own` is a user's reset, (state, fresh state) -> state, applied last.  A stage with remedies, for which `remedies`
+    are a user's, is given the first weights of the run's seed too, as `initial`.
     """
-    fresh = create(fresh_params, fresh_stats, stage)
+    fresh = create(fresh_params, fresh_stats, stage, remedies)
 
     def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
         # A factor of 0 has to forget its term for good: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
@@ -93,6 +98,9 @@ def begin(
         opt=jax.tree.map(choose, f.fresh_opt, opt, fresh.opt),
     )
     state = own(state, fresh) if own else state
+    if stage.remedies:
+        first = jax.tree.map(lambda shrink, new, old: jnp.where(shrink == 0, new, old), f.shrink, state.params, initial)
+        state = remember(state, Begun(first, (params, stats)), stage, remedies)
     return state.replace(average=(state.params, state.stats)) if stage.ema else state
 
 

@@ -12,6 +12,9 @@ from plasticity_jax.config.spec import Stage
 from plasticity_jax.data.batches import key
 from plasticity_jax.models import interface
 from plasticity_jax.training import autodecay, hyper, optimizers, schedules
+from plasticity_jax.training.remedies import apply
+from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.interface import Begun, Network
 
 Array = jax.Array
 Tree = Any
@@ -27,6 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
     params, stats: the network's parameters and BatchNorm running statistics (float32).
     opt: the optimiser's state.
     average: (params, stats) as an exponential moving average; () if there is none.
+    remedy: what the remedies of the stage remember, by name; () if there are none.
     clock: where the run is in its learning stages; () unless the schedule is `autodecay`.
     tally: float32 [4], sums of loss, correct, count and gradient norm since the epoch began.
     last: float32 [4], the numbers `RUNNING` of the last whole epoch; NaN before there is one.
@@ -39,6 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
     stats: Tree
     opt: Tree
     average: Tree
+    remedy: Tree
     clock: Tree
     tally: Array
     last: Array
@@ -70,30 +75,45 @@ def init_key(seed: int) -> Array:
     return key(seed, "init")
 
 
-def create(params: Tree, stats: Tree, stage: Stage) -> TrainState:
-    """A state at step 0 of `stage` with a new optimiser."""
+def create(params: Tree, stats: Tree, stage: Stage, own: Own = NONE) -> TrainState:
+    """A state at step 0 of `stage` with a new optimiser; `own` are a user's remedies."""
     spec, detector = stage.optim, schedules.detector(stage.optim)
-    return TrainState(
+    opt = optimizers.optimiser(spec, hyper.hyper(spec), spec.learning_rate).init(params)
+    if apply.replaces_weights(stage):
+        opt = optimizers.count_by_weight(opt, params)
+    state = TrainState(
         step=jnp.int32(0),
         params=params,
         stats=stats,
-        opt=optimizers.optimiser(spec, hyper.hyper(spec), spec.learning_rate).init(params),
+        opt=opt,
         average=(params, stats) if stage.ema else (),
+        remedy=(),
         clock=autodecay.start(detector, 1 + len(spec.milestones)) if detector else (),
         tally=jnp.zeros(len(RUNNING), jnp.float32),
         last=jnp.full(len(RUNNING), jnp.nan, jnp.float32),
         done=jnp.bool_(False),
         failed=jnp.bool_(False),
     )
+    return remember(state, Begun(params, (params, stats)), stage, own)
 
 
-def like(network: tuple[Tree, Tree], stage: Stage) -> TrainState:
+def remember(state: TrainState, begun: Begun, stage: Stage, own: Own = NONE) -> TrainState:
+    """The state with the memories that the remedies of a stage begin with."""
+    if not stage.remedies:
+        return state
+    network = Network(state.params, state.stats, state.opt, {})
+    return state.replace(remedy=apply.memories(network, begun, stage, own))
+
+
+def like(network: tuple[Tree, Tree], stage: Stage, own: Own = NONE) -> TrainState:
     """The shapes of what `create` returns for a `network_like`; found once, since it traces the optimiser."""
     leaves, structure = jax.tree.flatten(network)
-    return _like(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), stage)
+    return _like(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), stage, tuple(own.items()))
 
 
 @functools.lru_cache(maxsize=256)
-def _like(structure: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...], stage: Stage) -> TrainState:
+def _like(
+    structure: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...], stage: Stage, own: tuple[tuple[str, Any], ...]
+) -> TrainState:
     params, stats = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-    return jax.eval_shape(lambda params, stats: create(params, stats, stage), params, stats)
+    return jax.eval_shape(lambda params, stats: create(params, stats, stage, dict(own)), params, stats)

@@ -13,14 +13,18 @@ import optax
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches, patches
 from plasticity_jax.data.batches import Leaf, Source
+from plasticity_jax.models import units
 from plasticity_jax.training import detectors, schedules, sharding
 from plasticity_jax.training.autodecay import tick
 from plasticity_jax.training.detectors import Detector
 from plasticity_jax.training.gradient import among, forward, gradient, trained
 from plasticity_jax.training.hyper import Hyper
 from plasticity_jax.training.optimizers import of_parameters, optimiser
+from plasticity_jax.training.remedies import apply
+from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.interface import Network, Now
 from plasticity_jax.training.schedules import multiplier
-from plasticity_jax.training.state import TrainState
+from plasticity_jax.training.state import TrainState, init_network
 
 Array = jax.Array
 Batch = Mapping[str, Any]
@@ -36,6 +40,7 @@ class Task(NamedTuple):
     until_accuracy: float32, the running train accuracy (share) that ends the stage; 0 for never.
     ema: float32, the decay of the moving average.  watch: the numbers of the detector; () without one.
     starts: int32 [K - 1], the steps at which step decay begins the second and later learning stages.
+    remedies: the numbers of the stage's remedies, a dictionary for each.
     """
 
     key: Leaf
@@ -47,6 +52,7 @@ class Task(NamedTuple):
     ema: Leaf
     watch: Any
     starts: Leaf
+    remedies: Any = ()
 
 
 class Images(NamedTuple):
@@ -70,15 +76,18 @@ class Probe(NamedTuple):
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, model: nn.Module, stage: spec.Stage, task: Task
+    state: TrainState, batch: Batch, *, model: nn.Module, stage: spec.Stage, task: Task, own: Own = NONE
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step on `batch` (image float32 [B, H, W, C], label int32 [B]).
 
     Returns the new state and, before the update, the sums `loss`, `correct` and `count` over the batch, the
     `gradient_norm`, the `learning_rate`, and what the detector of learning stages looks at, if there is one.
+    `own` are a user's remedies.
     """
     draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; 0 to 3 are those of `advance`
-    grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage, key=draw)
+    given: dict[str, Any] = {"remedies": task.remedies, "own": own} if stage.remedies else {}
+    grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage, key=draw, **given)
+    activity = sums.pop("activity", {})
     time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
     rate = task.hyper.learning_rate * multiplier(stage.optim.schedule, task.hyper, time / task.steps)
     updates, opt = optimiser(stage.optim, task.hyper, rate).update(grads, state.opt, state.params)
@@ -87,6 +96,15 @@ def train_step(
     updates = _hold(frozen, optax.tree.zeros_like(updates), updates)
     params = _hold(frozen, state.params, optax.apply_updates(state.params, updates))
     opt = _hold(of_parameters(opt, frozen), state.opt, opt)
+    if stage.remedies:
+        fresh = functools.partial(init_network, model, image_shape=batch["image"].shape[1:])
+        draw = jax.random.fold_in(jax.random.fold_in(task.key, 5), state.step)
+        known = (state.params, grads, batch["image"], sums["count"], activity, units.sites(model), fresh)
+        network = Network(params, stats, opt, state.remedy)
+        network = apply.after_step(network, Now(state.step + 1, draw, rate, *known), task.remedies, stage, own)
+        params, opt = _hold(frozen, params, network.params), _hold(of_parameters(opt, frozen), opt, network.opt)
+        stats = stats if any(jax.tree.leaves(frozen)) else network.stats
+        state = state.replace(remedy=network.memory)
     new = state.replace(step=state.step + 1, params=params, stats=stats, opt=opt)
     if stage.ema:
         average = jax.tree.map(lambda old, now: task.ema * old + (1 - task.ema) * now, state.average, (params, stats))
@@ -110,7 +128,7 @@ def _hold(held: Any, old: Any, new: Any) -> Any:
 
 
 def advance(
-    state: TrainState, row: tuple[Task, Array], images: Images, *, model: nn.Module, stage: spec.Stage
+    state: TrainState, row: tuple[Task, Array], images: Images, *, model: nn.Module, stage: spec.Stage, own: Own = NONE
 ) -> TrainState:
     """Train one run on its `row` (task, until) up to step `until`, but not beyond the stage or one epoch of steps.
 
@@ -144,7 +162,8 @@ def advance(
         if task.source.patches:
             draw, numbers = jax.random.fold_in(patch_key, state.step), jnp.arange(len(slots))
             image = patches.paste(task.source.patches, draw, numbers, slots, image, label)
-        state, metrics = train_step(state, {"image": image, "label": label}, model=model, stage=stage, task=task)
+        batch = {"image": image, "label": label}
+        state, metrics = train_step(state, batch, model=model, stage=stage, task=task, own=own)
         return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
 
     return jax.lax.while_loop(lambda s: (s.step < stop) & ~s.done, body, state)

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from plasticity_jax.config import grid
+from plasticity_jax.config.remedies import Remedy
 from plasticity_jax.data import datasets
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import schedule
@@ -49,6 +50,7 @@ OTHER = {
     "reset.statistics": "all",
     "reset.optimiser": "modules",
     "reset.function": "own",
+    "remedies": (Remedy("l2_init", "regulariser", (("strength", 0.1),)),),
 }
 
 

@@ -15,13 +15,14 @@ from plasticity_jax.data import batches, datasets
 from plasticity_jax.models import resnet
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import hyper, state, step
+from plasticity_jax.training.remedies import apply
 
 PATCH = spec.Patch(0.0, 3, 1.25, 0.1, 1, 0.2, 1.75)
 DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH)
 DETECTOR = spec.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, True)
 OPTIM = spec.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
-STAGE = spec.Stage("train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0)
+STAGE = spec.Stage("train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, ())
 MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32")
 MLP = models.build(MODEL, 4)
 RESNET = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4)
@@ -111,6 +112,7 @@ def task(stage: spec.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> ste
         ema=np.float32(stage.ema),
         watch=hyper.watch(stage.optim.detector) if stage.optim.schedule == "autodecay" else (),
         starts=schedule.starts(stage.optim.milestones, steps),
+        remedies=apply.rows(stage),
     )
 
 

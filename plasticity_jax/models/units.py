@@ -1,0 +1,136 @@
+"""The units of the lab's networks, named once: which parameters and statistics belong to a unit, and who listens to it.
+
+A unit is an output of a layer with a ReLU: a neuron of a perceptron, a channel of a convolution.  To it belong the
+column of the kernel that makes it, its bias, the scale, offset and running statistics of the normalisation between, and
+the rows of the next kernel that it feeds.
+
+In residual networks these are the outputs of the inner convolution of each block, and no others.  They feed the second
+convolution of their block alone.  The other channels lie on the residual stream: every later block reads them and adds
+to them, so none of them belongs to one layer, nor is there a kernel whose rows could be silenced for it.  (Continual
+backprop's code for ResNets and Lyle et al. 2024 stop at the same place.)
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from plasticity_jax.models.mlp import MLP
+from plasticity_jax.models.resnet import ResNet
+from plasticity_jax.models.wide_resnet import WideResNet
+
+Tree = Any
+Chosen = Mapping[str, Array]  # bool [D] by the name of a site
+
+
+class Site(NamedTuple):
+    """The units of one layer, by paths of modules.
+
+    name: of their activations among the network's features.
+    layer: whose kernel has a column (last axis) for each unit.
+    norm: the normalisation between the layer and its ReLU; empty for none.
+    following: whose kernel has rows (last axis but one) for each unit: one, or with CReLU two, all of the positive
+        halves before all of the negative ones.
+    """
+
+    name: str
+    layer: str
+    norm: str
+    following: str
+
+
+def sites(model: nn.Module) -> tuple[Site, ...]:
+    """The units of a network, layer by layer; none of a user's own network, unless it has a method `units`."""
+    if isinstance(model, MLP):
+        layers = [f"layer{i}" for i in range(1, model.depth + 1)]
+        return tuple(Site(a, a, "", b) for a, b in zip(layers, [*layers[1:], "head"], strict=False))
+    if isinstance(model, ResNet):
+        return _inner(4, model.depth, "" if model.norm == "none" else "norm1")
+    if isinstance(model, WideResNet):
+        return _inner(3, model.depth, "" if model.norm == "none" else "norm2")
+    own: Callable[[], tuple[Site, ...]] = getattr(model, "units", tuple)
+    return own()
+
+
+def _inner(modules: int, depth: int, norm: str) -> tuple[Site, ...]:
+    blocks = [f"module{k + 2}/block{j}" for k in range(modules) for j in range(depth)]
+    return tuple(
+        Site(f"{block}/inner", f"{block}/conv1", f"{block}/{norm}" if norm else "", f"{block}/conv2")
+        for block in blocks
+    )
+
+
+def by_unit(params: Tree) -> dict[str, Array]:
+    """A zero for each output of each layer, float32 [D] by the layer's path: where a remedy keeps a number per unit."""
+    found: dict[str, Array] = {}
+    for path, leaf in jax.tree.leaves_with_path(params):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.rpartition("/")[2] == "kernel":
+            found[name.rpartition("/")[0]] = jnp.zeros(leaf.shape[-1], jnp.float32)
+    return found
+
+
+def at(tree: Tree, path: str) -> Tree:
+    """What lies at a path of a nested dictionary."""
+    return functools.reduce(lambda inside, key: inside[key], path.split("/"), tree)
+
+
+def activity(features: Mapping[str, Array], where: tuple[Site, ...], params: Tree) -> dict[str, dict[str, Array]]:
+    """Sums over the examples of a batch, float32 [D] for each site.
+
+    `level`: of the mean of |h| over positions (and over the two halves of CReLU).
+    `fired`: the number of examples in which the unit is above zero somewhere.
+    """
+    found = {}
+    for site in where:
+        units = at(params, site.layer)["kernel"].shape[-1]
+        values = jax.lax.stop_gradient(features[site.name]).astype(jnp.float32)
+        values = values.reshape(len(values), -1, units)  # positions, and halves
+        found[site.name] = {
+            "level": jnp.sum(jnp.mean(jnp.abs(values), 1), 0),
+            "fired": jnp.sum(jnp.any(values > 0, 1), 0, dtype=jnp.float32),
+        }
+    return found
+
+
+def outgoing(params: Tree, site: Site) -> Array:
+    """The sum of the magnitudes of the weights that leave each unit, [D]."""
+    kernel = at(params, site.following)["kernel"]
+    units = at(params, site.layer)["kernel"].shape[-1]
+    by_row = jnp.sum(jnp.abs(kernel), axis=tuple(axis for axis in range(kernel.ndim) if axis != kernel.ndim - 2))
+    return jnp.sum(by_row.reshape(-1, units), 0)
+
+
+class Masks(NamedTuple):
+    """Which weights belong to chosen units: bools that broadcast to each leaf of parameters and statistics."""
+
+    incoming: Tree
+    outgoing: Tree
+    stats: Tree
+
+
+def masks(params: Tree, stats: Tree, where: tuple[Site, ...], chosen: Chosen) -> Masks:
+    """The weights of the chosen units."""
+    into: dict[str, Array] = {}
+    out: dict[str, Array] = {}
+    running: dict[str, Array] = {}
+    for site in where:
+        hit = chosen[site.name]
+        into |= {f"{site.layer}/kernel": hit, f"{site.layer}/bias": hit}
+        if site.norm:
+            into |= {f"{site.norm}/scale": hit, f"{site.norm}/bias": hit}
+            running |= {f"{site.norm}/mean": hit, f"{site.norm}/var": hit}
+        rows = at(params, site.following)["kernel"].shape[-2]
+        out[f"{site.following}/kernel"] = jnp.tile(hit, rows // len(hit))[:, None]
+
+    def laid_out(found: Mapping[str, Array], tree: Tree) -> Tree:
+        def one(path: Any, _: Any) -> Array:
+            return found.get(jax.tree_util.keystr(path, simple=True, separator="/"), jnp.bool_(False))
+
+        return jax.tree.map_with_path(one, tree)
+
+    return Masks(laid_out(into, params), laid_out(out, params), laid_out(running, stats))

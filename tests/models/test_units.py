@@ -1,0 +1,98 @@
+"""What belongs to a unit: on every network of the lab, a unit that nobody listens to changes nothing."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plasticity_jax import models
+from plasticity_jax.config import spec
+from plasticity_jax.models import parameters, units
+from plasticity_jax.training.gradient import forward
+from plasticity_jax.training.remedies.interface import Network
+from tests.support import treated
+from tests.support.tiny import CONVOLVED, SHAPE
+
+NETWORKS = {
+    "mlp": models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32"), 4),
+    "resnet": models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4),
+    "resnet_without_norm": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32"), 4),
+    "wide_resnet": models.build(spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32"), 4),
+}
+IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
+
+
+@functools.cache
+def begun(name):
+    return treated.network_of(NETWORKS[name])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_site_is_there_with_its_kernels_and_its_norm(name):
+    sites, began = units.sites(NETWORKS[name]), begun(name)
+    assert len(sites) == {"mlp": 2, "wide_resnet": 3}.get(name, 4)
+    call = functools.partial(forward, NETWORKS[name], train=False)
+    _, features, _ = jax.eval_shape(call, began.params, began.stats, IMAGES)
+    for site in sites:
+        width = units.at(began.params, site.layer)["kernel"].shape[-1]
+        assert features[site.name].shape[-1] == width == units.at(began.params, site.following)["kernel"].shape[-2]
+        assert bool(site.norm) == (name in ("resnet", "wide_resnet"))
+        if site.norm:
+            assert units.at(began.stats, site.norm)["mean"].shape == (width,)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "wide_resnet"])
+def test_what_belongs_to_a_unit_reaches_only_its_activations_and_leaves_by_its_rows(name):
+    """With the incoming weights of the second unit changed, no other unit of its layer moves; with its rows zero, no
+    logit does."""
+    params, stats = treated.drawn(NETWORKS[name])
+    began, (site, *_) = Network(params, stats, (), {}), units.sites(NETWORKS[name])
+    width = units.at(began.params, site.layer)["kernel"].shape[-1]
+    chosen = {
+        each.name: np.zeros(units.at(began.params, each.layer)["kernel"].shape[-1], bool)
+        for each in units.sites(NETWORKS[name])
+    }
+    chosen[site.name] = np.arange(width) == 1
+    masks = units.masks(began.params, began.stats, units.sites(NETWORKS[name]), chosen)
+    silent = jax.tree.map(lambda hit, leaf: jnp.where(hit, 0, leaf), masks.outgoing, began.params)
+    other = jax.tree.map(lambda hit, leaf: jnp.where(hit, leaf + 0.5, leaf), masks.incoming, silent)
+    stats = jax.tree.map(lambda hit, leaf: jnp.where(hit, leaf + 0.5, leaf), masks.stats, began.stats)
+    (before, shown), (after, moved) = (
+        treated.outputs(NETWORKS[name], *each, IMAGES) for each in ((silent, began.stats), (other, stats))
+    )
+    np.testing.assert_array_equal(before, after)
+    differs = np.any(np.asarray(shown[site.name] != moved[site.name]), axis=tuple(range(shown[site.name].ndim - 1)))
+    np.testing.assert_array_equal(differs, chosen[site.name])
+    touched = {path for path, hit in parameters.paths(masks.incoming).items() if np.any(hit)}
+    there = parameters.paths(began.params)
+    wanted = {f"{site.layer}/kernel", f"{site.layer}/bias", f"{site.norm}/scale", f"{site.norm}/bias"}
+    assert touched == wanted & there.keys()
+    assert [path for path, hit in parameters.paths(masks.outgoing).items() if np.any(hit)] == [
+        f"{site.following}/kernel"
+    ]
+
+
+def test_activity_is_the_mean_over_positions_and_the_examples_that_fire():
+    h = np.zeros((2, 1, 2, 6), np.float32)
+    h[0, 0, :, 1], h[1, 0, 0, 1], h[1, 0, 1, 2] = (1.0, 3.0), 2.0, -4.0
+    site = units.sites(NETWORKS["mlp"])[0]
+    found = units.activity({site.name: h}, (site,), begun("mlp").params)[site.name]
+    np.testing.assert_allclose(found["level"][1:4], [2.0 + 1.0, 2.0, 0.0])
+    np.testing.assert_array_equal(found["fired"][1:4], [2, 0, 0])
+    both = np.concatenate([h, 2 * h], -1)  # as CReLU has it: the positive halves before the negative ones
+    found = units.activity({site.name: both}, (site,), begun("mlp").params)[site.name]
+    np.testing.assert_allclose(found["level"][1:3], [1.5 * 3.0, 1.5 * 2.0])
+
+
+def test_a_network_of_a_user_names_its_units_by_a_method():
+    site = units.Site("hidden", "hidden", "", "head")
+
+    class Own(nn.Module):
+        def units(self):
+            return (site,)
+
+    assert units.sites(Own()) == (site,) and units.sites(CONVOLVED) == ()
+    assert units.sites(models.build(spec.Model("logistic", 1, 1, "cifar", "none", "float32"), 4)) == ()

@@ -1,0 +1,131 @@
+"""Remedies from a config to the result: numbers on the run axis, stopped and gone on, and those of a user."""
+
+import jax
+import numpy as np
+import pytest
+
+import plasticity_jax
+from plasticity_jax import study_config
+from plasticity_jax.configs import base
+from plasticity_jax.errors import ConfigError, Preempted
+from plasticity_jax.parallel import programs
+from tests.support import small
+
+
+def config(*, strengths=(0.0, 0.05), every=4, **top):
+    """A warm start, treated by both remedies, with the strength of one on the run axis."""
+    found = small.config(seeds=(0,), control="pretrain+tune", **top)
+    found.stages.tune = small.stage(
+        epochs=2.0,
+        optim=base.optimiser("adam", learning_rate=0.01),
+        remedies=base.treated(l2_init={}, redo={"every": every, "threshold": 0.9}),
+        branches={"pretrain+tune": {"after": "pretrain"}},
+    )
+    found.grid = (("stages.tune.remedies.l2_init.strength", strengths),)
+    return found
+
+
+def test_branches_of_a_stage_have_remedies_of_their_own():
+    found = small.config(control="plain")
+    found.stages.tune.remedies = base.treated(l2_init={})
+    found.stages.tune.branches = small.branches(
+        plain={"after": "pretrain"},
+        both={"after": "pretrain", "remedies": base.treated(redo={"every": 7})},
+        stronger={"after": "pretrain", "remedies": {"l2_init": {"strength": 0.5}}},
+    )
+    ((_, plan),) = study_config.parse(found).packs[0].plans
+    named = {stage.branch: [(each.name, dict(each.numbers)) for each in stage.remedies] for stage in plan}
+    assert named["plain"] == [("l2_init", {"strength": 0.01})] and named["stronger"] == [("l2_init", {"strength": 0.5})]
+    assert named["both"] == [("l2_init", {"strength": 0.01}), ("redo", {"every": 7, "threshold": 0.1})]
+    shapes = {stage.branch: stage.shape()["remedies"] for stage in plan if stage.name == "tune"}
+    assert shapes["plain"] == shapes["stronger"] != shapes["both"]
+
+
+@pytest.mark.parametrize(
+    ("remedies", "line"),
+    [
+        ({"redoo": {}}, "config.stages.tune.remedies.redoo: there is no such key; did you mean .*remedies.redo"),
+        ({"redo": {"threshold": 0.1}}, "remedies.redo: the key every is missing"),
+        ({"redo": {"threshold": -1, "every": 1}}, r"remedies.redo.threshold=-1: must be in \[0, inf\)"),
+        ({"redo": {"threshold": 1, "every": 0}}, "remedies.redo.every=0: must be at least 1"),
+        ({"redo": {"threshold": 1, "every": 1, "tau": 1}}, "remedies.redo.tau: there is no such key"),
+        (
+            {"mine:act": {"scale": 1}},
+            "remedies.mine:act: say when it acts, as moment=regulariser|update|periodic|start",
+        ),
+        ({"mine:act": {"moment": "periodic", "scale": 1}}, "remedies.mine:act: the key every is missing"),
+        (("redo",), "must be a group of remedies by name"),
+    ],
+)
+def test_a_wrong_remedy_is_one_line(remedies, line):
+    found = small.config()
+    with found.ignore_type():
+        found.stages.tune.remedies = remedies
+    with pytest.raises(ConfigError, match=line):
+        study_config.parse(found)
+
+
+def shrink_towards_zero(network, now, *, scale):
+    return network._replace(params=jax.tree.map(lambda leaf: scale * leaf, network.params))
+
+
+OWN = """
+import jax
+from plasticity_jax.training.remedies.interface import Remedy
+
+def pull(seen, *, strength):
+    return strength * sum((leaf ** 2).sum() for leaf in jax.tree.leaves(seen.params)) * seen.memory
+
+pulling = Remedy(pull, lambda network, begun: network.params["head"]["bias"].sum() * 0 + 1)
+"""
+
+
+def test_own_remedies_are_given_from_python_and_named_in_the_config(tmp_path, monkeypatch):
+    (tmp_path / "my_remedies.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = small.single(epochs=1.0, remedies={})
+    found.seeds, found.strategy = (0,), "loop"
+    with found.unlocked():
+        found.stages.train.remedies = {
+            "vanish": {"moment": "periodic", "every": 6, "scale": 0.0},
+            "my_remedies:pulling": {"moment": "regulariser", "strength": 0.1},
+        }
+    small.run(found, tmp_path / "run", remedies={"vanish": shrink_towards_zero})
+    _, params, _ = plasticity_jax.load(tmp_path / "run", "train", 0)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(params))  # of 6 steps
+    with found.unlocked():
+        found.stages.train.remedies = {"vanish": {"moment": "update", "factor": 0.0}}
+    with pytest.raises(ConfigError, match="remedies.vanish: takes the numbers scale .*, and is given factor"):
+        small.run(found, tmp_path / "other", remedies={"vanish": shrink_towards_zero})
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return small.hashes(small.run(config(), tmp_path_factory.mktemp("both")))
+
+
+def test_a_remedys_number_rides_the_run_axis_and_a_run_is_as_alone(both, tmp_path):
+    assert list(both) == [f"pretrain+tune,strength={x}/seed0" for x in (0.0, 0.05)] and len(set(both.values())) == 2
+    assert len(study_config.parse(config()).packs) == 1
+    alone = small.run(config(strengths=(0.05,)), tmp_path)
+    assert set(small.hashes(alone).values()) == {both["pretrain+tune,strength=0.05/seed0"]}
+
+
+def test_a_study_with_remedies_goes_on_where_it_was_stopped(both, tmp_path, monkeypatch):
+    """Stopped in the middle of the stage, after units were replaced; the first weights come from the checkpoint."""
+    real, calls = programs.Programs.advance, []
+
+    def stopping(self, stage, *rest):
+        calls.append(stage.name)
+        if calls.count("tune") == 5:
+            raise KeyboardInterrupt
+        return real(self, stage, *rest)
+
+    monkeypatch.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
+    monkeypatch.setattr("plasticity_jax.runner.stage_loop.CHECKPOINT_SHARE", 0)
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Preempted)):
+        patch.setattr(programs.Programs, "advance", stopping)
+        small.run(config(checkpoint_seconds=0.0), tmp_path)
+    kept = list(tmp_path.glob("main/tune/checkpoints/*"))
+    assert kept and not list(tmp_path.glob("main/tune/end"))
+    assert small.hashes(small.run(config(checkpoint_seconds=0.0), tmp_path)) == both
