@@ -6,12 +6,11 @@ import signal
 import pytest
 from ml_collections import ConfigDict
 
-import analysis
 import plasticity_jax
-from configs import base
-from plasticity_jax import study_config
+from plasticity_jax import analysis, study_config
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
+from plasticity_jax.configs import base
 from plasticity_jax.errors import Preempted
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import programs
