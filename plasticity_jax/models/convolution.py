@@ -16,7 +16,7 @@ So the three products of a convolution are written out here, in that form and in
     parts    weight gradients of large images: one part of the batch after another, each small enough for the cache
     rows     weight gradients of small images: the input channels side by side as one wide image
 
-On other backends this is the plain `lax` operation.
+On other backends this is the plain `lax` operation, and for many runs at once, on all backends, that of `products`.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from plasticity_jax import target
+from plasticity_jax.models import products
+from plasticity_jax.models.products import Pads, Pair
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 # Chosen by timing the steps of ResNet-18 at widths 4 to 16 with both stems; all four are flat around these values.
@@ -48,8 +48,8 @@ def conv_general_dilated(
 ) -> Array:
     """`lax.conv_general_dilated`, for `flax.linen.Conv(conv_general_dilated=...)`.
 
-    Takes the fast forms for plain two-dimensional convolutions (no groups, no dilation) on CPU; they differ from
-    `lax` in the order of sums only.
+    Takes the fast forms for plain two-dimensional convolutions (no groups, no dilation) on CPU, and those of `products`
+    for many runs at once; they differ from `lax` in the order of sums only.
 
     Args:
       x: images [N, H, W, C].
@@ -69,17 +69,20 @@ def conv_general_dilated(
 
 def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[Pair], **options: Any) -> Array:
     """The convolution as suits this backend."""
-    if target.backend() != "cpu" or not _is_plain(x, kernel, options):
+    together = products.are_together()
+    if not (together or target.backend() == "cpu") or not _is_plain(x, kernel, options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     (top, bottom), (left, right) = padding
     pads = ((int(top), int(bottom)), (int(left), int(right)))
     steps, precision = (strides[0], strides[1]), options.get("precision")
-    out = _out(x, kernel, steps, pads)
+    if together:
+        return products.convolve(x, kernel, steps, pads, precision)
+    out = products.shape_of_result(x, kernel, steps, pads)
     pixels = max(math.prod(x.shape[1:3]), math.prod(out))
     if pixels <= 4 or max(math.prod(x.shape[1:]), math.prod(out) * kernel.shape[3]) <= MATRIX:
-        return _matrix(x, kernel, steps, pads, precision)
+        return products.matrix(x, kernel, steps, pads, precision)
     return _conv(x, kernel, steps, pads, precision)
 
 
@@ -94,24 +97,6 @@ def _is_plain(x: Array, kernel: Array, options: dict[str, Any]) -> bool:
         and options.get("preferred_element_type") is None
         and options.get("out_sharding") is None
     )
-
-
-def _out(x: Array, kernel: Array, strides: Pair, pads: Pads) -> Pair:
-    """Height and width of the result."""
-    sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
-    height, width = ((n + sum(pad) - k) // s + 1 for n, k, s, pad in sizes)
-    return height, width
-
-
-def _matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
-    """The convolution as [N, H W C] times [H W C, H' W' O]; autodiff makes matrix products of its gradients."""
-    out, columns = _out(x, kernel, strides, pads), []
-    for place in ((i, j) for i in range(out[0]) for j in range(out[1])):
-        starts = [s * p - pad[0] for s, p, pad in zip(strides, place, pads, strict=True)]
-        edges = [(a, n - a - k, 0) for a, n, k in zip(starts, x.shape[1:3], kernel.shape[:2], strict=True)]
-        columns.append(lax.pad(kernel, jnp.zeros((), kernel.dtype), [*edges, (0, 0, 0), (0, 0, 0)]))
-    matrix = jnp.concatenate(columns, -1).reshape(-1, math.prod(out) * kernel.shape[3])
-    return jnp.dot(x.reshape(len(x), -1), matrix, precision=precision).reshape(len(x), *out, kernel.shape[3])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -139,7 +124,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 def _folded(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
     """The convolution; with few channels, `fold` columns of the result are computed as channels of one."""
-    channels, width = kernel.shape[3], _out(x, kernel, strides, pads)[1]
+    channels, width = kernel.shape[3], products.shape_of_result(x, kernel, strides, pads)[1]
     fold = LANES // channels if strides[1] == 1 else 1
     if 1 < fold and width % fold == 0:
         shifted = [jnp.pad(kernel, ((0, 0), (t, fold - 1 - t), (0, 0), (0, 0))) for t in range(fold)]

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 from jax import Array
 
-from plasticity_jax.models import convolution
+from plasticity_jax.models import convolution, products
+from plasticity_jax.models.batch_norm import BatchNorm
 
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # within 1/sqrt(fan_in)
@@ -43,7 +44,8 @@ def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str
 def batch_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
     """BatchNorm, which forgets a tenth of its running statistics at each step."""
     del channels
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    kind = BatchNorm if products.are_together() else nn.BatchNorm
+    return kind(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
 
 
 def layer_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:

@@ -11,7 +11,7 @@ import psutil
 from plasticity_jax import target
 
 SYSTEM = Path("/")  # where the /proc and /sys of control groups are
-SIDE_BY_SIDE = ("vmap", "seedwise")  # strategies by which every run has temporaries of its own
+SIDE_BY_SIDE = ("vmap", "batched", "seedwise")  # strategies by which every run has temporaries of its own
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """The run axis: the only place where many runs become one program, on however many devices of however many processes.
 
 A function `fn(state, row, *shared)` is written for one run.  `compile_over` makes it work on states and rows
-stacked along a leading axis, by one of six strategies:
+stacked along a leading axis, by one of seven strategies:
 
     map        one run after another inside one program (`lax.map`)
     vmap       all runs at once (`vmap`); convolutions become grouped convolutions
+    batched    all runs at once; convolutions become matrix products batched over runs (`models.products`)
     seedwise   all runs at once, but their convolutions one run after another
     cores      `map` on every CPU core by itself: each device has one thread, and runs of its own
     split      `cores`, but where there are fewer runs than cores, several share the batches of one run
@@ -13,8 +14,8 @@ stacked along a leading axis, by one of six strategies:
 Devices form a mesh (run, batch).  Runs are dealt out over its first axis; where there are fewer runs than devices, the
 second has the devices that share each batch of one run (`split`), with BatchNorm over the whole batch.
 
-An accelerator is a device, and there `map`, `vmap` and `seedwise` hold within each, and `cores` and `split` are `map`.
-A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one device, in one
+An accelerator is a device, and there `map`, `vmap`, `batched` and `seedwise` hold within each, and `cores` and `split`
+are `map`.  A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one device, in one
 process.
 """
 
@@ -33,13 +34,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plasticity_jax import target
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import convolution
+from plasticity_jax.models import convolution, products
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.parallel.memory import Footprint, footprint
 from plasticity_jax.training.sharding import AXES
 
 Tree = Any
-STRATEGIES = ("map", "vmap", "seedwise", "cores", "split", "loop")
+STRATEGIES = ("map", "vmap", "batched", "seedwise", "cores", "split", "loop")
 CORES = ("cores", "split")  # by which every core of a CPU is a device with one thread
 BUSY = 0.9  # share of the time that a core must have a run to train, for `cores` to be worth it
 
@@ -147,6 +148,9 @@ def compile_over(
             return compile_all(mapped, states, rows, *shared, threads=strategy not in CORES)
         case "vmap":
             return compile_all(vmapped, states, rows, *shared)
+        case "batched":
+            with products.together():
+                return compile_all(vmapped, states, rows, *shared)
         case "seedwise":
             with convolution.seedwise():
                 return compile_all(vmapped, states, rows, *shared)

@@ -9,6 +9,7 @@ import optax
 
 from plasticity_jax.config.spec import Optim
 from plasticity_jax.errors import ConfigError
+from plasticity_jax.models import products
 from plasticity_jax.training.hyper import ArrayLike, Hyper
 
 Tree = Any
@@ -95,8 +96,11 @@ def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.Gradien
         count = jax.tree.map(optax.safe_increment, state.count)
 
         def step(m: jax.Array, v: jax.Array, n: jax.Array) -> jax.Array:
-            # Behind a barrier, or XLA would multiply by the reciprocal of a scalar that only one leaf is divided by.
-            first, second = jax.lax.optimization_barrier([jnp.broadcast_to(1 - b**n, m.shape) for b in (b1, b2)])
+            first, second = [1 - b**n for b in (b1, b2)]
+            if not products.are_together():
+                # Or XLA would multiply by the reciprocal of a scalar that only one leaf is divided by.
+                full = [jnp.broadcast_to(scalar, m.shape) for scalar in (first, second)]
+                first, second = jax.lax.optimization_barrier(full)
             return m / first / (jnp.sqrt(v / second) + eps)
 
         return jax.tree.map(step, mu, nu, count), optax.ScaleByAdamState(count, mu, nu)

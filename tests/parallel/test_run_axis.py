@@ -1,7 +1,7 @@
 """Runs that train side by side are the runs that train alone, by every strategy and on any number of devices.
 
-On CPU `map` and `loop` give the same bits as a lone run, and `cores` those of a lone run with one thread.  `vmap` and
-`seedwise` turn matrix products into batched ones, which may add up in another order: parameters agree to `ROUNDING`
+On CPU `map` and `loop` give the same bits as a lone run, and `cores` those of a lone run with one thread.  `vmap`,
+`batched` and `seedwise` turn matrix products into batched ones, which may add up in another order: parameters agree to `ROUNDING`
 after a handful of steps.
 """
 
@@ -64,7 +64,8 @@ def test_any_shape(strategy, count, height, width, donate):
 
 def test_unknown_strategy():
     with pytest.raises(
-        ConfigError, match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'seedwise', 'cores', 'split', 'loop'"
+        ConfigError,
+        match="strategy='pmap': choose one of.*'auto', 'map', 'vmap', 'batched', 'seedwise', 'cores', 'split', 'loop'",
     ):
         run_axis.compile_over(move, "pmap", jnp.zeros(2), jnp.zeros(2), donate=False)
 
@@ -182,7 +183,7 @@ KINDS = {"mlp": (MLP, MOMENTUM), "convolved": (CONVOLVED, stage(momentum=0.9))}
 ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
 BY_DAY = {  # convolutions where they have a way or devices of their own, matrix products elsewhere
     "mlp": ("map", "vmap", "loop"),
-    "convolved": ("seedwise", "cores", "split"),
+    "convolved": ("batched", "seedwise", "cores", "split"),
 }
 
 
@@ -214,7 +215,7 @@ def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
     found = jax.device_get(run_axis.compile_over(advance(model, stage), strategy, *args, donate=True)(*args))
     assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
     for i, alone in enumerate(expected):
-        if strategy in ("vmap", "seedwise"):
+        if strategy in ("vmap", "batched", "seedwise"):
             close(run_axis.take(found, i), alone)
         else:
             assert same(run_axis.take(found, i), alone)

@@ -35,10 +35,10 @@ def lonely(strategy: str) -> ConfigDict:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["map", pytest.param("loop", marks=pytest.mark.long), pytest.param("vmap", marks=pytest.mark.long)]
+    "strategy", ["map", *(pytest.param(name, marks=pytest.mark.long) for name in ("loop", "vmap", "batched"))]
 )
 def test_a_run_is_the_same_alone_and_in_company(strategy, tmp_path):
-    own = dict(model=small.Net() if strategy == "map" else None)  # where convolutions belong
+    own = dict(model=small.Net() if strategy in ("map", "batched") else None)  # where convolutions belong
     many = small.run(crowd(strategy), tmp_path / "many", **own)
     one = small.run(lonely(strategy), tmp_path / "one", **own)
     assert len(many["runs"]) == 24
@@ -48,13 +48,13 @@ def test_a_run_is_the_same_alone_and_in_company(strategy, tmp_path):
         rows = small.rows(tmp_path / "many", stage, run=in_company)
         expected = small.rows(tmp_path / "one", stage, run=alone)
         assert len(rows) == len(expected) > 0
-        if strategy != "vmap":
+        if strategy not in ("vmap", "batched"):
             assert small.numbers(rows) == small.numbers(expected)
             continue
         for row, other in zip(rows, expected, strict=True):
             assert all(row[key] == other[key] for key in ("epoch", "step", "metric"))
             assert row["value"] == pytest.approx(other["value"], abs=1e-4)
-    if strategy != "vmap":
+    if strategy not in ("vmap", "batched"):
         assert small.hashes(many)[name] == small.hashes(one)[ALONE]
     _, params, _ = plasticity_jax.load(tmp_path / "many", "pretrain+tune", 1, hparams=point, **own)
     _, expected, _ = plasticity_jax.load(tmp_path / "one", "pretrain+tune", 1, **own)

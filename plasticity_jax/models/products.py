@@ -1,0 +1,91 @@
+"""Convolutions as matrix products, which `vmap` over runs turns into one product batched over all of them.
+
+A GPU runs grouped convolutions, the other way to have all runs at once, badly, and has kernels of its own for them and
+none in a CUDA graph by default; batched products are what it does best.  Written for `vmap` over runs:
+
+    tap      1x1 maps: only one place of the kernel meets the image
+    matrix   images of a few pixels: the kernel laid out for every pixel
+    patches  all others: what each place of the kernel sees, side by side (im2col), times the kernel
+
+Sums apart, which may be rounded in another order, these are the convolutions of `lax`.
+"""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+FEW = 4  # pixels of a map up to which the kernel is laid out for each
+
+_together: contextvars.ContextVar[bool] = contextvars.ContextVar("together", default=False)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What is traced inside is for many runs at once: layers take the forms that are fastest under `vmap` on a GPU."""
+    token = _together.set(True)
+    try:
+        yield
+    finally:
+        _together.reset(token)
+
+
+def are_together() -> bool:
+    """Whether this is traced inside `together`."""
+    return _together.get()
+
+
+def shape_of_result(x: Array, kernel: Array, strides: Pair, pads: Pads) -> Pair:
+    """Height and width of a convolution's result."""
+    sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
+    height, width = ((n + sum(pad) - k) // s + 1 for n, k, s, pad in sizes)
+    return height, width
+
+
+def convolve(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
+    """The convolution of images [N, H, W, C] with a kernel [h, w, C, O], as one matrix product."""
+    out = shape_of_result(x, kernel, strides, pads)
+    met = all(0 <= pad[0] < k for pad, k in zip(pads, kernel.shape[:2], strict=True))
+    if x.shape[1:3] == out == (1, 1) and met:
+        tap = kernel[pads[0][0], pads[1][0]]
+        return jnp.dot(x.reshape(len(x), -1), tap, precision=precision).reshape(len(x), 1, 1, -1)
+    if max(math.prod(x.shape[1:3]), math.prod(out)) <= FEW:
+        return matrix(x, kernel, strides, pads, precision)
+    return _patched(x, kernel, strides, pads, precision)
+
+
+def matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
+    """The convolution as [N, H W C] times [H W C, H' W' O]; autodiff makes matrix products of its gradients."""
+    out, columns = shape_of_result(x, kernel, strides, pads), []
+    for place in ((i, j) for i in range(out[0]) for j in range(out[1])):
+        starts = [s * p - pad[0] for s, p, pad in zip(strides, place, pads, strict=True)]
+        edges = [(a, n - a - k, 0) for a, n, k in zip(starts, x.shape[1:3], kernel.shape[:2], strict=True)]
+        columns.append(lax.pad(kernel, jnp.zeros((), kernel.dtype), [*edges, (0, 0, 0), (0, 0, 0)]))
+    matrix = jnp.concatenate(columns, -1).reshape(-1, math.prod(out) * kernel.shape[3])
+    return jnp.dot(x.reshape(len(x), -1), matrix, precision=precision).reshape(len(x), *out, kernel.shape[3])
+
+
+def _patched(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
+    seen = patches(x, (kernel.shape[0], kernel.shape[1]), strides, pads)
+    y = jnp.dot(seen, kernel.reshape(-1, kernel.shape[3]), precision=precision)
+    return y.reshape(len(x), *shape_of_result(x, kernel, strides, pads), -1)
+
+
+def patches(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:
+    """What a kernel of `size` sees at each place, [N H' W', h w C], by slices and one concatenation."""
+    edges = [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+    ends = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], size, strides, strict=True)]
+    seen = [
+        x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]] for i in range(size[0]) for j in range(size[1])
+    ]
+    together = jnp.concatenate(seen, -1) if len(seen) > 1 else seen[0]
+    # Or XLA would fuse them into the product, where its compiler for GPUs (jaxlib 0.10.2) dies in a failed check.
+    return lax.optimization_barrier(together.reshape(-1, together.shape[-1]))
