@@ -15,8 +15,8 @@ Devices form a mesh (run, batch).  Runs are dealt out over its first axis; where
 second has the devices that share each batch of one run (`split`), with BatchNorm over the whole batch.
 
 An accelerator is a device, and there `map`, `vmap`, `batched` and `seedwise` hold within each, and `cores` and `split`
-are `map`.  A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one device, in one
-process.
+are `map`.  A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one
+device, in one process.
 """
 
 import contextlib

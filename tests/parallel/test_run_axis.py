@@ -1,8 +1,8 @@
 """Runs that train side by side are the runs that train alone, by every strategy and on any number of devices.
 
 On CPU `map` and `loop` give the same bits as a lone run, and `cores` those of a lone run with one thread.  `vmap`,
-`batched` and `seedwise` turn matrix products into batched ones, which may add up in another order: parameters agree to `ROUNDING`
-after a handful of steps.
+`batched` and `seedwise` turn matrix products into batched ones, which may add up in another order: parameters agree to
+`ROUNDING` after a handful of steps.
 """
 
 import functools
