@@ -6,6 +6,7 @@
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make mutants     deliberate mistakes, one by one; does a test catch each? half an hour; ONLY=WORD tries some
+# make notebook    run analysis/plasticity.ipynb, and keep in it what it shows
 # make clean       remove the environment, caches and the demo's results
 #
 # PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment, WORKERS=8 the processes that test (each takes
@@ -20,7 +21,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint tests cheap exact test_quick test_long test-slurm bench faults mutants clean
+.PHONY: help demo test lint tests cheap exact test_quick test_long test-slurm bench faults mutants notebook clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -74,6 +75,9 @@ faults: $(VENV)/.test
 mutants: $(VENV)/.test
 	@mkdir -p runs
 	@$(RUN) -m tests.mutants --json runs/mutants.json $(if $(ONLY),--only "$(ONLY)")
+
+notebook: $(VENV)/.test
+	@$(RUN) -m tests.support.notebook
 
 clean:
 	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .cache

@@ -3,6 +3,10 @@
 from plasticity_jax import analysis
 frame = analysis.load("runs/demo")
 frame[(frame.metric == "test_accuracy") & (frame.status != "failed")].groupby(["branch", "epoch"]).value.mean()
+
+study = analysis.read("runs/demo")     # its config, result and table
+study.plot()                           # its figures
+print(study.claims())                  # its claims, each with an effect, an interval and a verdict
 """
 
 import os
@@ -25,6 +29,15 @@ COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analy
 KEYS, MEASURED = list(columns.KEYS), list(columns.MEASURED)
 
 Directory = str | os.PathLike[str]
+
+
+def __getattr__(name: str) -> Any:
+    """`read`, imported on first use, since `studies` stands on this module."""
+    if name == "read":
+        from plasticity_jax.analysis.studies import read
+
+        return read
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def distinct(directories: Iterable[Directory]) -> list[Path]:

@@ -51,6 +51,19 @@ class Study:
         """The runs of each label in each stage, in the order of the table, which is searched here once for all."""
         return _runs(self.table)
 
+    def plot(self) -> list[Any]:
+        """Its figures, as those of matplotlib; in a notebook each is shown by `display`."""
+        from plasticity_jax.analysis import figures  # which stands on this module, and needs matplotlib
+        from plasticity_jax.analysis.plots import matplotlib_backend
+
+        return [matplotlib_backend.draw(chart) for chart in figures.charts(self)]
+
+    def claims(self) -> str:
+        """The claims that it speaks to, each with effect, interval and verdict, as the command `claims` prints them."""
+        from plasticity_jax.analysis import verify  # which stands on this module
+
+        return verify.table([self], verify.judge([self]))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:

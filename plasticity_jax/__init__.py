@@ -1,10 +1,13 @@
-"""A lab for plasticity and warm starting of neural networks: `run` a config, `load` what it trained."""
+"""A lab for plasticity and warm starting of neural networks: `run` a config, `load` and `evaluate` what it trained."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load", "run"]
+__all__ = ["evaluate", "load", "run"]
 __version__ = "0.1.0"
+
+FUNCTIONS = {"evaluate": "runner.kept", "load": "storage.networks", "run": "experiment"}  # and where they are
 
 # What a wheel has inside this package lies beside it in a checkout.
 _CHECKOUT = Path(__file__).parents[1]
@@ -15,12 +18,6 @@ if all((_CHECKOUT / name).is_file() for name in _FILES):
 
 def __getattr__(name: str) -> Any:
     """Import on first use: a command that only looks at its flags should not wait for jax."""
-    if name == "run":
-        from plasticity_jax.experiment import run
-
-        return run
-    if name == "load":
-        from plasticity_jax.storage.networks import load
-
-        return load
+    if name in FUNCTIONS:
+        return getattr(importlib.import_module(f"plasticity_jax.{FUNCTIONS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,9 +52,30 @@ def load(
       LabError: no such run, or its stage has not ended yet.
     """
     directory = paths.given(directory)
-    study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
+    study, pack, leg, row = find(directory, branch, seed, stage, hparams or {})
     data = environment.read(directory)["dataset"]
-    wanted = dict(hparams or {}).items()
+    module = models.build(pack.model, data["classes"]) if model is None else interface.check(model)
+    where = directory / pack.name / leg.name / ("end" if epoch == spec.END else "snapshots")
+    checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
+    if number not in checkpoints.numbers():
+        raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
+    own = {named.name: FORGETFUL for run in leg.runs for named in run.stage.remedies}  # memories are not kept
+    like = states_like(leg, state.network_like(module, tuple(data["image_shape"])), own)
+    tree, _ = checkpoints.restore(number, kept(leg, unfold(pack, study.seeds), like))
+    checkpoints.close()
+    return module, run_axis.take(tree["params"], row), run_axis.take(tree["stats"], row)
+
+
+def find(
+    directory: Path, branch: str, seed: int, stage: str, hparams: Mapping[str, Any]
+) -> tuple[spec.Study, spec.Pack, Leg, int]:
+    """(study, pack, leg, row in that leg) of a run as `load` is told of it.
+
+    Raises:
+      LabError: no such run, or several.
+    """
+    study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
+    wanted = hparams.items()
     found = [
         (pack, leg, row)
         for pack in study.packs
@@ -69,16 +90,7 @@ def load(
         points = [dict(leg.runs[row].hparams) for _, leg, row in found]
         raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
     pack, leg, row = found[-1]
-    module = models.build(pack.model, data["classes"]) if model is None else interface.check(model)
-    where = directory / pack.name / leg.name / ("end" if epoch == spec.END else "snapshots")
-    checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
-    if number not in checkpoints.numbers():
-        raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
-    own = {named.name: FORGETFUL for run in leg.runs for named in run.stage.remedies}  # memories are not kept
-    like = states_like(leg, state.network_like(module, tuple(data["image_shape"])), own)
-    tree, _ = checkpoints.restore(number, kept(leg, unfold(pack, study.seeds), like))
-    checkpoints.close()
-    return module, run_axis.take(tree["params"], row), run_axis.take(tree["stats"], row)
+    return study, pack, leg, row
 
 
 def states_like(leg: Leg, network: tuple[Any, Any], own: Own = NONE) -> state.TrainState:

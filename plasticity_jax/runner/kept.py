@@ -1,0 +1,58 @@
+"""The networks that a study has kept, evaluated again."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from plasticity_jax.config import paths, spec
+from plasticity_jax.data import datasets, subsets
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.storage import conditions, networks
+from plasticity_jax.training import state, step
+
+
+@conditions.pinned()
+def evaluate(
+    directory: str | Path,
+    branch: str,
+    seed: int,
+    stage: str = "",
+    *,
+    epoch: int = spec.END,
+    hparams: Mapping[str, Any] | None = None,
+    model: nn.Module | None = None,
+    dataset: Dataset | None = None,
+) -> dict[str, float]:
+    """How well a run of a finished stage does on its test images; all other arguments are those of `load`.
+
+    Args:
+      dataset: own arrays (`datasets.from_arrays`), as the study had them or others, instead of the study's data.
+
+    Returns:
+      `loss` (mean cross-entropy), `accuracy` (percent) and `images`.
+
+    Raises:
+      LabError: no such run, its stage has not ended yet, or the data cannot be had.
+    """
+    found = dict(stage=stage, epoch=epoch, hparams=hparams, model=model)
+    network, params, stats = networks.load(directory, branch, seed, **found)
+    study, _, leg, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})
+    data = dataset or datasets.load(*study.data)
+    run = leg.runs[row]
+    span = data.span(run.stage.data.member)
+    tests = subsets.test_images(run.stage.data, run.seed, data.test_labels, span, study.test_images)
+    source = schedule.plain_source(tests, data.test_labels, classes=schedule.told_apart(run, data))
+    images = step.Images(data.test_images, *prepare.scale(study, data))
+    one = state.create(params, stats, run.stage).replace(opt=(), average=(), clock=())
+    batch = min(study.eval_batch, len(tests))
+    measure = jax.jit(functools.partial(step.evaluate, model=network, batch=batch))
+    batches = [jax.device_get(measure(one, source, first, images)) for first in range(0, len(tests), batch)]
+    sums = {name: float(np.sum([each[name] for each in batches], dtype=np.float64)) for name in batches[0]}
+    count = sums["count"]
+    return {"loss": sums["loss"] / count, "accuracy": 100.0 * sums["correct"] / count, "images": int(count)}
