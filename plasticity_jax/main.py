@@ -12,6 +12,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -44,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
         with contextlib.nullcontext() if multihost.alone() else signals.listening(), multihost.together():
             from plasticity_jax import experiment
 
-            instead = {name: flags.FLAGS[name].value for name in INSTEAD}
+            instead: dict[str, Any] = {name: flags.FLAGS[name].value for name in INSTEAD}
             result = experiment.run(CONFIG.value, WORKDIR.value, **instead)
     except LabError as error:
         commandline.leave(str(error))

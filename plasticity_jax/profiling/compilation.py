@@ -47,8 +47,8 @@ def report(context: Context) -> Iterator[str]:
                 continue
             needs.append(need)
             fits = "?" if there is None else f"{fitting(need, strategy, there):,}"
-            line = need.line
-            yield f"  {title:28}{seconds:>12}{memory.text(line.each):>10}{memory.text(line.fixed):>10}{fits:>15}"
+            grows = need.line
+            yield f"  {title:28}{seconds:>12}{memory.text(grows.each):>10}{memory.text(grows.fixed):>10}{fits:>15}"
     if refused:
         raise LabError(f"{context.pack.name}: the compiler refused {', '.join(refused)}")
     try:

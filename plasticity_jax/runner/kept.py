@@ -1,5 +1,6 @@
 """The networks that a study has kept, evaluated again."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,8 +41,7 @@ def evaluate(
     Raises:
       LabError: no such run, its stage has not ended yet, or the data cannot be had.
     """
-    found = dict(stage=stage, epoch=epoch, hparams=hparams, model=model)
-    network, params, stats = networks.load(directory, branch, seed, **found)
+    network, params, stats = networks.load(directory, branch, seed, stage, epoch=epoch, hparams=hparams, model=model)
     study, _, leg, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})
     data = dataset or datasets.load(*study.data)
     run = leg.runs[row]
@@ -49,7 +49,8 @@ def evaluate(
     tests = subsets.test_images(run.stage.data, run.seed, data.test_labels, span, study.test_images)
     source = schedule.plain_source(tests, data.test_labels, classes=schedule.told_apart(run, data))
     images = step.Images(data.test_images, *prepare.scale(study, data))
-    one = state.create(params, stats, run.stage).replace(opt=(), average=(), clock=())
+    plain = dataclasses.replace(run.stage, remedies=(), ema=0.0)
+    one = state.create(params, stats, plain).replace(opt=(), clock=())  # as `evaluation` looks at states
     batch = min(study.eval_batch, len(tests))
     measure = jax.jit(functools.partial(step.evaluate, model=network, batch=batch))
     batches = [jax.device_get(measure(one, source, first, images)) for first in range(0, len(tests), batch)]

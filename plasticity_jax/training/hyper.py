@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from plasticity_jax.config.spec import Detector, Optim
+from plasticity_jax.config.optim import Detector, Optim
 from plasticity_jax.training import detectors
 
 ArrayLike = jax.Array | np.ndarray | float

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax.config.spec import Detector, Optim
+from plasticity_jax.config.optim import Detector, Optim
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.training import detectors
 from plasticity_jax.training.hyper import ArrayLike, Hyper, Watch, watch

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import models
-from plasticity_jax.config import spec
+from plasticity_jax.config import optim, spec
 from plasticity_jax.config.plan import Leg, Run, unfold
 from plasticity_jax.data import batches, datasets
 from plasticity_jax.models import resnet
@@ -19,8 +19,8 @@ from plasticity_jax.training.remedies import apply
 
 PATCH = spec.Patch(0.0, 3, 1.25, 0.1, 1, 0.2, 1.75)
 DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH)
-DETECTOR = spec.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, True)
-OPTIM = spec.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
+DETECTOR = optim.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, True)
+OPTIM = optim.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
 STAGE = spec.Stage("train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, ())
 MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32")

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity_jax.config.spec import Detector
+from plasticity_jax.config.optim import Detector
 from plasticity_jax.configs import base
 from plasticity_jax.training import detectors, hyper
 
