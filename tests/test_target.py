@@ -10,7 +10,7 @@ import pytest
 
 from plasticity_jax import target
 from plasticity_jax.errors import LabError
-from plasticity_jax.parallel import memory, run_axis
+from plasticity_jax.parallel import compiler, memory, run_axis
 
 ROOT = Path(__file__).parents[1]
 ASKS = re.compile(
@@ -25,10 +25,10 @@ def test_only_one_module_asks_jax_for_devices():
 
 
 def test_only_two_modules_compile():
-    """`run_axis` for the target, and `target` to ask a compiler; a third could compile for this machine unseen."""
+    """`compiler` for the target, and `target` to ask a compiler; a third could compile for this machine unseen."""
     files = sorted((ROOT / "plasticity_jax").rglob("*.py"))
     assert [path.stem for path in files if re.search(r"\bjax\.(jit|pmap)\b", path.read_text())] == [
-        "run_axis",
+        "compiler",
         "target",
     ]
 
@@ -47,9 +47,9 @@ def test_a_program_is_compiled_for_the_devices_that_are_meant():
         states, rows = jnp.ones((3, 2)), jnp.ones(3)
         program = run_axis.compile_over(lambda x, y: x + y, "map", states, rows, donate=False)
         assert program(*jax.device_put((states, rows), other)).devices() == {other}
-        one = run_axis.compile_one(lambda x: 2 * x, np.float32(1))
+        one = compiler.compile_one(lambda x: 2 * x, np.float32(1))
         assert one(jax.device_put(np.float32(1), other)).devices() == {other}
-    assert run_axis.compile_one(lambda x: 2 * x, np.float32(1))(np.float32(1)).devices() == {jax.devices()[0]}
+    assert compiler.compile_one(lambda x: 2 * x, np.float32(1))(np.float32(1)).devices() == {jax.devices()[0]}
 
 
 def test_a_target_that_does_not_tell_its_memory():

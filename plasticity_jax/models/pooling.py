@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from plasticity_jax import target
+from plasticity_jax.models import products
 
 
 def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
@@ -25,7 +26,7 @@ def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
     Returns:
       [N, H', W', C].
     """
-    if target.backend() != "cpu":
+    if target.backend() != "cpu" and not products.are_together():
         window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), (pad, pad), (pad, pad), (0, 0))
         return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
     return _max_pool(x, size, stride, pad)

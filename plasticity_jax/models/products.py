@@ -23,6 +23,7 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
 FEW = 4  # pixels of a map up to which the kernel is laid out for each
+EIGHT = 8  # matrix units take sums of a multiple of so many; cuBLAS would get a copy of all patches, filled up
 
 _together: contextvars.ContextVar[bool] = contextvars.ContextVar("together", default=False)
 
@@ -74,18 +75,21 @@ def matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -
 
 def _patched(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
     seen = patches(x, (kernel.shape[0], kernel.shape[1]), strides, pads)
-    y = jnp.dot(seen, kernel.reshape(-1, kernel.shape[3]), precision=precision)
+    rows = kernel.reshape(-1, kernel.shape[3])
+    y = jnp.dot(seen, jnp.pad(rows, ((0, seen.shape[1] - len(rows)), (0, 0))), precision=precision)
     return y.reshape(len(x), *shape_of_result(x, kernel, strides, pads), -1)
 
 
 def patches(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:
-    """What a kernel of `size` sees at each place, [N H' W', h w C], by slices and one concatenation."""
+    """What a kernel of `size` sees at each place, [N H' W', h w C and zeros], by slices and one concatenation."""
     edges = [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)]
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
     ends = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], size, strides, strict=True)]
     seen = [
         x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]] for i in range(size[0]) for j in range(size[1])
     ]
+    missing = -len(seen) * x.shape[3] % EIGHT
+    seen += [jnp.zeros((*seen[0].shape[:3], missing), x.dtype)] * (missing > 0)
     together = jnp.concatenate(seen, -1) if len(seen) > 1 else seen[0]
     # Or XLA would fuse them into the product, where its compiler for GPUs (jaxlib 0.10.2) dies in a failed check.
     return lax.optimization_barrier(together.reshape(-1, together.shape[-1]))

@@ -14,7 +14,7 @@ import numpy as np
 
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
-from plasticity_jax.parallel import compilation_cache, run_axis
+from plasticity_jax.parallel import compilation_cache, compiler, run_axis
 from plasticity_jax.training import resets, state, step
 from plasticity_jax.training.remedies.apply import NONE, Own
 
@@ -45,7 +45,7 @@ class Programs:
         self.diagnostics = diagnostics
         self.own_resets = own_resets
         self.own_remedies = own_remedies
-        self.cache: dict[Any, run_axis.Program] = {}
+        self.cache: dict[Any, compiler.Program] = {}
         self.placed: dict[Any, tuple[step.Images, step.Images]] = {}
         self.loaded = 0
 
@@ -60,7 +60,7 @@ class Programs:
     def init(self, key: Array) -> tuple[Tree, Tree]:
         """Fresh (params, stats) of one run, on the host."""
         fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
-        return jax.device_get(self._program("init", lambda: run_axis.compile_one(fn, key, once=True))(key))
+        return jax.device_get(self._program("init", lambda: compiler.compile_one(fn, key, once=True))(key))
 
     def begin(self, stage: spec.Stage, states: Tree, rows: Tree) -> state.TrainState:
         """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`."""
@@ -100,7 +100,7 @@ class Programs:
             self.placed[key] = images, run_axis.replicate(images, self.strategy, count)
         return self.placed[key][1]
 
-    def program(self, kind: str, stage: spec.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> run_axis.Program:
+    def program(self, kind: str, stage: spec.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> compiler.Program:
         """The program of a kind for arguments like these, given as arrays or their shapes; nothing is run."""
         args = jax.tree.map(_shape, (states, rows, *shared))
         shape = tuple(sorted(stage.shape().items())) if stage else ()
@@ -109,7 +109,7 @@ class Programs:
         fn, donate = self._function(kind, stage), kind == "advance"
         return self._program(key, lambda: run_axis.compile_over(fn, self.strategy, *args, donate=donate))
 
-    def _program(self, key: Any, compile_it: Callable[[], run_axis.Program]) -> run_axis.Program:
+    def _program(self, key: Any, compile_it: Callable[[], compiler.Program]) -> compiler.Program:
         if key not in self.cache:
             with compilation_cache.counting() as count:
                 self.cache[key] = compile_it()

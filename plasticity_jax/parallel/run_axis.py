@@ -22,7 +22,6 @@ device, in one process.
 import contextlib
 import functools
 import os
-import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -36,7 +35,7 @@ from plasticity_jax import target
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import convolution, products
 from plasticity_jax.parallel import cpu, multihost
-from plasticity_jax.parallel.memory import Footprint, footprint
+from plasticity_jax.parallel.compiler import Program, compile_one
 from plasticity_jax.training.sharding import AXES
 
 Tree = Any
@@ -61,17 +60,19 @@ def use_all_cores() -> None:
 def choose(strategy: str, model: str, count: int) -> str:
     """The strategy behind `auto` for `count` runs of a model.
 
-    Measured on a CPU of two cores only: matrix products are fastest together, and convolutions on a core of their own,
-    if the runs fill the cores (`BUSY`).  Not measured on a GPU: there convolutions go one run after another, since
-    grouped ones are known to be slow.
+    Measured on a CPU of two cores: matrix products are fastest together, and convolutions on a core of their own, if
+    the runs fill the cores (`BUSY`).  On a GPU several runs are launched together, and on a TPU they take turns: by
+    the launches and the estimated cycles of compiled programs (tests/benchmarks/README.md), not yet by time.
     """
     if strategy != "auto":
         return strategy
     if model in ("mlp", "logistic"):
         return "vmap"
     devices = len(layout("cores", count)[0])
-    busy = count / (devices * -(-count // devices))
-    return "cores" if target.backend() == "cpu" and devices > 1 and busy >= BUSY else "map"
+    share = -(-count // devices)  # runs of the device that has the most
+    if target.backend() == "gpu":
+        return "batched" if share > 1 else "map"
+    return "cores" if target.backend() == "cpu" and devices > 1 and count / (devices * share) >= BUSY else "map"
 
 
 def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
@@ -110,18 +111,6 @@ def mesh_for(strategy: str, count: int) -> Mesh:
     """The devices of `layout` as a mesh: (`run`, `batch`)."""
     devices, ways = layout(strategy, count)
     return Mesh(np.asarray(devices).reshape(-1, ways), AXES)
-
-
-class Program:
-    """A compiled function, the seconds that compiling it took, and the bytes it needs (by `loop` for one run)."""
-
-    def __init__(self, call: Callable[..., Tree], seconds: float, footprint: Footprint | None = None):
-        self.call = call
-        self.seconds = seconds
-        self.footprint = footprint
-
-    def __call__(self, *args: Tree) -> Tree:
-        return self.call(*args)
 
 
 def compile_over(
@@ -163,35 +152,6 @@ def compile_over(
             return Program(call, one.seconds, one.footprint)
         case _:
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
-
-
-def compile_one(
-    fn: Callable[..., Tree],
-    *args: Tree,
-    donate: bool = False,
-    once: bool = False,
-    threads: bool = True,
-    **shardings: Any,
-) -> Program:
-    """Compile `fn` for `args`, given as arrays or their shapes.
-
-    `donate` gives away the buffers of the first argument; `once` is for what runs too seldom to be optimised;
-    without `threads` a CPU device computes on one.  `shardings` are those of `jax.jit`.
-    """
-    options: dict[str, Any] = {}
-    if target.backend() == "cpu":
-        # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again;
-        # and it takes seconds to optimise a draw of random numbers.
-        options = (
-            {"xla_backend_optimization_level": 1} if once else {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
-        )
-        if not threads:
-            options["xla_cpu_multi_thread_eigen"] = False
-    start = time.perf_counter()
-    where = shardings or target.shardings()
-    jitted = jax.jit(fn, donate_argnums=(0,) if donate else (), compiler_options=options, **where)
-    call = jitted.lower(*args).compile()
-    return Program(call, time.perf_counter() - start, footprint(call))
 
 
 def _compile_dealt(

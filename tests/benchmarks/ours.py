@@ -21,7 +21,7 @@ from plasticity_jax.config.plan import unfold
 from plasticity_jax.configs.base import base, stage
 from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.parallel import run_axis
+from plasticity_jax.parallel import compiler, run_axis
 from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.runner import schedule
 from plasticity_jax.runner.schedule import Timetable
@@ -47,7 +47,7 @@ class Built:
     run_bytes: float | None
     parameters: int
     devices: int
-    program: run_axis.Program
+    program: compiler.Program
 
 
 def noise(plan: Plan) -> Dataset:
@@ -120,4 +120,4 @@ def build(model: spec.Model, times: Timetable, strategy: str, dataset: Dataset, 
 @functools.cache
 def _weights(network: nn.Module, shape: tuple[int, ...]) -> tuple[Tree, Tree]:
     fn = functools.partial(state.init_network, network, image_shape=shape)
-    return jax.device_get(run_axis.compile_one(fn, state.init_key(0), once=True)(state.init_key(0)))
+    return jax.device_get(compiler.compile_one(fn, state.init_key(0), once=True)(state.init_key(0)))

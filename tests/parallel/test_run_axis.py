@@ -24,7 +24,7 @@ from plasticity_jax.config import spec
 from plasticity_jax.data import batches
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import parameters
-from plasticity_jax.parallel import cpu, multihost, programs, run_axis
+from plasticity_jax.parallel import compiler, cpu, multihost, programs, run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import resets, state
 from plasticity_jax.training import step as train
@@ -95,8 +95,12 @@ def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_pr
     monkeypatch.setattr(jax, "devices", lambda: [0])
     assert run_axis.choose("auto", "resnet", 4) == "map"
     monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert run_axis.choose("auto", "resnet", 4) == "map"
+    found = {}
+    for backend in ("gpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)  # noqa: B023
+        found[backend] = [run_axis.choose("auto", "resnet", count) for count in (1, 2, 3, 4)]
+    # Two devices: as soon as one of them has several runs, a GPU launches them together.
+    assert found == {"gpu": ["map", "map", "batched", "batched"], "tpu": ["map"] * 4}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def lone(kind, threads=True):
     rows = [task(stage, *row) for row in ROWS]
     first = [jax.device_get(first_state(model, stage, seed)) for seed, _, _ in ROWS]
     shapes = first[0], (rows[0], np.int32(6)), IMAGES
-    program = run_axis.compile_one(advance(model, stage), *shapes, donate=True, threads=threads)
+    program = compiler.compile_one(advance(model, stage), *shapes, donate=True, threads=threads)
     ends = [program(s, (row, np.int32(6)), IMAGES) for s, row in zip(first, rows, strict=True)]
     return run_axis.stack_on_host(first), run_axis.stack(rows), jax.device_get(ends)
 
@@ -244,7 +248,7 @@ def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
 
         return jax.lax.fori_loop(0, 2, step, state).params  # a loop compiles in half the time of two steps
 
-    alone = run_axis.compile_one(steps, first[0], rows[0])
+    alone = compiler.compile_one(steps, first[0], rows[0])
     expected = [alone(*pair) for pair in zip(first, rows, strict=True)]
     stacked = run_axis.stack(first), run_axis.stack_on_host(rows)
     for strategy in (name for name in run_axis.STRATEGIES if name != "split"):  # which here is `cores`
