@@ -144,7 +144,7 @@ def _jobs(directory: Path, study: spec.Study) -> Iterator[tuple[Job, Mapping[tup
 
 def _finals(pack: spec.Pack, study: spec.Study) -> list[Run]:
     """The runs that no stage continues from, in the order of the plans."""
-    runs = [run for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
+    runs = [run for group in unfold(pack, study.seeds) for run in group.runs if run.final]
     return sorted(runs, key=lambda run: run.index)
 
 

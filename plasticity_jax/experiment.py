@@ -1,6 +1,6 @@
 """The host loop: a study from its config to its result, resumable at any moment.
 
-`run` walks the packs of a study, and within a pack the legs of its plans, one after the other.  This is the only
+`run` walks the packs of a study, and within a pack the groups of its plans, one after the other.  This is the only
 module that knows all the others.
 """
 
@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from plasticity_jax import study_config, target
 from plasticity_jax.config import parse, paths, spec
-from plasticity_jax.config.plan import Leg, Run
+from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.models import interface
@@ -136,7 +136,7 @@ def run_study(
     with contextlib.ExitStack() as held, signals.listening() as stopped:
         begun = multihost.once(begin)
         drawn = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drawn]
-        total = sum(leg.images() for draft in drawn for leg in draft.timetables.values())
+        total = sum(group.images() for draft in drawn for group in draft.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
         with _status(directory, progress):  # not before: whoever is refused says nothing about the study that is here
             parts = []
@@ -209,14 +209,14 @@ def _running(directory: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _walk(directory: Path, context: Context) -> Result:
-    """Walk the legs of a pack; returns its part of the result."""
+    """Walk the groups of a pack; returns its part of the result."""
     images, entries, bytes_per_run = 0, [], memory_check.check(context)
     for name, times in context.timetables.items():
         _running(directory, context.progress.facts() | {"pack": context.pack.name, "stage": name, "step": 0})
-        ended = stage_loop.walk(times.leg, context)
-        count = zip(times.leg.runs, ended["runs"], strict=True)
+        ended = stage_loop.walk(times.group, context)
+        count = zip(times.group.runs, ended["runs"], strict=True)
         images += sum(outcome["steps"] * run.stage.batch_size for run, outcome in count)
-        entries += multihost.once(functools.partial(_run_results, context, times.leg, ended))
+        entries += multihost.once(functools.partial(_run_results, context, times.group, ended))
         context.progress.finish(times)
     return {
         "runs": [entry for _, entry in sorted(entries, key=lambda pair: pair[0])],
@@ -228,12 +228,12 @@ def _walk(directory: Path, context: Context) -> Result:
     }
 
 
-def _run_results(context: Context, leg: Leg, ended: Mapping[str, Any]) -> list[tuple[int, Result]]:
-    """(place in the pack, result) of the runs of a leg that no later one continues from."""
-    rows = metrics.read(context.directory / leg.name / "metrics.jsonl", ended["mark"])
+def _run_results(context: Context, group: Group, ended: Mapping[str, Any]) -> list[tuple[int, Result]]:
+    """(place in the pack, result) of the runs of a group that no later one continues from."""
+    rows = metrics.read(context.directory / group.name / "metrics.jsonl", ended["mark"])
     return [
         (run.index, _run_result(context, run, outcome, [row for row in rows if row["run"] == run.id]))
-        for run, outcome in zip(leg.runs, ended["runs"], strict=True)
+        for run, outcome in zip(group.runs, ended["runs"], strict=True)
         if run.final
     ]
 

@@ -180,7 +180,7 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
         small_batches(config)
     study = study_config.parse(config)
     result = plasticity_jax.run(config, tmp_path, model=network)
-    final = [run for pack in study.packs for leg in unfold(pack, study.seeds) for run in leg.runs if run.final]
+    final = [run for pack in study.packs for group in unfold(pack, study.seeds) for run in group.runs if run.final]
     assert [(run["branch"], run["hparams"], run["status"]) for run in result["runs"]] == [
         (run.branch, dict(run.hparams), "finished") for run in final
     ]

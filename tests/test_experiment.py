@@ -119,10 +119,10 @@ def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
     seen = []
     walk = experiment.stage_loop.walk
 
-    def look(leg, context):
-        outcome = walk(leg, context)
+    def look(group, context):
+        outcome = walk(group, context)
         status = workdir.read_json(tmp_path / "status.json")
-        seen.append((leg.name, status["status"], status["stage"], (tmp_path / "result.json").exists()))
+        seen.append((group.name, status["status"], status["stage"], (tmp_path / "result.json").exists()))
         return outcome
 
     monkeypatch.setattr(experiment.stage_loop, "walk", look)
@@ -568,7 +568,7 @@ def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
         made.append((strategy, str(model.dtype)))
         return real(model, shape, strategy, *args)
 
-    def stop(leg, context):
+    def stop(group, context):
         raise Preempted("stopped")
 
     monkeypatch.setattr(prepare, "Programs", programs)

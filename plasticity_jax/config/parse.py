@@ -118,8 +118,8 @@ def _make(check: Check, values: Any, where: str, name: str, branch: str) -> spec
 def _final_branches(pack: spec.Pack) -> list[str]:
     """The branches that nothing continues from, once the plans of the pack can be walked."""
     final: dict[str, str] = {}
-    for leg in unfold(pack, (0,)):  # branches are the same for every seed
-        for run in leg.runs:
+    for group in unfold(pack, (0,)):  # branches are the same for every seed
+        for run in group.runs:
             name = run.stage.name
             if run.final and final.setdefault(run.branch, name) != name:
                 raise ConfigError(

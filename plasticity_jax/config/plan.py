@@ -1,4 +1,4 @@
-"""Plans unfolded into runs: which of them train side by side (a `Leg`), and which networks they start from."""
+"""Plans unfolded into runs: which of them train side by side (a `Group`), and which networks they start from."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from plasticity_jax.errors import ConfigError
 class Run:
     """One run of one stage: a row of the run axis.
 
-    parent: (name of a leg, row in it, epoch or `END`) of the network it starts from; None for `init`.
+    parent: (name of a group, row in it, epoch or `END`) of the network it starts from; None for `init`.
     final: no stage continues from it, so it is a run of the study and not only a step on the way.
     index: its place among all runs of the pack, stage by stage in the order of the plans.
     """
@@ -29,11 +29,11 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Leg:
+class Group:
     """The runs of a stage that share its compiled programs, and so train side by side.
 
-    name: of its directory: the stage's, with `,1`, `,2`, .. behind it where the stage has several legs.
-    keep: the epochs that later legs continue from.
+    name: of its directory: the stage's, with `,1`, `,2`, .. behind it where the stage has several groups.
+    keep: the epochs that later groups continue from.
     """
 
     name: str
@@ -63,8 +63,8 @@ class _Node:
             yield from self.parent.lineage()
 
 
-def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
-    """The legs of a pack, parents before children, sharing whatever is the same.
+def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Group, ...]:
+    """The groups of a pack, parents before children, sharing whatever is the same.
 
     Legs of one stage come in the order of their first runs.
 
@@ -85,12 +85,12 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
                 shared = found[stage.name].get(node, concerning)
                 found[stage.name][node] = tuple(pair for pair in shared if pair in concerning)
     index = {node: i for i, node in enumerate(node for nodes in found.values() for node in nodes)}
-    legs = {leg: nodes for name, nodes in found.items() for leg, nodes in _by_program(name, nodes)}
-    places = {node: (leg, row) for leg, nodes in legs.items() for row, node in enumerate(nodes)}
+    groups = {group: nodes for name, nodes in found.items() for group, nodes in _by_program(name, nodes)}
+    places = {node: (group, row) for group, nodes in groups.items() for row, node in enumerate(nodes)}
     parents = {node.parent for node in index}
     keep = {(places[node.parent][0], node.epoch) for node in index if node.parent and node.epoch != END}
     return tuple(
-        Leg(
+        Group(
             name=name,
             runs=tuple(
                 Run(
@@ -105,9 +105,9 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Leg, ...]:
                 )
                 for node, hparams in nodes.items()
             ),
-            keep=tuple(sorted(epoch for leg, epoch in keep if leg == name)),
+            keep=tuple(sorted(epoch for group, epoch in keep if group == name)),
         )
-        for name, nodes in legs.items()
+        for name, nodes in groups.items()
     )
 
 
@@ -145,15 +145,15 @@ def find_parent(plan: Plan, stage: Stage) -> tuple[Stage, int] | None:
     raise ConfigError(f"{where}: there is no such stage; choose one of {names}")
 
 
-def by_past(legs: Sequence[Leg]) -> dict[tuple, Run]:
+def by_past(groups: Sequence[Group]) -> dict[tuple, Run]:
     """The runs by all that made them (seed, stages, epochs): equal keys in other company are the same run."""
     pasts: dict[str, list[tuple]] = {}
-    for leg in legs:
-        pasts[leg.name] = []
-        for run in leg.runs:
+    for group in groups:
+        pasts[group.name] = []
+        for run in group.runs:
             before: tuple = (pasts[run.parent[0]][run.parent[1]], run.parent[2]) if run.parent else ()
-            pasts[leg.name].append((run.seed, run.stage, before))
-    return {past: run for leg in legs for past, run in zip(pasts[leg.name], leg.runs, strict=True)}
+            pasts[group.name].append((run.seed, run.stage, before))
+    return {past: run for group in groups for past, run in zip(pasts[group.name], group.runs, strict=True)}
 
 
 def run_id(branch: str, hparams: HParams, seed: int) -> str:
@@ -162,13 +162,13 @@ def run_id(branch: str, hparams: HParams, seed: int) -> str:
 
 
 def _by_program(name: str, nodes: Mapping[_Node, HParams]) -> Iterator[tuple[str, dict[_Node, HParams]]]:
-    """The legs of a stage, with their names: its runs grouped by what is compiled."""
+    """The groups of a stage, with their names: its runs grouped by what is compiled."""
     shape = functools.cache(lambda stage: tuple(stage.shape().items()))
-    legs: dict[tuple, dict[_Node, HParams]] = {}
+    groups: dict[tuple, dict[_Node, HParams]] = {}
     for node, hparams in nodes.items():
-        legs.setdefault(shape(node.stage), {})[node] = hparams
-    for number, leg in enumerate(legs.values(), start=1):
-        yield f"{name},{number}" if len(legs) > 1 else name, leg
+        groups.setdefault(shape(node.stage), {})[node] = hparams
+    for number, group in enumerate(groups.values(), start=1):
+        yield f"{name},{number}" if len(groups) > 1 else name, group
 
 
 def _node(plan: Plan, stage: Stage, seed: int) -> _Node:

@@ -71,11 +71,11 @@ def tune(entries: Sequence[Entry], asked: str, dataset: Dataset) -> Iterator[str
     packs = []
     for entry in entries:
         total, shapes = sum(times.images() for times in entry.timetables.values()), []
-        for legs in alike(entry.timetables.values()):
-            title, shown = f"{entry.name}/{'+'.join(t.leg.name for t in legs)}", sum(t.images() for t in legs)
-            lanes, made = lanes_of(entry, legs[0], images)
+        for groups in alike(entry.timetables.values()):
+            title, shown = f"{entry.name}/{'+'.join(t.group.name for t in groups)}", sum(t.images() for t in groups)
+            lanes, made = lanes_of(entry, groups[0], images)
             trials = race(lanes, functools.partial(_say, progress, title))
-            head = f"{title}: {len(legs[0].leg.runs)} runs side by side, {100 * shown / total:.0f} % of the images"
+            head = f"{title}: {len(groups[0].group.runs)} runs side by side, {100 * shown / total:.0f} % of the images"
             yield table(head, trials, {name: programs.seconds for name, programs in made.items()})
             shapes.append({name: [shown / rate for rate in trial.rates] for name, trial in trials.items()})
         seconds = add(shapes)
@@ -89,12 +89,12 @@ def tune(entries: Sequence[Entry], asked: str, dataset: Dataset) -> Iterator[str
 
 
 def alike(timetables: Iterable[Timetable]) -> list[list[Timetable]]:
-    """The legs in groups that share a program, in each the one with the most images first."""
-    groups: dict[object, list[Timetable]] = {}
+    """The timetables whose groups share a program together, of these the one with the most images first."""
+    shared: dict[object, list[Timetable]] = {}
     for times in timetables:
-        shape = tuple(sorted(times.leg.runs[0].stage.shape().items()))
-        groups.setdefault((len(times.leg.runs), shape), []).append(times)
-    return [sorted(legs, key=Timetable.images, reverse=True) for legs in groups.values()]
+        shape = tuple(sorted(times.group.stage.shape().items()))
+        shared.setdefault((len(times.group.runs), shape), []).append(times)
+    return [sorted(groups, key=Timetable.images, reverse=True) for groups in shared.values()]
 
 
 def race(lanes: Mapping[str, Lane], say: Callable[[str, bool], None]) -> dict[str, Trial]:
@@ -151,7 +151,7 @@ def lanes_of(entry: Entry, times: Timetable, images: step.Images) -> tuple[dict[
     shape = images.images.shape[1:]
     # On an accelerator these are `map`, and where no core would idle the second is the first.
     names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or target.backend() == "cpu"]
-    if run_axis.layout("split", len(times.leg.runs)) == run_axis.layout("cores", len(times.leg.runs)):
+    if run_axis.layout("split", len(times.group.runs)) == run_axis.layout("cores", len(times.group.runs)):
         names = [name for name in names if name != "split"]
     made = {name: Programs(entry.model, shape, name, 1, {}, {}, entry.remedies) for name in names}
     task, first = start(entry.model, entry.timetables, times, shape, entry.remedies)
@@ -165,11 +165,11 @@ def start(
     shape: tuple[int, ...],
     own: Own = NONE,
 ) -> tuple[step.Task, state.TrainState]:
-    """The rows of a leg without an early end, and fresh states [R] in numpy; `shape` is that of an image."""
+    """The rows of a group without an early end, and fresh states [R] in numpy; `shape` is that of an image."""
     init = Programs(model, shape, "loop", 1, {}, {}).init
-    networks = {seed: init(state.init_key(seed)) for seed in {run.seed for run in times.leg.runs}}
-    params, stats = run_axis.stack_on_host([networks[run.seed] for run in times.leg.runs])
-    like = states_like(times.leg, state.network_like(model, shape), own)
+    networks = {seed: init(state.init_key(seed)) for seed in {run.seed for run in times.group.runs}}
+    params, stats = run_axis.stack_on_host([networks[run.seed] for run in times.group.runs])
+    like = states_like(times.group, state.network_like(model, shape), own)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     slots = max(len(pool.indices) for each in timetables.values() for pool in each.pools)
     task = schedule.tasks(times, slots)
@@ -187,7 +187,7 @@ def train_moment(
 
     Every round begins with the same networks, so that no strategy comes to easier numbers than another.
     """
-    stage, count = times.leg.runs[0].stage, len(times.leg.runs)
+    stage, count = times.group.stage, len(times.group.runs)
     task = task._replace(steps=np.maximum(task.steps, steps))  # a stage may be shorter than a round
     most = min(times.epoch_steps)
     ends = [*range(most, steps, most), steps]

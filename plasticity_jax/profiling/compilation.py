@@ -26,7 +26,7 @@ def report(context: Context) -> Iterator[str]:
     Raises:
       LabError: at the end, if a program was refused, or not all runs fit.
     """
-    strategy, widest = context.programs.strategy, max(len(times.leg.runs) for times in context.timetables.values())
+    strategy, widest = context.programs.strategy, max(len(times.group.runs) for times in context.timetables.values())
     there, mesh = memory_check.free(), run_axis.mesh_for(strategy, widest)
     room = "an unknown memory" if there is None else memory.text(there)
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -35,7 +35,7 @@ def report(context: Context) -> Iterator[str]:
     needs, refused = [], []
     for times in context.timetables.values():
         for call in memory_check.calls(times, context):
-            title = f"{times.leg.name} {call.kind}"
+            title = f"{times.group.name} {call.kind}"
             try:
                 seconds, need = _compile(call, times, context)
             except REFUSALS as error:

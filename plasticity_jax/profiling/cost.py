@@ -31,7 +31,7 @@ NOWHERE = Path("/nonexistent")  # where the unit would keep its checkpoints: it 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some points of a pack, for one seed: by leg the runs and the training images; `finals` are the runs that count.
+    """Some points of a pack, for one seed: by group the runs and the training images; `finals` are the runs that count.
 
     Parts of several seeds have as many times as much of everything.
     """
@@ -45,7 +45,7 @@ class Part:
 class Cost:
     """What was measured of a pack.
 
-    needs: of every program.  rates: images/s by leg, None if they were not measured.
+    needs: of every program.  rates: images/s by group, None if they were not measured.
     model, strategy: the model's name, and the strategy that the study asks for.
     """
 
@@ -63,7 +63,7 @@ class Cost:
         """Expected time to train a part with so many seeds."""
         if self.rates is None:
             return None
-        return seeds * sum(count / self.rates[leg] for leg, count in part.images.items())
+        return seeds * sum(count / self.rates[group] for group, count in part.images.items())
 
 
 @contextlib.contextmanager
@@ -99,11 +99,11 @@ def count(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Part:
     """The runs and images of a pack for one seed; those of other seeds may differ by a batch."""
     seed, found, shown = study.seeds[0], {}, {}
     finals = 0
-    for leg in unfold(pack, (seed,)):
-        found[leg.name], shown[leg.name] = len(leg.runs), 0
-        for run in leg.runs:
+    for group in unfold(pack, (seed,)):
+        found[group.name], shown[group.name] = len(group.runs), 0
+        for run in group.runs:
             size = _pool_size(run.stage.data, seed, dataset, study.train_images, study.validation_images)
-            shown[leg.name] += schedule.lengths(run.stage, size)[1] * run.stage.batch_size
+            shown[group.name] += schedule.lengths(run.stage, size)[1] * run.stage.batch_size
             finals += run.final
     return Part(found, shown, finals)
 
@@ -118,8 +118,8 @@ def _pool_size(data: spec.Data, seed: int, dataset: Dataset, train_images: int, 
 def shape(pack: spec.Pack, study: spec.Study) -> Any:
     """What packs have in common if one measurement is good for all: hashable."""
     rest = dataclasses.replace(study, name="", seeds=(), packs=(), control="", window=0.5, checkpoint_seconds=0.0)
-    legs = unfold(dataclasses.replace(pack, plans=pack.plans[:1]), study.seeds[:1])
-    each = tuple((leg.name, len(leg.runs), tuple(leg.runs[0].stage.shape().items())) for leg in legs)
+    groups = unfold(dataclasses.replace(pack, plans=pack.plans[:1]), study.seeds[:1])
+    each = tuple((group.name, len(group.runs), tuple(group.stage.shape().items())) for group in groups)
     return rest, pack.model, each
 
 
@@ -136,13 +136,13 @@ def measure(
     needs = tuple(need for times in context.timetables.values() for need in memory_check.needs_of(times, context))
     time_it = time_it and not target.is_described()
     rates: dict[str, float] = {}
-    for legs in autotune.alike(context.timetables.values()) if time_it else []:
-        names = [times.leg.name for times in legs]
+    for groups in autotune.alike(context.timetables.values()) if time_it else []:
+        names = [times.group.name for times in groups]
         say(f"timing {'+'.join(names)}")
         task, first = autotune.start(
-            context.programs.model, context.timetables, legs[0], dataset.train_images.shape[1:]
+            context.programs.model, context.timetables, groups[0], dataset.train_images.shape[1:]
         )
-        lane = functools.partial(autotune.train_moment, context.programs, legs[0], task, first, context.images)
+        lane = functools.partial(autotune.train_moment, context.programs, groups[0], task, first, context.images)
         try:
             steps, _ = autotune.look(lane)
             timed = [lane(steps) for _ in range(ROUNDS)]
@@ -156,7 +156,7 @@ def _context(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Context:
     """The context of the smallest part of a pack; nothing of it is written."""
     memory_check.check_images(dataset)
     own = prepare.complete(prepare.Own(None, {}, {}), study)
-    widest = max(len(leg.runs) for leg in unfold(pack, study.seeds))
+    widest = max(len(group.runs) for group in unfold(pack, study.seeds))
     strategy = run_axis.choose(study.strategy, pack.model.name, widest)
     devices, ways = run_axis.layout(strategy, widest)
     seeds = study.seeds[: len(devices) // ways]

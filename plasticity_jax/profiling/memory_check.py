@@ -127,24 +127,24 @@ def needs_of(times: Timetable, context: Context) -> Iterator[Need]:
 
 def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Context) -> Need:
     """What a program needs that was compiled for a call of `calls`."""
-    strategy, count = context.programs.strategy, len(times.leg.runs)
+    strategy, count = context.programs.strategy, len(times.group.runs)
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
-    states = networks.states_like(times.leg, context.network, context.programs.own_remedies)
+    states = networks.states_like(times.group, context.network, context.programs.own_remedies)
     held = call.args[:2] if call.kind == "begin" else (states, states.params, call.args[1])
     line = memory.line(program, strategy, compiled_for, of_images(context), memory.size(held) // count)
     mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
-    return Need(times.leg.name, call.kind, count, line, mapped)
+    return Need(times.group.name, call.kind, count, line, mapped)
 
 
 def calls(times: Timetable, context: Context) -> Iterator[Call]:
     """Every program that a stage uses."""
-    states = networks.states_like(times.leg, context.network, context.programs.own_remedies)
-    stage, first = times.leg.runs[0].stage, np.int32(0)
-    if not multihost.once(lambda: context.checkpoints(times.leg.name, "checkpoints").numbers()):
+    states = networks.states_like(times.group, context.network, context.programs.own_remedies)
+    stage, first = times.group.stage, np.int32(0)
+    if not multihost.once(lambda: context.checkpoints(times.group.name, "checkpoints").numbers()):
         yield Call("begin", stage, _beginning(times, states))
-    rows = schedule.tasks(times, context.slots), np.zeros(len(times.leg.runs), np.int32)
+    rows = schedule.tasks(times, context.slots), np.zeros(len(times.group.runs), np.int32)
     yield Call("advance", stage, (states, rows, context.images))
     seen = evaluation.looked_at(states)
     for scored in scored_on(times, context.study, context.slots).values():
@@ -161,8 +161,8 @@ def calls(times: Timetable, context: Context) -> Iterator[Call]:
 def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:
     """The shapes of what `begin` is called with."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), states)
-    factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.leg.runs])
-    initial = states.params if times.leg.runs[0].stage.remedies else ()
+    factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.group.runs])
+    initial = states.params if times.group.stage.remedies else ()
     return (states.params, states.stats, states.opt), Start(states.params, states.stats, factors, initial)
 
 

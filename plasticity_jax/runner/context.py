@@ -39,7 +39,7 @@ class Context:
 
     @property
     def slots(self) -> int:
-        """The length that every pool of the pack is padded to, so that legs can share programs."""
+        """The length that every pool of the pack is padded to, so that groups can share programs."""
         return max(len(pool.indices) for times in self.timetables.values() for pool in times.pools)
 
     @contextlib.contextmanager
@@ -54,5 +54,5 @@ class Context:
             self.clock.add(kind, time.perf_counter() - start - compiling)
             self.progress.pause(compiling)
 
-    def checkpoints(self, leg: str, kind: str, keep: int | None = None) -> Checkpoints:
-        return Checkpoints(self.directory / leg / kind, keep, self.progress.note)
+    def checkpoints(self, group: str, kind: str, keep: int | None = None) -> Checkpoints:
+        return Checkpoints(self.directory / group / kind, keep, self.progress.note)

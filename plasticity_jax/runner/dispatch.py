@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax.config.plan import Leg
+from plasticity_jax.config.plan import Group
 from plasticity_jax.parallel import multihost
 from plasticity_jax.runner.context import Context
 from plasticity_jax.training import step
@@ -19,10 +19,10 @@ CALL_SECONDS = 0.5  # the length of one call; a signal may be noticed two of the
 
 
 class Pace:
-    """Trains a leg towards `targets`; `steps` and `done` [R] are what was last read of its runs."""
+    """Trains a group towards `targets`; `steps` and `done` [R] are what was last read of its runs."""
 
-    def __init__(self, leg: Leg, context: Context, rows: step.Task):
-        self.leg = leg
+    def __init__(self, group: Group, context: Context, rows: step.Task):
+        self.group = group
         self.context = context
         self.rows = rows
         self.size = 1  # steps of the next call
@@ -47,7 +47,7 @@ class Pace:
         until = np.minimum(targets, self.expected + self.size)
         start, compiled = time.perf_counter(), self.context.programs.seconds
         with self.context.timed("train"):
-            stage, images = self.leg.runs[0].stage, self.context.images
+            stage, images = self.group.stage, self.context.images
             states, seen = self.context.programs.advance(stage, states, (self.rows, until), images)
             if not self.flying:
                 self.landed = start + self.context.programs.seconds - compiled

@@ -48,15 +48,15 @@ def summary(
 
 def expected_compilations(timetables: Timetables, study: spec.Study, diagnostics: Collection[str]) -> int:
     """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
-    shapes = {(len(t.leg.runs), tuple(sorted(t.leg.runs[0].stage.shape().items()))) for t in timetables.values()}
-    counts = {(len(t.leg.runs), t.leg.runs[0].stage.restricted) for t in timetables.values()}
+    shapes = {(len(t.group.runs), tuple(sorted(t.group.stage.shape().items()))) for t in timetables.values()}
+    counts = {(len(t.group.runs), t.group.stage.restricted) for t in timetables.values()}
     slots = max(len(pool.indices) for t in timetables.values() for pool in t.pools)
     evaluated = set()
     for times in timetables.values():
         for scored in scored_on(times, study, slots).values():
             images = len(getattr(times.dataset, f"{scored.split}_labels"))
             shape = [np.shape(leaf) for leaf in jax.tree.leaves(scored.source)]
-            evaluated.add((len(times.leg.runs), images, scored.own, *shape))
+            evaluated.add((len(times.group.runs), images, scored.own, *shape))
     return 1 + 2 * len(shapes) + len(evaluated) + bool(diagnostics) * len(counts)
 
 
@@ -65,12 +65,12 @@ def shared_images(timetables: Timetables) -> int:
 
     def cost(name: str, row: int, epoch: int) -> int:
         times = timetables[name]
-        parent = times.leg.runs[row].parent
+        parent = times.group.runs[row].parent
         steps = times.steps[row] if epoch == spec.END else times.target(row, epoch)
         before = cost(*parent) if parent else 0
-        return before + steps * times.leg.runs[row].stage.batch_size
+        return before + steps * times.group.runs[row].stage.batch_size
 
-    alone = sum(cost(n, i, spec.END) for n, t in timetables.items() for i, run in enumerate(t.leg.runs) if run.final)
+    alone = sum(cost(n, i, spec.END) for n, t in timetables.items() for i, run in enumerate(t.group.runs) if run.final)
     return alone - sum(t.images() for t in timetables.values())
 
 
@@ -87,24 +87,24 @@ def _describe_images(dataset: Dataset) -> list[str]:
 
 
 def _describe(times: Timetable) -> str:
-    runs = times.leg.runs
+    group, runs = times.group, times.group.runs
     branches = ", ".join(dict.fromkeys(run.branch for run in runs))
     epochs = [steps / each for steps, each in zip(times.steps, times.epoch_steps, strict=True)]
-    how = runs[0].stage.augment
+    how = group.stage.augment
     augmented = "" if how == "none" else f" augmented by {how}"
     return (
-        f"  stage {times.leg.name}: {len(runs)} runs ({branches}), {_span(times.steps)} steps = {_span(epochs)} epochs "
-        f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {runs[0].stage.batch_size}"
+        f"  stage {group.name}: {len(runs)} runs ({branches}), {_span(times.steps)} steps = {_span(epochs)} epochs "
+        f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {group.stage.batch_size}"
         f"{augmented}, "
-        f"{runs[0].stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
+        f"{group.stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
         f"evaluated {len(times.events)} times"
     )
 
 
 def _apart(times: Timetable, timetables: Timetables) -> str:
     """What is compiled otherwise than for the first group of the stage, if anything."""
-    stage = times.leg.stage
-    first = next(other.leg.stage for other in timetables.values() if other.leg.stage.name == stage.name).shape()
+    stage = times.group.stage
+    first = next(other.group.stage for other in timetables.values() if other.group.stage.name == stage.name).shape()
     other = [f"{key}={value!r}" for key, value in stage.shape().items() if (key, value) not in first.items()]
     return f"; a group of its own: {', '.join(other)}" if other else ""
 

@@ -21,7 +21,7 @@ PATCHES = 1000  # images with nothing but a patch, as many as Li, Wei & Ma 2019 
 
 
 class Scored(NamedTuple):
-    """Images that the runs of a leg are evaluated on.
+    """Images that the runs of a group are evaluated on.
 
     source: without a run axis if it is the same for all of them, else [R, ...], which `own` says.
     split: `train` or `test`, of whose images the source tells.  length: of the longest source.
@@ -35,11 +35,11 @@ class Scored(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scored]:
-    """What the runs of a leg are scored on, by name; the test set comes first.  Pools have `slots` slots."""
-    data, legs, rows = times.dataset, times.leg.runs, range(len(times.leg.runs))
+    """What the runs of a group are scored on, by name; the test set comes first.  Pools have `slots` slots."""
+    data, runs, rows = times.dataset, times.group.runs, range(len(times.group.runs))
     first, last = 0, len(times.tests[0])
-    found = {} if legs[0].stage.restricted else {"test": _shared(data.test_labels, first, last)}
-    if legs[0].stage.restricted:
+    found = {} if times.group.stage.restricted else {"test": _shared(data.test_labels, first, last)}
+    if times.group.stage.restricted:
         found["test"] = _own("test", _by_run(times, times.tests, data.test_labels))
     for name, (first, last) in data.probes.items():
         found[name] = _shared(data.test_labels, first, min(last, first + (study.test_images or last)))
@@ -49,9 +49,9 @@ def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scor
         sources = [schedule.training_source(times, row, slots)._replace(patches=()) for row in rows]
         most = np.int32(study.train_eval_images)
         found["train_eval"] = _own("train", [each._replace(size=min(most, each.size)) for each in sources])
-    if legs[0].stage.data.patch.share:
+    if times.group.stage.data.patch.share:
         tests = times.tests
-        carried = [schedule.patched(run, data, "test", own) for run, own in zip(legs, tests, strict=True)]
+        carried = [schedule.patched(run, data, "test", own) for run, own in zip(runs, tests, strict=True)]
         found["patched"] = _own("test", _by_run(times, tests, data.test_labels, carried))
         black = [np.resize(own, PATCHES).astype(np.int32) for own in tests]  # only the labels of these images count
         only = [each._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for each in carried]
@@ -61,12 +61,12 @@ def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scor
 
 @functools.lru_cache(maxsize=4)
 def probes(times: Timetable) -> dict[str, Probe]:
-    """What the diagnostics of each run of a leg look at, `train` and `test`: leaves [R, ...].
+    """What the diagnostics of each run of a group look at, `train` and `test`: leaves [R, ...].
 
     These are the first images of its pool, with the labels that it trains on, and of its own test images; from the
     beginning again where there are fewer, so that it does not depend on a run's company.
     """
-    labels, runs_of = times.dataset.test_labels, times.leg.runs
+    labels, runs_of = times.dataset.test_labels, times.group.runs
     told = [schedule.told_apart(run, times.dataset) for run in runs_of]
     trained = [(pool.indices, pool.labels) for pool in times.pools]
     tested = [(index, labels[index]) for index in times.tests]
@@ -96,6 +96,6 @@ def _by_run(
 ) -> list[batches.Source]:
     """A source for each run, of the images at its `indices`, padded to the longest."""
     longest = max(map(len, indices))
-    told = [schedule.told_apart(run, times.dataset) for run in times.leg.runs]
+    told = [schedule.told_apart(run, times.dataset) for run in times.group.runs]
     each = zip(indices, told, patches or [()] * len(told), strict=True)
     return [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in each]

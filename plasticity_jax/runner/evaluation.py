@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax.config.plan import Leg
+from plasticity_jax.config.plan import Group
 from plasticity_jax.parallel import multihost
 from plasticity_jax.runner import schedule
 from plasticity_jax.runner.context import Context
@@ -21,16 +21,16 @@ ENDS = "learning_stage_end/"
 
 
 def measure(
-    leg: Leg, context: Context, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
+    group: Group, context: Context, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
 ) -> dict[str, np.ndarray]:
     """Every metric [R] of the states, accuracies in percent; NaN where a network's loss is not finite.
 
     Stops between batches if asked; nothing is lost then.
     """
-    times, values = context.timetables[leg.name], dict[str, np.ndarray]()
+    times, values = context.timetables[group.name], dict[str, np.ndarray]()
     scored = scored_on(times, context.study, context.slots)
     running = np.asarray(multihost.fetch(states.last), np.float64)
-    ends = np.asarray(multihost.fetch(states.clock.ends)) if states.clock else np.zeros((len(leg.runs), 0))
+    ends = np.asarray(multihost.fetch(states.clock.ends)) if states.clock else np.zeros((len(group.runs), 0))
     seen = looked_at(states)
     for name, images in scored.items():
         values |= _evaluate(name, seen, images, context, stop_if_asked)
@@ -87,7 +87,7 @@ def _add(sums: dict[str, Any], batch: step.Metrics) -> dict[str, Any]:
 
 
 def rows(
-    leg: Leg,
+    group: Group,
     times: schedule.Timetable,
     closed: Sequence[bool],
     epoch: float,
@@ -97,7 +97,7 @@ def rows(
 ) -> tuple[list[Row], list[bool]]:
     """Table rows of this event, for the runs that it concerns; and which runs are recorded to their end now."""
     found: list[Row] = []
-    for i, run in enumerate(leg.runs):
+    for i, run in enumerate(group.runs):
         if closed[i] or not (done[i] or epoch in times.points[i]):
             continue
         common = {

@@ -42,9 +42,9 @@ def evaluate(
       LabError: no such run, its stage has not ended yet, or the data cannot be had.
     """
     network, params, stats = networks.load(directory, branch, seed, stage, epoch=epoch, hparams=hparams, model=model)
-    study, _, leg, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})
+    study, _, group, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})
     data = dataset or datasets.load(*study.data)
-    run = leg.runs[row]
+    run = group.runs[row]
     span = data.span(run.stage.data.member)
     tests = subsets.test_images(run.stage.data, run.seed, data.test_labels, span, study.test_images)
     source = schedule.plain_source(tests, data.test_labels, classes=schedule.told_apart(run, data))

@@ -162,16 +162,16 @@ def describe(draft: Draft, study: spec.Study, dataset: Dataset, own: Own) -> str
 
 
 def draw_up(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Timetables:
-    """The timetable of each leg of a pack, in the order in which they are walked."""
-    return {leg.name: schedule.draw_up(leg, study, dataset) for leg in unfold(pack, study.seeds)}
+    """The timetable of each group of a pack, in the order in which they are walked."""
+    return {group.name: schedule.draw_up(group, study, dataset) for group in unfold(pack, study.seeds)}
 
 
 def check_modules(draft: Draft, own: Own) -> None:
     """Raise a ConfigError if a stage names a module, to reset or to train, that the network does not have."""
     for times in draft.timetables.values():
-        like = state.like(draft.network, times.leg.runs[0].stage, own.remedies)
-        parameters.select(like.params, times.leg.runs[0].stage.trained)
-        for each in times.leg.runs:
+        like = state.like(draft.network, times.group.stage, own.remedies)
+        parameters.select(like.params, times.group.stage.trained)
+        for each in times.group.runs:
             factors(each.stage.reset, like)
 
 
@@ -179,7 +179,7 @@ def check_outputs(draft: Draft, model: nn.Module, dataset: Dataset) -> None:
     """Raise a ConfigError if an own network does not tell all classes apart."""
     images = jax.ShapeDtypeStruct((2, *dataset.train_images.shape[1:]), np.float32)
     logits, _, _ = jax.eval_shape(functools.partial(forward, model, train=False), *draft.network, images)
-    some = any(times.leg.runs[0].stage.restricted for times in draft.timetables.values())
+    some = any(times.group.stage.restricted for times in draft.timetables.values())
     wide = len(logits.shape) == 2 and (
         logits.shape[1] == dataset.classes if some else logits.shape[1] >= dataset.classes
     )
@@ -192,7 +192,7 @@ def check_outputs(draft: Draft, model: nn.Module, dataset: Dataset) -> None:
 
 def choose(pack: spec.Pack, timetables: Timetables, study: spec.Study) -> dict[str, str]:
     """What `auto` means for a pack on this machine; the strategy is the one for the stage with the most runs."""
-    count = max(len(times.leg.runs) for times in timetables.values())
+    count = max(len(times.group.runs) for times in timetables.values())
     strategy = run_axis.choose(study.strategy, pack.model.name, count)
     return {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}
 

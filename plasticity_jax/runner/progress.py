@@ -30,7 +30,7 @@ class Progress(Line):
     ):
         super().__init__(stream, every)
         self.total = total  # training images in the whole study
-        self.base = 0  # of these, in legs that are over
+        self.base = 0  # of these, in groups that are over
         self.start_done: int | None = None
         self.start = time.monotonic()
         self.shown = -np.inf
@@ -41,10 +41,10 @@ class Progress(Line):
         self.rate = 0.0
 
     def update(self, pack: str, timetable: Timetable, steps: Sequence[int] | np.ndarray, accuracy: float) -> None:
-        """Show where the runs of a leg are: `steps` per run, and their last mean test accuracy in percent (or NaN)."""
-        batches = [run.stage.batch_size for run in timetable.leg.runs]
+        """Show where the runs of a group are: `steps` per run, and the last mean test accuracy in percent (or NaN)."""
+        batches = [run.stage.batch_size for run in timetable.group.runs]
         self.done = self.base + int(np.dot(np.asarray(steps, np.int64), batches))
-        self.place = {"pack": pack, "stage": timetable.leg.name, "step": int(np.max(steps))}
+        self.place = {"pack": pack, "stage": timetable.group.name, "step": int(np.max(steps))}
         if self.start_done is None:
             self.start, self.start_done = time.monotonic(), self.done
         now = time.monotonic()
@@ -58,7 +58,7 @@ class Progress(Line):
         epoch = float(np.mean(np.asarray(steps) / timetable.epoch_steps))
         end = float(np.mean(np.asarray(timetable.steps) / timetable.epoch_steps))
         parts = [
-            f"{pack}/{timetable.leg.name}",
+            f"{pack}/{timetable.group.name}",
             f"epoch {epoch:.1f}/{end:.1f}",
             f"{len(steps)} runs",
             "" if np.isnan(accuracy) else f"test {accuracy:.2f} %",
@@ -82,6 +82,6 @@ class Progress(Line):
         self.start += seconds
 
     def finish(self, timetable: Timetable) -> None:
-        """Count a leg as over."""
+        """Count a group as over."""
         self.base += timetable.images()
         self.done = self.base

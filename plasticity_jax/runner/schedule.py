@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from plasticity_jax.config import spec
-from plasticity_jax.config.plan import Leg, Run
+from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data import batches, patches, subsets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError
@@ -26,14 +26,14 @@ from plasticity_jax.training.step import Task
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Timetable:
-    """The timetable of a leg; lists have one entry per run.
+    """The timetable of a group; lists have one entry per run.
 
     pools: training images.  held_out, tests: validation and test images.
     epoch_steps, steps: steps in an epoch and in the stage.
-    points: epochs at which the run is evaluated.  events: all epochs at which the leg stops to evaluate or keep.
+    points: epochs at which the run is evaluated.  events: all epochs at which the group stops to evaluate or keep.
     """
 
-    leg: Leg
+    group: Group
     dataset: Dataset
     pools: list[subsets.Pool]
     held_out: list[np.ndarray]
@@ -48,17 +48,17 @@ class Timetable:
         return min(round(epoch * self.epoch_steps[run]), self.steps[run])
 
     def images(self) -> int:
-        """Training images that the leg will show, all runs together, if no run ends early."""
-        return sum(n * run.stage.batch_size for n, run in zip(self.steps, self.leg.runs, strict=True))
+        """Training images that the group will show, all runs together, if no run ends early."""
+        return sum(n * run.stage.batch_size for n, run in zip(self.steps, self.group.runs, strict=True))
 
 
-def draw_up(leg: Leg, study: spec.Study, dataset: Dataset) -> Timetable:
-    """The timetable of `leg` on `dataset`.
+def draw_up(group: Group, study: spec.Study, dataset: Dataset) -> Timetable:
+    """The timetable of `group` on `dataset`.
 
     Raises:
       ConfigError: more images asked for than there are.
     """
-    labels, data = dataset.train_labels, [run.stage.data for run in leg.runs]
+    labels, data = dataset.train_labels, [run.stage.data for run in group.runs]
     counts = (study.train_images, study.validation_images)
     spans = [dataset.span(each.member) for each in data]
     for first, last in {span.test for span in spans}:
@@ -67,18 +67,18 @@ def draw_up(leg: Leg, study: spec.Study, dataset: Dataset) -> Timetable:
     for patch in {each.patch for each in data}:
         if patch.share and patch.size > min(dataset.train_images.shape[1:3]):
             raise ConfigError(f"data.patch.size={patch.size}: the images of {dataset.name} are smaller")
-    drawn = list(zip(data, [run.seed for run in leg.runs], spans, strict=True))
+    drawn = list(zip(data, [run.seed for run in group.runs], spans, strict=True))
     found = [subsets.pool(d, seed, labels, dataset.classes, *counts, span) for d, seed, span in drawn]
     held_out = [subsets.validation(d, seed, labels, span, study.validation_images) for d, seed, span in drawn]
     tests = [subsets.test_images(d, seed, dataset.test_labels, span, study.test_images) for d, seed, span in drawn]
-    both = [lengths(run.stage, len(p.indices)) for p, run in zip(found, leg.runs, strict=True)]
+    both = [lengths(run.stage, len(p.indices)) for p, run in zip(found, group.runs, strict=True)]
     epoch_steps, steps = [n for n, _ in both], [total for _, total in both]
     points = [
         frozenset(_points(run.stage, total / n, study.window))
-        for run, n, total in zip(leg.runs, epoch_steps, steps, strict=True)
+        for run, n, total in zip(group.runs, epoch_steps, steps, strict=True)
     ]
-    events = sorted(set().union(*points, map(float, leg.keep)))
-    return Timetable(leg, dataset, found, held_out, tests, epoch_steps, steps, points, events)
+    events = sorted(set().union(*points, map(float, group.keep)))
+    return Timetable(group, dataset, found, held_out, tests, epoch_steps, steps, points, events)
 
 
 def lengths(stage: spec.Stage, images: int) -> tuple[int, int]:
@@ -154,7 +154,7 @@ def patched(run: Run, dataset: Dataset, split: str, indices: np.ndarray) -> Any:
 
 def training_source(times: Timetable, row: int, length: int) -> batches.Source:
     """What a run trains on, padded to `length` slots."""
-    run, pool, dataset = times.leg.runs[row], times.pools[row], times.dataset
+    run, pool, dataset = times.group.runs[row], times.pools[row], times.dataset
     return source(pool, run.stage.data, length, told_apart(run, dataset), patched(run, dataset, "train", pool.indices))
 
 
@@ -165,7 +165,7 @@ def digests(times: Timetable) -> dict[str, str]:
     that it tells apart, and which images carry a patch.
     """
     found = {}
-    for row, (run, pool) in enumerate(zip(times.leg.runs, times.pools, strict=True)):
+    for row, (run, pool) in enumerate(zip(times.group.runs, times.pools, strict=True)):
         patch, dataset = run.stage.data.patch, times.dataset
         labels = (dataset.train_labels, dataset.test_labels)
         flags = [
@@ -178,7 +178,7 @@ def digests(times: Timetable) -> dict[str, str]:
 
 
 def check_digests(times: Timetable, meta: Mapping[str, Any], directory: Path) -> None:
-    """Refuse what was saved of a leg, with its digests as `pools` in `meta`, if other images would be drawn now.
+    """Refuse what was saved of a group, with its digests as `pools` in `meta`, if other images would be drawn now.
 
     What earlier versions saved, without digests, is taken as it is.
 
@@ -191,14 +191,14 @@ def check_digests(times: Timetable, meta: Mapping[str, Any], directory: Path) ->
     other = [run for run, digest in now.items() if before.get(run, digest) != digest]
     if other:
         raise LabError(
-            f"stage {times.leg.name} in {directory} was trained on other images or labels than are drawn now "
+            f"stage {times.group.name} in {directory} was trained on other images or labels than are drawn now "
             f"({other[0]}; {len(other)} of {len(now)} runs): the random stream of NumPy {np.__version__} is another; "
             "go on with the NumPy that environment.json names, or use another workdir"
         )
 
 
 def tasks(timetable: Timetable, length: int) -> Task:
-    """The rows of a leg, stacked: leaves [R, ...], pools padded to `length`."""
+    """The rows of a group, stacked: leaves [R, ...], pools padded to `length`."""
     rows: Sequence[Task] = [
         Task(
             key=np.asarray(jax.random.key_data(batches.key(run.seed, "stage", run.stage.name))),
@@ -212,7 +212,7 @@ def tasks(timetable: Timetable, length: int) -> Task:
             starts=starts(run.stage.optim.milestones, timetable.steps[row]),
             remedies=apply.rows(run.stage),
         )
-        for row, run in enumerate(timetable.leg.runs)
+        for row, run in enumerate(timetable.group.runs)
     ]
     stacked = run_axis.stack_on_host(rows)
     return stacked._replace(key=jax.random.wrap_key_data(stacked.key))

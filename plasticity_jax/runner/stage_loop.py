@@ -1,7 +1,8 @@
-"""The loop over one stage: all its runs side by side, from their initial states to the end of the last of them.
+"""The loop over one group of runs, side by side from their initial states to the end of the last of them.
 
-A leg is a unit on disk.  `DIR/PACK/STAGE` holds its table, rolling checkpoints while it runs, the networks at
-epochs that later legs continue from, and at last `end`; a leg whose `end` is whole is never walked again.
+A group is a unit on disk.  Its directory, `DIR/PACK/STAGE` for the only one of a stage, holds its table, rolling
+checkpoints while it runs, the networks at epochs that later groups continue from, and at last `end`; a group whose
+`end` is whole is never walked again.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from plasticity_jax.config import spec
-from plasticity_jax.config.plan import Leg, Run
+from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data import batches
 from plasticity_jax.errors import CheckpointError, Preempted
 from plasticity_jax.models import parameters
@@ -34,26 +35,27 @@ Tree = Any
 CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
 
 
-def walk(leg: Leg, context: Context) -> dict[str, Any]:
-    """Train and evaluate every run of `leg`, or find that this was done before.
+def walk(group: Group, context: Context) -> dict[str, Any]:
+    """Train and evaluate every run of `group`, or find that this was done before.
 
     Returns:
       {"runs": [{id, sha256, failed, steps}], ..}: what is known of each run at the end.
 
     Raises:
-      Preempted: the process was asked to stop; the leg is saved and the next call goes on.
+      Preempted: the process was asked to stop; the group is saved and the next call goes on.
     """
-    done_before = multihost.once(lambda: _done_before(leg, context))
+    done_before = multihost.once(lambda: _done_before(group, context))
     if done_before:
         return done_before
-    times = context.timetables[leg.name]
-    states, at, saver = _resume(leg, context)
-    board = _board(leg, context) if multihost.first() else None
-    pace = Pace(leg, context, schedule.tasks(times, context.slots))
-    initial = context.programs.place([context.programs.init(state.init_key(run.seed))[0] for run in leg.runs])
+    times = context.timetables[group.name]
+    pools = {"pools": schedule.digests(times)}
+    states, at, saver = _resume(group, context)
+    board = _board(group, context) if multihost.first() else None
+    pace = Pace(group, context, schedule.tasks(times, context.slots))
+    initial = context.programs.place([context.programs.init(state.init_key(run.seed))[0] for run in group.runs])
     while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]
-        targets = np.array([times.target(i, epoch) for i in range(len(leg.runs))], np.int32)
+        targets = np.array([times.target(i, epoch) for i in range(len(group.runs))], np.int32)
         pace.start(states)
         while True:
             saver.stop_if_asked(states, at)
@@ -64,25 +66,21 @@ def walk(leg: Leg, context: Context) -> dict[str, Any]:
             states = pace.advance(states, targets)
         with context.timed("evaluate"):
             values = evaluation.measure(
-                leg, context, states, initial, functools.partial(saver.stop_if_asked, states, at)
+                group, context, states, initial, functools.partial(saver.stop_if_asked, states, at)
             )
-        found, closed = evaluation.rows(leg, times, at.closed, epoch, pace.steps, pace.done, values)
+        found, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values)
         with context.clock("records"):
             saver.table.append(found)
             if board:
                 board.append(found)
-        if epoch in leg.keep:
-            _keep(leg, context, "snapshots", int(epoch), states, {"pools": schedule.digests(times)})
+        if epoch in group.keep:
+            _keep(group, context, "snapshots", int(epoch), states, pools)
         at = Place(at.event + 1, closed, _mean(values["test_accuracy"]))
-    for epoch in leg.keep:
+    for epoch in group.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
-            _keep(leg, context, "snapshots", epoch, states, {"pools": schedule.digests(times)})
-    outcome = {
-        "pools": schedule.digests(times),
-        "mark": saver.table.mark(),
-        "runs": _outcomes(leg, multihost.fetch(states)),
-    }
-    _keep(leg, context, "end", 0, states, outcome)
+            _keep(group, context, "snapshots", epoch, states, pools)
+    outcome = {**pools, "mark": saver.table.mark(), "runs": _outcomes(group, multihost.fetch(states))}
+    _keep(group, context, "end", 0, states, outcome)
     saver.close()
     if board:
         board.close()
@@ -91,7 +89,7 @@ def walk(leg: Leg, context: Context) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a leg stands: the next event, the runs recorded to their end, the last mean test accuracy of good runs."""
+    """Where a group stands: the next event, the runs recorded to their end, the last mean test accuracy (percent)."""
 
     event: int
     closed: list[bool]
@@ -99,13 +97,13 @@ class Place:
 
 
 class Saver:
-    """The rolling checkpoints of a leg, each with the mark of the table that belongs to it."""
+    """The rolling checkpoints of a group, each with the mark of the table that belongs to it."""
 
-    def __init__(self, context: Context, rolling: Checkpoints, count: int, table: metrics.Table):
+    def __init__(self, context: Context, rolling: Checkpoints, count: int, path: Path, mark: metrics.Mark | None):
         self.context = context
         self.rolling = rolling
         self.count = count
-        self.table = table
+        self.table = metrics.Table(path, mark, write=multihost.first())
         self.last = time.monotonic()
         self.pause = context.study.checkpoint_seconds
         self.pools = schedule.digests(context.timetables[rolling.directory.parent.name])
@@ -132,90 +130,90 @@ class Saver:
             raise Preempted(f"stopped in stage {self.rolling.directory.parent.name}; saved")
 
     def close(self) -> None:
-        """The leg is over: rolling checkpoints are of no more use."""
+        """The group is over: rolling checkpoints are of no more use."""
         self.rolling.close()
         multihost.once(lambda: shutil.rmtree(self.rolling.directory, ignore_errors=True))
         self.table.close()
         self.context.clock.save()
 
 
-def _done_before(leg: Leg, context: Context) -> dict[str, Any] | None:
-    """What `walk` returned for a leg that ended, if its table and all that was kept of it are still whole."""
-    like = _kept(leg, context, _like(leg, context))
-    end = context.checkpoints(leg.name, "end").latest(like, functools.partial(is_outcome, leg))
+def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
+    """What `walk` returned for a group that ended, if its table and all that was kept of it are still whole."""
+    like = _kept(group, context, _like(group, context))
+    end = context.checkpoints(group.name, "end").latest(like, functools.partial(is_outcome, group))
     if not end:
         return None
-    schedule.check_digests(context.timetables[leg.name], end[2], context.directory.parent)
-    if not _holds(leg, context, leg.keep):
+    schedule.check_digests(context.timetables[group.name], end[2], context.directory.parent)
+    if not _holds(group, context, group.keep):
         return None
-    if not metrics.fits(_table(leg, context), end[2]["mark"]):
-        context.progress.note(f"{_table(leg, context)} lost or changed rows; stage {leg.name} starts again")
+    if not metrics.fits(_table(group, context), end[2]["mark"]):
+        context.progress.note(f"{_table(group, context)} lost or changed rows; stage {group.name} starts again")
         return None
-    metrics.Table(_table(leg, context), end[2]["mark"]).close()  # cuts off what anybody wrote behind the end
+    metrics.Table(_table(group, context), end[2]["mark"]).close()  # cuts off what anybody wrote behind the end
     return end[2]
 
 
-def _holds(leg: Leg, context: Context, epochs: Iterable[int]) -> bool:
-    """Whether the networks of these epochs, which later legs continue from, are whole; a note says which is not."""
-    like, snapshots = _kept(leg, context, _like(leg, context)), context.checkpoints(leg.name, "snapshots")
+def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
+    """Whether the networks of these epochs, which later groups continue from, are whole; a note says which is not."""
+    like, snapshots = _kept(group, context, _like(group, context)), context.checkpoints(group.name, "snapshots")
     try:
         for epoch in epochs:
             snapshots.restore(epoch, like)
     except CheckpointError as error:
-        context.progress.note(f"{error}; stage {leg.name} starts again")
+        context.progress.note(f"{error}; stage {group.name} starts again")
         return False
     return True
 
 
-def _resume(leg: Leg, context: Context) -> tuple[state.TrainState, Place, Saver]:
+def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
-    rolling, path = context.checkpoints(leg.name, "checkpoints", keep=2), _table(leg, context)
-    found = rolling.latest(_like(leg, context), functools.partial(is_place, leg))
+    rolling, path = context.checkpoints(group.name, "checkpoints", keep=2), _table(group, context)
+    found = rolling.latest(_like(group, context), functools.partial(is_place, group))
     mark = found[2]["mark"] if found else None
     if mark and not multihost.once(lambda: metrics.fits(path, mark)):
         context.progress.note(
-            f"{path} does not hold the rows that its checkpoint counts on; stage {leg.name} starts again"
+            f"{path} does not hold the rows that its checkpoint counts on; stage {group.name} starts again"
         )
         multihost.once(lambda: shutil.rmtree(rolling.directory))
         found = None
-    events = context.timetables[leg.name].events
-    kept = [epoch for epoch in leg.keep if epoch in events[: found[2]["next"]]] if found else []
-    if not multihost.once(lambda: _holds(leg, context, kept)):
+    events = context.timetables[group.name].events
+    kept = [epoch for epoch in group.keep if epoch in events[: found[2]["next"]]] if found else []
+    if not multihost.once(lambda: _holds(group, context, kept)):
         multihost.once(lambda: shutil.rmtree(rolling.directory))
         found = None
     if found:
         count, states, meta = found
-        schedule.check_digests(context.timetables[leg.name], meta, context.directory.parent)
+        schedule.check_digests(context.timetables[group.name], meta, context.directory.parent)
         place = Place(meta["next"], meta["closed"], float("nan"))
-        return context.programs.place(states), place, Saver(context, rolling, count, _open(path, meta["mark"]))
+        return context.programs.place(states), place, Saver(context, rolling, count, path, meta["mark"])
     with context.timed("begin"):
-        states = _begin(leg, context)
-    place = Place(0, [False] * len(leg.runs), float("nan"))
-    return states, place, Saver(context, rolling, 0, _open(path, None))
+        states = _begin(group, context)
+    place = Place(0, [False] * len(group.runs), float("nan"))
+    return states, place, Saver(context, rolling, 0, path, None)
 
 
-def is_place(leg: Leg, meta: Any) -> bool:
+def is_place(group: Group, meta: Any) -> bool:
     """Whether the meta of a rolling checkpoint is what a `Saver` writes."""
     closed = meta.get("closed") if isinstance(meta, dict) else None
-    flags = isinstance(closed, list) and len(closed) == len(leg.runs) and all(isinstance(c, bool) for c in closed)
+    flags = isinstance(closed, list) and len(closed) == len(group.runs) and all(isinstance(c, bool) for c in closed)
     return flags and metrics.is_count(meta.get("next")) and metrics.is_mark(meta.get("mark"))
 
 
-def is_outcome(leg: Leg, meta: Any) -> bool:
+def is_outcome(group: Group, meta: Any) -> bool:
     """Whether the meta of an end is what `walk` returns."""
     known = meta.get("runs") if isinstance(meta, dict) else None
     return (
         isinstance(known, list)
-        and [isinstance(run, dict) and run.get("id") for run in known] == [run.id for run in leg.runs]
+        and [isinstance(run, dict) and run.get("id") for run in known] == [run.id for run in group.runs]
         and all(isinstance(run.get("sha256"), str) and isinstance(run.get("failed"), bool) for run in known)
         and all(metrics.is_count(run.get("steps")) for run in known)
         and metrics.is_mark(meta.get("mark"))
     )
 
 
-def _outcomes(leg: Leg, host: state.TrainState) -> list[dict[str, Any]]:
+def _outcomes(group: Group, host: state.TrainState) -> list[dict[str, Any]]:
     """What is known of each run at its end."""
-    finite = [all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(host.params)) for i in range(len(leg.runs))]
+    finite = [all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(host.params)) for i in range(len(group.runs))]
     return [
         {
             "id": run.id,
@@ -223,7 +221,7 @@ def _outcomes(leg: Leg, host: state.TrainState) -> list[dict[str, Any]]:
             "failed": bool(host.failed[i]) or not finite[i],
             "steps": int(host.step[i]),
         }
-        for i, run in enumerate(leg.runs)
+        for i, run in enumerate(group.runs)
     ]
 
 
@@ -233,53 +231,49 @@ def _mean(values: np.ndarray) -> float:
     return float(np.mean(finite)) if len(finite) else float("nan")
 
 
-def _open(path: Path, mark: metrics.Mark | None) -> metrics.Table:
-    return metrics.Table(path, mark, write=multihost.first())
+def _board(group: Group, context: Context) -> Board:
+    rows = metrics.read(_table(group, context))
+    return Board(context.directory.parent / "tensorboard", context.directory.name, group.name, rows)
 
 
-def _board(leg: Leg, context: Context) -> Board:
-    rows = metrics.read(_table(leg, context))
-    return Board(context.directory.parent / "tensorboard", context.directory.name, leg.name, rows)
+def _table(group: Group, context: Context) -> Path:
+    return context.directory / group.name / "metrics.jsonl"
 
 
-def _table(leg: Leg, context: Context) -> Path:
-    return context.directory / leg.name / "metrics.jsonl"
+def _like(group: Group, context: Context) -> state.TrainState:
+    return networks.states_like(group, context.network, context.programs.own_remedies)
 
 
-def _like(leg: Leg, context: Context) -> state.TrainState:
-    return networks.states_like(leg, context.network, context.programs.own_remedies)
+def _kept(group: Group, context: Context, states: Tree) -> dict[str, Tree]:
+    return networks.kept(group, [times.group for times in context.timetables.values()], states)
 
 
-def _kept(leg: Leg, context: Context, states: Tree) -> dict[str, Tree]:
-    return networks.kept(leg, [times.leg for times in context.timetables.values()], states)
-
-
-def _keep(leg: Leg, context: Context, kind: str, number: int, states: Tree, meta: dict[str, Any]) -> None:
-    """Save the networks of a leg for good."""
-    where = context.checkpoints(leg.name, kind)
+def _keep(group: Group, context: Context, kind: str, number: int, states: Tree, meta: dict[str, Any]) -> None:
+    """Save the networks of a group for good."""
+    where = context.checkpoints(group.name, kind)
     with context.clock("checkpoint"):
-        where.save(number, _kept(leg, context, states), meta)
+        where.save(number, _kept(group, context, states), meta)
         where.close()
 
 
-def _begin(leg: Leg, context: Context) -> state.TrainState:
+def _begin(group: Group, context: Context) -> state.TrainState:
     """The states at step 0: parents gathered row by row, then the resets."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like(leg, context))
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like(group, context))
     parents, starts = [], []
     restore = functools.cache(functools.partial(_restore, context))  # many runs may have one parent
-    for run in leg.runs:
+    for run in group.runs:
         fresh = context.programs.init(batches.key(run.seed, "fresh", run.stage.name))
         parents.append(_parent(run, context, one, restore))
         initial = context.programs.init(state.init_key(run.seed))[0] if run.stage.remedies else ()
         starts.append(Start(*fresh, resets.factors(run.stage.reset, one), initial))
-    return context.programs.begin(leg.runs[0].stage, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
+    return context.programs.begin(group.stage, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
 
 
 def _restore(context: Context, name: str, epoch: int) -> dict[str, Tree]:
-    """What was kept of the networks of a leg at an epoch, leaves [R, ...]."""
-    leg = context.timetables[name].leg
+    """What was kept of the networks of a group at an epoch, leaves [R, ...]."""
+    group = context.timetables[name].group
     where = context.checkpoints(name, "end" if epoch == spec.END else "snapshots")
-    tree, meta = where.restore(0 if epoch == spec.END else epoch, _kept(leg, context, _like(leg, context)))
+    tree, meta = where.restore(0 if epoch == spec.END else epoch, _kept(group, context, _like(group, context)))
     schedule.check_digests(context.timetables[name], meta, context.directory.parent)
     return tree
 
@@ -287,7 +281,7 @@ def _restore(context: Context, name: str, epoch: int) -> dict[str, Tree]:
 def _parent(
     run: Run, context: Context, one: state.TrainState, restore: Callable[[str, int], dict[str, Tree]]
 ) -> tuple[Tree, Tree, Tree]:
-    """(params, stats, opt) that a run continues from: the first weights of its seed, or what another leg kept."""
+    """(params, stats, opt) that a run continues from: the first weights of its seed, or what another group kept."""
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), one.opt)
     if run.parent is None:
         return (*context.programs.init(state.init_key(run.seed)), opt)

@@ -9,7 +9,7 @@ import jax
 
 from plasticity_jax import models
 from plasticity_jax.config import paths, spec
-from plasticity_jax.config.plan import Leg, unfold
+from plasticity_jax.config.plan import Group, unfold
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import LabError
 from plasticity_jax.models import interface
@@ -52,24 +52,24 @@ def load(
       LabError: no such run, or its stage has not ended yet.
     """
     directory = paths.given(directory)
-    study, pack, leg, row = find(directory, branch, seed, stage, hparams or {})
+    study, pack, group, row = find(directory, branch, seed, stage, hparams or {})
     data = environment.read(directory)["dataset"]
     module = models.build(pack.model, data["classes"]) if model is None else interface.check(model)
-    where = directory / pack.name / leg.name / ("end" if epoch == spec.END else "snapshots")
+    where = directory / pack.name / group.name / ("end" if epoch == spec.END else "snapshots")
     checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
     if number not in checkpoints.numbers():
-        raise LabError(f"{where} does not hold the networks yet; stage {leg.name} has not come so far, or keeps none")
-    own = {named.name: FORGETFUL for run in leg.runs for named in run.stage.remedies}  # memories are not kept
-    like = states_like(leg, state.network_like(module, tuple(data["image_shape"])), own)
-    tree, _ = checkpoints.restore(number, kept(leg, unfold(pack, study.seeds), like))
+        raise LabError(f"{where} does not hold the networks yet; stage {group.name} has not come so far, or keeps none")
+    own = {named.name: FORGETFUL for run in group.runs for named in run.stage.remedies}  # memories are not kept
+    like = states_like(group, state.network_like(module, tuple(data["image_shape"])), own)
+    tree, _ = checkpoints.restore(number, kept(group, unfold(pack, study.seeds), like))
     checkpoints.close()
     return module, run_axis.take(tree["params"], row), run_axis.take(tree["stats"], row)
 
 
 def find(
     directory: Path, branch: str, seed: int, stage: str, hparams: Mapping[str, Any]
-) -> tuple[spec.Study, spec.Pack, Leg, int]:
-    """(study, pack, leg, row in that leg) of a run as `load` is told of it.
+) -> tuple[spec.Study, spec.Pack, Group, int]:
+    """(study, pack, group, row in that group) of a run as `load` is told of it.
 
     Raises:
       LabError: no such run, or several.
@@ -77,30 +77,30 @@ def find(
     study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
     wanted = hparams.items()
     found = [
-        (pack, leg, row)
+        (pack, group, row)
         for pack in study.packs
-        for leg in unfold(pack, study.seeds)
-        for row, run in enumerate(leg.runs)
+        for group in unfold(pack, study.seeds)
+        for row, run in enumerate(group.runs)
         if run.branch == branch and run.seed == seed and stage in ("", run.stage.name)
         if wanted <= dict(run.hparams).items()
     ]
     if not found:
         raise LabError(f"{directory} has no run of branch {branch!r}, seed {seed}, stage {stage!r}, {dict(wanted)}")
-    if sum(leg.stage.name == found[-1][1].stage.name for _, leg, _ in found) > 1:
-        points = [dict(leg.runs[row].hparams) for _, leg, row in found]
+    if sum(group.stage.name == found[-1][1].stage.name for _, group, _ in found) > 1:
+        points = [dict(group.runs[row].hparams) for _, group, row in found]
         raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
-    pack, leg, row = found[-1]
-    return study, pack, leg, row
+    pack, group, row = found[-1]
+    return study, pack, group, row
 
 
-def states_like(leg: Leg, network: tuple[Any, Any], own: Own = NONE) -> state.TrainState:
-    """The shapes of the states of a leg, leaves [R, ...], for a `state.network_like`; `own` are a user's remedies."""
-    one = state.like(network, leg.runs[0].stage, own)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leg.runs), *leaf.shape), leaf.dtype), one)
+def states_like(group: Group, network: tuple[Any, Any], own: Own = NONE) -> state.TrainState:
+    """The shapes of the states of a group, leaves [R, ...], for a `state.network_like`; `own` are a user's remedies."""
+    one = state.like(network, group.stage, own)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(group.runs), *leaf.shape), leaf.dtype), one)
 
 
-def kept(leg: Leg, legs: Iterable[Leg], states: state.TrainState) -> dict[str, Any]:
-    """The parts of the states that outlive a leg: the optimiser's only if a later stage goes on with it."""
-    children = [run.stage for other in legs for run in other.runs if run.parent and run.parent[0] == leg.name]
+def kept(group: Group, groups: Iterable[Group], states: state.TrainState) -> dict[str, Any]:
+    """The parts of the states that outlive a group: the optimiser's only if a later stage goes on with it."""
+    children = [run.stage for other in groups for run in other.runs if run.parent and run.parent[0] == group.name]
     moments = any(stage.reset.optimiser != "all" for stage in children)
     return {"params": states.params, "stats": states.stats, **({"opt": states.opt} if moments else {})}

@@ -253,5 +253,5 @@ def test_what_is_measured_at_an_epoch_is_evaluated_there(study, preset):
         times = prepare.draw_up(pack, parsed, small.dataset(train=total, test=10))
         for term in terms:
             stage = times[term.stage or "tune"]
-            rows = [i for i, run in enumerate(stage.leg.runs) if run.branch == term.label]
+            rows = [i for i, run in enumerate(stage.group.runs) if run.branch == term.label]
             assert rows and all(term.at in stage.points[i] for i in rows)

@@ -155,9 +155,9 @@ def test_a_study_from_anybody_stays_in_its_directory(described):
     try:
         study = restore_study(described)
         for pack in study.packs:
-            for leg in unfold(pack, study.seeds):
-                inside(Path("/top"), pack.name, leg.name, "end")
-                for run in leg.runs:
+            for group in unfold(pack, study.seeds):
+                inside(Path("/top"), pack.name, group.name, "end")
+                for run in group.runs:
                     inside(Path("/top/tensorboard"), *tensorboard.run_directory(run.id).parts)
     except LabError as error:
         one_line(error)
@@ -251,18 +251,18 @@ def test_other_json_too_deep_to_read_counts_as_damaged(tmp_path):
         metrics.read(directory / "metrics.jsonl")
 
 
-LEG = unfold(study_config.parse(small.config()).packs[0], (0, 1))[-1]
-PLACE = {"next": 1, "closed": [False] * len(LEG.runs), "mark": {"bytes": 3, "crc32": 7}}
-ENDED = [{"id": run.id, "sha256": "0", "failed": False, "steps": 3} for run in LEG.runs]
+GROUP = unfold(study_config.parse(small.config()).packs[0], (0, 1))[-1]
+PLACE = {"next": 1, "closed": [False] * len(GROUP.runs), "mark": {"bytes": 3, "crc32": 7}}
+ENDED = [{"id": run.id, "sha256": "0", "failed": False, "steps": 3} for run in GROUP.runs]
 
 
 def test_what_a_checkpoint_says_about_itself_is_known():
-    assert stage_loop.is_place(LEG, PLACE) and stage_loop.is_outcome(LEG, {"mark": PLACE["mark"], "runs": ENDED})
+    assert stage_loop.is_place(GROUP, PLACE) and stage_loop.is_outcome(GROUP, {"mark": PLACE["mark"], "runs": ENDED})
 
 
 @given(st.one_of(spoilt(PLACE), VALUES))
 def test_a_place_from_anybody_is_sound_or_damage(meta):
-    if stage_loop.is_place(LEG, meta):
+    if stage_loop.is_place(GROUP, meta):
         at = stage_loop.Place(meta["next"], meta["closed"], 0.0)
         assert at.event >= 0 and all(isinstance(closed, bool) for closed in at.closed)
         assert metrics.fits(Path("/nowhere"), meta["mark"]) in (True, False)
@@ -270,8 +270,8 @@ def test_a_place_from_anybody_is_sound_or_damage(meta):
 
 @given(st.one_of(spoilt({"mark": PLACE["mark"], "runs": ENDED}), VALUES))
 def test_an_outcome_from_anybody_is_sound_or_damage(meta):
-    if stage_loop.is_outcome(LEG, meta):
-        assert [run["id"] for run in meta["runs"]] == [run.id for run in LEG.runs]
+    if stage_loop.is_outcome(GROUP, meta):
+        assert [run["id"] for run in meta["runs"]] == [run.id for run in GROUP.runs]
 
 
 # What the analysis reads.

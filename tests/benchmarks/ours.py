@@ -66,14 +66,14 @@ def point(plan: Plan, case: Case, asked: Point, dataset: Dataset) -> Built:
     wanted.stages = ConfigDict({"tune": stage(epochs=1, batch_size=plan.batch)})
     study = study_config.parse(wanted)
     (pack,) = study.packs
-    (leg,) = unfold(pack, study.seeds)
-    times = schedule.draw_up(leg, study, dataset)
+    (group,) = unfold(pack, study.seeds)
+    times = schedule.draw_up(group, study, dataset)
     return build(pack.model, times, asked.strategy, dataset, plan.images)
 
 
 def build(model: spec.Model, times: Timetable, strategy: str, dataset: Dataset, slots: int) -> Built:
-    """The program that trains a leg, for pools padded to `slots`; its runs never end."""
-    first, count = times.leg.runs[0].stage, len(times.leg.runs)
+    """The program that trains a group, for pools padded to `slots`; its runs never end."""
+    first, count = times.group.stage, len(times.group.runs)
     network, shape = models.build(model, dataset.classes), dataset.train_images.shape[1:]
     made = Programs(network, shape, strategy, 0, {}, {})
     rows = schedule.tasks(times, slots)._replace(

@@ -60,8 +60,8 @@ def events(arguments: Sequence[str], steps: int) -> tuple[Found, dict[str, Any]]
         stack.enter_context(mock.patch.object(stage_loop, "CHECKPOINT_SHARE", 0))
         for owner, name, kind, of in (
             (stage_loop.Saver, "save", "checkpoint", lambda saver, *_: saver.rolling.directory.parent.name),
-            (stage_loop, "_keep", "keep", lambda leg, *_: leg.name),
-            (evaluation, "measure", "evaluate", lambda leg, *_: leg.name),
+            (stage_loop, "_keep", "keep", lambda group, *_: group.name),
+            (evaluation, "measure", "evaluate", lambda group, *_: group.name),
             (metrics.Table, "append", "rows", lambda table, *_: table.path.parent.name),
             (tensorboard.Board, "append", "board", lambda board, *_: board._name.rpartition("@")[2]),
             (experiment, "_running", "status", lambda *_: ""),
@@ -88,14 +88,14 @@ def stages(found: Found, rates: Iterator[tuple[Timetable, float]]) -> list[Stage
     """The seconds of the events beside how often they come; medians, for the first of a kind is slower."""
     result = []
     for times, rate in rates:
-        name = times.leg.name
+        name = times.group.name
         rows, board = (found[kind][name] for kind in ("rows", "board"))
         result.append(
             Stage(
                 name,
                 train=times.images() / rate,
                 evaluations=len(times.events),
-                kept=len(times.leg.keep) + 1,
+                kept=len(times.group.keep) + 1,
                 evaluate=statistics.median(found["evaluate"][name]),
                 records=statistics.median(rows) + statistics.median(board),
                 checkpoint=statistics.median(found["checkpoint"][name]),

@@ -77,9 +77,9 @@ def rates(
     study = study_config.parse(wanted)
     dataset = datasets.load(*study.data)
     for pack in study.packs:
-        legs = prepare.draw_up(pack, study, dataset)
-        slots = max(len(pool.indices) for times in legs.values() for pool in times.pools)
-        for times in legs.values():
+        groups = prepare.draw_up(pack, study, dataset)
+        slots = max(len(pool.indices) for times in groups.values() for pool in times.pools)
+        for times in groups.values():
             choice = choices[pack.name]
             model = dataclasses.replace(pack.model, dtype=choice["dtype"])
             built = ours.build(model, times, choice["strategy"], dataset, slots)

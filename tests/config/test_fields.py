@@ -13,7 +13,7 @@ from plasticity_jax.data import datasets
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import hyper, resets, schedules, state, step
-from tests.support.tiny import CONVOLVED, DATASET, DETECTOR, IMAGES, PATCH, SHAPE, changed, legs, same, stage, study
+from tests.support.tiny import CONVOLVED, DATASET, DETECTOR, IMAGES, PATCH, SHAPE, changed, groups, same, stage, study
 
 NETWORK = state.network_like(CONVOLVED, SHAPE)
 PAIR = datasets.join([DATASET, DATASET])
@@ -96,12 +96,12 @@ def base(path):
 def rows(record, dataset=PAIR):
     """All that the runs of a stage are given besides their programs: on disk, in time, and in numbers."""
     before = changed(stage(), name="before", branch="before")
-    leg = {leg.name: leg for leg in legs(before, record)}[record.name]
-    times = schedule.draw_up(leg, study(), dataset)
+    group = {group.name: group for group in groups(before, record)}[record.name]
+    times = schedule.draw_up(group, study(), dataset)
     tasks = schedule.tasks(times, len(dataset.train_labels))
     begin = resets.factors(record.reset, state.like(NETWORK, record))
-    kept = [(run.id, run.parent, run.stage.reset.optimiser == "all") for run in leg.runs]
-    return (leg.name, kept, times.points, times.events), (tasks._replace(key=jax.random.key_data(tasks.key)), begin)
+    kept = [(run.id, run.parent, run.stage.reset.optimiser == "all") for run in group.runs]
+    return (group.name, kept, times.points, times.events), (tasks._replace(key=jax.random.key_data(tasks.key)), begin)
 
 
 def differ(a, b):

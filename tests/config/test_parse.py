@@ -85,7 +85,7 @@ def test_arguments_combine_in_any_order(arg):
 @pytest.mark.parametrize("name", base.OPTIMISERS)
 def test_every_preset_and_optimiser_parses(arg, name):
     study = study_config.parse(multistage.get_config(f"{arg},optimiser={name}"))
-    assert [leg.name for leg in unfold(study.packs[0], study.seeds)] == ["pretrain", "tune"]
+    assert [group.name for group in unfold(study.packs[0], study.seeds)] == ["pretrain", "tune"]
 
 
 def test_smoke_is_the_small_plan_cut_to_a_few_steps():
@@ -761,8 +761,8 @@ def test_run_ids_are_distinct():
         ("stages.pretrain.epochs", (1, 2)), ("stages.tune.optim.learning_rate", (0.1, 0.2)), ("model.depth", (1, 2))
     )
     for pack in study.packs:
-        for leg in unfold(pack, study.seeds):
-            assert len({run.id for run in leg.runs}) == len(leg.runs)
+        for group in unfold(pack, study.seeds):
+            assert len({run.id for run in group.runs}) == len(group.runs)
 
 
 # Afterwards.

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from plasticity_jax.config import optim, spec
-from plasticity_jax.config.plan import Leg, parse_after, unfold
+from plasticity_jax.config.plan import Group, parse_after, unfold
 from plasticity_jax.errors import ConfigError
 
 PATCH = spec.Patch(0.0, 7, 1.25, 0.1, 1, 0.2, 1.75)
@@ -45,8 +45,8 @@ def warm_start(rate: float = 1e-3, pretrain_rate: float = 1e-3) -> spec.Plan:
     )
 
 
-def legs(*plans: spec.Plan, seeds=(0,), keys=("rate",), values=None) -> tuple[Leg, ...]:
-    """The legs of plans that are the points of a grid."""
+def groups(*plans: spec.Plan, seeds=(0,), keys=("rate",), values=None) -> tuple[Group, ...]:
+    """The groups of plans that are the points of a grid."""
     if len(plans) == 1 and values is None:
         points = [()]
     else:
@@ -55,12 +55,12 @@ def legs(*plans: spec.Plan, seeds=(0,), keys=("rate",), values=None) -> tuple[Le
     return unfold(pack, seeds)
 
 
-def ids(leg: Leg) -> list[str]:
-    return [run.id for run in leg.runs]
+def ids(group: Group) -> list[str]:
+    return [run.id for run in group.runs]
 
 
 def test_one_plan_has_a_run_for_each_branch_and_seed():
-    pretrain, tune = legs(warm_start(), seeds=(0, 3))
+    pretrain, tune = groups(warm_start(), seeds=(0, 3))
     assert (pretrain.name, tune.name) == ("pretrain", "tune")
     assert ids(pretrain) == ["pretrain/seed0", "pretrain/seed3"]
     assert ids(tune) == ["fresh/seed0", "fresh/seed3", "pretrain+tune/seed0", "pretrain+tune/seed3"]
@@ -69,20 +69,20 @@ def test_one_plan_has_a_run_for_each_branch_and_seed():
 
 
 def test_parents_have_the_seed_of_their_children():
-    pretrain, tune = legs(warm_start(), seeds=(7, 2, 5))
+    pretrain, tune = groups(warm_start(), seeds=(7, 2, 5))
     for run in tune.runs:
         if run.parent:
             assert pretrain.runs[run.parent[1]].seed == run.seed
 
 
 def test_only_runs_that_nothing_continues_from_are_final():
-    pretrain, tune = legs(warm_start())
+    pretrain, tune = groups(warm_start())
     assert [run.final for run in pretrain.runs + tune.runs] == [False, True, True]
 
 
 def test_grid_over_the_tuning_shares_the_pretraining():
     plans = [warm_start(rate=rate) for rate in (1e-3, 1e-2, 1e-1)]
-    pretrain, tune = legs(*plans, values=[(1e-3,), (1e-2,), (1e-1,)])
+    pretrain, tune = groups(*plans, values=[(1e-3,), (1e-2,), (1e-1,)])
     assert ids(pretrain) == ["pretrain/seed0"]
     assert len(tune.runs) == 6
     assert {run.parent[1] for run in tune.runs if run.parent} == {0}
@@ -92,7 +92,7 @@ def test_grid_over_the_tuning_shares_the_pretraining():
 
 def test_grid_over_the_pretraining_shares_the_fresh_control():
     plans = [warm_start(pretrain_rate=rate) for rate in (1e-3, 1e-2)]
-    pretrain, tune = legs(*plans, values=[(1e-3,), (1e-2,)])
+    pretrain, tune = groups(*plans, values=[(1e-3,), (1e-2,)])
     assert ids(pretrain) == ["pretrain,rate=0.001/seed0", "pretrain,rate=0.01/seed0"]
     assert ids(tune) == ["fresh/seed0", "pretrain+tune,rate=0.001/seed0", "pretrain+tune,rate=0.01/seed0"]
     assert [run.parent and run.parent[1] for run in tune.runs] == [None, 0, 1]
@@ -101,7 +101,7 @@ def test_grid_over_the_pretraining_shares_the_fresh_control():
 def test_shared_runs_keep_only_the_hyperparameters_that_all_points_agree_on():
     grid = list(itertools.product((1e-3, 1e-2), (1e-3, 1e-2)))
     plans = [warm_start(rate=tune, pretrain_rate=pretrain) for pretrain, tune in grid]
-    pretrain, tune = legs(*plans, keys=("first", "second"), values=grid)
+    pretrain, tune = groups(*plans, keys=("first", "second"), values=grid)
     assert ids(pretrain) == ["pretrain,first=0.001/seed0", "pretrain,first=0.01/seed0"]
     assert sorted(run.id for run in tune.runs if run.branch == "fresh") == [
         "fresh,second=0.001/seed0",
@@ -118,20 +118,20 @@ def test_a_branch_that_differs_in_its_parent_only_is_another_run():
         record("tune", "a", "pretrain/short"),
         record("tune", "b", "pretrain/long"),
     )
-    _, tune = legs(plan)
+    _, tune = groups(plan)
     assert [run.parent for run in tune.runs] == [("pretrain", 0, spec.END), ("pretrain", 1, spec.END)]
 
 
 def test_chains_come_in_order_however_they_are_written():
     plan = (record("c", after="b"), record("a"), record("b", after="a"))
-    ordered = legs(plan)
-    assert [leg.name for leg in ordered] == ["a", "b", "c"]
-    assert [leg.runs[0].final for leg in ordered] == [False, False, True]
+    ordered = groups(plan)
+    assert [group.name for group in ordered] == ["a", "b", "c"]
+    assert [group.runs[0].final for group in ordered] == [False, False, True]
     assert ordered[2].runs[0].parent == ("b", 0, spec.END)
 
 
 def test_stages_that_do_not_depend_on_each_other_come_as_written():
-    assert [leg.name for leg in legs((record("z"), record("a"), record("m")))] == ["z", "a", "m"]
+    assert [group.name for group in groups((record("z"), record("a"), record("m")))] == ["z", "a", "m"]
 
 
 def test_epochs_that_later_stages_continue_from_are_kept():
@@ -142,7 +142,7 @@ def test_epochs_that_later_stages_continue_from_are_kept():
         record("tune", "again 3", "pretrain/pretrain@3"),
         record("tune", "end", "pretrain"),
     )
-    pretrain, tune = legs(plan, seeds=(0, 1))
+    pretrain, tune = groups(plan, seeds=(0, 1))
     assert pretrain.keep == (0, 3)
     assert tune.keep == ()
     assert [run.parent[2] for run in tune.runs[::2]] == [3, 0, 3, spec.END]
@@ -169,23 +169,23 @@ def test_after_needs_a_whole_epoch(after):
 
 def test_two_stages_that_wait_for_each_other():
     with pytest.raises(ConfigError, match=r"\['a', 'b'\] wait for each other"):
-        legs((record("a", after="b"), record("b", after="a"), record("c")))
+        groups((record("a", after="b"), record("b", after="a"), record("c")))
 
 
 def test_a_stage_that_waits_for_itself():
     with pytest.raises(ConfigError, match=r"\['tune'\] wait for each other"):
-        legs((record("tune", "x"), record("tune", "y", "tune/x")))
+        groups((record("tune", "x"), record("tune", "y", "tune/x")))
 
 
 def test_a_missing_parent_lists_the_stages():
     with pytest.raises(ConfigError, match=r"after='pretrian': there is no such stage.*'init', 'pretrain', 'tune'"):
-        legs((record("pretrain"), record("tune", after="pretrian")))
+        groups((record("pretrain"), record("tune", after="pretrian")))
 
 
 def test_an_ambiguous_parent_lists_the_branches():
     plan = (record("pretrain", "x"), record("pretrain", "y"), record("tune", after="pretrain"))
     with pytest.raises(ConfigError, match="several branches; name one of .*pretrain/x.*pretrain/y"):
-        legs(plan)
+        groups(plan)
 
 
 def test_shape_tells_apart_what_is_compiled_and_nothing_else():

@@ -286,7 +286,18 @@ DRAWING = (
         "data/patches",
     ),
     Fault(
-        "every child has the first parent", LAB + "config/plan.py", "rows[node.parent], node", "0, node", "config/spec"
+        "every child has the first parent",
+        LAB + "config/plan.py",
+        "(*places[node.parent], node.epoch)",
+        "(places[node.parent][0], 0, node.epoch)",
+        "config/spec",
+    ),
+    Fault(
+        "branches train together whatever is compiled for them",
+        LAB + "config/plan.py",
+        "tuple(stage.shape().items())",
+        "()",
+        "config/parse",
     ),
     Fault(
         "stages on the way are results",
@@ -325,7 +336,7 @@ STUDIES = (
     Fault(
         "epochs to keep are no events",
         LAB + "runner/schedule.py",
-        "set().union(*points, map(float, leg.keep))",
+        "set().union(*points, map(float, group.keep))",
         "set().union(*points)",
         "runner/schedule",
     ),
@@ -398,7 +409,7 @@ STUDIES = (
     Fault(
         "moments never go on",
         LAB + "runner/stage_loop.py",
-        'opt if run.stage.reset.optimiser == "all" else kept["opt"]',
+        'opt if run.stage.reset.optimiser == "all" else jax.tree.map(_counted_alike, kept["opt"], opt)',
         "opt",
         "runner/stage_loop",
     ),

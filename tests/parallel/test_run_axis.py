@@ -267,7 +267,7 @@ def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
 
 
 def study_of_four_programs(strategy, count):
-    """{name: array}: begin, advance twice and evaluate `count` runs, as a leg does."""
+    """{name: array}: begin, advance twice and evaluate `count` runs, as a group does."""
     made = programs.Programs(MLP, SHAPE, strategy, 32, {}, {})
     record = stage(fraction=1.0, modules=("head",), shrink=0.5, perturb=0.5, statistics="keep", optimiser="all")
     like = jax.eval_shape(lambda: state.create(*state.init_network(MLP, jax.random.key(0), SHAPE), record))

@@ -13,7 +13,7 @@ from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.profiling import autotune
 from plasticity_jax.runner import schedule
 from tests.support import commands, small
-from tests.support.tiny import DATASET, IMAGES, MLP, changed, legs, same, stage, study
+from tests.support.tiny import DATASET, IMAGES, MLP, changed, groups, same, stage, study
 
 # ---- the race ----
 
@@ -154,8 +154,8 @@ RACED = [name for name in run_axis.STRATEGIES if name != "split"]  # two runs le
 
 
 def entry(*plan, taken="vmap", name="main", seeds=(0, 1)):
-    times = [schedule.draw_up(leg, study(), DATASET) for leg in legs(*plan, seeds=seeds)]
-    return autotune.Entry(name, {each.leg.name: each for each in times}, MLP, taken)
+    times = [schedule.draw_up(group, study(), DATASET) for group in groups(*plan, seeds=seeds)]
+    return autotune.Entry(name, {each.group.name: each for each in times}, MLP, taken)
 
 
 PRETRAIN = stage(name="pretrain", branch="pretrain", fraction=0.5, epochs=1.0)
@@ -165,12 +165,14 @@ TUNE = stage(name="tune", branch="tune", epochs=3.0)
 def test_legs_of_one_program_are_measured_once():
     other = changed(TUNE, batch_size=8)
     one, two = entry(PRETRAIN, TUNE), entry(PRETRAIN, other)
-    names = [[[times.leg.name for times in legs] for legs in autotune.alike(e.timetables.values())] for e in (one, two)]
+    names = [
+        [[times.group.name for times in groups] for groups in autotune.alike(e.timetables.values())] for e in (one, two)
+    ]
     assert names == [[["tune", "pretrain"]], [["pretrain"], ["tune"]]]
 
 
 def test_shares_of_the_images_weigh_the_legs(monkeypatch):
-    """`map` is faster on the short leg, `vmap` on the long one, and `cores` fails on one of them."""
+    """`map` is faster on the short group, `vmap` on the long one, and `cores` fails on one of them."""
     plan = [PRETRAIN, changed(TUNE, batch_size=8)]
     speeds = iter([{"map": 3.0, "vmap": 2.0, "cores": 9.0}, {"map": 2.0, "vmap": 2.5, "cores": 0.0}])
     trials = {0.0: autotune.Trial((), "failed: x")}

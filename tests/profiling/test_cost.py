@@ -36,8 +36,8 @@ def test_runs_and_images_are_those_of_the_timetables():
     found = study()
     counted = cost.count(part(found), found, small.TOY)
     times = prepare.draw_up(part(found), found, small.TOY)
-    assert {leg: 2 * runs for leg, runs in counted.runs.items()} == {"pretrain": 2, "tune": 8}
-    assert {leg: 2 * images for leg, images in counted.images.items()} == {n: t.images() for n, t in times.items()}
+    assert {group: 2 * runs for group, runs in counted.runs.items()} == {"pretrain": 2, "tune": 8}
+    assert {group: 2 * images for group, images in counted.images.items()} == {n: t.images() for n, t in times.items()}
     assert counted.finals == 4
     assert cost.count(part(found, [0]), found, small.TOY).runs == {"pretrain": 1, "tune": 2}
 

@@ -132,10 +132,10 @@ def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch
     config = small.config()
     walk = experiment.stage_loop.walk
 
-    def killed(leg, context):
-        if leg.name == "tune":
+    def killed(group, context):
+        if group.name == "tune":
             raise KeyboardInterrupt
-        return walk(leg, context)
+        return walk(group, context)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(experiment.stage_loop, "walk", killed)

@@ -43,10 +43,10 @@ def start(monkeypatch):
         monkeypatch.setattr(dispatch.multihost, "fetch", device.read)
         monkeypatch.setattr(dispatch.time, "perf_counter", lambda: device.now)
         context = SimpleNamespace(programs=device, images=None, timed=lambda kind: contextlib.nullcontext())
-        leg = SimpleNamespace(runs=[SimpleNamespace(stage=None)])
+        group = SimpleNamespace(stage=None)
         task = SimpleNamespace(epoch_steps=np.full(count, epoch_steps))
         states = SimpleNamespace(step=np.zeros(count, int), done=np.zeros(count, bool))
-        made = dispatch.Pace(leg, context, task)
+        made = dispatch.Pace(group, context, task)
         made.start(states)
         return made, states
 

@@ -15,7 +15,7 @@ from plasticity_jax.errors import ConfigError
 from plasticity_jax.runner import schedule
 from plasticity_jax.runner.eval_sets import probes, scored_on
 from tests.support import small
-from tests.support.tiny import DATASET, PATCH, changed, legs, stage, study
+from tests.support.tiny import DATASET, PATCH, changed, groups, stage, study
 
 CLASSES = 3
 TOY = small.TOY
@@ -120,9 +120,9 @@ def test_the_moving_average_is_evaluated_beside_the_network(tmp_path):
 
 
 def names(plan, **fields):
-    (leg,) = legs(plan, seeds=(0, 1))
+    (group,) = groups(plan, seeds=(0, 1))
     asked = study(**fields)
-    return scored_on(schedule.draw_up(leg, asked, DATASET), asked, 100)
+    return scored_on(schedule.draw_up(group, asked, DATASET), asked, 100)
 
 
 def test_the_test_set_is_shared_where_nothing_differs():
@@ -143,8 +143,8 @@ def test_runs_with_classes_of_their_own_have_test_sets_of_their_own():
 
 
 def probed(plan, data=DATASET, seeds=(0, 1), **fields):
-    (leg,) = legs(plan, seeds=seeds)
-    times = schedule.draw_up(leg, study(**fields), data)
+    (group,) = groups(plan, seeds=seeds)
+    times = schedule.draw_up(group, study(**fields), data)
     return times, probes(times)
 
 
@@ -162,7 +162,7 @@ def test_probes_follow_the_classes_and_the_member_of_a_stage():
     both = datasets.join([DATASET, dataclasses.replace(DATASET, name="other")])
     for plan, firsts in ((stage(classes=(1, 3)), (0, 0)), (stage(member=2), (100, 50)), (stage(member=1), (0, 0))):
         times, found = probed(plan, both if plan.data.member else DATASET)
-        for row, run in enumerate(times.leg.runs):
+        for row, run in enumerate(times.group.runs):
             own = schedule.told_apart(run, times.dataset)
             for split, first in zip(("train", "test"), firsts, strict=True):
                 assert set(found[split].label[row]) == set(np.flatnonzero(own))
@@ -202,10 +202,10 @@ def test_a_member_that_is_not_there_is_refused():
 def test_joined_data_sets_are_trained_and_tested_apart():
     other = dataclasses.replace(DATASET, name="other")
     both = datasets.join([DATASET, other])
-    (leg,) = legs(stage(member=2), seeds=(0,))
-    times = schedule.draw_up(leg, study(), both)
+    (group,) = groups(stage(member=2), seeds=(0,))
+    times = schedule.draw_up(group, study(), both)
     assert times.pools[0].indices.min() >= 100 and times.pools[0].labels.min() >= 4
-    alone = schedule.draw_up(legs(stage())[0], study(), DATASET)
+    alone = schedule.draw_up(groups(stage())[0], study(), DATASET)
     np.testing.assert_array_equal(times.pools[0].indices - 100, alone.pools[0].indices)  # the same order as alone
     found = scored_on(times, study(), 200)["test"]
     assert found.source.indices.min() >= 50 and found.source.classes[0].tolist() == [False] * 4 + [True] * 4

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from plasticity_jax.runner import progress, schedule
-from tests.support.tiny import DATASET, legs, stage, study
+from tests.support.tiny import DATASET, groups, stage, study
 
 NAN = float("nan")
 
@@ -31,38 +31,38 @@ def now(monkeypatch):
 
 
 @pytest.fixture
-def leg():
+def group():
     """Two runs of 2 epochs of 7 steps of 16 images: 448 images."""
-    return schedule.draw_up(legs(stage(), seeds=(0, 1))[0], study(), DATASET)
+    return schedule.draw_up(groups(stage(), seeds=(0, 1))[0], study(), DATASET)
 
 
-def test_line_of_a_file(now, leg):
-    line = progress.Progress(leg.images(), Stream(False))
-    line.update("main", leg, [0, 0], NAN)
+def test_line_of_a_file(now, group):
+    line = progress.Progress(group.images(), Stream(False))
+    line.update("main", group, [0, 0], NAN)
     now.seconds += 16
-    line.update("main", leg, [7, 3], 81.256)
+    line.update("main", group, [7, 3], 81.256)
     assert line.stream.getvalue().splitlines() == [
         "main/train  epoch 0.0/2.0  2 runs",
         "main/train  epoch 0.7/2.0  2 runs  test 81.26 %  10 images/s  ETA 29 s",
     ]
 
 
-def test_a_file_gets_a_line_now_and_then(now, leg):
-    line = progress.Progress(leg.images(), Stream(False), every=15.0)
+def test_a_file_gets_a_line_now_and_then(now, group):
+    line = progress.Progress(group.images(), Stream(False), every=15.0)
     for step in range(14):
-        line.update("main", leg, [step, step], NAN)
+        line.update("main", group, [step, step], NAN)
         now.seconds += 4.0
     assert [text.split("  ")[1] for text in line.stream.getvalue().splitlines()] == [
         f"epoch {step / 7:.1f}/2.0" for step in (0, 4, 8, 12)
     ]
 
 
-def test_a_terminal_shows_one_line(now, leg):
-    line = progress.Progress(leg.images(), Stream(True))
-    line.update("main", leg, [0, 0], 5.0)
-    line.update("main", leg, [0, 0], 5.0)  # at once: not shown
+def test_a_terminal_shows_one_line(now, group):
+    line = progress.Progress(group.images(), Stream(True))
+    line.update("main", group, [0, 0], 5.0)
+    line.update("main", group, [0, 0], 5.0)  # at once: not shown
     now.seconds += 1
-    line.update("main", leg, [1, 1], NAN)
+    line.update("main", group, [1, 1], NAN)
     first, second = line.stream.getvalue().split("\r")[1:]
     assert (first, second) == (
         "main/train  epoch 0.0/2.0  2 runs  test 5.00 %",
@@ -74,10 +74,10 @@ def test_a_terminal_shows_one_line(now, leg):
     assert "\n" not in line.stream.getvalue()
 
 
-def test_a_note_stays(now, leg):
+def test_a_note_stays(now, group):
     terminal, file = Stream(True), Stream(False)
     for stream in (terminal, file):
-        line = progress.Progress(leg.images(), stream)
+        line = progress.Progress(group.images(), stream)
         line.write("12345")
         line.note("saved")
         line.note("again")
@@ -86,34 +86,34 @@ def test_a_note_stays(now, leg):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_no_line_shows_a_number_that_is_none(now, leg, terminal):
-    line = progress.Progress(leg.images(), Stream(terminal))
+def test_no_line_shows_a_number_that_is_none(now, group, terminal):
+    line = progress.Progress(group.images(), Stream(terminal))
     for steps in ([0, 0], [0, 0], [1, 0], [14, 14], [14, 14]):
-        line.update("main", leg, steps, NAN)
+        line.update("main", group, steps, NAN)
         now.seconds += 0.0 if steps == [0, 0] else 20.0
     shown = line.stream.getvalue().lower()
     assert "epoch 2.0/2.0" in shown
     assert "nan" not in shown and "inf" not in shown and "-" not in shown
 
 
-def test_the_rate_is_of_this_process_and_without_pauses(now, leg):
+def test_the_rate_is_of_this_process_and_without_pauses(now, group):
     """What was done before a restart, and the time of compiling, do not make the time left shorter or longer."""
-    line = progress.Progress(leg.images(), Stream(False), every=0.0)
+    line = progress.Progress(group.images(), Stream(False), every=0.0)
     now.seconds += 50.0  # before the first line
-    line.update("main", leg, [7, 7], NAN)
+    line.update("main", group, [7, 7], NAN)
     now.seconds += 110.0
     line.pause(100.0)
-    line.update("main", leg, [8, 9], NAN)  # 48 images in 10 seconds; 11 steps of 16 are left
+    line.update("main", group, [8, 9], NAN)  # 48 images in 10 seconds; 11 steps of 16 are left
     assert line.stream.getvalue().splitlines()[-1].endswith("5 images/s  ETA 37 s")
 
 
-def test_legs_that_are_over_count(now, leg):
-    line = progress.Progress(2 * leg.images(), Stream(False), every=0.0)
-    line.update("main", leg, [0, 0], NAN)
+def test_legs_that_are_over_count(now, group):
+    line = progress.Progress(2 * group.images(), Stream(False), every=0.0)
+    line.update("main", group, [0, 0], NAN)
     now.seconds += 10.0
-    line.update("main", leg, [14, 14], NAN)
-    line.finish(leg)
-    line.update("main", leg, [0, 0], NAN)
+    line.update("main", group, [14, 14], NAN)
+    line.finish(group)
+    line.update("main", group, [0, 0], NAN)
     lines = line.stream.getvalue().splitlines()
     assert lines[1].endswith("45 images/s  ETA 10 s") and lines[2].endswith("45 images/s  ETA 10 s")
 
@@ -133,16 +133,16 @@ def test_duration(seconds, text):
     assert progress.duration(seconds) == text
 
 
-def test_facts_are_reported_now_and_then(now, leg):
+def test_facts_are_reported_now_and_then(now, group):
     said = []
-    line = progress.Progress(2 * leg.images(), Stream(False), report=said.append)
+    line = progress.Progress(2 * group.images(), Stream(False), report=said.append)
     assert line.facts() == dict(images=0, images_planned=896, images_per_second=None, seconds_left=None)
     for step in range(8):
-        line.update("main", leg, [step, 0], NAN)
+        line.update("main", group, [step, 0], NAN)
         now.seconds += 4.0
     assert [each["step"] for each in said] == [0, 3, 6]
     assert said[1] == dict(
         pack="main", stage="train", step=3, images=48, images_planned=896, images_per_second=4.0, seconds_left=212.0
     )
-    line.finish(leg)
+    line.finish(group)
     assert line.facts()["images"] == 448

@@ -93,13 +93,13 @@ def run_and_look(config: ConfigDict, stage: str, directory: Path) -> dict[tuple[
         config.control = f"after-{config.control}"
     plasticity_jax.run(config, directory, dataset=small.TOY, model=NET)
     study = networks.restore_study(workdir.read_json(directory / "config.json"))
-    legs = unfold(study.packs[0], study.seeds)
-    (leg,) = [leg for leg in legs if leg.name == stage]
-    like = networks.states_like(leg, state.network_like(NET, small.TOY.train_images.shape[1:]))
+    groups = unfold(study.packs[0], study.seeds)
+    (group,) = [group for group in groups if group.name == stage]
+    like = networks.states_like(group, state.network_like(NET, small.TOY.train_images.shape[1:]))
     checkpoints = Checkpoints(directory / "main" / stage / "snapshots", None)
-    tree, _ = checkpoints.restore(0, networks.kept(leg, legs, like))
+    tree, _ = checkpoints.restore(0, networks.kept(group, groups, like))
     checkpoints.close()
-    return {(run.branch, run.seed): run_axis.take(tree, row) for row, run in enumerate(leg.runs)}
+    return {(run.branch, run.seed): run_axis.take(tree, row) for row, run in enumerate(group.runs)}
 
 
 def ended(directory: Path, stage: str, branch: str, seed: int) -> tuple[Any, Any]:
@@ -127,7 +127,7 @@ def timetables(config: ConfigDict, dataset: datasets.Dataset, seeds: tuple[int, 
     config.seeds = seeds
     study = study_config.parse(config)
     for times in prepare.draw_up(study.packs[0], study, dataset).values():
-        yield from zip(times.leg.runs, times.pools, times.steps, strict=True)
+        yield from zip(times.group.runs, times.pools, times.steps, strict=True)
 
 
 # ---- Berariu et al., Figure 2 ----

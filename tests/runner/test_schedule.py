@@ -1,4 +1,4 @@
-"""Lengths and times of evaluation are what the stages say, also where the runs of a leg differ."""
+"""Lengths and times of evaluation are what the stages say, also where the runs of a group differ."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import pytest
 from plasticity_jax.data import batches
 from plasticity_jax.errors import ConfigError, LabError
 from plasticity_jax.runner import schedule
-from tests.support.tiny import DATASET, PATCH, changed, legs, stage, study
+from tests.support.tiny import DATASET, PATCH, changed, groups, stage, study
 
 
-def draw(*plan, seeds=(0,), leg=-1, **fields):
-    return schedule.draw_up(legs(*plan, seeds=seeds)[leg], study(**fields), DATASET)
+def draw(*plan, seeds=(0,), group=-1, **fields):
+    return schedule.draw_up(groups(*plan, seeds=seeds)[group], study(**fields), DATASET)
 
 
 # ---- digests ----
@@ -138,7 +138,7 @@ def test_the_window_opens_behind_its_border():
 
 def test_epochs_to_keep_are_events_without_an_evaluation():
     plan = stage(name="pretrain", epochs=9.0, eval_every=0), stage(name="tune", after="pretrain@4")
-    found = draw(*plan, leg=0)
+    found = draw(*plan, group=0)
     assert found.events == [0, 4, 9]
     assert found.points == [{0.0, 9.0}]
     assert found.target(0, 4) == 28

@@ -1,4 +1,4 @@
-"""One leg: runs side by side do not touch each other, begin where they should, and end where they should."""
+"""One group: runs side by side do not touch each other, begin where they should, and end where they should."""
 
 import jax
 import numpy as np

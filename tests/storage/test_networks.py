@@ -127,15 +127,15 @@ def test_moments_are_kept_only_where_a_stage_goes_on_with_them():
     config = small.config(seeds=(0,), control="last")
     config.stages.last = small.stage(after="tune/fresh", epochs=1.0, reset={"optimiser": "keep"})
     (pack,) = study_config.parse(config).packs
-    legs = unfold(pack, (0,))
-    assert [leg.name for leg in legs] == ["pretrain", "tune", "last"]
-    kept = [set(networks.kept(leg, legs, networks.states_like(leg, NETWORK))) for leg in legs]
+    groups = unfold(pack, (0,))
+    assert [group.name for group in groups] == ["pretrain", "tune", "last"]
+    kept = [set(networks.kept(group, groups, networks.states_like(group, NETWORK))) for group in groups]
     assert kept == [{"params", "stats"}, {"params", "stats", "opt"}, {"params", "stats"}]
 
 
 def test_shapes_of_the_states_have_the_run_axis():
-    leg = unfold(study_config.parse(small.config()).packs[0], (0, 1))[1]
-    like = networks.states_like(leg, NETWORK)
+    group = unfold(study_config.parse(small.config()).packs[0], (0, 1))[1]
+    like = networks.states_like(group, NETWORK)
     assert like.params["conv"]["kernel"].shape == (4, 3, 3, 1, 4)
     assert like.stats["norm"]["mean"].shape == (4, 4)
     assert like.step.shape == (4,)

@@ -37,12 +37,12 @@ def study(
     rows: list[dict[str, Any]] = []
     runs = []
     for pack in parsed.packs:
-        for leg in plan.unfold(pack, parsed.seeds):
-            for run in leg.runs:
+        for group in plan.unfold(pack, parsed.seeds):
+            for run in group.runs:
                 label = studies.label_of(run.id.rpartition("/")[0])
                 common = dict(pack=pack.name, run=run.id, seed=run.seed, branch=run.branch, **dict(run.hparams))
                 rows += [
-                    {**common, "stage": leg.name, **row} for row in _measurements(run, label, world, metrics, epochs)
+                    {**common, "stage": group.name, **row} for row in _measurements(run, label, world, metrics, epochs)
                 ]
                 if run.final:
                     name = f"{pack.name}/{run.id}" if len(parsed.packs) > 1 else run.id

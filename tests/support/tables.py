@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from plasticity_jax import study_config
 from plasticity_jax.analysis import studies
 from plasticity_jax.config import parse
-from plasticity_jax.config.plan import Leg, Run, unfold
+from plasticity_jax.config.plan import Group, Run, unfold
 from plasticity_jax.configs import base
 
 FIT = 98.0  # train accuracy at the end of every stage
@@ -58,11 +58,11 @@ def write(
     (root / "config.json").write_text(json.dumps(parse.describe(study)))
     entries = []
     for pack in study.packs:
-        for leg in unfold(pack, study.seeds):
-            if not stages or leg.name in stages:
-                done = at if stages and leg.name == list(stages)[-1] else 1.0
-                _write_leg(root / pack.name / leg.name, leg, level, done)
-            for run in leg.runs:
+        for group in unfold(pack, study.seeds):
+            if not stages or group.name in stages:
+                done = at if stages and group.name == list(stages)[-1] else 1.0
+                _write_group(root / pack.name / group.name, group, level, done)
+            for run in group.runs:
                 if run.final:
                     name = f"{pack.name}/{run.id}" if len(study.packs) > 1 else run.id
                     status = "failed" if run.id in failed else "finished"
@@ -85,10 +85,10 @@ def epochs(run: Run) -> list[float]:
     return [length * tenth / 10 for tenth in range(11)]
 
 
-def _write_leg(folder: Path, leg: Leg, level: Level, done: float) -> None:
+def _write_group(folder: Path, group: Group, level: Level, done: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "metrics.jsonl").open("w") as file:
-        for run in leg.runs:
+        for run in group.runs:
             common = {"run": run.id, "seed": run.seed, "branch": run.branch, "hparams": dict(run.hparams)}
             points = epochs(run)
             for epoch in points[: round(10 * done) + 1]:
@@ -98,5 +98,5 @@ def _write_leg(folder: Path, leg: Leg, level: Level, done: float) -> None:
                 if epoch:
                     values["train_accuracy"] = 20 + (FIT - 20) * climbed
                 for metric, value in values.items():
-                    row = {**common, "stage": leg.name, "epoch": epoch, "step": round(20 * epoch)}
+                    row = {**common, "stage": group.name, "epoch": epoch, "step": round(20 * epoch)}
                     file.write(json.dumps({**row, "metric": metric, "value": value}) + "\n")

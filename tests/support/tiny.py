@@ -10,7 +10,7 @@ import numpy as np
 
 from plasticity_jax import models
 from plasticity_jax.config import optim, spec
-from plasticity_jax.config.plan import Leg, Run, unfold
+from plasticity_jax.config.plan import Group, Run, unfold
 from plasticity_jax.data import batches, datasets
 from plasticity_jax.models import resnet
 from plasticity_jax.runner import schedule
@@ -71,8 +71,8 @@ def study(**fields) -> spec.Study:
     return spec.Study(**values | dict(strategy="map", checkpoint_seconds=600.0) | fields)
 
 
-def legs(*plan: spec.Stage, seeds=(0,)) -> tuple[Leg, ...]:
-    """The legs of a plan, parents first."""
+def groups(*plan: spec.Stage, seeds=(0,)) -> tuple[Group, ...]:
+    """The groups of a plan, parents first."""
     return unfold(spec.Pack("main", MODEL, (((), plan),)), seeds)
 
 
