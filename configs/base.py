@@ -25,7 +25,23 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 # (`../plasticity_jax/training/remedies` says which); they are to be chosen anew for every protocol.
 REMEDIES: dict[str, dict[str, Any]] = {
     "l2_init": {"strength": 1e-2},
+    "spectral": {"strength": 1e-3},
+    "parseval": {"strength": 1e-3, "scale": 1.0},
+    "feature_norm": {"strength": 1e-4},
+    "infer": {"strength": 1e-2, "scale": 10.0},
+    "churn": {"strength": 0.1},
+    "distillation": {"strength": 1.0, "share": 0.5},
+    "weight_clipping": {"bound": 2.0},
+    "soft_weight_rescaling": {"rate": 1e-3},
+    "normalise_and_project": {"decay": 1e-3},
     "redo": {"every": 1000, "threshold": 0.1},
+    "continual_backprop": {"every": 1, "rate": 1e-4, "maturity": 100, "decay": 0.99},
+    "self_normalised_resets": {"every": 1, "rejection": 0.01},
+    "shrink_and_perturb": {"every": 1000, "shrink": 0.8, "perturb": 0.1},
+    "hare_tortoise": {"every": 1000, "decay": 0.999},
+    "selective_reinitialisation": {"every": 1000, "share": 1e-3},
+    "fire": {},
+    "dash": {"momentum": 0.3, "least": 0.3},
 }
 
 # How images of a data set may be changed and still show their class: a mirrored digit is another one or none, and a

@@ -129,3 +129,23 @@ def test_a_study_with_remedies_goes_on_where_it_was_stopped(both, tmp_path, monk
     kept = list(tmp_path.glob("main/tune/checkpoints/*"))
     assert kept and not list(tmp_path.glob("main/tune/end"))
     assert small.hashes(small.run(config(checkpoint_seconds=0.0), tmp_path)) == both
+
+
+def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
+    """With no rate to speak of, what a stage ends with is what it began with."""
+    found = small.config(seeds=(0,), control="dash", strategy="loop")
+    found.stages.tune = small.stage(
+        epochs=1.0,
+        optim=base.optimiser("sgd", learning_rate=1e-30),
+        branches={
+            "dash": {"after": "pretrain", "remedies": base.treated(dash={"least": 0.0})},
+            "fire": {"after": "pretrain", "remedies": base.treated(fire={})},
+        },
+    )
+    small.run(found, tmp_path)
+    warm, dash, fire = (plasticity_jax.load(tmp_path, name, 0)[1] for name in ("pretrain", "dash", "fire"))
+    ratio = dash["layer1"]["kernel"] / warm["layer1"]["kernel"]
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:1], ratio.shape), rtol=1e-4, atol=1e-5)
+    assert np.all(ratio > -1e-6) and np.all(ratio < 1) and len(np.unique(ratio.round(4))) > 3
+    q = fire["layer1"]["kernel"] / np.sqrt(8 / 64)
+    np.testing.assert_allclose(q.T @ q, np.eye(8), atol=1e-3)

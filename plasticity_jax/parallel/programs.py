@@ -15,7 +15,7 @@ import numpy as np
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
 from plasticity_jax.parallel import compilation_cache, compiler, run_axis
-from plasticity_jax.training import resets, state, step
+from plasticity_jax.training import resets, state, step, sweep
 from plasticity_jax.training.remedies.apply import NONE, Own
 
 Tree = Any
@@ -62,9 +62,13 @@ class Programs:
         fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
         return jax.device_get(self._program("init", lambda: compiler.compile_one(fn, key, once=True))(key))
 
-    def begin(self, stage: spec.Stage, states: Tree, rows: Tree) -> state.TrainState:
-        """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`."""
-        return self.program("begin", stage, states, rows)(states, rows)
+    def begin(self, stage: spec.Stage, states: Tree, rows: Tree, images: step.Images | None = None) -> state.TrainState:
+        """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`.
+
+        `images` are given, and must be, where a remedy acts at the start.
+        """
+        shared = () if images is None else (self._place(images, states),)
+        return self.program("begin", stage, states, rows, *shared)(states, rows, *shared)
 
     def advance(
         self, stage: spec.Stage, states: Tree, rows: Tree, images: step.Images
@@ -92,9 +96,9 @@ class Programs:
         """States, or other arrays [R, ...] or a list of R trees, on the devices that their runs train on."""
         return run_axis.place(run_axis.stack_on_host(rows) if isinstance(rows, list) else rows, self.strategy)
 
-    def _place(self, images: step.Images, states: state.TrainState) -> step.Images:
+    def _place(self, images: step.Images, states: Tree) -> step.Images:
         """The images on the devices that these runs train on; brought there once."""
-        count = len(states.step)
+        count = len(jax.tree.leaves(states)[0])
         key = id(images), run_axis.mesh_for(self.strategy, count)
         if key not in self.placed:  # the images are kept too, so that their id stays their own
             self.placed[key] = images, run_axis.replicate(images, self.strategy, count)
@@ -121,7 +125,7 @@ class Programs:
         match kind:
             case "begin" if stage:
                 own = self.own_resets[stage.reset.function] if stage.reset.function else None
-                return functools.partial(begin, stage=stage, own=own, remedies=self.own_remedies)
+                return functools.partial(begin, stage=stage, own=own, model=self.model, remedies=self.own_remedies)
             case "advance" if stage:
                 return functools.partial(_advance, model=self.model, stage=stage, own=self.own_remedies)
             case "evaluate":
@@ -139,26 +143,33 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 class Start(NamedTuple):
     """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers.
 
-    initial: the first weights of its seed, for a stage with remedies; else ().
+    initial, task: the first weights of its seed and its task, for a stage with remedies; else ().
     """
 
     params: Tree
     stats: Tree
     factors: resets.Factors
     initial: Tree = ()
+    task: Any = ()
 
 
 def begin(
     parent: tuple[Tree, Tree, Tree],
     start: Start,
+    images: step.Images | None = None,
     *,
     stage: spec.Stage,
     own: resets.OwnReset | None,
+    model: nn.Module | None = None,
     remedies: Own = NONE,
 ) -> state.TrainState:
     """The state that ONE run starts a stage with; `parent` is its (params, stats, opt)."""
-    fresh = start.params, start.stats, start.factors
-    return resets.begin(*parent, *fresh, stage, own, start.initial, remedies)
+    given = None
+    if stage.remedies:
+        key = jax.random.fold_in(start.task.key, 7)  # 0 to 6 are those of `step`
+        over = sweep.sweep(model, stage, start.task, images) if model and images else None
+        given = resets.Given(start.initial, start.task.remedies, remedies, key, over)
+    return resets.begin(*parent, start.params, start.stats, start.factors, stage, own, given)
 
 
 def _advance(

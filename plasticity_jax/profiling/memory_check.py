@@ -23,6 +23,7 @@ from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.storage import networks
 from plasticity_jax.training import resets
+from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.state import TrainState
 
 Tree = Any
@@ -143,7 +144,8 @@ def calls(times: Timetable, context: Context) -> Iterator[Call]:
     states = networks.states_like(times.group, context.network, context.programs.own_remedies)
     stage, first = times.group.stage, np.int32(0)
     if not multihost.once(lambda: context.checkpoints(times.group.name, "checkpoints").numbers()):
-        yield Call("begin", stage, _beginning(times, states))
+        data = (context.images,) if apply.acts_at_start(stage) else ()
+        yield Call("begin", stage, (*_beginning(times, states, context), *data))
     rows = schedule.tasks(times, context.slots), np.zeros(len(times.group.runs), np.int32)
     yield Call("advance", stage, (states, rows, context.images))
     seen = evaluation.looked_at(states)
@@ -158,12 +160,14 @@ def calls(times: Timetable, context: Context) -> Iterator[Call]:
         yield Call("diagnose", None, looked_at)
 
 
-def _beginning(times: Timetable, states: TrainState) -> tuple[Tree, Start]:
+def _beginning(times: Timetable, states: TrainState, context: Context) -> tuple[Tree, Start]:
     """The shapes of what `begin` is called with."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), states)
     factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.group.runs])
-    initial = states.params if times.group.stage.remedies else ()
-    return (states.params, states.stats, states.opt), Start(states.params, states.stats, factors, initial)
+    start = Start(states.params, states.stats, factors)
+    if times.group.stage.remedies:
+        start = start._replace(initial=states.params, task=schedule.tasks(times, context.slots))
+    return (states.params, states.stats, states.opt), start
 
 
 def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Context) -> str:

@@ -29,7 +29,8 @@ from plasticity_jax.runner.dispatch import Pace
 from plasticity_jax.storage import metrics, networks
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.tensorboard import Board
-from plasticity_jax.training import resets, state
+from plasticity_jax.training import optimizers, resets, state
+from plasticity_jax.training.remedies import apply
 
 Tree = Any
 CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
@@ -266,7 +267,11 @@ def _begin(group: Group, context: Context) -> state.TrainState:
         parents.append(_parent(run, context, one, restore))
         initial = context.programs.init(state.init_key(run.seed))[0] if run.stage.remedies else ()
         starts.append(Start(*fresh, resets.factors(run.stage.reset, one), initial))
-    return context.programs.begin(group.stage, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
+    stage, rows = group.stage, run_axis.stack_on_host(starts)
+    if stage.remedies:
+        rows = rows._replace(task=schedule.tasks(context.timetables[group.name], context.slots))
+    images = context.images if apply.acts_at_start(stage) else None
+    return context.programs.begin(stage, run_axis.stack_on_host(parents), rows, images)
 
 
 def _restore(context: Context, name: str, epoch: int) -> dict[str, Tree]:
@@ -288,10 +293,5 @@ def _parent(
     name, row, epoch = run.parent
     kept = run_axis.take(restore(name, epoch), row)
     # Moments that the reset forgets may be those of another optimiser.
-    moments = opt if run.stage.reset.optimiser == "all" else jax.tree.map(_counted_alike, kept["opt"], opt)
+    moments = opt if run.stage.reset.optimiser == "all" else optimizers.counted_like(kept["opt"], opt)
     return kept["params"], kept["stats"], moments
-
-
-def _counted_alike(leaf: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """A leaf of an optimiser's state, with a count for each weight, or one for all of them, where `like` has it so."""
-    return np.broadcast_to(leaf, like.shape) if like.ndim else np.max(leaf)

@@ -88,6 +88,7 @@ def gradient(
     stage: spec.Stage,
     key: Array | None = None,
     remedies: Any = (),
+    time: Array | float = 0.0,
     own: Own = NONE,
 ) -> tuple[Tree, Sums, Tree]:
     """The gradient of the mean loss and of what regularisers add to it, zero for frozen modules.
@@ -96,7 +97,7 @@ def gradient(
       batch: image float32 [B, H, W, C], label int32 [B]; B is a multiple of the micro-batch.
       classes: those that are told apart, as `among` takes them.
       key: of this step, for networks with Dropout; each micro-batch draws anew.  A frozen module stops Dropout.
-      remedies: the numbers of the stage's remedies; `own` are a user's.
+      remedies, time: the numbers of the stage's remedies, and the share of the stage that is over; `own` are a user's.
 
     Returns:
       (gradient like the parameters, sums `loss`, `correct` and `count` over the batch, statistics).  `loss` is without
@@ -118,12 +119,13 @@ def gradient(
         sums = {"loss": loss * count, "correct": correct, "count": count}
         if stage.remedies:
             sums["activity"] = units.activity(features, units.sites(model), params)
-            seen = Seen(params, state.stats, part["image"], part["label"], logits, features, (), again)
+            shown = part["image"], part["label"], logits, features, part.get("reference", part["image"])
+            seen = Seen(params, state.stats, *shown, jnp.asarray(time), (), again)
             loss += apply.penalty(seen, state.remedy, remedies, stage, own)
         return loss, (sums, stats)
 
-    def again(params: Tree, stats: Tree, images: Array) -> tuple[Array, Mapping[str, Array]]:
-        logits, features, _ = forward(model, params, stats, images, all(moves), key)
+    def again(params: Tree, stats: Tree, images: Array, train: bool) -> tuple[Array, Mapping[str, Array]]:
+        logits, features, _ = forward(model, params, stats, images, train, key)
         return among(logits, classes), features
 
     moving = [leaf for hit, leaf in zip(moves, leaves, strict=True) if hit]

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from plasticity_jax.config.spec import Optim
@@ -119,6 +120,11 @@ def count_by_weight(opt: Tree, params: Tree) -> Tree:
         return jax.tree.map(lambda leaf, weight: jnp.broadcast_to(leaf, jnp.shape(weight)), part, params)
 
     return jax.tree.map(lambda part: spread(part) if is_moment(part) else part, opt, is_leaf=is_moment)
+
+
+def counted_like(opt: Tree, like: Tree) -> Tree:
+    """An optimiser's state in numpy, with a count for each weight, or one for each parameter, as `like` has it."""
+    return jax.tree.map(lambda a, b: np.broadcast_to(a, b.shape) if b.ndim else np.max(a), opt, like)
 
 
 def of_parameters(opt: Tree, chosen: Tree) -> Tree:

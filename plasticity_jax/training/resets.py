@@ -15,9 +15,10 @@ import numpy as np
 from plasticity_jax.config import spec
 from plasticity_jax.models import parameters
 from plasticity_jax.training import optimizers
+from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.remedies.apply import NONE, Own
-from plasticity_jax.training.remedies.interface import Begun
-from plasticity_jax.training.state import TrainState, create, remember
+from plasticity_jax.training.remedies.interface import Begun, Network
+from plasticity_jax.training.state import TrainState, create
 
 Tree = Any
 OwnReset = Callable[[TrainState, TrainState], TrainState]
@@ -38,6 +39,20 @@ class Factors(NamedTuple):
     perturb: Tree
     fresh_stats: Tree
     fresh_opt: Tree
+
+
+class Given(NamedTuple):
+    """What a stage with remedies is given besides.
+
+    initial: the first weights of the run's seed.  numbers: of the remedies.  own: those of a user.
+    key, sweep: as in `Begun`.
+    """
+
+    initial: Tree
+    numbers: Any
+    own: Own
+    key: jax.Array
+    sweep: Any
 
 
 def factors(reset: spec.Reset, like: TrainState) -> Factors:
@@ -74,15 +89,13 @@ def begin(
     f: Factors,
     stage: spec.Stage,
     own: OwnReset | None = None,
-    initial: Tree = (),
-    remedies: Own = NONE,
+    given: Given | None = None,
 ) -> TrainState:
-    """The state that a stage starts from: what the stage before left behind, after the reset.
+    """The state that a stage starts from: what the stage before left behind, after the reset, and after its remedies.
 
-    `own` is a user's reset, (state, fresh state) -> state, applied last.  A stage with remedies, for which `remedies`
-    are a user's, is given the first weights of the run's seed too, as `initial`.
+    `own` is a user's reset, (state, fresh state) -> state, applied last.
     """
-    fresh = create(fresh_params, fresh_stats, stage, remedies)
+    fresh = create(fresh_params, fresh_stats, stage, given.own if given else NONE)
 
     def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
         # A factor of 0 has to forget its term for good: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
@@ -98,9 +111,14 @@ def begin(
         opt=jax.tree.map(choose, f.fresh_opt, opt, fresh.opt),
     )
     state = own(state, fresh) if own else state
-    if stage.remedies:
-        first = jax.tree.map(lambda shrink, new, old: jnp.where(shrink == 0, new, old), f.shrink, state.params, initial)
-        state = remember(state, Begun(first, (params, stats)), stage, remedies)
+    if given:
+        drawn = jax.tree.map(lambda shrink: shrink == 0, f.shrink)
+        first = jax.tree.map(choose, drawn, given.initial, state.params)
+        network = Network(state.params, state.stats, state.opt, {})
+        network = apply.at_start(
+            network, Begun(first, (params, stats), given.key, given.sweep), given.numbers, stage, given.own
+        )
+        state = state.replace(params=network.params, stats=network.stats, opt=network.opt, remedy=network.memory)
     return state.replace(average=(state.params, state.stats)) if stage.ema else state
 
 

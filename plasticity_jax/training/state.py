@@ -94,15 +94,10 @@ def create(params: Tree, stats: Tree, stage: Stage, own: Own = NONE) -> TrainSta
         done=jnp.bool_(False),
         failed=jnp.bool_(False),
     )
-    return remember(state, Begun(params, (params, stats)), stage, own)
-
-
-def remember(state: TrainState, begun: Begun, stage: Stage, own: Own = NONE) -> TrainState:
-    """The state with the memories that the remedies of a stage begin with."""
     if not stage.remedies:
         return state
-    network = Network(state.params, state.stats, state.opt, {})
-    return state.replace(remedy=apply.memories(network, begun, stage, own))
+    begun = Begun(params, (params, stats), jax.random.key(0), lambda params, stats, fold, carry: carry)
+    return state.replace(remedy=apply.memories(Network(params, stats, opt, {}), begun, stage, own))
 
 
 def like(network: tuple[Tree, Tree], stage: Stage, own: Own = NONE) -> TrainState:

@@ -85,7 +85,9 @@ def train_step(
     `own` are a user's remedies.
     """
     draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; 0 to 3 are those of `advance`
-    given: dict[str, Any] = {"remedies": task.remedies, "own": own} if stage.remedies else {}
+    given: dict[str, Any] = {}
+    if stage.remedies:
+        given = {"remedies": task.remedies, "time": state.step / task.steps, "own": own}
     grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage, key=draw, **given)
     activity = sums.pop("activity", {})
     time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
@@ -97,11 +99,8 @@ def train_step(
     params = _hold(frozen, state.params, optax.apply_updates(state.params, updates))
     opt = _hold(of_parameters(opt, frozen), state.opt, opt)
     if stage.remedies:
-        fresh = functools.partial(init_network, model, image_shape=batch["image"].shape[1:])
-        draw = jax.random.fold_in(jax.random.fold_in(task.key, 5), state.step)
-        known = (state.params, grads, batch["image"], sums["count"], activity, units.sites(model), fresh)
-        network = Network(params, stats, opt, state.remedy)
-        network = apply.after_step(network, Now(state.step + 1, draw, rate, *known), task.remedies, stage, own)
+        now = _now(state, batch, rate, grads, sums["count"], activity, model, task)
+        network = apply.after_step(Network(params, stats, opt, state.remedy), now, task.remedies, stage, own)
         params, opt = _hold(frozen, params, network.params), _hold(of_parameters(opt, frozen), opt, network.opt)
         stats = stats if any(jax.tree.leaves(frozen)) else network.stats
         state = state.replace(remedy=network.memory)
@@ -120,6 +119,30 @@ def train_step(
             case detectors.DRIFT:
                 metrics[detector.looks_at] = detectors.drift(state.params, updates, rate)
     return new, metrics
+
+
+def _now(
+    state: TrainState, batch: Batch, rate: Any, grads: Any, count: Array, activity: Any, model: nn.Module, task: Task
+) -> Now:
+    """What remedies are told after the step that follows `state`."""
+
+    def again(params: Any, stats: Any, images: Array, train: bool) -> tuple[Array, Mapping[str, Array]]:
+        logits, features, _ = forward(model, params, stats, images, train)
+        return among(logits, task.source.classes), features
+
+    return Now(
+        step=state.step + 1,
+        key=jax.random.fold_in(jax.random.fold_in(task.key, 5), state.step),
+        rate=rate,
+        before=state.params,
+        grads=grads,
+        images=batch["image"],
+        examples=count,
+        activity=activity,
+        sites=units.sites(model),
+        fresh=functools.partial(init_network, model, image_shape=batch["image"].shape[1:]),
+        forward=again,
+    )
 
 
 def _hold(held: Any, old: Any, new: Any) -> Any:
@@ -141,6 +164,7 @@ def advance(
     batch_key = jax.random.fold_in(task.key, 1)
     augment_key = jax.random.fold_in(task.key, 2)
     patch_key = jax.random.fold_in(task.key, 3)
+    reference_key = jax.random.fold_in(task.key, 6)  # 4 and 5 are those of `train_step`
     stop = jnp.minimum(jnp.minimum(until, task.steps), state.step + task.epoch_steps)
     draw = functools.partial(batches.permutations, order_key, count=1, source=task.source)
     order = draw(first_epoch)
@@ -163,6 +187,10 @@ def advance(
             draw, numbers = jax.random.fold_in(patch_key, state.step), jnp.arange(len(slots))
             image = patches.paste(task.source.patches, draw, numbers, slots, image, label)
         batch = {"image": image, "label": label}
+        if stage.remedies:
+            draw = jax.random.fold_in(reference_key, state.step)
+            others = sharding.split(jax.random.randint(draw, slots.shape, 0, task.source.size))
+            batch["reference"] = images.take(task.source.indices[others])
         state, metrics = train_step(state, batch, model=model, stage=stage, task=task, own=own)
         return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
 

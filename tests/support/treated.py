@@ -74,6 +74,7 @@ def now_of(model, network: Network, activity=None, seed: int = 0, at: int = 1) -
         shown,
         sites,
         lambda key: drawn(model, seed + 1),
+        None,
     )
 
 

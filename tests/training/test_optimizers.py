@@ -151,3 +151,15 @@ def test_unknown_names():
         optimizers.optimiser(changed(OPTIM, name="sdg"), h, 0.1)
     with pytest.raises(ConfigError, match="optim.schedule='cosin'.*cosine"):
         schedules.multiplier("cosin", h, 0.1)
+
+
+def test_counts_of_single_weights_correct_as_one_count_does():
+    """And those of a stage without them can be gone on with, and the other way round."""
+    spec = changed(OPTIM, name="adam")
+    rule = optimizers.optimiser(spec, hyper.hyper(spec), 0.1)
+    plain, state = rule.init(PARAMS), optimizers.count_by_weight(rule.init(PARAMS), PARAMS)
+    for grads in GRADS:
+        (one, plain), (other, state) = rule.update(grads, plain, PARAMS), rule.update(grads, state, PARAMS)
+        np.testing.assert_allclose(flat(one), flat(other), rtol=1e-4)
+    wide, narrow = (jax.tree.map(np.asarray, tree) for tree in (state, plain))
+    assert same(optimizers.counted_like(narrow, wide), wide) and same(optimizers.counted_like(wide, narrow), narrow)

@@ -3,24 +3,120 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from plasticity_jax.training.remedies.interface import Seen
-from plasticity_jax.training.remedies.regularisers import REGULARISERS
-from tests.support.tiny import MLP, first_state
+from plasticity_jax.training.remedies.interface import Begun, Network, Seen
+from plasticity_jax.training.remedies.regularisers import HEADS, REGULARISERS
+from tests.support import treated
+from tests.support.tiny import MLP, RESNET
+
+RNG = np.random.default_rng(0)
+PARAMS = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape).astype(np.float32), treated.drawn(MLP)[0])
+FIRST = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape).astype(np.float32), PARAMS)
+IMAGES = RNG.normal(size=(3, 2)).astype(np.float32)
 
 
 def seen(params, memory=(), **given):
-    fields = dict(stats={}, images=(), labels=(), logits=(), features={}, forward=None) | given
-    return Seen(params=params, memory=memory, **fields)
+    fields = dict(stats={}, images=IMAGES, labels=(), logits=(), features={}, reference=(), time=0.0, forward=None)
+    return Seen(params=params, memory=memory, **fields | given)
+
+
+def begin(name, params=PARAMS):
+    """The memory that a remedy begins with."""
+    begun = Begun(FIRST, (FIRST, {}), jax.random.key(0), None)
+    return REGULARISERS[name].start(Network(params, {}, (), {}), begun)
+
+
+def linear(params, stats, images, train):
+    """Features that are the images times the head's first rows."""
+    features = images @ params["head"]["kernel"][: images.shape[1]]
+    return features, {"penultimate": features}
+
+
+def matrices(params):
+    return [
+        np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(params) if leaf.ndim > 1
+    ]
 
 
 def test_l2_init_pulls_by_two_strengths_times_the_distance():
-    first = first_state(MLP).params
-    params = jax.tree.map(lambda leaf: leaf * 1.5 + 0.1, first)
-    slope = jax.grad(lambda p: REGULARISERS["l2_init"].act(seen(p, first), strength=0.3))(params)
-    for found, theta, theta_0 in zip(*map(jax.tree.leaves, (slope, params, first)), strict=True):
+    slope = jax.grad(lambda p: REGULARISERS["l2_init"].act(seen(p, begin("l2_init")), strength=0.3))(PARAMS)
+    assert len(jax.tree.leaves(slope)) == 4
+    for found, theta, theta_0 in zip(*map(jax.tree.leaves, (slope, PARAMS, FIRST)), strict=True):
         np.testing.assert_allclose(found, 2 * 0.3 * (theta - theta_0), rtol=1e-5)
-    assert (
-        len(jax.tree.leaves(slope)) == 4
-        and jnp.ndim(REGULARISERS["l2_init"].act(seen(params, first), strength=1.0)) == 0
+
+
+def test_spectral_is_the_distance_of_squared_singular_values_from_one():
+    """Once power iteration has turned its vectors; with its gradient 4 (s^2 - 1) s u v^T."""
+    remedy, memory = REGULARISERS["spectral"], begin("spectral")
+    turn = jax.jit(lambda memory: remedy.watch(memory, Network(PARAMS, {}, (), {}), None, {}))
+    for _ in range(200):
+        memory = turn(memory)
+    singular = [np.linalg.svd(matrix, compute_uv=False)[0] for matrix in matrices(PARAMS)]
+    biases = [np.sum(np.square(PARAMS[name]["bias"])) ** 2 for name in ("layer1", "head")]
+    found, slope = jax.value_and_grad(lambda p: remedy.act(seen(p, memory), strength=0.5))(PARAMS)
+    np.testing.assert_allclose(found, 0.5 * (sum((s**2 - 1) ** 2 for s in singular) + sum(biases)), rtol=1e-4)
+    u, s, vt = np.linalg.svd(PARAMS["layer1"]["kernel"], full_matrices=False)
+    wanted = 0.5 * 4 * (s[0] ** 2 - 1) * s[0] * np.outer(u[:, 0], vt[0])
+    np.testing.assert_allclose(slope["layer1"]["kernel"], wanted, rtol=1e-2, atol=1e-3 * np.abs(wanted).max())
+
+
+def test_parseval_vanishes_for_orthogonal_weights_only():
+    network, _ = treated.drawn(RESNET)
+    found = [m for name in network if name != "head" for m in matrices(network[name])]
+    grams = [m @ m.T if m.shape[0] < m.shape[1] else m.T @ m for m in found]
+    spread = sum(np.sum((gram - 2 * np.eye(len(gram))) ** 2) for gram in grams)
+    np.testing.assert_allclose(
+        REGULARISERS["parseval"](seen(network), strength=0.1, scale=2.0), 0.1 * spread, rtol=1e-5
     )
+    for shape in ((5, 3), (3, 5)):
+        q = np.linalg.qr(RNG.normal(size=(5, 5)))[0][: shape[0], : shape[1]]
+        tall = {"layer1": {"kernel": jnp.float32(np.sqrt(2) * q)}, "head": PARAMS["head"]}
+        assert REGULARISERS["parseval"](seen(tall), strength=1.0, scale=2.0) < 1e-9
+
+
+def test_feature_norm_is_the_mean_over_examples():
+    features = {"layer1": jnp.float32([[1, 2], [0, 0], [0, 1]]), "penultimate": jnp.ones((3, 2))}
+    found = REGULARISERS["feature_norm"](seen(PARAMS, features=features), strength=0.5)
+    np.testing.assert_allclose(found, 0.5 * (1 + 4 + 1) / 3)
+
+
+def test_infer_compares_the_heads_outputs_and_teaches_the_live_ones():
+    remedy, memory = REGULARISERS["infer"], begin("infer")
+    heads = np.asarray(memory["frozen"])
+    assert heads.shape == (8, HEADS)
+    memory = memory | {"frozen": heads[:4], "live": heads[:4]}  # of the four features of `linear`
+    now, then = (IMAGES @ each["head"]["kernel"][:2] @ heads[:4] for each in (PARAMS, FIRST))
+    given = dict(features=linear(PARAMS, {}, IMAGES, True)[1], forward=linear)
+    found = remedy.act(seen(PARAMS, memory, **given), strength=0.5, scale=3.0)
+    np.testing.assert_allclose(found, 0.5 * np.mean(np.sum((now - 3 * then) ** 2, 1)), rtol=1e-5)
+    network = Network(PARAMS, {}, (), {})
+    told = treated.now_of(MLP, network)._replace(images=IMAGES, forward=linear, rate=0.01)
+    after = remedy.watch(memory, network, told, {"strength": 0.5, "scale": 3.0})
+    features = IMAGES @ PARAMS["head"]["kernel"][:2]
+    step = 0.01 * 0.5 * 2 * features.T @ (now - 3 * then) / 3
+    np.testing.assert_allclose(after["live"], heads[:4] - step, rtol=1e-4, atol=1e-6)
+
+
+def cross_entropy(logits, teacher):
+    p = np.exp(teacher) / np.sum(np.exp(teacher), 1, keepdims=True)
+    return -np.mean(np.sum(p * (logits - np.log(np.sum(np.exp(logits), 1, keepdims=True))), 1))
+
+
+def test_churn_compares_with_the_network_before_the_last_update_on_other_images():
+    remedy, others = REGULARISERS["churn"], 2 * IMAGES[::-1] + 1
+    network = Network(FIRST, {}, (), {})
+    assert jax.tree.leaves(begin("churn"))[0] is jax.tree.leaves(PARAMS)[0]
+    memory = remedy.watch(begin("churn"), network, treated.now_of(MLP, network)._replace(before=PARAMS), {})
+    found = remedy.act(seen(FIRST, memory, reference=others, forward=linear), strength=0.1)
+    now, before = (linear(params, {}, others, True)[0] for params in (FIRST, PARAMS))
+    np.testing.assert_allclose(found, 0.1 * cross_entropy(np.asarray(now), np.asarray(before)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("time", "weight"), [(0.0, 1.0), (0.2, 0.5), (0.4, 0.0), (0.9, 0.0)])
+def test_distillation_follows_the_network_before_less_and_less(time, weight):
+    logits = RNG.normal(size=(3, 4)).astype(np.float32)
+    given = dict(logits=logits, forward=linear, time=jnp.float32(time))
+    found = REGULARISERS["distillation"].act(seen(PARAMS, begin("distillation"), **given), strength=2.0, share=0.4)
+    teacher = np.asarray(linear(FIRST, {}, IMAGES, False)[0])
+    np.testing.assert_allclose(found, 2 * weight * cross_entropy(logits, teacher), rtol=1e-5, atol=1e-7)

@@ -15,11 +15,12 @@ from tests.support.tiny import IMAGES, MLP, OPTIM, changed, first_state, same, s
 ADAM = changed(OPTIM, name="adam", learning_rate=0.01)
 STEPS = 6
 EVERY = {name: {"every": 2} for name, moment in treated.MOMENT.items() if moment == "periodic"}
-NAMES = [name for name, moment in treated.MOMENT.items() if moment != "start"]
 
 
-def record(name, **numbers):
-    return stage(optim=ADAM, remedies=(treated.remedy(name, **EVERY.get(name, {}) | numbers),))
+def record(moment):
+    """A stage with all remedies of a moment."""
+    names = [name for name, its in treated.MOMENT.items() if its == moment]
+    return stage(optim=ADAM, remedies=tuple(treated.remedy(name, **EVERY.get(name, {})) for name in names))
 
 
 def test_names_are_of_one_moment_each():
@@ -37,21 +38,26 @@ def side_by_side(states, rows, until, record):
     return jax.lax.map(lambda pair: advance(pair[0], (pair[1], until)), (states, rows))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_alone_equals_company_and_stopped_equals_unbroken(name):
-    """Of two seeds side by side each is as alone, with the second half of the steps in a call of its own."""
-    found = record(name)
+@pytest.mark.parametrize("moment", ["regulariser", "update", "periodic"])
+def test_a_run_is_the_same_in_any_company_and_stopped_equals_unbroken(moment):
+    """All remedies of a moment on two seeds side by side, beside each other and beside themselves, and with the second
+    half of the steps in a call of its own that begins with what a checkpoint holds."""
+    found = record(moment)
     rows = [task(found, seed) for seed in (0, 1)]
-    first = run_axis.stack([first_state(MLP, found, seed) for seed in (0, 1)])
-    both = side_by_side(first, run_axis.stack(rows), STEPS, found)
-    halfway = side_by_side(first, run_axis.stack(rows), STEPS // 2, found)
-    restored = jax.tree.map(np.array, jax.device_get(halfway))
-    assert same(side_by_side(restored, run_axis.stack(rows), STEPS, found), both)
+    first = [first_state(MLP, found, seed) for seed in (0, 1)]
+
+    def train(seeds, until, states=None):
+        begun = states or run_axis.stack([first[seed] for seed in seeds])
+        return side_by_side(begun, run_axis.stack([rows[seed] for seed in seeds]), until, found)
+
+    both = train((0, 1), STEPS)
     for seed in (0, 1):
-        alone = side_by_side(
-            jax.tree.map(lambda leaf: leaf[None], first_state(MLP, found, seed)),
-            jax.tree.map(lambda leaf: leaf[None], rows[seed]),
-            STEPS,
-            found,
-        )
-        assert same(run_axis.take(alone, 0).params, run_axis.take(both, seed).params)
+        assert same(run_axis.take(train((seed, seed), STEPS), 0), run_axis.take(both, seed))
+    halfway = jax.tree.map(np.array, jax.device_get(train((0, 1), STEPS // 2)))
+    assert same(train((0, 1), STEPS, halfway), both)
+    finite = [np.isfinite(leaf).all() for leaf in jax.tree.leaves(both.params)]
+    assert all(finite) and not same(run_axis.take(both, 0).params, first[0].params)
+
+
+def test_a_memory_is_of_its_remedy_alone():
+    assert set(first_state(MLP, record("periodic")).remedy) == set(apply.BY_MOMENT["periodic"])

@@ -73,9 +73,30 @@ def replaces_weights(stage: spec.Stage) -> bool:
     return any(named.moment == "periodic" for named in stage.remedies)
 
 
+def acts_at_start(stage: spec.Stage) -> bool:
+    """Whether a remedy acts at the start of the stage, and may want its data."""
+    return any(named.moment == "start" for named in stage.remedies)
+
+
 def memories(network: Network, begun: Begun, stage: spec.Stage, own: Own = NONE) -> dict[str, Tree]:
     """What the remedies of a stage remember at its start."""
-    return {named.name: find(named, own).start(network, begun) for named in stage.remedies}
+    return {
+        named.name: find(named, own).start(network, begun._replace(key=_keyed(begun.key, named)))
+        for named in stage.remedies
+    }
+
+
+def at_start(network: Network, begun: Begun, numbers: Any, stage: spec.Stage, own: Own = NONE) -> Network:
+    """The network after what the remedies of a stage do with it at its start, and their memories after that."""
+    for named, given in zip(stage.remedies, numbers, strict=True):
+        if named.moment == "start":
+            network = find(named, own).act(network, begun._replace(key=_keyed(begun.key, named)), **given)
+    return network._replace(memory=memories(network, begun, stage, own))
+
+
+def _keyed(key: Array, named: Named) -> Array:
+    """A remedy's own key; by name, so that it draws the same in whatever company."""
+    return jax.random.fold_in(key, zlib.crc32(named.name.encode()))
 
 
 def penalty(seen: Seen, memory: Mapping[str, Tree], numbers: Any, stage: spec.Stage, own: Own = NONE) -> Array:
@@ -91,8 +112,7 @@ def after_step(network: Network, now: Now, numbers: Any, stage: spec.Stage, own:
     """The network after what the remedies of a stage do with it after a step; `now.key` is that of the step."""
     for named, given in zip(stage.remedies, numbers, strict=True):
         remedy = find(named, own)
-        # By name, so that a remedy draws the same in whatever company.
-        here = now._replace(key=jax.random.fold_in(now.key, zlib.crc32(named.name.encode())))
+        here = now._replace(key=_keyed(now.key, named))
         if remedy.watch:
             memory = remedy.watch(network.memory[named.name], network, here, given)
             network = network._replace(memory=network.memory | {named.name: memory})

@@ -20,6 +20,7 @@ from jax import Array
 from plasticity_jax.models.units import Site
 
 Tree = Any
+Forward = Callable[[Tree, Tree, Array, bool], tuple[Array, Mapping[str, Array]]]
 
 
 class Network(NamedTuple):
@@ -35,8 +36,10 @@ class Seen(NamedTuple):
     """What a regulariser sees of a batch (or micro-batch) and of the network before the step.
 
     logits, features: what the network makes of the images, in train mode.
+    reference: images of the run's data that are drawn anew for each step, as many as the batch has; not augmented.
+    time: the share of the stage that is over.
     memory: the remedy's own.
-    forward: (params, stats, images) -> (logits, features) of the same network in train mode.
+    forward: (params, stats, images, train) -> (logits, features) of the same network.
     """
 
     params: Tree
@@ -45,8 +48,10 @@ class Seen(NamedTuple):
     labels: Array
     logits: Array
     features: Mapping[str, Array]
+    reference: Array
+    time: Array
     memory: Tree
-    forward: Callable[[Tree, Tree, Array], tuple[Array, Mapping[str, Array]]]
+    forward: Forward
 
 
 class Now(NamedTuple):
@@ -55,7 +60,7 @@ class Now(NamedTuple):
     step: int32, steps taken in this stage, this one included.  key: random, of this step and remedy.
     rate: the learning rate.  before: the parameters before the step.  grads: its gradient.  images: its batch.
     examples: how many the batch has.  activity: sums over them, see `units.activity`.
-    sites: the network's units.  fresh: from a key to fresh (params, stats).
+    sites: the network's units.  fresh: from a key to fresh (params, stats).  forward: as in `Seen`.
     """
 
     step: Array
@@ -68,6 +73,7 @@ class Now(NamedTuple):
     activity: Mapping[str, Mapping[str, Array]]
     sites: tuple[Site, ...]
     fresh: Callable[[Array], tuple[Tree, Tree]]
+    forward: Forward
 
 
 class Begun(NamedTuple):
@@ -75,10 +81,15 @@ class Begun(NamedTuple):
 
     first: the first weights: those of the run's seed, or where the reset draws anew what it drew.
     before: (params, stats) of the stage before, or the first ones.
+    key: random, of the run and this stage.
+    sweep: (params, stats, fold, carry) -> carry after `carry = fold(carry, gradient)` for the mean loss of every batch
+        of the run's data, in train mode.
     """
 
     first: Tree
     before: tuple[Tree, Tree]
+    key: Array
+    sweep: Callable[[Tree, Tree, Callable[[Tree, Tree], Tree], Tree], Tree]
 
 
 class Remedy(NamedTuple):

@@ -1,23 +1,27 @@
-"""Remedies after every so many steps: functions of (network, what is known now, numbers); another one is another in
-`PERIODIC`.
+"""Remedies after every so many steps: functions of (network, what is known now, numbers), by name in `PERIODIC`.
 
 The number `every`, of steps from one time to the next, belongs to all of them and is not given to the function.
 """
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-from plasticity_jax.config.rules import real
-from plasticity_jax.training.remedies.interface import Network, Now, Remedy
-from plasticity_jax.training.remedies.replacement import replace_units
+from plasticity_jax.config.rules import real, whole
+from plasticity_jax.models import units
+from plasticity_jax.training.remedies.interface import Begun, Network, Now, Remedy, when
+from plasticity_jax.training.remedies.replacement import renew, replace_units
 
+Tree = Any
 Share = Annotated[Array, real("[0, 1]")]
+Amount = Annotated[Array, real("[0, inf)")]
+TIMES = 64  # that SNR remembers of a unit
 
 
-def redo(network: Network, now: Now, *, threshold: Annotated[Array, real("[0, inf)")]) -> Network:
+def redo(network: Network, now: Now, *, threshold: Amount) -> Network:
     """ReDo: units whose score is at most `threshold` are replaced, with outgoing weights zero.
 
     Sokar et al. 2023 (arXiv 2302.12902), algorithm 1: the score is E|h| over the mean of E|h| in the layer (plus 1e-9),
@@ -31,6 +35,163 @@ def redo(network: Network, now: Now, *, threshold: Annotated[Array, real("[0, in
     return replace_units(network, now.sites, chosen, now.fresh(now.key))
 
 
+def continual_backprop(
+    network: Network, now: Now, *, rate: Share, maturity: Annotated[Array, whole(0)], decay: Share
+) -> Network:
+    """Continual backprop: of each layer, a `rate` of the mature units is replaced, those of least utility.
+
+    Dohare et al. 2024 (Nature 632), algorithm 1, with `every` = 1.  The utility is a running mean (`decay`) of |h|
+    times the sum of the magnitudes of the outgoing weights, corrected for its start from zero as in the released code;
+    mature is older than `maturity` steps.  Fractions of a unit add up until there is a whole one.  The next bias does
+    not make up for the replaced unit: the paper's algorithm has it not, the released code has.  Theirs: rate 1e-5 and
+    maturity 1000 with a ResNet on CIFAR-100, 3e-4 and 100 on ImageNet; decay 0.99.
+    """
+    memory, chosen = network.memory["continual_backprop"], {}
+    owed = dict(memory["owed"])
+    for site in now.sites:
+        age = memory["age"][site.layer]
+        mature = age > maturity
+        utility = memory["utility"][site.layer] / jnp.maximum(1 - decay**age, 1e-6)
+        due = owed[f"{site.layer}/owed"] + rate * jnp.sum(mature)
+        count = jnp.floor(due)
+        place = jnp.argsort(jnp.argsort(jnp.where(mature, utility, jnp.inf)))
+        chosen[site.name] = mature & (place < count)
+        owed[f"{site.layer}/owed"] = due - count
+    network = _with(network, "continual_backprop", memory | {"owed": owed})
+    return _replace_any(network, now, chosen)
+
+
+def utilities(network: Network, begun: Begun) -> dict[str, Tree]:
+    """Utility and age of each unit, and the fraction of a unit that is owed for each layer: zero."""
+    del begun
+    zeros = units.by_unit(network.params)
+    return {"utility": zeros, "age": zeros, "owed": {f"{layer}/owed": jnp.float32(0) for layer in zeros}}
+
+
+def follow_utilities(memory: dict[str, Tree], network: Network, now: Now, numbers: Mapping[str, Array]) -> Any:
+    """Utilities and ages after another step."""
+    utility, age = dict(memory["utility"]), dict(memory["age"])
+    for site in now.sites:
+        here = now.activity[site.name]["level"] / now.examples * units.outgoing(network.params, site)
+        utility[site.layer] = numbers["decay"] * utility[site.layer] + (1 - numbers["decay"]) * here
+        age[site.layer] = age[site.layer] + 1
+    return memory | {"utility": utility, "age": age}
+
+
+def self_normalised_resets(network: Network, now: Now, *, rejection: Share) -> Network:
+    """SNR: a unit is replaced when it has been silent for longer than it ever is by chance.
+
+    Farias & Jozefiak 2024 (2410.20098), algorithm 1, with `every` = 1: a unit fires in a step if it is above zero for
+    an example of the batch, and is replaced if a share of at most `rejection` of its own past times between two firings
+    is as long as its silence now.  The paper leaves the distribution open; here it is that of the unit's last 64 times,
+    and until it has so many, that of its whole layer's.  Until that has so many too, no unit is replaced.
+    """
+    memory, chosen = network.memory["self_normalised_resets"], {}
+    for site in now.sites:
+        since, times, known = (memory[key][site.layer] for key in ("since", "times", "known"))
+        as_long = jnp.sum(times >= since[:, None], 1) / TIMES
+        chosen[site.name] = jnp.where(known >= TIMES, as_long, _of_layer(since, times, known)) <= rejection
+    return _replace_any(network, now, chosen)
+
+
+def _of_layer(since: Array, times: Array, known: Array) -> Array:
+    """Of all times that a layer has recorded, the share that is as long as each unit's silence; 2 if it has too few."""
+    recorded = jnp.arange(TIMES) < known[:, None]
+    ordered = jnp.sort(jnp.where(recorded, times, -1.0).reshape(-1))
+    as_long = times.size - jnp.searchsorted(ordered, since)
+    count = jnp.sum(recorded)
+    return jnp.where(count >= TIMES, as_long / jnp.maximum(count, 1), 2.0)
+
+
+def silences(network: Network, begun: Begun) -> dict[str, Tree]:
+    """Of each unit: steps since it fired, its last times between two firings, and how many of them are known."""
+    del begun
+    zeros = units.by_unit(network.params)
+    times = {layer: jnp.zeros((len(leaf), TIMES), jnp.float32) for layer, leaf in zeros.items()}
+    return {"since": zeros, "times": times, "known": zeros}
+
+
+def follow_silences(memory: dict[str, Tree], network: Network, now: Now, numbers: Mapping[str, Array]) -> Any:
+    """The silences after another step; a time between two firings is 1 if they are in successive steps."""
+    del network, numbers
+    since, times, known = (dict(memory[key]) for key in ("since", "times", "known"))
+    for site in now.sites:
+        fires, layer = now.activity[site.name]["fired"] > 0, site.layer
+        silent = since[layer] + 1
+        place = jnp.arange(TIMES) == (known[layer] % TIMES)[:, None]
+        times[layer] = jnp.where(place & fires[:, None], silent[:, None], times[layer])
+        since[layer] = jnp.where(fires, 0.0, silent)
+        known[layer] = known[layer] + fires
+    return {"since": since, "times": times, "known": known}
+
+
+def shrink_and_perturb(network: Network, now: Now, *, shrink: Amount, perturb: Amount) -> Network:
+    """All parameters become shrink * old + perturb * fresh: Ash & Adams 2020 (1910.08475), here every so many steps.
+
+    The noise is a fresh network, as in `resets`; moments and running statistics stay.
+    """
+    fresh, _ = now.fresh(now.key)
+    return network._replace(params=jax.tree.map(lambda a, b: shrink * a + perturb * b, network.params, fresh))
+
+
+def hare_tortoise(network: Network, now: Now, *, decay: Share) -> Network:
+    """Hare & Tortoise: the network goes back to a slow average of itself: Lee et al. 2024 (2406.02596), algorithm 1.
+
+    The tortoise is an exponential moving average (`decay`, 0.999) of parameters and running statistics, which goes on.
+    Moments stay.  Theirs: every 10 epochs.  To evaluate the tortoise too, set the stage's `ema`.
+    """
+    del now, decay
+    params, stats = network.memory["hare_tortoise"]
+    return network._replace(params=params, stats=stats)
+
+
+def slow_weights(network: Network, begun: Begun) -> tuple[Tree, Tree]:
+    """The tortoise begins where the hare does."""
+    del begun
+    return network.params, network.stats
+
+
+def follow_slowly(memory: Tree, network: Network, now: Now, numbers: Mapping[str, Array]) -> Tree:
+    """The tortoise after another step."""
+    del now
+    decay = numbers["decay"]
+    return jax.tree.map(lambda slow, fast: decay * slow + (1 - decay) * fast, memory, (network.params, network.stats))
+
+
+def selective_reinitialisation(network: Network, now: Now, *, share: Share) -> Network:
+    """Of each kernel, the `share` of entries of least utility |w g| is drawn anew from the initial distribution.
+
+    Hernandez-Garcia et al. 2025 (CoLLAs), "selective weight reinitialisation", with the utility by gradient; g is that
+    of this step.  Theirs: a share of 0.001.
+    """
+    fresh, _ = now.fresh(now.key)
+
+    def least(leaf: Array, slope: Array) -> Array:
+        if leaf.ndim < 2:
+            return jnp.zeros((), bool)
+        utility = jnp.abs(leaf * slope)
+        place = jnp.argsort(jnp.argsort(utility.reshape(-1))).reshape(leaf.shape)
+        return place < jnp.floor(share * leaf.size)
+
+    chosen = jax.tree.map(least, network.params, now.grads)
+    return renew(network._replace(params=jax.tree.map(jnp.where, chosen, fresh, network.params)), chosen)
+
+
+def _with(network: Network, name: str, memory: Tree) -> Network:
+    return network._replace(memory=network.memory | {name: memory})
+
+
+def _replace_any(network: Network, now: Now, chosen: units.Chosen) -> Network:
+    """Replace the chosen units; fresh weights are drawn only if there are some."""
+    some = jnp.any(jnp.concatenate([jnp.zeros(1, bool), *chosen.values()]))
+    return when(some, lambda old: replace_units(old, now.sites, chosen, now.fresh(now.key)), network)
+
+
 PERIODIC: dict[str, Callable[..., Network] | Remedy] = {
     "redo": redo,
+    "continual_backprop": Remedy(continual_backprop, utilities, follow_utilities),
+    "self_normalised_resets": Remedy(self_normalised_resets, silences, follow_silences),
+    "shrink_and_perturb": shrink_and_perturb,
+    "hare_tortoise": Remedy(hare_tortoise, slow_weights, follow_slowly),
+    "selective_reinitialisation": selective_reinitialisation,
 }

@@ -1,7 +1,92 @@
-"""Remedies at the start of a stage: functions of (network, what is known, numbers), by name in `STARTS`."""
+"""Remedies at the start of a stage: functions of (network, what is known, numbers), by name in `STARTS`.
 
+They act after the stage's reset, and before its other remedies begin to remember.  The optimiser's state is that of the
+stage's `reset.optimiser`.
+"""
+
+import functools
+import math
 from collections.abc import Callable
+from typing import Annotated, Any
 
-from plasticity_jax.training.remedies.interface import Network, Remedy
+import jax
+import jax.numpy as jnp
+from jax import Array
 
-STARTS: dict[str, Callable[..., Network] | Remedy] = {}
+from plasticity_jax.config.rules import real
+from plasticity_jax.models import parameters
+from plasticity_jax.training.remedies.interface import Begun, Network, Remedy
+
+Tree = Any
+Share = Annotated[Array, real("[0, 1]")]
+ITERATIONS = 30  # of Newton and Schulz
+TINY = 1e-12
+
+_dot = functools.partial(jnp.matmul, precision="highest")
+
+
+def fire(network: Network, begun: Begun) -> Network:
+    """FIRE: every kernel becomes the nearest orthogonal one, scaled: Han et al. 2026 (arXiv 2602.08040).
+
+    W becomes its polar factor W (W^T W)^(-1/2) times sqrt(outputs / inputs), of a convolution for each place of the
+    kernel by itself, and divided by the number of places.  Zero matrices stay.  The paper takes 5 iterations of Newton
+    and Schulz, which leave small singular values small; 30 here make the factor orthogonal.
+    """
+    del begun
+
+    def one(leaf: Array) -> Array:
+        if leaf.ndim < 2:
+            return leaf
+        scale = math.sqrt(leaf.shape[-1] / leaf.shape[-2]) / math.prod(leaf.shape[:-2])
+        return jnp.where(jnp.any(leaf != 0, (-2, -1), keepdims=True), scale * polar(leaf), leaf)
+
+    return network._replace(params=jax.tree.map(one, network.params))
+
+
+def polar(matrices: Array) -> Array:
+    """The polar factor of matrices [.., m, n] by X <- 1.5 X - 0.5 X X^T X, begun at X / |X|."""
+    norms = jnp.sqrt(jnp.sum(jnp.square(matrices), (-2, -1), keepdims=True))
+
+    def step(_: Any, x: Array) -> Array:
+        turned = jnp.swapaxes(x, -2, -1)
+        cube = _dot(x, _dot(turned, x)) if x.shape[-2] > x.shape[-1] else _dot(_dot(x, turned), x)
+        return 1.5 * x - 0.5 * cube
+
+    return jax.lax.fori_loop(0, ITERATIONS, step, matrices / jnp.maximum(norms, TINY))
+
+
+def dash(network: Network, begun: Begun, *, momentum: Share, least: Share) -> Network:
+    """DASH: weights shrink by how little they agree with the descent of the loss: Shin et al. 2024 (2410.23495).
+
+    A mean g <- (1 - momentum) g + momentum (-gradient) is taken over the batches of all data of the stage (the paper's
+    alpha, 0.3).  Each vector of weights from one input to one output of a convolution (the places of the kernel), each
+    vector that enters an output of a dense layer, and each vector of biases is multiplied by its cosine with that of g,
+    clipped to [least, 1] (lambda, 0.3).  Normalisations are not touched, as in the released code.
+    """
+    mean = begun.sweep(
+        network.params,
+        network.stats,
+        lambda g, slope: jax.tree.map(lambda old, new: (1 - momentum) * old - momentum * new, g, slope),
+        jax.tree.map(jnp.zeros_like, network.params),
+    )
+
+    def shrink(leaf: Array, g: Array) -> Array:
+        axes = tuple(range(leaf.ndim - 2)) or (0,)
+        inner, sizes = (jnp.sum(a * b, axes, keepdims=True) for a, b in ((leaf, g), (leaf, leaf)))
+        others = jnp.sum(g * g, axes, keepdims=True)
+        return leaf * jnp.clip(inner / jnp.maximum(jnp.sqrt(sizes * others), TINY), least, 1)
+
+    names, leaves = list(parameters.paths(network.params)), jax.tree.leaves(network.params)
+    kernels = {name.rpartition("/")[0] for name in names if name.endswith("kernel")}
+    shrunk = [
+        shrink(leaf, g) if name.rpartition("/")[0] in kernels else leaf
+        for name, leaf, g in zip(names, leaves, jax.tree.leaves(mean), strict=True)
+    ]
+    params = jax.tree.unflatten(jax.tree.structure(network.params), shrunk)
+    return network._replace(params=params)
+
+
+STARTS: dict[str, Callable[..., Network] | Remedy] = {
+    "fire": fire,
+    "dash": dash,
+}

@@ -1,7 +1,102 @@
 """Remedies after every step: functions of (network, what is known now, numbers), by name in `UPDATES`."""
 
+import functools
+import math
 from collections.abc import Callable
+from typing import Annotated, Any
 
-from plasticity_jax.training.remedies.interface import Network, Remedy
+import jax
+import jax.numpy as jnp
+from jax import Array
 
-UPDATES: dict[str, Callable[..., Network] | Remedy] = {}
+from plasticity_jax.config.rules import real
+from plasticity_jax.models import module_names, parameters, units
+from plasticity_jax.training.remedies.interface import Begun, Network, Now, Remedy
+
+Tree = Any
+Share = Annotated[Array, real("[0, 1]")]
+TINY = 1e-12
+
+
+def weight_clipping(network: Network, now: Now, *, bound: Annotated[Array, real("(0, inf)")]) -> Network:
+    """Kernels and biases are clipped to +-bound / sqrt(fan in): Elsayed et al. 2024 (arXiv 2407.01704), algorithm 1.
+
+    1 / sqrt(fan in) is the edge of a uniform initial distribution; the paper tries bounds of 1 to 5.  A bias has the
+    fan-in of its kernel, as in the released code.  Scale and offset of normalisations are not clipped.
+    """
+    del now
+    params = network.params
+    for layer in units.by_unit(params):
+        edge = bound / math.sqrt(math.prod(units.at(params, layer)["kernel"].shape[:-1]))
+        params = _replaced(params, layer, functools.partial(jnp.clip, min=-edge, max=edge))
+    return network._replace(params=params)
+
+
+def soft_weight_rescaling(network: Network, now: Now, *, rate: Share) -> Network:
+    """SWR: the norm of each kernel W is drawn to its first value: W times (rate |W_0| + (1 - rate) |W|) / |W|.
+
+    The biases of a perceptron are multiplied by the product of the factors up to their layer, so that its output only
+    changes by a factor.  In a network with shortcuts or normalisations the output is not proportional to a kernel, and
+    a bias is multiplied by the factor of its own layer.  The paper's second rate, of the classifier, is not told apart.
+    """
+    del now
+    params, so_far = network.params, jnp.float32(1)
+    layers = list(units.by_unit(params))
+    plain = all("/" not in layer for layer in layers) and not network.stats
+    for layer in sorted(layers, key=list(module_names(params)).index) if plain else layers:
+        norm = parameters.norm(units.at(params, layer)["kernel"])
+        first = network.memory["soft_weight_rescaling"][f"{layer}/kernel"]
+        factor = (rate * first + (1 - rate) * norm) / jnp.maximum(norm, TINY)
+        so_far = so_far * factor
+        of_bias = so_far if plain else factor
+        params = _replaced(params, layer, functools.partial(_scaled, factor, of_bias))
+    return network._replace(params=params)
+
+
+def _scaled(of_kernel: Array, of_bias: Array, leaf: Array) -> Array:
+    return leaf * (of_kernel if leaf.ndim > 1 else of_bias)
+
+
+def first_norms(network: Network, begun: Begun) -> dict[str, Array]:
+    """The Frobenius norm of each kernel at first."""
+    del network
+    return {
+        f"{layer}/kernel": parameters.norm(units.at(begun.first, layer)["kernel"])
+        for layer in units.by_unit(begun.first)
+    }
+
+
+def normalise_and_project(network: Network, now: Now, *, decay: Share) -> Network:
+    """NaP: kernels are projected to their first Frobenius norm, scales and offsets decay to their first values.
+
+    Lyle et al. 2024 (2407.01800), section 4.  `decay` is of all that is no kernel, biases too, for each update.  The
+    other half of NaP, a normalisation before every nonlinearity, is `model.norm=layer`; and its rates are re-warmed by
+    `optim.warmup` and a schedule, which begin anew with each stage.
+    """
+    del now
+
+    def project(leaf: Array, first: Array) -> Array:
+        if leaf.ndim > 1:
+            return leaf * (parameters.norm(first) / jnp.maximum(parameters.norm(leaf), TINY))
+        return leaf + decay * (first - leaf)
+
+    return network._replace(params=jax.tree.map(project, network.params, network.memory["normalise_and_project"]))
+
+
+def _first_weights(network: Network, begun: Begun) -> Tree:
+    del network
+    return begun.first
+
+
+def _replaced(params: Tree, layer: str, change: Callable[[Array], Array]) -> Tree:
+    """The parameters with kernel and bias of a layer changed."""
+    first, _, rest = layer.partition("/")
+    inside = _replaced(params[first], rest, change) if rest else jax.tree.map(change, params[first])
+    return {**params, first: inside}
+
+
+UPDATES: dict[str, Callable[..., Network] | Remedy] = {
+    "weight_clipping": weight_clipping,
+    "soft_weight_rescaling": Remedy(soft_weight_rescaling, first_norms),
+    "normalise_and_project": Remedy(normalise_and_project, _first_weights),
+}

@@ -1,0 +1,93 @@
+"""Each remedy at the start of a stage against its definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plasticity_jax.models import parameters
+from plasticity_jax.training import gradient, sweep
+from plasticity_jax.training.remedies import starts
+from plasticity_jax.training.remedies.interface import Begun
+from tests.support import treated
+from tests.support.tiny import DATASET, IMAGES, MLP, RESNET, first_state, stage, task
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", [(12, 7), (7, 12), (3, 3, 8, 8)])
+def test_the_polar_factor_is_orthogonal_and_the_nearest(shape):
+    found = np.asarray(starts.polar(jnp.float32(RNG.normal(size=shape)) * 30), np.float64).reshape(-1, *shape[-2:])
+    for x in found:
+        small = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
+        np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-3)
+
+
+def test_fire_takes_the_nearest_orthogonal_matrix_by_svd_and_scales_it():
+    network = treated.network_of(RESNET)
+    network.params["head"]["kernel"][:] = RNG.normal(size=network.params["head"]["kernel"].shape)
+    network.params["stem"]["conv"]["kernel"][0, 0] = 0
+    after = starts.fire(network, None).params
+
+    def nearest(matrix):
+        u, _, vt = np.linalg.svd(matrix, full_matrices=False)
+        return u @ vt
+
+    head = network.params["head"]["kernel"]
+    np.testing.assert_allclose(after["head"]["kernel"], np.sqrt(4 / 16) * nearest(head), atol=1e-3)
+    kernel = network.params["module3"]["block0"]["conv1"]["kernel"]
+    found = after["module3"]["block0"]["conv1"]["kernel"]
+    for place in np.ndindex(3, 3):
+        np.testing.assert_allclose(found[place], np.sqrt(4 / 2) / 9 * nearest(kernel[place]), atol=1e-3)
+    assert not np.any(after["stem"]["conv"]["kernel"][0, 0]) and np.all(np.isfinite(after["stem"]["conv"]["kernel"]))
+    for path, leaf in parameters.paths(network.params).items():
+        if leaf.ndim == 1:
+            np.testing.assert_array_equal(parameters.paths(after)[path], leaf)
+
+
+def test_dash_shrinks_by_the_cosine_with_the_descent_and_leaves_normalisations():
+    network, slopes = treated.network_of(RESNET), []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        slopes.append(jax.tree.map(lambda leaf, rng=rng: jnp.float32(rng.normal(size=leaf.shape)), network.params))
+
+    def sweep(params, stats, fold, carry):
+        for slope in slopes:
+            carry = fold(carry, slope)
+        return carry
+
+    after = starts.dash(network, Begun((), (), None, sweep), momentum=0.3, least=0.2).params
+    g = jax.tree.map(lambda a, b: -0.3 * (0.7 * a + b), *slopes)
+
+    def cosine(a, b):
+        return np.clip(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b), 0.2, 1)
+
+    old, new, way = (tree["module2"]["block0"]["conv1"]["kernel"] for tree in (network.params, after, g))
+    for i, o in np.ndindex(2, 2):
+        np.testing.assert_allclose(new[..., i, o], cosine(old[..., i, o], way[..., i, o]) * old[..., i, o], rtol=1e-4)
+    old, new, way = (tree["head"]["kernel"] for tree in (network.params, after, g))
+    for o in range(4):
+        np.testing.assert_allclose(new[:, o], cosine(old[:, o], way[:, o]) * old[:, o], rtol=1e-4)
+    for name in ("scale", "bias"):
+        np.testing.assert_array_equal(after["stem"]["norm"][name], network.params["stem"]["norm"][name])
+
+
+def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
+    """Of 40 images in batches of 16 the last is filled up with the first 8."""
+    record = stage(batch_size=16)
+    row, began = task(record, n=40), first_state(MLP)
+    over = sweep.sweep(MLP, record, jax.tree.map(jnp.asarray, row), IMAGES)
+    found = jax.jit(lambda p: over(p, {}, lambda g, slope: jax.tree.map(lambda a, b: 0.5 * a + b, g, slope), p))(
+        began.params
+    )
+    order, wanted = np.concatenate([np.arange(40), np.arange(8)]), began.params
+
+    @jax.jit
+    def slope(indices):
+        batch = {"image": IMAGES.take(indices), "label": jnp.asarray(DATASET.train_labels)[indices]}
+        return gradient.gradient(began, batch, (), model=MLP, stage=record)[0]
+
+    for indices in row.source.indices[order].reshape(3, 16):
+        wanted = jax.tree.map(lambda a, b: 0.5 * a + b, wanted, slope(indices))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
