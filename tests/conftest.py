@@ -114,14 +114,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
-def of_one_run(key: Any) -> Any:
-    """What a program by `loop` is known by, however many runs it is called for."""
-    kind, shape, structure, leaves = key
-    stacked = sum(child.num_leaves for child in structure.children()[:2])  # states and rows; the rest is shared
-    rows = [(size[1:], dtype) for size, dtype in leaves[:stacked]]
-    return kind, shape, structure, (*rows, *leaves[stacked:])
-
-
 @pytest.fixture(autouse=True, scope="session")
 def compile_once() -> Iterator[Callable[..., Any]]:
     """Studies of this process share their compiled programs; each still counts its own.
@@ -137,8 +129,7 @@ def compile_once() -> Iterator[Callable[..., Any]]:
     def shared(self: Programs, key: Any, compile_it: Callable[[], Any]) -> Any:
         named = self.diagnostics, self.own_resets, self.own_remedies
         functions = tuple(tuple(functions.items()) for functions in named)
-        asked = of_one_run(key) if self.strategy == "loop" and key != "init" else key
-        whole = type(self.model), self.model, self.image_shape, self.strategy, self.eval_batch, functions, asked
+        whole = type(self.model), self.model, self.image_shape, self.strategy, self.eval_batch, functions, key
 
         def once() -> Any:
             start = time.perf_counter()

@@ -25,11 +25,16 @@ from tests.support import small
 KINDS = {"compile", "begin", "train", "evaluate", "checkpoint", "records"}
 
 
+def together(**top):
+    """The small study, whose runs go through one program call together."""
+    return small.config(strategy="map", **top)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """(directory, result) of one pretraining and two tunings of two seeds."""
     directory = tmp_path_factory.mktemp("study")
-    return directory, small.run(small.config(), directory)
+    return directory, small.run(together(), directory)
 
 
 # The result.
@@ -126,7 +131,7 @@ def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
         return outcome
 
     monkeypatch.setattr(experiment.stage_loop, "walk", look)
-    small.run(small.config(seeds=(0,), strategy="loop"), tmp_path)
+    small.run(small.config(seeds=(0,)), tmp_path)
     assert seen == [("pretrain", "running", "pretrain", False), ("tune", "running", "tune", False)]
     assert (tmp_path / "result.json").exists()
 
@@ -149,7 +154,7 @@ def test_a_finished_study_trains_nothing_again(tmp_path, monkeypatch):
 
 
 def test_one_seed_has_no_interval(tmp_path, capsys):
-    result = small.run(small.config(seeds=(4,), strategy="loop"), tmp_path)
+    result = small.run(small.config(seeds=(4,)), tmp_path)
     for found in (*result["branches"].values(), result["gap"]):
         assert (found["n"], found["sd"], found["ci95"]) == (1, None, [None, None])
     assert result["gap"]["mean"] == pytest.approx(
@@ -171,7 +176,7 @@ def test_a_single_stage_has_no_gap(tmp_path, capsys):
 
 
 def test_every_branch_is_compared_with_the_control(tmp_path):
-    config = small.config(control="warm", strategy="loop")
+    config = small.config(control="warm")
     config.stages.tune.branches = small.branches(
         fresh={"after": "init"},
         warm={"after": "pretrain"},
@@ -197,7 +202,7 @@ def test_nothing_is_held_out_of_own_arrays(tmp_path):
 
 
 def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
-    result = small.run(small.config(grid=(("model.width", (4, 8)),), strategy="loop"), tmp_path)
+    result = small.run(small.config(grid=(("model.width", (4, 8)),)), tmp_path)
     assert [run["run"] for run in result["runs"]][:2] == [
         "width=4/fresh,width=4/seed0",
         "width=4/fresh,width=4/seed1",
@@ -232,8 +237,8 @@ def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
 def diverging(tmp_path_factory):
     """(directory, result) of a grid in which one learning rate is absurd."""
     directory = tmp_path_factory.mktemp("diverging")
-    config = small.config(grid=(("stages.tune.optim.learning_rate", (0.1, 1e30)),))
-    return directory, small.run(config, directory)
+    grid = (("stages.tune.optim.learning_rate", (0.1, 1e30)),)
+    return directory, small.run(together(grid=grid), directory)
 
 
 def test_a_diverged_run_is_failed(diverging):
@@ -309,8 +314,8 @@ def promised(text: str) -> int:
 
 
 def test_dry_run_writes_nothing_and_tells_the_plan(tmp_path, capsys):
-    config = small.config(diagnostics=("weight_norm",))
-    assert small.run(config, tmp_path / "new", dry_run=True) == {}
+    found = together(diagnostics=("weight_norm",))
+    assert small.run(found, tmp_path / "new", dry_run=True) == {}
     assert list(tmp_path.iterdir()) == []
     text = capsys.readouterr().out
     assert "stage pretrain: 2 runs (pretrain), 6 steps = 2 epochs of 48 images in batches of 16" in text
@@ -324,7 +329,7 @@ def test_dry_run_writes_nothing_and_tells_the_plan(tmp_path, capsys):
 def plans():
     """Studies in which other programs can be shared."""
     yield "one", small.single()
-    yield "two", small.config()
+    yield "two", together()
     alike = small.config()  # both stages have the same runs, so they share all programs
     alike.stages.tune.branches = small.branches(warm={"after": "pretrain"})
     yield "alike", alike
@@ -336,11 +341,11 @@ def plans():
     yield "measured", measured
 
 
-@pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in plans()])
-def test_as_many_programs_are_compiled_as_promised(config, tmp_path, capsys):
-    small.run(config, tmp_path, dry_run=True)
+@pytest.mark.parametrize("planned", [pytest.param(found, id=name) for name, found in plans()])
+def test_as_many_programs_are_compiled_as_promised(planned, tmp_path, capsys):
+    small.run(planned, tmp_path, dry_run=True)
     plan = capsys.readouterr().out
-    small.run(config, tmp_path)
+    small.run(planned, tmp_path)
     assert workdir.read_json(tmp_path / "status.json")["compilations"] == promised(plan)
 
 
@@ -356,7 +361,7 @@ def test_a_second_process_is_refused(tmp_path):
 def test_another_config_is_refused(study):
     directory, result = study
     before = {path: path.read_bytes() for path in directory.glob("*.json")}
-    config = small.config()
+    config = together()
     config.stages.tune.optim.learning_rate = 0.3
     with pytest.raises(WorkdirError, match=r"(?s)another config.*tune/fresh\.optim\.learning_rate: 0\.1 -> 0\.3"):
         small.run(config, directory)
@@ -365,7 +370,7 @@ def test_another_config_is_refused(study):
 
 def test_other_images_are_refused(study):
     with pytest.raises(LabError, match="other images"):
-        small.run(small.config(), study[0], dataset=small.dataset(seed=1))
+        small.run(together(), study[0], dataset=small.dataset(seed=1))
     assert workdir.read_json(study[0] / "status.json")["status"] == "finished"
 
 
@@ -403,11 +408,11 @@ def test_a_full_disk_is_one_error_and_the_study_goes_on(tmp_path, study, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(experiment.stage_loop.metrics.Table, "append", refuse)
         with pytest.raises(WorkdirError, match="No space left"):
-            small.run(small.config(), tmp_path)
+            small.run(together(), tmp_path)
     status = workdir.read_json(tmp_path / "status.json")
     assert (status["status"], status["exit_code"]) == ("failed", 1)
     assert "No space left" in status["error"]
-    assert small.hashes(small.run(small.config(), tmp_path)) == small.hashes(study[1])
+    assert small.hashes(small.run(together(), tmp_path)) == small.hashes(study[1])
     assert small.tables(tmp_path) == small.tables(study[0])
 
 
@@ -431,7 +436,7 @@ def test_own_network_reset_and_diagnostic(tmp_path):
         assert batch["image"].shape == (512, 8, 8, 1) and batch["logits"].shape == (512, 3)
         return {"head_norm": jnp.sqrt(jnp.sum(state.params["head"]["kernel"] ** 2))}
 
-    config = small.config(seeds=(0,), control="pretrain+tune", diagnostics=("weight_norm",), strategy="loop")
+    config = small.config(seeds=(0,), control="pretrain+tune", diagnostics=("weight_norm",))
     del config.stages.tune.branches["fresh"]
     config.stages.tune.reset.function = "forget"
     own = dict(model=small.Net(), resets={"forget": forget}, diagnostics={"head": head})
@@ -472,7 +477,7 @@ def head_size(state, batch):
 def test_own_parts_are_named_in_the_config(tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    config = small.config(seeds=(0,), diagnostics=("my_parts:head_size",), strategy="loop")
+    config = small.config(seeds=(0,), diagnostics=("my_parts:head_size",))
     config.model.update(name="my_parts:narrow", width=3)
     config.stages.tune.reset.function = "my_parts:forget_head"
     result = small.run(config, tmp_path / "run")
@@ -556,7 +561,7 @@ def test_more_images_than_there_are_is_refused(tmp_path):
 def test_the_parsed_study_survives_its_file(study):
     directory, _ = study
     described = workdir.read_json(directory / "config.json")
-    assert described == parse.describe(study_config.parse(small.config()))
+    assert described == parse.describe(study_config.parse(together()))
 
 
 def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The compiled programs of a pack: one of each kind for each stage shape, none per epoch, none on resume.
 
+A program is for a number of runs, but by `loop` for one, and so for any number.
+
 Kinds: `init` one network, `begin` a stage, `advance` it, `evaluate` on the test set, `evaluate_own` on a
 pool that differs between runs, and `diagnose`.
 """
@@ -109,7 +111,9 @@ class Programs:
         args = jax.tree.map(_shape, (states, rows, *shared))
         shape = tuple(sorted(stage.shape().items())) if stage else ()
         leaves, structure = jax.tree.flatten(args)
-        key = (kind, shape, structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        dealt = len(jax.tree.leaves((states, rows))) if self.strategy == "loop" else 0  # leaves [R, ...]
+        sizes = [leaf.shape[i < dealt :] for i, leaf in enumerate(leaves)]
+        key = (kind, shape, structure, *zip(sizes, [str(leaf.dtype) for leaf in leaves], strict=True))
         fn, donate = self._function(kind, stage), kind == "advance"
         return self._program(key, lambda: run_axis.compile_over(fn, self.strategy, *args, donate=donate))
 

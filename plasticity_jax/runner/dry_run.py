@@ -24,12 +24,16 @@ def summary(
     study: spec.Study,
     params: Mapping[str, Any],
     dataset: Dataset,
-    how: str,
+    strategy: str,
+    dtype: str,
     diagnostics: Collection[str],
 ) -> str:
-    """The plan of one pack as text; nothing is compiled for it.  `params` are those of the network, or their shapes."""
+    """The plan of one pack as text; nothing is compiled for it.
+
+    `params` are those of the network, or their shapes; `dtype` is "" for networks that choose their own.
+    """
     sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
-    devices = target.devices()
+    devices, how = target.devices(), "; ".join(filter(None, (f"strategy {strategy}", dtype)))
     images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
     return "\n".join(
         [
@@ -41,22 +45,28 @@ def summary(
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
             f"  device: {len(devices)} x {devices[0].device_kind} ({target.backend()}); {how}; "
-            f"{expected_compilations(timetables, study, diagnostics)} programs to compile",
+            f"{expected_compilations(timetables, study, strategy, diagnostics)} programs to compile",
         ]
     )
 
 
-def expected_compilations(timetables: Timetables, study: spec.Study, diagnostics: Collection[str]) -> int:
+def expected_compilations(
+    timetables: Timetables, study: spec.Study, strategy: str, diagnostics: Collection[str]
+) -> int:
     """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
-    shapes = {(len(t.group.runs), tuple(sorted(t.group.stage.shape().items()))) for t in timetables.values()}
-    counts = {(len(t.group.runs), t.group.stage.restricted) for t in timetables.values()}
+
+    def runs(times: Timetable) -> int:
+        return 1 if strategy == "loop" else len(times.group.runs)
+
+    shapes = {(runs(t), tuple(sorted(t.group.stage.shape().items()))) for t in timetables.values()}
+    counts = {(runs(t), t.group.stage.restricted) for t in timetables.values()}
     slots = max(len(pool.indices) for t in timetables.values() for pool in t.pools)
     evaluated = set()
     for times in timetables.values():
         for scored in scored_on(times, study, slots).values():
             images = len(getattr(times.dataset, f"{scored.split}_labels"))
-            shape = [np.shape(leaf) for leaf in jax.tree.leaves(scored.source)]
-            evaluated.add((len(times.group.runs), images, scored.own, *shape))
+            shape = [np.shape(leaf)[scored.own :] for leaf in jax.tree.leaves(scored.source)]
+            evaluated.add((runs(times), images, scored.own, *shape))
     return 1 + 2 * len(shapes) + len(evaluated) + bool(diagnostics) * len(counts)
 
 

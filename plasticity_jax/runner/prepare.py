@@ -156,9 +156,8 @@ def context(
 def describe(draft: Draft, study: spec.Study, dataset: Dataset, own: Own) -> str:
     """The plan of a pack as text."""
     names = tuple(dict.fromkeys((*study.diagnostics, *own.diagnostics)))
-    theirs = own.brings_network(draft.pack)
-    how = f"strategy {draft.choice['strategy']}" + ("" if theirs else f"; {draft.choice['dtype']}")
-    return summary(draft.pack, draft.timetables, study, draft.network[0], dataset, how, names)
+    strategy, dtype = draft.choice["strategy"], "" if own.brings_network(draft.pack) else draft.choice["dtype"]
+    return summary(draft.pack, draft.timetables, study, draft.network[0], dataset, strategy, dtype, names)
 
 
 def draw_up(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Timetables:

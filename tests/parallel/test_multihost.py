@@ -23,7 +23,8 @@ from tests.support import crew, small
 
 
 def config(**top):
-    return small.config(checkpoint_seconds=0.0, diagnostics=("weight_norm", "dormant_fraction"), **top)
+    measured = ("weight_norm", "dormant_fraction")
+    return small.config(**{"strategy": "map", "checkpoint_seconds": 0.0, "diagnostics": measured} | top)
 
 
 # ---- alone ----

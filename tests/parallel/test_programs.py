@@ -106,11 +106,12 @@ def test_stages_of_one_shape_share_a_program(other, count, monkeypatch, compile_
     assert made.compiled == len(compiled) == count
 
 
-def test_another_number_of_runs_is_another_program(compile_anew):
-    made, record = make(), stage()
+@pytest.mark.parametrize(("strategy", "programs"), [("vmap", 2), ("loop", 1)])
+def test_another_number_of_runs_is_another_program_but_by_loop(strategy, programs, compile_anew):
+    made, record = make(strategy), stage()
     for count in (1, 2, 1):
         made.advance(record, states(count), rows(record, 3, count), IMAGES)
-    assert made.compiled == 2
+    assert made.compiled == programs
 
 
 def test_first_weights():

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 def config() -> ConfigDict:
     """Evaluations, a snapshot, checkpoints at every chance."""
-    found = small.config(validation_images=8, checkpoint_seconds=0.0)
+    found = small.config(strategy="map", validation_images=8, checkpoint_seconds=0.0)
     found.stages.tune.branches = small.branches(**small.WARM, early={"after": "pretrain@1"})
     return found
 

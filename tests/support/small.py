@@ -51,7 +51,7 @@ def config(**top: Any) -> ConfigDict:
     config.model.update(name="mlp", depth=1, width=8)
     config.diagnostics = ()
     config.eval_batch = 16  # of 60 test images: the last batch is not full
-    config.strategy = "map"
+    config.strategy = "loop"  # compiles the fewest programs
     config.window = 0.5
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=2.0)
     config.stages.tune = stage(epochs=3.0, branches=WARM)

@@ -18,7 +18,7 @@ from plasticity_jax.configs.base import base, optimiser, stage, sweep
 def one(widths, rates):
     config = base()
     config.update(dataset="digits", train_images=96, test_images=50, seeds=(0, 1), diagnostics=(), eval_batch=25)
-    config.update(strategy="map", window=0.5, checkpoint_seconds=0.0)
+    config.update(strategy="loop", window=0.5, checkpoint_seconds=0.0)
     config.model.update(name="mlp", depth=1, width=8)
     rule = optimiser("momentum", learning_rate=0.1)
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=2.0, batch_size=16, eval_every=1, optim=rule)
