@@ -156,12 +156,14 @@ def small_batches(config):
     config.grid = tuple(axes)
 
 
-DEAR = ("noise", "autodecay", "transfer", "architecture", "patterns")  # many programs, of which others have each kind
+DAILY = ("multistage", "blending", "splits", "stepdecay")  # test_protocols trains others by day
 STUDIES = [
-    pytest.param(path, "digits", marks=pytest.mark.long if path.stem in DEAR else (), id=f"{path.stem}-digits")
+    pytest.param(path, "digits", marks=() if path.stem in DAILY else pytest.mark.long, id=f"{path.stem}-digits")
     for path in FILES
 ]
-STUDIES.append(pytest.param(Path("warm_start.py"), "digits,study=online", id="warm_start-online"))
+STUDIES.append(
+    pytest.param(Path("warm_start.py"), "digits,study=online", id="warm_start-online", marks=pytest.mark.long)
+)
 STUDIES.append(pytest.param(Path("patterns.py"), "digits,study=graded", id="patterns-graded", marks=pytest.mark.long))
 NETWORKS = [
     pytest.param(Six(10), id="tiny", marks=pytest.mark.slow),  # modules of the same names, compiled in less time

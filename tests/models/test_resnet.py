@@ -176,7 +176,12 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(case):
 
 @pytest.mark.parametrize(
     "norm, stem",
-    [("batch", "imagenet"), ("layer", "imagenet"), ("group", "imagenet"), ("none", "cifar")],
+    [
+        pytest.param("batch", "imagenet", marks=pytest.mark.long),  # whose gradients are compared with PyTorch's
+        ("layer", "imagenet"),
+        pytest.param("group", "imagenet", marks=pytest.mark.long),  # other groups of the same layer
+        ("none", "cifar"),
+    ],
 )
 def test_every_norm_and_stem_learns_on_tiny_grey_images(norm, stem):
     net = make(norm=norm, stem=stem)
@@ -223,7 +228,7 @@ def test_evaluation_does_not_depend_on_the_other_images():
     np.testing.assert_allclose(np.asarray(run(images))[:2], np.asarray(run(others))[:2], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("fields", [{}, {"norm": "layer"}, {"name": "mlp"}])
+@pytest.mark.parametrize("fields", [{}, pytest.param({"norm": "layer"}, marks=pytest.mark.long), {"name": "mlp"}])
 def test_bfloat16_computes_so_and_keeps_everything_else_in_float32(fields):
     half, full = make(dtype="bfloat16", **fields), make(**fields)
     images = noise(8, 16, 16, 3)

@@ -291,7 +291,9 @@ def test_from_python_nothing_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.001)
     monkeypatch.setattr(run_axis, "STRATEGIES", ("map",))
     own = {"dataset": small.TOY, "model": small.Net()}
-    found = plasticity_jax.run(small.single(), tmp_path / "new", **own, autotune=True)
+    config = small.single()
+    config.strategy = "map"
+    found = plasticity_jax.run(config, tmp_path / "new", **own, autotune=True)
     assert found == {} and not (tmp_path / "new").exists()
     out = capsys.readouterr().out
     assert "main/train: 2 runs" in out

@@ -49,7 +49,11 @@ def without_ends(directory):
     return small.numbers([row for row in rows if not row["metric"].startswith("learning_stage_end")])
 
 
-@pytest.mark.parametrize("detector", SILENT)
+# Drift and weight norm are computed for their detectors; losses are there anyway, so one of these is enough by day.
+DETECTORS = [pytest.param(name, marks=pytest.mark.long if name in ("plateau", "slope") else ()) for name in SILENT]
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_a_detector_that_never_speaks_is_step_decay_to_the_bit(detector, step_decay, tmp_path):
     directory, expected = step_decay
     found = small.run(config(detector=detector, **SILENT[detector]), tmp_path)
