@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jaxlib
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
 
 from plasticity_jax.errors import LabError
@@ -110,11 +111,13 @@ def described(name: str) -> Iterator[None]:
     jax.clear_caches()  # functions may have been traced for this machine
     cached = bool(jax.config.values["jax_enable_compilation_cache"])
     jax.config.update("jax_enable_compilation_cache", False)  # it needs a device to load a program
+    compilation_cache.reset_cache()  # or it holds to what it was told before
     try:
         with using(_find(name)):
             yield
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
+        compilation_cache.reset_cache()
         jax.clear_caches()
 
 

@@ -19,12 +19,22 @@ IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONVOLUTION,WHILE,CONDITIO
 
 
 class Program:
-    """A compiled function, the seconds that compiling it took, and the bytes it needs (by `loop` for one run)."""
+    """A compiled function, the seconds that compiling it took, and the bytes it needs (by `loop` for one run).
 
-    def __init__(self, call: Callable[..., Tree], seconds: float, footprint: Footprint | None = None):
+    `compiled` is jax's own record of it, as for its text.
+    """
+
+    def __init__(
+        self,
+        call: Callable[..., Tree],
+        seconds: float,
+        footprint: Footprint | None = None,
+        compiled: jax.stages.Compiled | None = None,
+    ):
         self.call = call
         self.seconds = seconds
         self.footprint = footprint
+        self.compiled = compiled
 
     def __call__(self, *args: Tree) -> Tree:
         return self.call(*args)
@@ -48,7 +58,7 @@ def compile_one(
     given = (0,) if donate else ()
     jitted = jax.jit(fn, donate_argnums=given, compiler_options=options(once, threads), **where)
     call = jitted.lower(*args).compile()
-    return Program(call, time.perf_counter() - start, footprint(call))
+    return Program(call, time.perf_counter() - start, footprint(call), call)
 
 
 def options(once: bool = False, threads: bool = True) -> dict[str, Any]:

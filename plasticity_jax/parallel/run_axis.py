@@ -149,7 +149,7 @@ def compile_over(
             def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
                 return stack([one(*row, *shared) for row in apart((states, rows))])
 
-            return Program(call, one.seconds, one.footprint)
+            return Program(call, one.seconds, one.footprint, one.compiled)
         case _:
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
 
@@ -179,7 +179,7 @@ def _compile_dealt(
     def call(*given: Tree) -> Tree:
         return program.call(*(_put(tree, sharding) for tree, sharding in zip(given, wanted, strict=True)))
 
-    return Program(call, program.seconds, program.footprint)
+    return Program(call, program.seconds, program.footprint, program.compiled)
 
 
 def _shardings(mesh: Mesh, count: int) -> tuple[NamedSharding, NamedSharding]:
