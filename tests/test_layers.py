@@ -23,7 +23,7 @@ AROUND = ("analysis", "configs", "launch")  # beside it here, and installed insi
 # The lowest floor first; what stands on one floor does not know of each other.
 FLOORS = (
     ("errors",),
-    ("lookup", "strict_json", "target"),
+    ("lookup", "strict_json", "sharding", "target"),
     ("config",),  # what a study is, and how a config file becomes one; no jax
     ("models",),
     ("data", "diagnostics"),

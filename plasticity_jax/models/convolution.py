@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from plasticity_jax import target
+from plasticity_jax import sharding, target
 from plasticity_jax.models import products
 from plasticity_jax.models.products import Pads, Pair
 
@@ -61,10 +61,10 @@ def conv_general_dilated(
     Returns:
       [N, H', W', O].
     """
+    conv = functools.partial(_here, strides=tuple(strides), padding=padding, **options)
     if _seedwise.get():
-        conv = functools.partial(_here, strides=tuple(strides), padding=padding, **options)
-        return _apart(conv, x, kernel)
-    return _here(x, kernel, strides, padding, **options)
+        conv = functools.partial(_apart, conv)
+    return sharding.weigh(conv, x, kernel)
 
 
 def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[Pair], **options: Any) -> Array:

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 from jax import Array
 
+from plasticity_jax import sharding
 from plasticity_jax.models import convolution, products
 from plasticity_jax.models.batch_norm import BatchNorm
 
@@ -23,7 +24,19 @@ def dense(features: int, fan_in: int, dtype: Any, name: str) -> nn.Dense:
     def bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
 
-    return nn.Dense(features, dtype=dtype, kernel_init=uniform_fan_in, bias_init=bias, name=name)
+    return nn.Dense(
+        features,
+        dtype=dtype,
+        kernel_init=uniform_fan_in,
+        bias_init=bias,
+        dot_general=_product,
+        promote_dtype=sharding.keep_bias,
+        name=name,
+    )
+
+
+def _product(x: Array, kernel: Array, *where: Any, **how: Any) -> Array:
+    return sharding.weigh(lambda x, kernel: jax.lax.dot_general(x, kernel, *where, **how), x, kernel)
 
 
 def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str) -> nn.Conv:
@@ -37,6 +50,7 @@ def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str
         dtype=dtype,
         kernel_init=he_normal_fan_out,
         conv_general_dilated=convolution.conv_general_dilated,
+        promote_dtype=sharding.keep_bias,
         name=name,
     )
 

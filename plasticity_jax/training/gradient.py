@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from plasticity_jax import sharding
 from plasticity_jax.config import spec
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import interface, parameters, units
-from plasticity_jax.training import sharding
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.remedies.apply import NONE, Own
 from plasticity_jax.training.remedies.interface import Seen

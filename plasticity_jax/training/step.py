@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from plasticity_jax import sharding
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches, patches
 from plasticity_jax.data.batches import Leaf, Source
 from plasticity_jax.models import units
-from plasticity_jax.training import detectors, schedules, sharding
+from plasticity_jax.training import detectors, schedules
 from plasticity_jax.training.autodecay import tick
 from plasticity_jax.training.detectors import Detector
 from plasticity_jax.training.gradient import among, forward, gradient, trained
