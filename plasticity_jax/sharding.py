@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import Array
 from jax.sharding import PartitionSpec
 
@@ -35,10 +36,10 @@ def weigh(layer: Callable[[Array, Array], Array], x: Array, weights: Array) -> A
     return _weigh(layer, x, weights)
 
 
-def keep_bias(x: Array, weights: Array, bias: Array | None, *, dtype: Any) -> tuple[Array, Array, Array | None]:
-    """`flax.linen.dtypes.promote_dtype`, but that a bias stays float32 where devices share a batch: see `weigh`."""
-    narrow = bias if bias is None or ways() > 1 else bias.astype(dtype)
-    return x.astype(dtype), weights.astype(dtype), narrow
+def keep_bias(*arrays: Array | None, dtype: Any = None, inexact: bool = True) -> list[Array | None]:
+    """`flax.linen.dtypes.promote_dtype`; where devices share a batch the last, a bias, stays float32: see `weigh`."""
+    promoted = promote_dtype(*arrays, dtype=dtype, inexact=inexact)
+    return promoted if ways() == 1 else [*promoted[:-1], arrays[-1]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

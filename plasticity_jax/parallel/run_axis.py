@@ -36,7 +36,7 @@ from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import convolution, products
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.parallel.compiler import Program, compile_one
-from plasticity_jax.training.sharding import AXES
+from plasticity_jax.sharding import AXES
 
 Tree = Any
 STRATEGIES = ("map", "vmap", "batched", "seedwise", "cores", "split", "loop")
