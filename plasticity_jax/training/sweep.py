@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from plasticity_jax import sharding
 from plasticity_jax.config import spec
 from plasticity_jax.data import patches
-from plasticity_jax.training import sharding
 from plasticity_jax.training.gradient import gradient
 from plasticity_jax.training.state import create
 from plasticity_jax.training.step import Images, Task
