@@ -19,6 +19,8 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
     "rmsprop": {"name": "rmsprop", "learning_rate": 1e-3, "b2": 0.99},
     "sgd": {"name": "sgd", "learning_rate": 1e-2},
     "momentum": {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9},
+    "sam": {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "rho": 0.1},
+    "muon": {"name": "muon", "learning_rate": 1e-3, "momentum": 0.95, "weight_decay": 1e-2},
 }
 
 # The numbers of each remedy: those of its paper where they are known, or the middle of the grid that was searched there
@@ -153,7 +155,7 @@ def stage(
 
 
 def optimiser(name: str, **overrides: Any) -> ConfigDict:
-    """`adam`, `adamw`, `rmsprop`, `sgd` or `momentum` (which is sgd with momentum), constant learning rate."""
+    """`adam`, `adamw`, `rmsprop`, `sgd`, `momentum` (sgd with it), `sam` (of that) or `muon`, at a constant rate."""
     if name not in OPTIMISERS:
         raise ConfigError(f"optimiser={name!r}: choose one of {', '.join(OPTIMISERS)}")
     config = ConfigDict(
@@ -167,6 +169,7 @@ def optimiser(name: str, **overrides: Any) -> ConfigDict:
             "eps": 1e-8,
             "weight_decay": 0.0,
             "clip_norm": 0.0,
+            "rho": 0.0,
             "schedule": "constant",
             "warmup": 0.0,
             "milestones": (),

@@ -5,7 +5,7 @@
     python -m plasticity_jax.main --config=configs/multistage.py:digits --workdir=runs/multistage-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
-`adamw`, `rmsprop`, `sgd` or `momentum`; without one of the three, the scale of the paper.
+`adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the three, the scale of the paper.
 
 Protocol: `pretrain` trains on a random half of the images, `tune` on all of them, once from fresh weights
 (`fresh`) and once from what was pretrained (`pretrain+tune`), on the same batches.  The optimiser's moments start

@@ -5,7 +5,7 @@
     python -m plasticity_jax.main --config=configs/pretrain_length.py:digits --workdir=runs/pretrain_length-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
-`adamw`, `rmsprop`, `sgd` or `momentum`; without one of the three, the scale of the paper.
+`adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the three, the scale of the paper.
 
 Protocol: one pretraining on a random half of the images, 350 epochs long.  `tune` trains on all of them for 500 epochs,
 from what the pretraining was after 1, 2, 3, 5, 10, 20, 35, 50, 100, 200 and 350 epochs (`pretrain-1` .. `pretrain-350`)

@@ -5,7 +5,7 @@
     python -m plasticity_jax.main --config=configs/tuning_rate.py:digits --workdir=runs/tuning_rate-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
-`adamw`, `rmsprop`, `sgd` or `momentum`; without one of the three, the scale of the paper.
+`adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the three, the scale of the paper.
 
 Protocol: that of `configs/multistage.py`, tuned at 1, 3, 10 and 30 times the learning rate of the pretraining, which
 stays as it is.  Both branches are tuned at every rate: `fresh[rate=10x]`, `pretrain+tune[rate=10x]`.

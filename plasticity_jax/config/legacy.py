@@ -55,6 +55,8 @@ def _point(point: Any, first: bool) -> Any:
 def _stage(stage: Mapping[str, Any], first: bool) -> dict[str, Any]:
     old = stage.get("augment")
     now = {"remedies": [], **stage} | ({"augment": AUGMENT[old]} if isinstance(old, bool) else {})
+    if isinstance(now.get("optim"), dict):
+        now["optim"] = {"rho": 0.0, **now["optim"]}
     if first:
         now = {**STAGE, **now}
         for key, added in (("data", DATA), ("optim", {"detector": DETECTOR})):

@@ -40,8 +40,9 @@ class Detector:
 class Optim:
     """An optimiser and its learning-rate schedule.
 
-    name: `sgd`, `adam`, `adamw` or `rmsprop`.  momentum 0 means none.  weight_decay is L2 for all but `adamw`,
-    where it is decoupled.  clip_norm 0 means none.
+    name: `sgd`, `adam`, `adamw`, `rmsprop` or `muon`.  momentum 0 means none.  weight_decay is L2 for all but `adamw`
+    and `muon`, where it is decoupled.  clip_norm 0 means none.
+    rho: the radius of sharpness-aware minimisation (SAM), which any of them can be; 0 for none.
     schedule: `constant`, `step` (times `decay` at each of `milestones`), `autodecay` (the same, but each learning
         stage between milestones may be ended early by `detector`), `cosine` or `linear` (both down to `decay` times
         the learning rate); after a linear warm-up over `warmup`.  `milestones` and `warmup` are shares of the stage,
@@ -57,6 +58,7 @@ class Optim:
     eps: Annotated[float, real("(0, inf)")]
     weight_decay: Annotated[float, real("[0, inf)")]
     clip_norm: Annotated[float, real("[0, inf)"), COMPILED_IF_ANY]
+    rho: Annotated[float, real("[0, inf)"), COMPILED_IF_ANY]
     schedule: Annotated[str, NameOf("schedules"), COMPILED]
     warmup: Annotated[float, real("[0, 1]")]
     milestones: Annotated[tuple[float, ...], several(real("(0, 1)")), COMPILED_COUNT]

@@ -140,11 +140,12 @@ def _check_parent(stage: spec.Stage, parent: spec.Stage, epoch: int) -> None:
         where += f".branches.{stage.branch}"
     if not parent.steps and epoch > parent.epochs:
         raise rules.error(f"{where}.after", stage.after, f"{parent.name} has only {parent.epochs:g} epochs")
-    moments = [(s.optim.name, s.optim.momentum > 0) for s in (parent, stage)]
+    moments = [(s.optim.name, s.optim.momentum > 0, s.optim.rho > 0) for s in (parent, stage)]
     if stage.reset.optimiser != "all" and moments[0] != moments[1]:
         raise rules.error(
             f"{where}.reset.optimiser",
             stage.reset.optimiser,
             f"{parent.name} trains with {parent.optim.name} and momentum {parent.optim.momentum:g}, this stage with "
-            f"{stage.optim.name} and {stage.optim.momentum:g}; make them equal, or set it to all",
+            f"{stage.optim.name} and {stage.optim.momentum:g} (rho {parent.optim.rho:g} and {stage.optim.rho:g}); make "
+            "them equal, or set it to all",
         )

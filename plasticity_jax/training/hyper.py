@@ -36,6 +36,7 @@ class Hyper(NamedTuple):
     eps: ArrayLike
     weight_decay: ArrayLike
     clip_norm: ArrayLike
+    rho: ArrayLike
     warmup: ArrayLike
     milestones: ArrayLike
     decay: ArrayLike

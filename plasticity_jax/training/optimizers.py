@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from plasticity_jax.config.spec import Optim
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import products
+from plasticity_jax.training import muon
 from plasticity_jax.training.hyper import ArrayLike, Hyper
 
 Tree = Any
@@ -60,12 +62,16 @@ OPTIMISERS: dict[str, Callable[[Optim, Hyper, ArrayLike], Rule]] = {
     "adam": adam,
     "adamw": adamw,
     "rmsprop": rmsprop,
+    "muon": muon.muon,
 }
-DECOUPLED = {"adamw"}  # these see to the weight decay themselves; for all others it is L2
+DECOUPLED = {"adamw", "muon"}  # these see to the weight decay themselves; for all others it is L2
 
 
 def optimiser(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
     """The optax optimiser of one step; its state depends on neither `h` nor `learning_rate`.
+
+    With a `rho` it is SAM (Foret et al. 2021), whose `update` also takes `grad_fn`, from (parameters, 0) to a gradient
+    on the same batch: the step is taken by the gradient at `rho` along the normalised gradient, clipped after that.
 
     Raises:
       ConfigError: no such optimiser.
@@ -75,7 +81,11 @@ def optimiser(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
     rule = OPTIMISERS[optim.name](optim, h, learning_rate)
     clip = optax.clip_by_global_norm(h.clip_norm) if optim.clip_norm > 0 else optax.identity()
     decay = optax.identity() if optim.name in DECOUPLED else optax.add_decayed_weights(h.weight_decay)
-    return optax.chain(clip, decay, rule)
+    whole = optax.chain(clip, decay, rule)
+    if optim.rho == 0:
+        return whole
+    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(h.rho))
+    return optax.contrib.sam(whole, ascent, opaque_mode=True)
 
 
 def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.GradientTransformation:

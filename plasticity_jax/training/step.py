@@ -89,11 +89,20 @@ def train_step(
     given: dict[str, Any] = {}
     if stage.remedies:
         given = {"remedies": task.remedies, "time": state.step / task.steps, "own": own}
-    grads, sums, stats = gradient(state, batch, task.source.classes, model=model, stage=stage, key=draw, **given)
+
+    def slope(params: Any) -> tuple[Any, dict[str, Any], Any]:
+        at = state.replace(params=params)
+        return gradient(at, batch, task.source.classes, model=model, stage=stage, key=draw, **given)
+
+    grads, sums, stats = slope(state.params)
     activity = sums.pop("activity", {})
     time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
     rate = task.hyper.learning_rate * multiplier(stage.optim.schedule, task.hyper, time / task.steps)
-    updates, opt = optimiser(stage.optim, task.hyper, rate).update(grads, state.opt, state.params)
+    rule: Any = optimiser(stage.optim, task.hyper, rate)
+    again: dict[str, Any] = {}
+    if stage.optim.rho > 0:
+        again["grad_fn"] = lambda params, _: slope(params)[0]
+    updates, opt = rule.update(grads, state.opt, state.params, **again)
     # What is frozen keeps its bits, and those of its moments and average, whatever the optimiser makes of no gradient.
     frozen = jax.tree.map(operator.not_, trained(state.params, stage.trained))
     updates = _hold(frozen, optax.tree.zeros_like(updates), updates)

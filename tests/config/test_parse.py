@@ -281,6 +281,7 @@ MALFORMED = {
     "stages.tune.optim.eps": [0],
     "stages.tune.optim.weight_decay": [-1],
     "stages.tune.optim.clip_norm": [-1],
+    "stages.tune.optim.rho": [-1],
     "stages.tune.optim.schedule": ["cos"],
     "stages.tune.optim.warmup": [1.1],
     "stages.tune.optim.milestones": [(0,), (1,), 0.5, ("0.5",), (0.5,)],

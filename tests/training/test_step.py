@@ -497,3 +497,17 @@ def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
     }
     found = jax.jit(lambda: train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
     assert set(found) == {"weights", "moved", "train_all", "test_all", "train_maybe", "test_maybe"}
+
+
+def test_a_step_of_sam_looks_uphill_on_the_same_batch():
+    record = stage(rho=0.2)
+    began, shown = first_state(MLP, record), batch(16)
+    classes = task(record).source.classes
+    slope = jax.jit(lambda s: gradient.gradient(s, shown, classes, model=MLP, stage=record)[0])
+    g = slope(began)
+    up = jax.tree.map(lambda p, each: p + 0.2 * each / norm(g), began.params, g)
+    after, sums = step(began, shown, MLP, record)
+    wanted = jax.tree.map(lambda p, each: p - 0.1 * each, began.params, slope(began.replace(params=up)))
+    for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert float(sums["gradient_norm"]) == pytest.approx(norm(g), rel=1e-5)

@@ -1,0 +1,89 @@
+"""Muon, from optax, with moments in a form that resets understand."""
+
+import functools
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from plasticity_jax.config.optim import Optim
+from plasticity_jax.training.hyper import ArrayLike, Hyper
+
+Tree = Any
+Rule: TypeAlias = optax.GradientTransformation
+
+
+def muon(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
+    """`optax.contrib.muon` on kernels but that of the head, and AdamW on the rest; weight decay beside the gradient.
+
+    A convolution is a matrix of [height x width x inputs, outputs].  Updates are scaled to the root mean square 0.2, so
+    that one rate suits both.  Its moments are trees of all parameters, zero where they are not used, for resets.
+    """
+    del optim
+    shapes = optax.contrib.MuonDimensionNumbers
+
+    def numbers(params: Tree) -> Tree:
+        def one(path: Any, leaf: jax.Array) -> Any:
+            hidden = leaf.ndim > 1 and getattr(path[0], "key", "") != "head"
+            return shapes(tuple(range(leaf.ndim - 1)), leaf.ndim - 1) if hidden else None
+
+        return jax.tree.map_with_path(one, params)
+
+    rule = optax.contrib.muon(
+        learning_rate,
+        beta=h.momentum,
+        weight_decay=h.weight_decay,
+        adam_b1=h.b1,
+        adam_b2=h.b2,
+        adam_weight_decay=h.weight_decay,
+        muon_weight_dimension_numbers=numbers,
+        consistent_rms=0.2,
+    )
+    return _whole(rule)
+
+
+def _whole(rule: Rule) -> Rule:
+    """A rule of parts of the parameters, whose state has trees of all of them, with zeros for those of other parts."""
+
+    def init(params: Tree) -> Tree:
+        return _fill(rule.init(params), params)
+
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        masks = jax.eval_shape(rule.init, params)
+        structure: Any = jax.tree.structure(params)
+        full = jax.tree.leaves(state, is_leaf=lambda part: structure == jax.tree.structure(part))
+        parts, holes = jax.tree.flatten(masks, is_leaf=functools.partial(_is_part, params))
+        parts = [_empty(mask, part, params) for mask, part in zip(parts, full, strict=True)]
+        updates, state = rule.update(updates, jax.tree.unflatten(holes, parts), params)
+        return updates, _fill(state, params)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_part(params: Tree, part: Tree) -> bool:
+    """Whether it is a tree like the parameters but for holes."""
+    whole: Any = jax.tree.structure(params)
+    return whole == jax.tree.structure(part, is_leaf=_is_hole)
+
+
+def _is_hole(leaf: Any) -> bool:
+    return isinstance(leaf, optax.MaskedNode)
+
+
+def _fill(state: Tree, params: Tree) -> Tree:
+    def one(part: Tree) -> Tree:
+        if not _is_part(params, part):
+            return part
+        return jax.tree.map(
+            lambda leaf, like: jnp.zeros_like(like) if _is_hole(leaf) else leaf, part, params, is_leaf=_is_hole
+        )
+
+    return jax.tree.map(one, state, is_leaf=functools.partial(_is_part, params))
+
+
+def _empty(mask: Tree, part: Tree, params: Tree) -> Tree:
+    if not _is_part(params, mask):
+        return part
+    return jax.tree.map(lambda hole, leaf: hole if _is_hole(hole) else leaf, mask, part, is_leaf=_is_hole)
