@@ -418,7 +418,7 @@ def test_the_profile_finds_most_of_a_step():
     assert "floor" in breakdown.table(whole, parts, 1e9, 1e11, 1e10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_start_ends_behind_the_first_step():
     arguments = ["--config=configs/multistage.py:digits", "--config.model.name=mlp", "--config.seeds=0"]
     spent, clock = start.seconds(arguments)

@@ -98,16 +98,24 @@ def test_turns_are_a_remedy_where_they_would_fit(tmp_path, monkeypatch):
     assert small.run(config, tmp_path)["status"] == "finished"
 
 
+def two(strategy):
+    """A study of two branches of one seed."""
+    config = wide(strategy=strategy, seeds=(0,))
+    del config.stages.pretrain
+    config.stages.tune.branches = small.branches(fresh={"after": "init"}, other={"after": "init"})
+    return config
+
+
 def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
     give(monkeypatch, IMAGES)
     with pytest.raises(RoomError) as refused:
-        small.run(wide(strategy="vmap"), tmp_path)
+        small.run(two("vmap"), tmp_path)
     assert "so not even one would fit; take a smaller" in str(refused.value)
-    found = needs(wide(strategy="map", seeds=(0,)), tmp_path, monkeypatch)
+    found = needs(two("map"), tmp_path, monkeypatch)
     need = max(found, key=lambda need: need.total(need.runs, "map"))
     give(monkeypatch, (need.line(1) + need.line(2)) // 2)
     with pytest.raises(RoomError, match="2 runs need .* so 1 would fit; take fewer branches or grid points, or a sm"):
-        small.run(wide(strategy="map", seeds=(0,)), tmp_path)
+        small.run(two("map"), tmp_path)
 
 
 def test_images_that_are_too_many(tmp_path, monkeypatch):

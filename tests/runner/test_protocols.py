@@ -191,7 +191,7 @@ def test_the_share_from_everything_grows_as_defined(cifar):
             gamma = dict(run.hparams)["gamma"]
             gammas.append(gamma)
             np.testing.assert_array_equal(pool.indices[: pool.base], half.indices)
-            for epoch in (0, 1, 3, 10, 50, 200, 499):
+            for epoch in (0, 3, 50, 499):
                 outside = np.mean(np.asarray(drawn(source, epoch * 391, IMAGES)) >= IMAGES // 2)
                 p = 1 - gamma ** (epoch / 10)
                 assert abs(outside - p / 2) <= 5 * np.sqrt(p / 2 * (1 - p / 2) / IMAGES)
@@ -445,11 +445,11 @@ def test_the_table_has_three_models_and_two_optimisers():
 
 def test_a_thousand_images_arrive_at_a_time(cifar):
     sizes: dict[str, list[int]] = {}
-    chunks: dict[int, set[int]] = {0: set()}
+    chunks = {0: np.zeros(IMAGES, bool)}  # which images each has
     for run, pool, _ in timetables(warm_start.get_config("study=online"), cifar):
         chunk = run.stage.data.part
         sizes.setdefault(run.branch, []).append(len(pool.indices))
-        chunks.setdefault(chunk, set(pool.indices.tolist()))
-        assert chunks[chunk - 1] <= chunks[chunk] == set(pool.indices.tolist())
+        there = np.bincount(pool.indices, minlength=IMAGES) > 0
+        assert np.array_equal(there, chunks.setdefault(chunk, there)) and not (chunks[chunk - 1] & ~there).any()
     assert sizes.pop("warm") == sizes.pop("shrink-perturb") == [1000 * chunk for chunk in range(1, 51)]
     assert sizes == {f"fresh-{chunk}": [1000 * chunk] for chunk in range(1, 51)}
