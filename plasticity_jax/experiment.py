@@ -5,7 +5,6 @@ module that knows all the others.
 """
 
 import contextlib
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +22,11 @@ from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.models import interface
 from plasticity_jax.parallel import compilation_cache, cpu, multihost, run_axis
 from plasticity_jax.profiling import compilation, cost, memory_check
-from plasticity_jax.profiling.autotune import Entry, tune
+from plasticity_jax.profiling.autotune import tune
 from plasticity_jax.runner import prepare, signals, stage_loop
-from plasticity_jax.runner.context import Context
-from plasticity_jax.runner.prepare import Own
+from plasticity_jax.runner.context import Compute, Context
+from plasticity_jax.runner.dry_run import summary
+from plasticity_jax.runner.parts import Parts, complete
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage import conditions, environment, metrics, results
 from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_json
@@ -74,7 +74,7 @@ def run(
       Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
     """
     network = None if model is None else interface.check(model)
-    own = Own(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}))
+    own = Parts(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}))
     study = study_config.parse(config, own=(*own.resets, *own.diagnostics, *own.remedies))
     with target.described(compile_for) if compile_for else contextlib.nullcontext():
         return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
@@ -88,68 +88,57 @@ def run_study(
     dry_run: bool = False,
     autotune: bool = False,
     dataset: Dataset | None = None,
-    own: Own | None = None,
+    own: Parts | None = None,
 ) -> Result:
     """`run` for a study that a config was resolved to."""
     run_axis.use_all_cores()
     cpu.start_jax()
     cpu.use_one_lapack_thread()
-    own = prepare.complete(own or Own(None, {}, {}), study)
+    parts = complete(own, study)
     directory = paths.given(workdir).absolute()
     dataset = _own_data(study, dataset) if dataset else multihost.in_turn(lambda: cost.load(*study.data))
-    drawn = [prepare.draft(pack, study, dataset, own) for pack in study.packs]
-    for draft in drawn:
-        prepare.check_modules(draft, own)
-        if own.brings_network(draft.pack):
-            prepare.check_outputs(draft, own.network(draft.pack, dataset), dataset)
+    packs = [prepare.compute(pack, study, dataset, parts) for pack in study.packs]
+    for compute in packs:
+        prepare.check(compute)
     if target.is_described():  # where nothing can run
-        _compile(drawn, study, dataset, own)
+        _compile(packs)
         return {}
     if dry_run:
-        for draft in drawn:
-            print(prepare.describe(draft, study, dataset, own))
+        for compute in packs:
+            print(summary(compute))
         return {}
     compilation_cache.turn_on()
     if autotune:
         if not multihost.alone():
             raise LabError("--autotune measures one process; start one")
-        entries = [
-            Entry(
-                draft.pack.name,
-                draft.timetables,
-                own.network(draft.pack, dataset),
-                draft.choice["strategy"],
-                own.remedies,
-            )
-            for draft in drawn
-        ]
-        for text in tune(entries, study.strategy, dataset):
+        for text in tune(packs, study.strategy):
             print(text, flush=True)
         return {}
-    choices = {draft.pack.name: draft.choice for draft in drawn}
+    choices = {compute.pack.name: compute.choice for compute in packs}
 
     def begin() -> dict[str, Any]:
         held.enter_context(lock(directory))
         claim(directory, parse.describe(study))
-        return environment.settle(directory, dataset, choices, own.code(study))
+        return environment.settle(directory, dataset, choices, parts.code(study))
 
     with contextlib.ExitStack() as held, signals.listening() as stopped:
         begun = multihost.once(begin)
-        drawn = [dataclasses.replace(draft, choice=begun["choices"][draft.pack.name]) for draft in drawn]
-        total = sum(group.images() for draft in drawn for group in draft.timetables.values())
+        packs = [prepare.taking(compute, begun["choices"][compute.pack.name]) for compute in packs]
+        total = sum(times.images() for compute in packs for times in compute.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
         with _status(directory, progress):  # not before: whoever is refused says nothing about the study that is here
-            parts = []
-            for draft in drawn:
+            done = []
+            while packs:  # one that is over leaves the device to the others
+                compute = packs.pop(0)
                 memory_check.check_images(dataset)
-                progress.note(prepare.describe(draft, study, dataset, own))
-                where = directory / draft.pack.name
-                parts.append(_walk(directory, prepare.context(draft, study, dataset, own, where, progress, stopped)))
-            result = results.combine(parts, study.dataset, study.control)
+                progress.note(summary(compute))
+                where = directory / compute.pack.name
+                done.append(_walk(directory, prepare.context(compute, where, progress, stopped)))
+            result = results.combine(done, study.dataset, study.control)
             multihost.once(lambda: write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
-            counts = {kind: sum(part[kind] for part in parts) for kind in ("compilations", "from_cache")}
-            needs = {draft.pack.name: part["bytes_per_run"] for draft, part in zip(drawn, parts, strict=True)}
+            counts = {kind: sum(part[kind] for part in done) for kind in ("compilations", "from_cache")}
+            needs = {pack.name: part["bytes_per_run"] for pack, part in zip(study.packs, done, strict=True)}
             facts = {"images": result["images"], "images_planned": total}
             status(directory, status=result["status"], exit_code=code, **facts, **counts, bytes_per_run=needs)
     if multihost.first():
@@ -157,16 +146,15 @@ def run_study(
     return result
 
 
-def _compile(drawn: Sequence[prepare.Draft], study: spec.Study, dataset: Dataset, own: Own) -> None:
+def _compile(packs: Sequence[Compute]) -> None:
     """Compile all programs of all packs, and print what becomes of it; raises the last pack's error, if any."""
     if not multihost.alone():
         raise LabError("--compile_for compiles in one process; start one")
     failed = None
-    for draft in drawn:
-        print(prepare.describe(draft, study, dataset, own), flush=True)
-        context = prepare.context(draft, study, dataset, own, cost.NOWHERE, Progress(0))
+    for compute in packs:
+        print(summary(compute), flush=True)
         try:
-            for line in compilation.report(context):
+            for line in compilation.report(compute):
                 print(line, flush=True)
         except LabError as error:
             print(f"  {error}", flush=True)

@@ -567,18 +567,16 @@ def test_the_parsed_study_survives_its_file(study):
 def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
     config = small.single()
     config.strategy = config.model.dtype = "auto"
-    made, real = [], prepare.Programs
+    trained, walk = [], experiment.stage_loop.walk
 
-    def programs(model, shape, strategy, *args):
-        made.append((strategy, str(model.dtype)))
-        return real(model, shape, strategy, *args)
+    def look(group, context):
+        trained.append((context.programs.strategy, str(context.programs.model.dtype)))
+        if len(trained) == 1:
+            raise Preempted("stopped")
+        return walk(group, context)
 
-    def stop(group, context):
-        raise Preempted("stopped")
-
-    monkeypatch.setattr(prepare, "Programs", programs)
-    with monkeypatch.context() as patch, pytest.raises(Preempted):
-        patch.setattr(experiment.stage_loop, "walk", stop)
+    monkeypatch.setattr(experiment.stage_loop, "walk", look)
+    with pytest.raises(Preempted):
         small.run(config, tmp_path)
     path = tmp_path / "environment.json"
     begun = workdir.read_json(path)
@@ -586,4 +584,4 @@ def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
     begun["choices"]["main"] = {"strategy": "loop", "dtype": "bfloat16"}
     workdir.write_json(path, begun)
     small.run(config, tmp_path)
-    assert made == [("vmap", "float32"), ("loop", "bfloat16")]
+    assert trained == [("vmap", "float32"), ("loop", "bfloat16")]

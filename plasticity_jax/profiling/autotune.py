@@ -10,21 +10,18 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from plasticity_jax import target
-from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.parallel.programs import Programs
-from plasticity_jax.runner import schedule
+from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.runner.schedule import Timetable
-from plasticity_jax.storage.networks import states_like
 from plasticity_jax.training import state, step
-from plasticity_jax.training.remedies.apply import NONE, Own
 
 ROUNDS = 4  # even, so that every strategy is as often early as late
 ROUND_SECONDS = 0.7  # of each strategy in each round
@@ -37,17 +34,6 @@ TAKEN = "taken"  # besides the strategies, in `Seconds`: whatever each pack woul
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """A pack to measure; `taken` is the strategy that it would train with."""
-
-    name: str
-    timetables: Mapping[str, Timetable]
-    model: nn.Module
-    taken: str
-    remedies: Own = dataclasses.field(default_factory=dict)  # a user's
-
-
-@dataclasses.dataclass(frozen=True)
 class Trial:
     """One strategy on one stage shape: images/s in each round; `note` says why there are none, or a guess only."""
 
@@ -55,7 +41,7 @@ class Trial:
     note: str = ""
 
 
-def tune(entries: Sequence[Entry], asked: str, dataset: Dataset) -> Iterator[str]:
+def tune(entries: Sequence[Compute], asked: str) -> Iterator[str]:
     """Measure pack after pack; `asked` is `config.strategy`.
 
     Yields:
@@ -65,14 +51,14 @@ def tune(entries: Sequence[Entry], asked: str, dataset: Dataset) -> Iterator[str
       LabError: no strategy can train a pack here.
     """
     progress = Progress(0)
-    scale = np.asarray(dataset.mean, np.float32), np.asarray(dataset.std, np.float32)
-    images = jax.device_put(step.Images(dataset.train_images, *scale))
+    images = jax.device_put(entries[0].images)
     what = "auto takes" if asked == "auto" else "the config takes"
     packs = []
     for entry in entries:
+        name, taken = entry.pack.name, entry.programs.strategy
         total, shapes = sum(times.images() for times in entry.timetables.values()), []
         for groups in alike(entry.timetables.values()):
-            title, shown = f"{entry.name}/{'+'.join(t.group.name for t in groups)}", sum(t.images() for t in groups)
+            title, shown = f"{name}/{'+'.join(t.group.name for t in groups)}", sum(t.images() for t in groups)
             lanes, made = lanes_of(entry, groups[0], images)
             trials = race(lanes, functools.partial(_say, progress, title))
             head = f"{title}: {len(groups[0].group.runs)} runs side by side, {100 * shown / total:.0f} % of the images"
@@ -80,11 +66,11 @@ def tune(entries: Sequence[Entry], asked: str, dataset: Dataset) -> Iterator[str
             shapes.append({name: [shown / rate for rate in trial.rates] for name, trial in trials.items()})
         seconds = add(shapes)
         if not seconds:
-            raise LabError(f"{entry.name}: no strategy trains all its stages here; the table says why")
-        packs.append(seconds | ({TAKEN: seconds[entry.taken]} if entry.taken in seconds else {}))
-        yield verdict(entry.name, packs[-1], f"{what} {entry.taken}", advise=len(entries) == 1)
+            raise LabError(f"{name}: no strategy trains all its stages here; the table says why")
+        packs.append(seconds | ({TAKEN: seconds[taken]} if taken in seconds else {}))
+        yield verdict(name, packs[-1], f"{what} {taken}", advise=len(entries) == 1)
     if len(entries) > 1:
-        taken = ", ".join(dict.fromkeys(entry.taken for entry in entries))
+        taken = ", ".join(dict.fromkeys(entry.programs.strategy for entry in entries))
         yield verdict("all packs", add(packs), f"{what} {taken}", advise=True)
 
 
@@ -146,33 +132,24 @@ def _failed(error: Exception) -> Trial:
     return Trial((), f"failed: {' '.join((str(error) or type(error).__name__).split())[:80]}")
 
 
-def lanes_of(entry: Entry, times: Timetable, images: step.Images) -> tuple[dict[str, Lane], dict[str, Programs]]:
+def lanes_of(entry: Compute, times: Timetable, images: step.Images) -> tuple[dict[str, Lane], dict[str, Programs]]:
     """A lane for each strategy, and the programs that it will compile."""
-    shape = images.images.shape[1:]
     # On an accelerator these are `map`, and where no core would idle the second is the first.
     names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or target.backend() == "cpu"]
     if run_axis.layout("split", len(times.group.runs)) == run_axis.layout("cores", len(times.group.runs)):
         names = [name for name in names if name != "split"]
-    made = {name: Programs(entry.model, shape, name, 1, {}, {}, entry.remedies) for name in names}
-    task, first = start(entry.model, entry.timetables, times, shape, entry.remedies)
+    made = {name: prepare.taking(entry, {**entry.choice, "strategy": name}).programs for name in names}
+    task, first = start(entry, times)
     return {name: functools.partial(train_moment, made[name], times, task, first, images) for name in names}, made
 
 
-def start(
-    model: nn.Module,
-    timetables: Mapping[str, Timetable],
-    times: Timetable,
-    shape: tuple[int, ...],
-    own: Own = NONE,
-) -> tuple[step.Task, state.TrainState]:
-    """The rows of a group without an early end, and fresh states [R] in numpy; `shape` is that of an image."""
-    init = Programs(model, shape, "loop", 1, {}, {}).init
-    networks = {seed: init(state.init_key(seed)) for seed in {run.seed for run in times.group.runs}}
+def start(entry: Compute, times: Timetable) -> tuple[step.Task, state.TrainState]:
+    """The rows of a group without an early end, and fresh states [R] in numpy."""
+    networks = {seed: entry.programs.init(state.init_key(seed)) for seed in {run.seed for run in times.group.runs}}
     params, stats = run_axis.stack_on_host([networks[run.seed] for run in times.group.runs])
-    like = states_like(times.group, state.network_like(model, shape), own)
+    like = entry.states_like(times.group)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    slots = max(len(pool.indices) for each in timetables.values() for pool in each.pools)
-    task = schedule.tasks(times, slots)
+    task = schedule.tasks(times, entry.slots)
     task = task._replace(until_accuracy=np.zeros_like(task.until_accuracy))
     if task.watch:  # in its last learning stage, which is to last
         kept = task.watch._replace(end_last=np.zeros_like(task.watch.end_last))

@@ -14,13 +14,13 @@ from plasticity_jax.errors import LabError, RoomError
 from plasticity_jax.parallel import memory, run_axis
 from plasticity_jax.profiling import memory_check
 from plasticity_jax.profiling.memory_check import Call, Need
-from plasticity_jax.runner.context import Context
+from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.schedule import Timetable
 
 REFUSALS = (jax.errors.JaxRuntimeError, NotImplementedError)  # by XLA, and by jax where it lacks an operation
 
 
-def report(context: Context) -> Iterator[str]:
+def report(context: Compute) -> Iterator[str]:
     """Compile all programs of a pack; yields the mesh, a line for each program as it is done, and the memory in all.
 
     Raises:
@@ -66,7 +66,7 @@ def fitting(need: Need, strategy: str, there: int) -> int:
     return max(0, (there - line.fixed) // max(1, line.each)) * groups
 
 
-def _compile(call: Call, times: Timetable, context: Context) -> tuple[str, Need | None]:
+def _compile(call: Call, times: Timetable, context: Compute) -> tuple[str, Need | None]:
     """(seconds, or that the program is one from before; what it needs)."""
     before, start = context.programs.compiled, time.perf_counter()
     program = context.programs.program(call.kind, call.stage, *call.args)

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from plasticity_jax import target
@@ -22,11 +21,10 @@ from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import compilation_cache, cpu, memory, run_axis
 from plasticity_jax.profiling import autotune, memory_check
 from plasticity_jax.runner import prepare, schedule
-from plasticity_jax.runner.context import Context
-from plasticity_jax.runner.progress import Progress
+from plasticity_jax.runner.context import Compute
+from plasticity_jax.runner.parts import complete
 
 ROUNDS = 3
-NOWHERE = Path("/nonexistent")  # where the unit would keep its checkpoints: it has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +129,7 @@ def measure(
     Raises:
       LabError: the unit cannot be trained here.
     """
-    context = _context(dataclasses.replace(pack, plans=pack.plans[:1]), study, dataset)
+    context = _unit(dataclasses.replace(pack, plans=pack.plans[:1]), study, dataset)
     say("compiling")
     needs = tuple(need for times in context.timetables.values() for need in memory_check.needs_of(times, context))
     time_it = time_it and not target.is_described()
@@ -139,9 +137,7 @@ def measure(
     for groups in autotune.alike(context.timetables.values()) if time_it else []:
         names = [times.group.name for times in groups]
         say(f"timing {'+'.join(names)}")
-        task, first = autotune.start(
-            context.programs.model, context.timetables, groups[0], dataset.train_images.shape[1:]
-        )
+        task, first = autotune.start(context, groups[0])
         lane = functools.partial(autotune.train_moment, context.programs, groups[0], task, first, context.images)
         try:
             steps, _ = autotune.look(lane)
@@ -152,13 +148,11 @@ def measure(
     return Cost(needs, rates if time_it else None, pack.model.name, study.strategy)
 
 
-def _context(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Context:
-    """The context of the smallest part of a pack; nothing of it is written."""
+def _unit(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Compute:
+    """The smallest part of a pack."""
     memory_check.check_images(dataset)
-    own = prepare.complete(prepare.Own(None, {}, {}), study)
     widest = max(len(group.runs) for group in unfold(pack, study.seeds))
     strategy = run_axis.choose(study.strategy, pack.model.name, widest)
     devices, ways = run_axis.layout(strategy, widest)
-    seeds = study.seeds[: len(devices) // ways]
-    draft = prepare.draft(pack, dataclasses.replace(study, seeds=seeds, strategy=strategy), dataset, own)
-    return prepare.context(draft, study, dataset, own, NOWHERE, Progress(0))
+    few = dataclasses.replace(study, seeds=study.seeds[: len(devices) // ways], strategy=strategy)
+    return prepare.compute(pack, few, dataset, complete(None, study))

@@ -5,7 +5,7 @@ program takes for itself.  Copies on the host, as of a checkpoint that is being 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,10 +18,9 @@ from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
 from plasticity_jax.parallel.programs import Start
 from plasticity_jax.runner import evaluation, schedule
-from plasticity_jax.runner.context import Context
+from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.runner.schedule import Timetable
-from plasticity_jax.storage import networks
 from plasticity_jax.training import resets
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.state import TrainState
@@ -83,10 +82,16 @@ def check(context: Context) -> int | None:
     Raises:
       RoomError: not all runs of a stage fit; it says how many do.
     """
-    ended = multihost.once(lambda: [name for name in context.timetables if context.checkpoints(name, "end").numbers()])
+
+    def holding(kind: str) -> list[str]:
+        return [name for name in context.timetables if context.checkpoints(name, kind).numbers()]
+
+    ended, begun = multihost.once(lambda: [holding("end"), holding("checkpoints")])
     to_come = [times for name, times in context.timetables.items() if name not in ended]
     with context.timed("begin"):
-        needs = [need for times in to_come for need in needs_of(times, context)]
+        needs = [
+            need for times in to_come for need in needs_of(times, context, times.group.name in begun, context.stopped)
+        ]
     if not needs:
         return None
     each, line = compare(needs, context)
@@ -95,7 +100,7 @@ def check(context: Context) -> int | None:
     return each
 
 
-def compare(needs: Sequence[Need], context: Context) -> tuple[int | None, str]:
+def compare(needs: Sequence[Need], context: Compute) -> tuple[int | None, str]:
     """(bytes for each run in the program that needs most, a line on it); (None, "") if the device does not tell.
 
     Raises:
@@ -112,13 +117,15 @@ def compare(needs: Sequence[Need], context: Context) -> tuple[int | None, str]:
     return each, f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}"
 
 
-def needs_of(times: Timetable, context: Context) -> Iterator[Need]:
-    """What each program of a stage needs, compiled for all runs of it; nothing more after any process was told to stop.
+def needs_of(
+    times: Timetable, context: Compute, begun: bool = False, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Need]:
+    """What each program of a group needs, compiled for all runs of it; nothing more after any process was told to stop.
 
     All processes that train together come to the same needs, and so to the same next step.
     """
-    for call in calls(times, context):
-        if multihost.any_of(context.stopped()):
+    for call in calls(times, context, begun):
+        if multihost.any_of(stopped()):
             return
         program = context.programs.program(call.kind, call.stage, *call.args).footprint
         if program is None:
@@ -126,24 +133,24 @@ def needs_of(times: Timetable, context: Context) -> Iterator[Need]:
         yield need_of(call, program, times, context)
 
 
-def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Context) -> Need:
+def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Compute) -> Need:
     """What a program needs that was compiled for a call of `calls`."""
     strategy, count = context.programs.strategy, len(times.group.runs)
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
-    states = networks.states_like(times.group, context.network, context.programs.own_remedies)
+    states = context.states_like(times.group)
     held = call.args[:2] if call.kind == "begin" else (states, states.params, call.args[1])
     line = memory.line(program, strategy, compiled_for, of_images(context), memory.size(held) // count)
     mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
     return Need(times.group.name, call.kind, count, line, mapped)
 
 
-def calls(times: Timetable, context: Context) -> Iterator[Call]:
-    """Every program that a stage uses."""
-    states = networks.states_like(times.group, context.network, context.programs.own_remedies)
+def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[Call]:
+    """Every program that a group uses, or still uses where it has `begun`."""
+    states = context.states_like(times.group)
     stage, first = times.group.stage, np.int32(0)
-    if not multihost.once(lambda: context.checkpoints(times.group.name, "checkpoints").numbers()):
+    if not begun:
         data = (context.images,) if apply.acts_at_start(stage) else ()
         yield Call("begin", stage, (*_beginning(times, states, context), *data))
     rows = schedule.tasks(times, context.slots), np.zeros(len(times.group.runs), np.int32)
@@ -160,7 +167,7 @@ def calls(times: Timetable, context: Context) -> Iterator[Call]:
         yield Call("diagnose", None, looked_at)
 
 
-def _beginning(times: Timetable, states: TrainState, context: Context) -> tuple[Tree, Start]:
+def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[Tree, Start]:
     """The shapes of what `begin` is called with."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), states)
     factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.group.runs])
@@ -170,7 +177,7 @@ def _beginning(times: Timetable, states: TrainState, context: Context) -> tuple[
     return (states.params, states.stats, states.opt), start
 
 
-def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Context) -> str:
+def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Compute) -> str:
     """The line that says what does not fit, how many runs and seeds do, and what else helps."""
     strategy, seeds = context.programs.strategy, len(context.study.seeds)
     of_stage = [need for need in needs if need.stage == worst.stage]
@@ -207,6 +214,6 @@ def free(devices: Sequence[jax.Device] = ()) -> int | None:
     return None if least < 0 else least
 
 
-def of_images(context: Context) -> int:
+def of_images(context: Compute) -> int:
     """Bytes of all images of a pack."""
     return memory.size((context.images, context.test_images))

@@ -1,4 +1,4 @@
-"""What all stages of a pack share: the network, the data on the device, the compiled programs, the clock."""
+"""What all stages of a pack share: what they compute with, and where what they train is kept."""
 
 import contextlib
 import dataclasses
@@ -8,39 +8,60 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax.config import spec
+from plasticity_jax.config.plan import Group
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.parallel.programs import Programs
+from plasticity_jax.runner.parts import Parts
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.storage import networks
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.timers import Clock
 from plasticity_jax.training import step
+from plasticity_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Context:
-    """A pack that is being worked on.
+class Compute:
+    """What a pack computes with: no file of it is known here, and nothing is on a device before it is needed.
 
-    directory: that of the pack.  network: its `state.network_like`.  stopped: whether a signal came.
+    pack: with the dtype that is taken.  network: its `state.network_like`.
+    timetables: of its groups by their names, in the order in which they train.
     """
 
-    directory: Path
     pack: spec.Pack
     study: spec.Study
-    network: tuple[Any, Any]
     dataset: Dataset
+    parts: Parts
+    timetables: Mapping[str, Timetable]
+    network: tuple[Any, Any]
     images: step.Images
     test_images: step.Images
-    timetables: Mapping[str, Timetable]
     programs: Programs
-    clock: Clock
-    progress: Progress
-    stopped: Callable[[], bool]
+
+    @property
+    def choice(self) -> dict[str, str]:
+        """The strategy and the dtype that it trains with."""
+        return {"strategy": self.programs.strategy, "dtype": self.pack.model.dtype}
 
     @property
     def slots(self) -> int:
         """The length that every pool of the pack is padded to, so that groups can share programs."""
         return max(len(pool.indices) for times in self.timetables.values() for pool in times.pools)
+
+    def states_like(self, group: Group) -> TrainState:
+        """The shapes of the states of a group, leaves [R, ...]."""
+        return networks.states_like(group, self.network, self.programs.own_remedies)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context(Compute):
+    """A pack that trains: `directory` is its own, and `stopped` says whether a signal came."""
+
+    directory: Path
+    clock: Clock
+    progress: Progress
+    stopped: Callable[[], bool]
 
     @contextlib.contextmanager
     def timed(self, kind: str) -> Iterator[None]:

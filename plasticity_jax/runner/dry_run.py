@@ -1,7 +1,6 @@
 """The plan as a person reads it before it starts: stages, steps, parameters, device, programs to compile."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import clu.parameter_overview
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from plasticity_jax import models, target
 from plasticity_jax.config import spec
 from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.eval_sets import scored_on
 from plasticity_jax.runner.schedule import Timetable
 
@@ -18,56 +18,44 @@ CHANNELS = 4  # more are seldom meant
 Timetables = Mapping[str, Timetable]
 
 
-def summary(
-    pack: spec.Pack,
-    timetables: Timetables,
-    study: spec.Study,
-    params: Mapping[str, Any],
-    dataset: Dataset,
-    strategy: str,
-    dtype: str,
-    diagnostics: Collection[str],
-) -> str:
-    """The plan of one pack as text; nothing is compiled for it.
-
-    `params` are those of the network, or their shapes; `dtype` is "" for networks that choose their own.
-    """
+def summary(drawn: Compute) -> str:
+    """The plan of one pack as text; nothing is compiled for it."""
+    pack, timetables, dataset, params = drawn.pack, drawn.timetables, drawn.dataset, drawn.network[0]
     sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
-    devices, how = target.devices(), "; ".join(filter(None, (f"strategy {strategy}", dtype)))
+    devices = target.devices()
     images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
+    dtype = "" if drawn.parts.brings_network(pack) else f"; {pack.model.dtype}"
     return "\n".join(
         [
             f"{pack.name}: {pack.model.name} on {dataset.name} {dataset.version}, "
-            f"seeds {', '.join(map(str, study.seeds))}",
+            f"seeds {', '.join(map(str, drawn.study.seeds))}",
             *_describe_images(dataset),
             *(_describe(times) + _apart(times, timetables) for times in timetables.values()),
             f"  {images:,} training images in all"
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
-            f"  device: {len(devices)} x {devices[0].device_kind} ({target.backend()}); {how}; "
-            f"{expected_compilations(timetables, study, strategy, diagnostics)} programs to compile",
+            f"  device: {len(devices)} x {devices[0].device_kind} ({target.backend()}); "
+            f"strategy {drawn.programs.strategy}{dtype}; {expected_compilations(drawn)} programs to compile",
         ]
     )
 
 
-def expected_compilations(
-    timetables: Timetables, study: spec.Study, strategy: str, diagnostics: Collection[str]
-) -> int:
+def expected_compilations(drawn: Compute) -> int:
     """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
+    timetables = drawn.timetables
 
     def runs(times: Timetable) -> int:
-        return 1 if strategy == "loop" else len(times.group.runs)
+        return 1 if drawn.programs.strategy == "loop" else len(times.group.runs)
 
     shapes = {(runs(t), tuple(sorted(t.group.stage.shape().items()))) for t in timetables.values()}
     counts = {(runs(t), t.group.stage.restricted) for t in timetables.values()}
-    slots = max(len(pool.indices) for t in timetables.values() for pool in t.pools)
     evaluated = set()
     for times in timetables.values():
-        for scored in scored_on(times, study, slots).values():
+        for scored in scored_on(times, drawn.study, drawn.slots).values():
             images = len(getattr(times.dataset, f"{scored.split}_labels"))
             shape = [np.shape(leaf)[scored.own :] for leaf in jax.tree.leaves(scored.source)]
             evaluated.add((runs(times), images, scored.own, *shape))
-    return 1 + 2 * len(shapes) + len(evaluated) + bool(diagnostics) * len(counts)
+    return 1 + 2 * len(shapes) + len(evaluated) + bool(drawn.programs.diagnostics) * len(counts)
 
 
 def shared_images(timetables: Timetables) -> int:

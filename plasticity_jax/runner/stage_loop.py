@@ -140,7 +140,7 @@ class Saver:
 
 def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
     """What `walk` returned for a group that ended, if its table and all that was kept of it are still whole."""
-    like = _kept(group, context, _like(group, context))
+    like = _kept(group, context, context.states_like(group))
     end = context.checkpoints(group.name, "end").latest(like, functools.partial(is_outcome, group))
     if not end:
         return None
@@ -156,7 +156,7 @@ def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
 
 def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
     """Whether the networks of these epochs, which later groups continue from, are whole; a note says which is not."""
-    like, snapshots = _kept(group, context, _like(group, context)), context.checkpoints(group.name, "snapshots")
+    like, snapshots = _kept(group, context, context.states_like(group)), context.checkpoints(group.name, "snapshots")
     try:
         for epoch in epochs:
             snapshots.restore(epoch, like)
@@ -169,7 +169,7 @@ def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
 def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = context.checkpoints(group.name, "checkpoints", keep=2), _table(group, context)
-    found = rolling.latest(_like(group, context), functools.partial(is_place, group))
+    found = rolling.latest(context.states_like(group), functools.partial(is_place, group))
     mark = found[2]["mark"] if found else None
     if mark and not multihost.once(lambda: metrics.fits(path, mark)):
         context.progress.note(
@@ -241,10 +241,6 @@ def _table(group: Group, context: Context) -> Path:
     return context.directory / group.name / "metrics.jsonl"
 
 
-def _like(group: Group, context: Context) -> state.TrainState:
-    return networks.states_like(group, context.network, context.programs.own_remedies)
-
-
 def _kept(group: Group, context: Context, states: Tree) -> dict[str, Tree]:
     return networks.kept(group, [times.group for times in context.timetables.values()], states)
 
@@ -259,7 +255,7 @@ def _keep(group: Group, context: Context, kind: str, number: int, states: Tree, 
 
 def _begin(group: Group, context: Context) -> state.TrainState:
     """The states at step 0: parents gathered row by row, then the resets."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), _like(group, context))
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), context.states_like(group))
     parents, starts = [], []
     restore = functools.cache(functools.partial(_restore, context))  # many runs may have one parent
     for run in group.runs:
@@ -278,7 +274,7 @@ def _restore(context: Context, name: str, epoch: int) -> dict[str, Tree]:
     """What was kept of the networks of a group at an epoch, leaves [R, ...]."""
     group = context.timetables[name].group
     where = context.checkpoints(name, "end" if epoch == spec.END else "snapshots")
-    tree, meta = where.restore(0 if epoch == spec.END else epoch, _kept(group, context, _like(group, context)))
+    tree, meta = where.restore(0 if epoch == spec.END else epoch, _kept(group, context, context.states_like(group)))
     schedule.check_digests(context.timetables[name], meta, context.directory.parent)
     return tree
 

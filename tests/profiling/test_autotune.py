@@ -8,12 +8,14 @@ import pytest
 
 import plasticity_jax
 from plasticity_jax import main
+from plasticity_jax.config import spec
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.profiling import autotune
-from plasticity_jax.runner import schedule
+from plasticity_jax.runner import prepare
+from plasticity_jax.runner.parts import Parts
 from tests.support import commands, small
-from tests.support.tiny import DATASET, IMAGES, MLP, changed, groups, same, stage, study
+from tests.support.tiny import DATASET, IMAGES, MODEL, changed, same, stage, study
 
 # ---- the race ----
 
@@ -154,8 +156,8 @@ RACED = [name for name in run_axis.STRATEGIES if name != "split"]  # two runs le
 
 
 def entry(*plan, taken="vmap", name="main", seeds=(0, 1)):
-    times = [schedule.draw_up(group, study(), DATASET) for group in groups(*plan, seeds=seeds)]
-    return autotune.Entry(name, {each.group.name: each for each in times}, MLP, taken)
+    pack = spec.Pack(name, MODEL, (((), plan),))
+    return prepare.compute(pack, study(seeds=seeds, strategy=taken), DATASET, Parts())
 
 
 PRETRAIN = stage(name="pretrain", branch="pretrain", fraction=0.5, epochs=1.0)
@@ -179,7 +181,7 @@ def test_shares_of_the_images_weigh_the_legs(monkeypatch):
     monkeypatch.setattr(
         autotune, "race", lambda *_: {n: trials.get(v, autotune.Trial((v,) * 4)) for n, v in next(speeds).items()}
     )
-    *tables, last = autotune.tune([entry(*plan, taken="map")], "auto", DATASET)
+    *tables, last = autotune.tune([entry(*plan, taken="map")], "auto")
     heads = [text.splitlines()[0] for text in tables]
     # 2 runs of 4 steps of 16, and of 3 epochs of 13 steps of 8.
     assert [re.search(r"\S+: 2 runs.* (\d+) %", head)[1] for head in heads] == ["17", "83"]
@@ -194,7 +196,7 @@ def test_several_packs_are_added_up(monkeypatch):
     speeds = iter([{"map": 3.0, "vmap": 2.0}, {"map": 1.0, "vmap": 4.0}])
     monkeypatch.setattr(autotune, "race", lambda *_: {n: autotune.Trial((v,) * 4) for n, v in next(speeds).items()})
     entries = [entry(TUNE, name="a", taken="map"), entry(TUNE, name="b", taken="vmap")]
-    said = [text for text in autotune.tune(entries, "auto", DATASET) if "\n" not in text]
+    said = [text for text in autotune.tune(entries, "auto") if "\n" not in text]
     assert said[:2] == ["a: auto takes map, the fastest here", "b: auto takes vmap, the fastest here"]
     assert said[2].startswith("all packs: auto takes map, vmap, as good as any here (vmap: x0.")
 
@@ -203,7 +205,7 @@ def test_where_nothing_works_an_error_follows_the_table(monkeypatch):
     monkeypatch.setattr(
         autotune, "race", lambda lanes, _: dict.fromkeys(lanes, autotune.Trial((), "failed: no memory"))
     )
-    found = autotune.tune([entry(TUNE)], "auto", DATASET)
+    found = autotune.tune([entry(TUNE)], "auto")
     assert next(found).count("failed: no memory") == len(RACED)
     with pytest.raises(LabError, match="main: no strategy trains all its stages here"):
         next(found)
@@ -251,7 +253,7 @@ def test_a_strategy_that_runs_out_of_memory(monkeypatch):
     monkeypatch.setattr(run_axis, "compile_over", failing)
     monkeypatch.setattr(run_axis, "STRATEGIES", ("map", "vmap"))
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.001)
-    shown, last = autotune.tune([entry(TUNE)], "vmap", DATASET)
+    shown, last = autotune.tune([entry(TUNE)], "vmap")
     assert "  vmap               -             -  failed: RESOURCE_EXHAUSTED: 99 GiB" in shown
     assert last.startswith("main: the config takes vmap, which fails here; the fastest is ")
 

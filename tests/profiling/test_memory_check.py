@@ -32,8 +32,8 @@ def needs(config, directory, monkeypatch):
     """What the programs of a study need."""
     found, whole = [], memory_check.needs_of
 
-    def collect(times, context):
-        found.extend(whole(times, context))
+    def collect(*args):
+        found.extend(whole(*args))
         return found
 
     with monkeypatch.context() as patch:

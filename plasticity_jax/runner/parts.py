@@ -1,0 +1,85 @@
+"""The parts of a study that are functions: those that its config names, and those that a user brings from Python."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from plasticity_jax import models
+from plasticity_jax.config import spec
+from plasticity_jax.config.remedies import Remedy as Named
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.diagnostics import DIAGNOSTICS
+from plasticity_jax.lookup import OWN, lookup
+from plasticity_jax.models import interface
+from plasticity_jax.storage.fingerprints import fingerprint
+from plasticity_jax.training.remedies import apply
+from plasticity_jax.training.resets import RESETS, OwnReset
+from plasticity_jax.training.step import Diagnostic
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Functions of a study: a user's network (or None), and resets, diagnostics and remedies by name."""
+
+    model: nn.Module | None = None
+    resets: Mapping[str, OwnReset] = dataclasses.field(default_factory=dict)
+    diagnostics: Mapping[str, Diagnostic] = dataclasses.field(default_factory=dict)
+    remedies: Mapping[str, apply.Function] = dataclasses.field(default_factory=dict)
+
+    def network(self, pack: spec.Pack, dataset: Dataset) -> nn.Module:
+        """The network of a pack; one of a user is checked."""
+        if self.model is not None:
+            return self.model
+        network = models.build(pack.model, dataset.classes)
+        return network if pack.model.name in models.MODELS else interface.check(network)
+
+    def brings_network(self, pack: spec.Pack) -> bool:
+        """Whether the network of a pack is a user's."""
+        return self.model is not None or pack.model.name not in models.MODELS
+
+    def code(self, study: spec.Study) -> dict[str, str]:
+        """Fingerprints of all of it that the study uses, by what it is."""
+        named = _resets(study)
+        given: dict[str, Any] = {"model": self.model} if self.model else {}
+        if self.model is None:
+            names = [pack.model.name for pack in study.packs if self.brings_network(pack)]
+            given |= {f"model {name}": lookup(models.MODELS, name, "model.name") for name in names}
+        given |= {f"reset {name}": reset for name, reset in self.resets.items() if name in named}
+        given |= {f"remedy {each.name}": self.remedies[each.name] for each in _remedies(study, self.remedies)}
+        given |= {f"diagnostic {name}": diagnostic for name, diagnostic in self.diagnostics.items()}
+        of_the_lab = {id(function) for known in (RESETS, DIAGNOSTICS) for function in known.values()}
+        return {name: fingerprint(thing) for name, thing in given.items() if id(thing) not in of_the_lab}
+
+
+def complete(own: Parts | None, study: spec.Study) -> Parts:
+    """A user's own parts and those that the study's config names, of the lab and as `module:function`.
+
+    Raises:
+      ConfigError: there is none of a name, or a remedy takes other numbers than it is given.
+    """
+    own = own or Parts()
+    resets = {name: lookup(RESETS, name, "reset.function") for name in _resets(study) if name not in own.resets}
+    diagnostics = {
+        name: lookup(DIAGNOSTICS, name, "diagnostics") for name in study.diagnostics if name not in own.diagnostics
+    }
+    remedies = dict(own.remedies)
+    for named in _remedies(study, [each.name for each in _remedies(study) if OWN.fullmatch(each.name)]):
+        remedies.setdefault(named.name, lookup({}, named.name, f"remedies.{named.name}"))
+    for named in _remedies(study):
+        apply.check(named, remedies)
+    return Parts(own.model, resets | dict(own.resets), diagnostics | dict(own.diagnostics), remedies)
+
+
+def _remedies(study: spec.Study, names: Collection[str] | None = None) -> list[Named]:
+    """The remedies of a study, or those of these names."""
+    stages = [stage for pack in study.packs for _, plan in pack.plans for stage in plan]
+    found = dict.fromkeys(remedy for stage in stages for remedy in stage.remedies)
+    return [remedy for remedy in found if names is None or remedy.name in names]
+
+
+def _resets(study: spec.Study) -> list[str]:
+    """Names of the further resets of a study."""
+    stages = [stage for pack in study.packs for _, plan in pack.plans for stage in plan]
+    return list(dict.fromkeys(stage.reset.function for stage in stages if stage.reset.function))
