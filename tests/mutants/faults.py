@@ -409,7 +409,7 @@ STUDIES = (
     Fault(
         "moments never go on",
         LAB + "runner/stage_loop.py",
-        'opt if run.stage.reset.optimiser == "all" else jax.tree.map(_counted_alike, kept["opt"], opt)',
+        'opt if run.stage.reset.optimiser == "all" else optimizers.counted_like(kept["opt"], opt)',
         "opt",
         "runner/stage_loop",
     ),
@@ -423,8 +423,8 @@ STUDIES = (
     Fault(
         "cores idle",
         LAB + "parallel/run_axis.py",
-        "and busy >= BUSY else",
-        "and busy <= BUSY else",
+        "(devices * share) >= BUSY else",
+        "(devices * share) <= BUSY else",
         "parallel/run_axis",
     ),
     Fault(
