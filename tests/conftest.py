@@ -50,15 +50,17 @@ CHEAP = (
 # What takes longest is begun first, lest one worker be left with it while the other has nothing to do.
 LONGEST = (
     "configs",
-    "protocols",
     "resume",
-    "you2019",
-    "step",
-    "learning_stages",
+    "protocols",
     "resnet",
     "experiment",
+    "step",
     "stage_loop",
-    "papers",
+    "learning_stages",
+    "multihost",
+    "readme",
+    "remedies",
+    "memory_check",
 )
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 

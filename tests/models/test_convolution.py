@@ -75,7 +75,8 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("channels", [2, 8, 16])  # of the result: folded by 8 and 2, and not at all
+# Of the result: folded by 8, by 2 and not at all.
+@pytest.mark.parametrize("channels", [2, pytest.param(8, marks=pytest.mark.long), 16])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size, stride", KINDS)
 def test_every_form_equals_the_definition(monkeypatch, size, stride, form, channels):

@@ -164,6 +164,7 @@ def test_the_command_refuses_with_one_line(tmp_path, capsys):
     """A network of terabytes, on any machine."""
     flags = ["--config=configs/multistage.py:digits", f"--workdir={tmp_path / 'new'}", "--config.model.name=mlp"]
     flags += ["--config.model.depth=2", "--config.model.width=1000000", "--config.diagnostics=weight_norm"]
+    flags += ["--config.strategy=loop"]
     done = commands.call(main.main, *flags, capture=capsys)
     assert done.status == 1
     *_, last = done.err.strip().splitlines()
