@@ -67,7 +67,16 @@ def base(name: str = "") -> ConfigDict:
     config.test_images = 0
     config.seeds = (0, 1, 2, 3, 4)
     config.model = ConfigDict(
-        {"name": "resnet", "depth": 2, "width": 64, "stem": "imagenet", "norm": "batch", "dtype": "auto"}
+        {
+            "name": "resnet",
+            "depth": 2,
+            "width": 64,
+            "stem": "imagenet",
+            "norm": "batch",
+            "dtype": "auto",
+            "activation": "relu",
+            "dropout": 0.0,
+        }
     )
     config.stages = ConfigDict(sort_keys=False)
     config.control = "fresh"

@@ -37,6 +37,7 @@ def known(own: Collection[str] = ()) -> Names:
         "models": (*models.MODELS, *own),
         "stems": models.STEMS,
         "norms": models.NORMS,
+        "activations": models.ACTIVATIONS,
         "dtypes": models.DTYPES,
         "optimizers": tuple(OPTIMISERS),
         "schedules": tuple(SCHEDULES),

@@ -179,6 +179,8 @@ class Model:
     `module:function` from this record and a number of classes to a linen module.
 
     `dtype` is of the compute: `float32`, `bfloat16`, or `auto`: bfloat16 on accelerators.
+    `activation` is `relu`, `leaky_relu` or `crelu`, which has twice as many outputs, and `dropout` the share of outputs
+    that is dropped; in residual networks, `crelu` and `dropout` are in the middle of each block alone.
     """
 
     name: Annotated[str, NameOf("models", own=True)]
@@ -187,6 +189,8 @@ class Model:
     stem: Annotated[str, NameOf("stems")]
     norm: Annotated[str, NameOf("norms")]
     dtype: Annotated[str, NameOf("dtypes")]
+    activation: Annotated[str, NameOf("activations")]
+    dropout: Annotated[float, real("[0, 1)")]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,11 +17,11 @@ from plasticity_jax.config.spec import Model
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.lookup import lookup
 from plasticity_jax.models import mlp, resnet
-from plasticity_jax.models.layers import NORMS
+from plasticity_jax.models.layers import ACTIVATIONS, NORMS
 from plasticity_jax.models.precision import DTYPES, compute_dtype
 from plasticity_jax.models.resnet import STEMS
 
-__all__ = ["DTYPES", "MODELS", "NORMS", "STEMS", "build", "compute_dtype", "module_names"]
+__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "NORMS", "STEMS", "build", "compute_dtype", "module_names"]
 
 MODELS: dict[str, Callable[[Model, int], nn.Module]] = {
     "resnet": resnet.resnet,
@@ -37,7 +37,7 @@ def build(model: Model, classes: int) -> nn.Module:
     Raises:
       ConfigError: an unknown name, stem, norm or dtype, or a depth or width below 1.
     """
-    for field, choices in (("dtype", DTYPES), ("stem", STEMS), ("norm", NORMS)):
+    for field, choices in (("dtype", DTYPES), ("stem", STEMS), ("norm", NORMS), ("activation", ACTIVATIONS)):
         _check(field, getattr(model, field), tuple(choices))
     for field in ("depth", "width"):
         if getattr(model, field) < 1:

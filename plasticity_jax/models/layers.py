@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from plasticity_jax import sharding
@@ -96,3 +97,21 @@ NORMS: dict[str, Callable[..., Callable[[Array], Array]]] = {
 def norm(kind: str, channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
     """The normalisation called `kind`; its parameters and statistics are float32 whatever `dtype` is."""
     return NORMS[kind](channels, train, dtype, name)
+
+
+def crelu(x: Array) -> Array:
+    """The positive parts, and after them those of -x: twice the channels (Abbas et al. 2023, arXiv 2303.07507)."""
+    return jnp.concatenate([nn.relu(x), nn.relu(-x)], -1)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "leaky_relu": nn.leaky_relu, "crelu": crelu}
+
+
+def on_stream(activation: str) -> Callable[[Array], Array]:
+    """The activation of a residual stream, whose channels are those of its sums: ReLU where CReLU is asked for."""
+    return ACTIVATIONS["relu" if activation == "crelu" else activation]
+
+
+def drop(x: Array, rate: float, train: bool) -> Array:
+    """Dropout in training; the stream of random numbers is called `dropout`."""
+    return nn.Dropout(rate, deterministic=not train)(x) if rate > 0 else x

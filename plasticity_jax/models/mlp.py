@@ -14,6 +14,8 @@ from plasticity_jax.models.precision import compute_dtype
 class MLP(nn.Module):
     """`depth` hidden layers `layer1`, `layer2`, .. of `width` ReLUs and a dense `head` on flat images.
 
+    With another activation than ReLU, or with dropout after each, where they are given.
+
     Depth 2 and width 100 are the perceptron of Ash & Adams 2020; depth 0 is logistic regression.
     """
 
@@ -21,22 +23,25 @@ class MLP(nn.Module):
     depth: int
     width: int
     dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> tuple[Array, dict[str, Array]]:
-        del train  # nothing here differs in training
         x = images.reshape(images.shape[0], -1)
         features = {}
         for i in range(1, self.depth + 1):
-            x = nn.relu(layers.dense(self.width, x.shape[-1], self.dtype, f"layer{i}")(x))
+            x = layers.ACTIVATIONS[self.activation](layers.dense(self.width, x.shape[-1], self.dtype, f"layer{i}")(x))
             features[f"layer{i}"] = x
+            x = layers.drop(x, self.dropout, train)
         features["penultimate"] = x.astype(jnp.float32)
         return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
 
 
 def mlp(model: Model, classes: int) -> nn.Module:
     """An `MLP`; the model's stem and norm are not used."""
-    return MLP(classes, model.depth, model.width, jnp.dtype(compute_dtype(model.dtype)))
+    dtype = jnp.dtype(compute_dtype(model.dtype))
+    return MLP(classes, model.depth, model.width, dtype, model.activation, model.dropout)
 
 
 def logistic(model: Model, classes: int) -> nn.Module:

@@ -25,12 +25,13 @@ class Stem(nn.Module):
     stem: str
     norm: str
     dtype: Any
+    activation: str = "relu"
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = layers.conv(self.width, size, stride, self.norm, self.dtype, "conv")(x)
-        return nn.relu(layers.norm(self.norm, self.width, train, self.dtype, "norm")(x))
+        return layers.on_stream(self.activation)(layers.norm(self.norm, self.width, train, self.dtype, "norm")(x))
 
 
 class Block(nn.Module):
@@ -43,16 +44,18 @@ class Block(nn.Module):
     stride: int
     norm: str
     dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
         conv = functools.partial(layers.conv, self.channels, norm=self.norm, dtype=self.dtype)
         norm = functools.partial(layers.norm, self.norm, self.channels, train, self.dtype)
-        inner = nn.relu(norm(name="norm1")(conv(3, self.stride, name="conv1")(x)))
-        y = norm(name="norm2")(conv(3, 1, name="conv2")(inner))
+        inner = layers.ACTIVATIONS[self.activation](norm(name="norm1")(conv(3, self.stride, name="conv1")(x)))
+        y = norm(name="norm2")(conv(3, 1, name="conv2")(layers.drop(inner, self.dropout, train)))
         if self.stride != 1 or x.shape[-1] != self.channels:
             x = norm(name="norm_proj")(conv(1, self.stride, name="conv_proj")(x))
-        return nn.relu(x + y), inner
+        return layers.on_stream(self.activation)(x + y), inner
 
 
 class Stack(nn.Module):
@@ -63,13 +66,16 @@ class Stack(nn.Module):
     stride: int
     norm: str
     dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Output:
         features = {}
         for j in range(self.depth):
             name = f"block{j}"
-            block = Block(self.channels, self.stride if j == 0 else 1, self.norm, self.dtype, name=name)
+            stride, more = self.stride if j == 0 else 1, (self.activation, self.dropout)
+            block = Block(self.channels, stride, self.norm, self.dtype, *more, name=name)
             x, features[f"{name}/inner"] = block(x, train)
             features[name] = x
         return x, features
@@ -89,16 +95,19 @@ class ResNet(nn.Module):
     stem: str
     norm: str
     dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        x = Stem(self.width, self.stem, self.norm, self.dtype, name="stem")(images, train)
+        more = self.activation, self.dropout
+        x = Stem(self.width, self.stem, self.norm, self.dtype, self.activation, name="stem")(images, train)
         features = {"stem": x}
         if self.stem == "imagenet":
             x = pooling.max_pool(x, 3, 2, 1)
         for k in range(4):
             name = f"module{k + 2}"
-            stack = Stack(self.width * 2**k, self.depth, 1 if k == 0 else 2, self.norm, self.dtype, name=name)
+            stack = Stack(self.width * 2**k, self.depth, 1 if k == 0 else 2, self.norm, self.dtype, *more, name=name)
             x, inside = stack(x, train)
             features |= {f"{name}/{key}": value for key, value in inside.items()}
         features["penultimate"] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
@@ -116,4 +125,6 @@ def wide_resnet(model: spec.Model, classes: int) -> nn.Module:
 
 
 def _residual(kind: Callable[..., nn.Module], model: spec.Model, classes: int) -> nn.Module:
-    return kind(classes, model.depth, model.width, model.stem, model.norm, jnp.dtype(compute_dtype(model.dtype)))
+    dtype = jnp.dtype(compute_dtype(model.dtype))
+    more = model.activation, model.dropout
+    return kind(classes, model.depth, model.width, model.stem, model.norm, dtype, *more)

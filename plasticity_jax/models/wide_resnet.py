@@ -25,14 +25,18 @@ class PreBlock(nn.Module):
     stride: int
     norm: str
     dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Features]:
         conv = functools.partial(layers.conv, self.channels, norm=self.norm, dtype=self.dtype)
-        before = nn.relu(layers.norm(self.norm, x.shape[-1], train, self.dtype, "norm1")(x))
+        before = layers.on_stream(self.activation)(layers.norm(self.norm, x.shape[-1], train, self.dtype, "norm1")(x))
         y = conv(3, self.stride, name="conv1")(before)
-        inner = nn.relu(layers.norm(self.norm, self.channels, train, self.dtype, "norm2")(y))
-        y = conv(3, 1, name="conv2")(inner)
+        inner = layers.ACTIVATIONS[self.activation](
+            layers.norm(self.norm, self.channels, train, self.dtype, "norm2")(y)
+        )
+        y = conv(3, 1, name="conv2")(layers.drop(inner, self.dropout, train))
         if self.stride != 1 or x.shape[-1] != self.channels:
             x = conv(1, self.stride, name="conv_proj")(before)
         return x + y, {"before": before, "inner": inner}
@@ -46,12 +50,15 @@ class PreStack(nn.Module):
     stride: int
     norm: str
     dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Features]:
         features: Features = {}
         for j in range(self.depth):
-            block = PreBlock(self.channels, self.stride if j == 0 else 1, self.norm, self.dtype, name=f"block{j}")
+            stride, more = self.stride if j == 0 else 1, (self.activation, self.dropout)
+            block = PreBlock(self.channels, stride, self.norm, self.dtype, *more, name=f"block{j}")
             x, inside = block(x, train)
             features |= {f"block{j}/{name}": value for name, value in inside.items()}
         return x, features
@@ -71,6 +78,8 @@ class WideResNet(nn.Module):
     stem: str
     norm: str
     dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> tuple[Array, Features]:
@@ -81,9 +90,10 @@ class WideResNet(nn.Module):
         features: Features = {}
         for k in range(3):
             name = f"module{k + 2}"
-            stack = PreStack(self.width * 2**k, self.depth, 1 if k == 0 else 2, self.norm, self.dtype, name=name)
+            stride, more = 1 if k == 0 else 2, (self.activation, self.dropout)
+            stack = PreStack(self.width * 2**k, self.depth, stride, self.norm, self.dtype, *more, name=name)
             x, inside = stack(x, train)
             features |= {f"{name}/{key}": value for key, value in inside.items()}
-        x = nn.relu(layers.norm(self.norm, x.shape[-1], train, self.dtype, "norm")(x))
+        x = layers.on_stream(self.activation)(layers.norm(self.norm, x.shape[-1], train, self.dtype, "norm")(x))
         features |= {"norm": x, "penultimate": jnp.mean(x.astype(jnp.float32), axis=(1, 2))}
         return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features

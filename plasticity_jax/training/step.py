@@ -135,9 +135,10 @@ def _now(
     state: TrainState, batch: Batch, rate: Any, grads: Any, count: Array, activity: Any, model: nn.Module, task: Task
 ) -> Now:
     """What remedies are told after the step that follows `state`."""
+    dropping = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)
 
     def again(params: Any, stats: Any, images: Array, train: bool) -> tuple[Array, Mapping[str, Array]]:
-        logits, features, _ = forward(model, params, stats, images, train)
+        logits, features, _ = forward(model, params, stats, images, train, dropping)
         return among(logits, task.source.classes), features
 
     return Now(

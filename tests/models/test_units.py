@@ -17,10 +17,11 @@ from tests.support import treated
 from tests.support.tiny import CONVOLVED, SHAPE
 
 NETWORKS = {
-    "mlp": models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32"), 4),
-    "resnet": models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32"), 4),
-    "resnet_without_norm": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32"), 4),
-    "wide_resnet": models.build(spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32"), 4),
+    "mlp": models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0), 4),
+    "resnet": models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0), 4),
+    "resnet_without_norm": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "relu", 0.0), 4),
+    "crelu": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "crelu", 0.0), 4),
+    "wide_resnet": models.build(spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0), 4),
 }
 IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
@@ -38,13 +39,15 @@ def test_every_site_is_there_with_its_kernels_and_its_norm(name):
     _, features, _ = jax.eval_shape(call, began.params, began.stats, IMAGES)
     for site in sites:
         width = units.at(began.params, site.layer)["kernel"].shape[-1]
-        assert features[site.name].shape[-1] == width == units.at(began.params, site.following)["kernel"].shape[-2]
+        copies = 2 if name == "crelu" else 1
+        assert units.at(began.params, site.following)["kernel"].shape[-2] == copies * width
+        assert features[site.name].shape[-1] == copies * width
         assert bool(site.norm) == (name in ("resnet", "wide_resnet"))
         if site.norm:
             assert units.at(began.stats, site.norm)["mean"].shape == (width,)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet", "wide_resnet"])
+@pytest.mark.parametrize("name", ["mlp", "crelu", "wide_resnet"])
 def test_what_belongs_to_a_unit_reaches_only_its_activations_and_leaves_by_its_rows(name):
     """With the incoming weights of the second unit changed, no other unit of its layer moves; with its rows zero, no
     logit does."""
@@ -65,7 +68,8 @@ def test_what_belongs_to_a_unit_reaches_only_its_activations_and_leaves_by_its_r
     )
     np.testing.assert_array_equal(before, after)
     differs = np.any(np.asarray(shown[site.name] != moved[site.name]), axis=tuple(range(shown[site.name].ndim - 1)))
-    np.testing.assert_array_equal(differs, chosen[site.name])
+    halves = np.asarray(differs).reshape(-1, width)
+    np.testing.assert_array_equal(np.any(halves, 0), chosen[site.name])
     touched = {path for path, hit in parameters.paths(masks.incoming).items() if np.any(hit)}
     there = parameters.paths(began.params)
     wanted = {f"{site.layer}/kernel", f"{site.layer}/bias", f"{site.norm}/scale", f"{site.norm}/bias"}
@@ -95,4 +99,4 @@ def test_a_network_of_a_user_names_its_units_by_a_method():
             return (site,)
 
     assert units.sites(Own()) == (site,) and units.sites(CONVOLVED) == ()
-    assert units.sites(models.build(spec.Model("logistic", 1, 1, "cifar", "none", "float32"), 4)) == ()
+    assert units.sites(models.build(spec.Model("logistic", 1, 1, "cifar", "none", "float32", "relu", 0.0), 4)) == ()
