@@ -16,7 +16,8 @@ So the three products of a convolution are written out here, in that form and in
     parts    weight gradients of large images: one part of the batch after another, each small enough for the cache
     rows     weight gradients of small images: the input channels side by side as one wide image
 
-On other backends this is the plain `lax` operation, and for many runs at once, on all backends, that of `products`.
+On other backends this is the operation of `lax` with what meets the image of a kernel, and for many runs at once, on
+all backends, that of `products`.
 """
 
 import contextlib
@@ -69,16 +70,18 @@ def conv_general_dilated(
 
 def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[Pair], **options: Any) -> Array:
     """The convolution as suits this backend."""
-    together = products.are_together()
-    if not (together or target.backend() == "cpu") or not _is_plain(x, kernel, options):
+    if not _is_plain(x, kernel, options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     (top, bottom), (left, right) = padding
     pads = ((int(top), int(bottom)), (int(left), int(right)))
     steps, precision = (strides[0], strides[1]), options.get("precision")
-    if together:
+    if products.are_together():
         return products.convolve(x, kernel, steps, pads, precision)
+    if target.backend() != "cpu":
+        kernel, pads = products.cropped(x, kernel, steps, pads)
+        return lax.conv_general_dilated(x, kernel, steps, pads, dimension_numbers=LAYOUT, precision=precision)
     out = products.shape_of_result(x, kernel, steps, pads)
     pixels = max(math.prod(x.shape[1:3]), math.prod(out))
     if pixels <= 4 or max(math.prod(x.shape[1:]), math.prod(out) * kernel.shape[3]) <= MATRIX:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from plasticity_jax import sharding
+from plasticity_jax import sharding, target
 from plasticity_jax.models import convolution, products
 from plasticity_jax.models.batch_norm import BatchNorm
 
@@ -59,7 +59,8 @@ def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str
 def batch_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
     """BatchNorm, which forgets a tenth of its running statistics at each step."""
     del channels
-    kind = BatchNorm if products.are_together() else nn.BatchNorm
+    few_kernels = products.are_together() or target.backend() == "gpu"
+    kind = BatchNorm if few_kernels else nn.BatchNorm
     return kind(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
 
 

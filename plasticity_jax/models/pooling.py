@@ -1,4 +1,4 @@
-"""Max-pooling whose gradient is fast on CPU."""
+"""Max-pooling whose gradient is fast on CPU and GPU."""
 
 import functools
 from typing import Any
@@ -14,8 +14,8 @@ from plasticity_jax.models import products
 def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
     """The largest value in each window; the gradient goes to the first of equal values, as in PyTorch and `lax`.
 
-    On CPU it is written with shifted slices: there the scatter that `lax.reduce_window` has for a gradient takes a
-    fifth of a whole training step of a small network.
+    On CPU and GPU it is written with shifted slices.  The gradient of `lax.reduce_window` is a scatter: a fifth of a
+    whole training step of a small network on CPU, and on GPU thrice the bytes.
 
     Args:
       x: images [N, H, W, C] of floats.
@@ -26,7 +26,7 @@ def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
     Returns:
       [N, H', W', C].
     """
-    if target.backend() != "cpu" and not products.are_together():
+    if target.backend() == "tpu" and not products.are_together():
         window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), (pad, pad), (pad, pad), (0, 0))
         return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
     return _max_pool(x, size, stride, pad)

@@ -3,9 +3,10 @@
 A GPU runs grouped convolutions, the other way to have all runs at once, badly, and has kernels of its own for them and
 none in a CUDA graph by default; batched products are what it does best.  Written for `vmap` over runs:
 
-    tap      1x1 maps: only one place of the kernel meets the image
     matrix   images of a few pixels: the kernel laid out for every pixel
     patches  all others: what each place of the kernel sees, side by side (im2col), times the kernel
+
+Of a kernel only what meets the image counts (`cropped`): on a 1x1 map one place of nine, so that nothing is laid out.
 
 Sums apart, which may be rounded in another order, these are the convolutions of `lax`.
 """
@@ -16,6 +17,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -23,6 +25,7 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
 FEW = 4  # pixels of a map up to which the kernel is laid out for each
+LARGE = 2**25  # bytes of patches of one run above which they are laid out again for the gradient instead of kept
 EIGHT = 8  # matrix units take sums of a multiple of so many; cuBLAS would get a copy of all patches, filled up
 
 _together: contextvars.ContextVar[bool] = contextvars.ContextVar("together", default=False)
@@ -52,14 +55,25 @@ def shape_of_result(x: Array, kernel: Array, strides: Pair, pads: Pads) -> Pair:
 
 def convolve(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
     """The convolution of images [N, H, W, C] with a kernel [h, w, C, O], as one matrix product."""
+    kernel, pads = cropped(x, kernel, strides, pads)
     out = shape_of_result(x, kernel, strides, pads)
-    met = all(0 <= pad[0] < k for pad, k in zip(pads, kernel.shape[:2], strict=True))
-    if x.shape[1:3] == out == (1, 1) and met:
-        tap = kernel[pads[0][0], pads[1][0]]
-        return jnp.dot(x.reshape(len(x), -1), tap, precision=precision).reshape(len(x), 1, 1, -1)
-    if max(math.prod(x.shape[1:3]), math.prod(out)) <= FEW:
+    if kernel.shape[:2] != (1, 1) and max(math.prod(x.shape[1:3]), math.prod(out)) <= FEW:
         return matrix(x, kernel, strides, pads, precision)
     return _patched(x, kernel, strides, pads, precision)
+
+
+def cropped(x: Array, kernel: Array, strides: Pair, pads: Pads) -> tuple[Array, Pads]:
+    """The part of a kernel that meets images like `x` anywhere, and the padding that goes with it."""
+    starts, ends, edges = [], [], []
+    sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, shape_of_result(x, kernel, strides, pads), strict=True)
+    for n, k, s, (before, after), places in sizes:
+        start, end = max(0, before - (places - 1) * s), min(k, n + before)
+        if start >= end:  # all of it meets padding
+            start, end = 0, k
+        starts.append(start)
+        ends.append(end)
+        edges.append((before - start, after - (k - end)))
+    return kernel[starts[0] : ends[0], starts[1] : ends[1]], (edges[0], edges[1])
 
 
 def matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
@@ -74,10 +88,17 @@ def matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -
 
 
 def _patched(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
-    seen = patches(x, (kernel.shape[0], kernel.shape[1]), strides, pads)
-    rows = kernel.reshape(-1, kernel.shape[3])
-    y = jnp.dot(seen, jnp.pad(rows, ((0, seen.shape[1] - len(rows)), (0, 0))), precision=precision)
-    return y.reshape(len(x), *shape_of_result(x, kernel, strides, pads), -1)
+    size, out = (kernel.shape[0], kernel.shape[1]), shape_of_result(x, kernel, strides, pads)
+
+    def product(x: Array, rows: Array) -> Array:
+        seen = patches(x, size, strides, pads)
+        filled = jnp.pad(rows, ((0, seen.shape[1] - len(rows)), (0, 0)))
+        return jnp.dot(seen, filled, precision=precision)
+
+    count = len(x) * math.prod(out) * math.prod(size) * x.shape[3]
+    if count * x.dtype.itemsize > LARGE:
+        product = jax.checkpoint(product)
+    return product(x, kernel.reshape(-1, kernel.shape[3])).reshape(len(x), *out, -1)
 
 
 def patches(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import optax.contrib
 
+from plasticity_jax import target
 from plasticity_jax.config.spec import Optim
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import products
@@ -108,7 +109,7 @@ def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.Gradien
 
         def step(m: jax.Array, v: jax.Array, n: jax.Array) -> jax.Array:
             first, second = [1 - b**n for b in (b1, b2)]
-            if not products.are_together():
+            if target.backend() == "cpu" and not products.are_together():
                 # Or XLA would multiply by the reciprocal of a scalar that only one leaf is divided by.
                 full = [jnp.broadcast_to(scalar, m.shape) for scalar in (first, second)]
                 first, second = jax.lax.optimization_barrier(full)

@@ -193,7 +193,7 @@ def test_another_backend_gets_the_plain_operations_and_the_same_results(monkeypa
         jax.jit(lambda *args: gradients(*args))(x, kernel),
         str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel)),
     )
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     plain, plain_text = (
         jax.jit(lambda *args: gradients(*args))(x, kernel),
         str(jax.make_jaxpr(lambda *args: both(*args))(x, kernel)),

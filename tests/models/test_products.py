@@ -46,7 +46,10 @@ def with_gradients(conv, stride, padding):
 def check(stride, padding, given):
     with products.together():
         ours = with_gradients(convolution.conv_general_dilated, stride, padding)(given)
-    theirs = with_gradients(lax.conv_general_dilated, stride, padding)(given)
+    equal(ours, with_gradients(lax.conv_general_dilated, stride, padding)(given))
+
+
+def equal(ours, theirs):
     for found, expected in zip(ours, theirs, strict=True):
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1.0, float(jnp.abs(b).max())))
@@ -70,6 +73,16 @@ def test_a_map_of_one_pixel_that_the_kernel_misses_or_is_shifted_from(pads):
     check(1, pads, examples(3, 1, pads, [(1, 3, 4)]))
 
 
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2)])
+def test_an_accelerator_leaves_out_what_meets_no_image(monkeypatch, size, stride):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    padding = SAME_ON_BOTH_SIDES[size]
+    given = [row for side in (1, 2) for row in examples(size, stride, padding, [(side, 3, 4)])]
+    ours = with_gradients(convolution.conv_general_dilated, stride, padding)
+    assert ours.lower(given[:1]).as_text().count("1x1x3x4xf32") > 0  # of nine places one
+    equal(ours(given), with_gradients(lax.conv_general_dilated, stride, padding)(given))
+
+
 @pytest.mark.parametrize("side", [1, 2, 6])
 def test_nothing_is_left_of_the_convolution(side):
     """What is compiled has three products, each of them over all runs."""
@@ -79,6 +92,17 @@ def test_nothing_is_left_of_the_convolution(side):
     assert "stablehlo.convolution" not in text
     dots = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     assert len(dots) == 3 and all("batching_dims = [0] x [0]" in line for line in dots)
+
+
+@pytest.mark.parametrize("large, times", [(0, 2), (products.LARGE, 1)])
+def test_large_patches_are_laid_out_again_for_the_gradient(monkeypatch, large, times):
+    monkeypatch.setattr(products, "LARGE", large)
+    given = examples(3, 1, "SAME", [(6, 8, 4)])
+    with products.together():
+        text = with_gradients(convolution.conv_general_dilated, 1, "SAME").lower(given).as_text()
+    assert text.count("stablehlo.concatenate") == times
+    if times == 2:
+        check(1, "SAME", given)
 
 
 def test_what_is_no_plain_convolution_is_that_of_lax():
