@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from plasticity_jax import sharding
+
 Saved = tuple[Array, Array, Array, Array]
 
 
@@ -81,10 +83,13 @@ normalise.defvjp(_forward, _backward)
 
 def _sums(a: Array, b: Array) -> tuple[Array, Array]:
     """Both summed over all axes but the last, in one pass: XLA for GPUs makes two kernels of two reductions."""
+    axes = tuple(range(a.ndim - 1))
+    if sharding.ways() > 1:  # plain sums are what XLA adds up over devices
+        return jnp.sum(a, axes), jnp.sum(b, axes)
     zero = jnp.zeros((), a.dtype)
 
     def add(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
         return left[0] + right[0], left[1] + right[1]
 
-    first, second = lax.reduce((a, b), (zero, zero), add, tuple(range(a.ndim - 1)))
+    first, second = lax.reduce((a, b), (zero, zero), add, axes)
     return first, second
