@@ -58,6 +58,13 @@ def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPa
     assert set(documented) <= set(names["table"].columns)
 
 
+def test_a_study_is_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(own["directory"])
+    exec(block("study.plot").replace("runs/demo", "runs/own"), names := {})
+    assert names["study"].result == own["result"] | names["study"].result
+    assert names["study"].claims() in capsys.readouterr().out
+
+
 def test_saved_metrics_are_read_as_shown_without_runs_that_diverged(tmp_path, monkeypatch) -> None:
     """pandas would take the last number that there is: of a network at the start, or in the middle."""
     monkeypatch.chdir(tmp_path)
