@@ -81,15 +81,15 @@ def _table(directory: Path) -> pd.DataFrame:
             return pd.read_parquet(directory / COMPACT)
         except (OSError, ValueError) as e:
             raise LabError(f"cannot read {directory / COMPACT} ({e}): collect it anew from its --workdir") from e
-    found, first = _rows(directory), list[str]()
+    raw, first = _rows(directory), list[str]()
     if sweeps.is_sweep(directory):
-        each = ((study, *pair) for study in sweeps.studies(directory) for pair in sweeps.rows(study))
-        found, first = ({"study": study.name, "pack": pack, **row} for study, pack, row in each), ["study"]
+        rows_of = ((study, *pair) for study in sweeps.studies(directory) for pair in sweeps.rows(study))
+        raw, first = ({"study": study.name, "pack": pack, **row} for study, pack, row in rows_of), ["study"]
     elif sweeps.is_study(directory):
-        found = ({"pack": pack, **row} for pack, row in sweeps.rows(directory))
+        raw = ({"pack": pack, **row} for pack, row in sweeps.rows(directory))
     rows: list[metrics.Row] = []
     hparams: dict[str, None] = {}
-    for row in found:
+    for row in raw:
         point = row.pop("hparams")
         hparams |= dict.fromkeys(point)
         rows.append({**row, **point})
@@ -135,10 +135,10 @@ def load_result(directory: Directory) -> dict[str, Any]:
     if sweeps.is_study(Path(directory)):
         return sweeps.result(Path(directory))
     path = Path(directory) / "result.json"
-    found = _json(path, "the study has not finished; run its command again to go on")
-    if not outcomes.are_runs(found.get("runs")):
+    result = _json(path, "the study has not finished; run its command again to go on")
+    if not outcomes.are_runs(result.get("runs")):
         raise LabError(f"{path} is damaged (no list of runs): delete it and run the study's command again")
-    return found
+    return result
 
 
 def load_config(directory: Directory) -> dict[str, Any]:
@@ -149,14 +149,14 @@ def load_config(directory: Directory) -> dict[str, Any]:
     """
     _refuse_sweep(Path(directory))
     path = Path(directory) / "config.json"
-    found = _json(path, "give the --workdir of a study")
+    config = _json(path, "give the --workdir of a study")
     try:
-        study = restore_study(found, str(path))
+        study = restore_study(config, str(path))
         for pack in study.packs:
             plan.unfold(pack, study.seeds[:1])
     except (ConfigError, RecursionError) as e:
         raise LabError(f"{path} is no study ({str(e).removeprefix(str(path)).lstrip('.: ')}): restore it") from e
-    return found
+    return config
 
 
 def load_environment(directory: Directory) -> dict[str, Any]:
@@ -180,11 +180,11 @@ def _refuse_sweep(directory: Path) -> None:
 def _json(path: Path, advice: str) -> dict[str, Any]:
     again = "delete it and run the study's command again"
     try:
-        found = strict_json.loads(path.read_bytes())
+        content = strict_json.loads(path.read_bytes())
     except OSError as e:
         raise LabError(f"cannot read {path} ({e.strerror}): {advice}") from e
     except (ValueError, RecursionError) as e:
         raise LabError(f"{path} is no JSON ({e}): {again}") from e
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise LabError(f"{path} is damaged (no JSON object): {again}")
-    return found
+    return content

@@ -110,9 +110,9 @@ def measured(contrast: Operand, metric: str, at: studies.When = studies.WINDOW) 
     """The same contrast of another metric."""
 
     def replaced(known: Known) -> Sum | None:
-        found = find(contrast, known)
-        return found and Sum(
-            tuple(dataclasses.replace(each, metric=metric, at=at) for each in found.terms), found.offset
+        total = find(contrast, known)
+        return total and Sum(
+            tuple(dataclasses.replace(each, metric=metric, at=at) for each in total.terms), total.offset
         )
 
     return replaced
@@ -154,8 +154,8 @@ def spread(members: Family) -> Contrast:
     """The member with the largest number minus the one with the smallest; None if there is only one."""
 
     def difference(known: Known) -> Sum | None:
-        found = members(known)
-        return _add([(1.0, found[max(found)]), (-1.0, found[min(found)])]) if len(found) > 1 else None
+        by_size = members(known)
+        return _add([(1.0, by_size[max(by_size)]), (-1.0, by_size[min(by_size)])]) if len(by_size) > 1 else None
 
     return difference
 
@@ -164,8 +164,8 @@ def average(members: Family, least: int = 1) -> Contrast:
     """The mean over the members; None if there are less than `least`."""
 
     def mean(known: Known) -> Sum | None:
-        found = members(known)
-        return _add([(1 / len(found), each) for each in found.values()]) if len(found) >= least else None
+        parts = members(known)
+        return _add([(1 / len(parts), each) for each in parts.values()]) if len(parts) >= least else None
 
     return mean
 
@@ -174,12 +174,12 @@ def slope(members: Family, per: float = 1.0) -> Contrast:
     """The least-squares slope over the members' number, for a step of `per`; None if there are less than two."""
 
     def fitted(known: Known) -> Sum | None:
-        found = members(known)
-        if len(found) < 2:
+        by_x = members(known)
+        if len(by_x) < 2:
             return None
-        centre = sum(x for (x,) in found) / len(found)
-        square = sum((x - centre) ** 2 for (x,) in found)
-        return _add([(per * (x - centre) / square, each) for (x,), each in found.items()])
+        centre = sum(x for (x,) in by_x) / len(by_x)
+        square = sum((x - centre) ** 2 for (x,) in by_x)
+        return _add([(per * (x - centre) / square, each) for (x,), each in by_x.items()])
 
     return fitted
 
@@ -218,9 +218,9 @@ def known(study: studies.Study) -> Known:
 
 def by_seed(study: studies.Study, total: Sum) -> dict[int, float]:
     """The sum for every seed that has all of its terms."""
-    found = [term.by_seed(study) for term in total.terms]
-    seeds = sorted(set.intersection(*map(set, found))) if found else []
-    pairs = list(zip(total.terms, found, strict=True))
+    by_term = [term.by_seed(study) for term in total.terms]
+    seeds = sorted(set.intersection(*map(set, by_term))) if by_term else []
+    pairs = list(zip(total.terms, by_term, strict=True))
     return {
         seed: round(total.offset + math.fsum(term.weight * values[seed] for term, values in pairs), DIGITS)
         for seed in seeds

@@ -58,14 +58,14 @@ class Best(Derived):
         return f"best of {', '.join(self.labels)} by {self.by}"
 
     def by_seed(self, study: studies.Study) -> dict[int, float]:
-        found: dict[int, tuple[float, float]] = {}
+        best: dict[int, tuple[float, float]] = {}
         for label in self.labels:
             judged = studies.values(study, label, self.by, studies.END, self.stage)
             values = studies.values(study, label, self.metric, self.at, self.stage)
             for seed in judged.keys() & values.keys():
-                if judged[seed] > found.get(seed, (-math.inf, 0.0))[0]:
-                    found[seed] = judged[seed], values[seed]
-        return {seed: value for seed, (_, value) in sorted(found.items())}
+                if judged[seed] > best.get(seed, (-math.inf, 0.0))[0]:
+                    best[seed] = judged[seed], values[seed]
+        return {seed: value for seed, (_, value) in sorted(best.items())}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Between(Derived):
     def by_seed(self, study: studies.Study) -> dict[int, float]:
         steps = {label: studies.values(study, label, "steps", stage=self.stage) for label in self.labels}
         values = {label: studies.values(study, label, self.metric, self.at, self.stage) for label in self.labels}
-        found = {}
+        interpolated = {}
         for seed, length in studies.values(study, self.other, "steps", stage=self.stage).items():
-            there = [label for label in self.labels if seed in steps[label] and seed in values[label]]
-            if there:
-                x, y = zip(*sorted((steps[label][seed], values[label][seed]) for label in there), strict=True)
-                found[seed] = float(np.interp(length, x, y))
-        return found
+            measured = [label for label in self.labels if seed in steps[label] and seed in values[label]]
+            if measured:
+                x, y = zip(*sorted((steps[label][seed], values[label][seed]) for label in measured), strict=True)
+                interpolated[seed] = float(np.interp(length, x, y))
+        return interpolated
 
 
 def over(top: Operand, bottom: Operand) -> Contrast:

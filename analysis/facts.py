@@ -122,10 +122,10 @@ def _seconds(directory: Path) -> dict[str, float]:
 def _json(path: Path) -> dict[str, Any]:
     """A file that may be missing; a damaged one is as good as missing here, since no measurement is in it."""
     try:
-        found = strict_json.loads(path.read_bytes())
+        content = strict_json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return _object(found)
+    return _object(content)
 
 
 # What is not of its type is as good as missing, for the same reason.

@@ -57,10 +57,10 @@ def charts(study: Study) -> list[Chart]:
     scores = study.table.value[study.table.metric == results.METRIC].astype(float)
     if not np.isfinite(scores).any():
         raise LabError(f"{study.directory} holds no {results.METRIC} yet; wait for the first evaluation")
-    known = CHARTS[study.name](study) if study.name in CHARTS else []
-    if not known or not known[0].series:
-        known = curves.learning(study, f"{study.name}_curves".lstrip("_"))
-    return [chart for chart in known if chart.series]
+    drawn = CHARTS[study.name](study) if study.name in CHARTS else []
+    if not drawn or not drawn[0].series:
+        drawn = curves.learning(study, f"{study.name}_curves".lstrip("_"))
+    return [chart for chart in drawn if chart.series]
 
 
 def multistage(study: Study) -> list[Chart]:
@@ -70,13 +70,13 @@ def multistage(study: Study) -> list[Chart]:
 
 def pretrain_length(study: Study) -> list[Chart]:
     """Figure 2; and when the half is fit."""
-    found = sketch.by_label(study)
-    warm = {float(match[1]): label for label in found if (match := re.fullmatch(r"pretrain-(\d+)", label))}
+    scores = sketch.by_label(study)
+    warm = {float(match[1]): label for label in scores if (match := re.fullmatch(r"pretrain-(\d+)", label))}
     series = [
-        across("pretrain, then tune", sketch.at({0.0: FRESH, **warm}, found), "warm"),
-        sketch.level_of(FRESH, found),
+        across("pretrain, then tune", sketch.at({0.0: FRESH, **warm}, scores), "warm"),
+        sketch.level_of(FRESH, scores),
     ]
-    effects = [gap(found, FRESH, label) for label in sketch.last(warm)]
+    effects = [gap(scores, FRESH, label) for label in sketch.last(warm)]
     fit = curves.stage(study, "pretrain", "train_accuracy")
     end = {line.seed: line.y[-1] for line in fit.lines if line.x[-1] == fit.x[-1]}
     said = [effect(f"train accuracy on the half, epoch {fit.x[-1]:g}", end, "%")] if fit.x else []
@@ -93,51 +93,51 @@ def pretrain_length(study: Study) -> list[Chart]:
 
 def blending(study: Study) -> list[Chart]:
     """Figure 3, with a control that draws its images with replacement, as blending does."""
-    found, drawn = sketch.by_label(study), "replacement"
-    gammas = {float(point["gamma"]): label for label in found if "gamma" in (point := curves.parts(label)[1])}
+    scores, drawn = sketch.by_label(study), "replacement"
+    gammas = {float(point["gamma"]): label for label in scores if "gamma" in (point := curves.parts(label)[1])}
     series = [
-        across("blend", sketch.at(gammas, found), "warm"),
-        sketch.level_of(FRESH, found),
-        level("fresh, with replacement", found.get(drawn, {}), "shared"),
+        across("blend", sketch.at(gammas, scores), "warm"),
+        sketch.level_of(FRESH, scores),
+        level("fresh, with replacement", scores.get(drawn, {}), "shared"),
     ]
-    effects = [gap(found, control, label) for label in sketch.last(gammas) for control in (FRESH, drawn)]
+    effects = [gap(scores, control, label) for label in sketch.last(gammas) for control in (FRESH, drawn)]
     return [sketch.chart(study, "blending", effects, "\N{GREEK SMALL LETTER GAMMA}", series)]
 
 
 def splits(study: Study) -> list[Chart]:
     """Figure 4: left against the number of data sets, right against the share of them that is spread uniformly."""
-    found = sketch.by_label(study)
+    scores = sketch.by_label(study)
     chains: dict[int, dict[float, str]] = {}
-    for label in found:
+    for label in scores:
         if match := re.fullmatch(r"splits-(\d+)(?:-uniform-(\d+))?", label):
             chains.setdefault(int(match[1]), {})[float(match[2] or 100)] = label
     uniform = {float(n): shares[100.0] for n, shares in chains.items() if 100.0 in shares}
     several = {n: shares for n, shares in sorted(chains.items()) if len(shares) > 1}
-    left = across("one after another", sketch.at({1.0: FRESH, **uniform}, found), "warm")
-    right = [across(f"{n} data sets", sketch.at(shares, found)) for n, shares in several.items()]
+    left = across("one after another", sketch.at({1.0: FRESH, **uniform}, scores), "warm")
+    right = [across(f"{n} data sets", sketch.at(shares, scores)) for n, shares in several.items()]
     least = [shares[min(shares)] for shares in several.values()][-1:]
-    effects = [gap(found, FRESH, label) for label in sketch.last(uniform)]
+    effects = [gap(scores, FRESH, label) for label in sketch.last(uniform)]
     count, share = "number of data sets (1: fresh)", "share of the data that is spread uniformly, r (%)"
     return [
-        sketch.chart(study, "splits", effects, count, [left, sketch.level_of(FRESH, found)]),
+        sketch.chart(study, "splits", effects, count, [left, sketch.level_of(FRESH, scores)]),
         sketch.chart(
             study,
             "splits_ratio",
-            [gap(found, FRESH, one) for one in least],
+            [gap(scores, FRESH, one) for one in least],
             share,
-            [*right, sketch.level_of(FRESH, found)],
+            [*right, sketch.level_of(FRESH, scores)],
         ),
     ]
 
 
 def architecture(study: Study) -> list[Chart]:
     """Figure 5: accuracy and gap against width, a series per depth."""
-    found = {(b, int(d), int(w)): values for (b, d, w), values in sketch.by_point(study, "depth", "width").items()}
-    sizes = sorted({(depth, width) for _, depth, width in found})
+    scores = {(b, int(d), int(w)): values for (b, d, w), values in sketch.by_point(study, "depth", "width").items()}
+    sizes = sorted({(depth, width) for _, depth, width in scores})
     widths = {depth: [w for d, w in sizes if d == depth] for depth, _ in sizes}
-    gaps = {(d, w): difference(found, (FRESH, d, w), (WARM, d, w)) for d, w in sizes}
+    gaps = {(d, w): difference(scores, (FRESH, d, w), (WARM, d, w)) for d, w in sizes}
     pairs = [
-        across(f"{branch}, depth {d}", {w: found.get((branch, d, w), {}) for w in widths[d]}, ROLES[branch])
+        across(f"{branch}, depth {d}", {w: scores.get((branch, d, w), {}) for w in widths[d]}, ROLES[branch])
         for d in widths
         for branch in (FRESH, WARM)
     ]
@@ -151,8 +151,8 @@ def architecture(study: Study) -> list[Chart]:
 
 def resets(study: Study) -> list[Chart]:
     """Figure 6: which modules start anew; and figure 11, the learning curves of three of the networks."""
-    found, head = sketch.by_label(study), 6
-    ends = {label: re.findall(r"\d", label) for label in found if label.startswith("reset-")}
+    scores, head = sketch.by_label(study), 6
+    ends = {label: re.findall(r"\d", label) for label in scores if label.startswith("reset-")}
     subsets = {(int(each[0]), int(each[-1])): label for label, each in ends.items() if each}
     groups = {
         "the last modules": sorted((s for s in subsets if s[1] == head), reverse=True),
@@ -162,11 +162,11 @@ def resets(study: Study) -> list[Chart]:
     series, ticks, x = [], [], 0
     for name, members in groups.items():
         at = {float(x + i): subset for i, subset in enumerate(members)}
-        series.append(across(name, {place: found[subsets[subset]] for place, subset in at.items()}))
+        series.append(across(name, {place: scores[subsets[subset]] for place, subset in at.items()}))
         ticks += [(place, "-".join(map(str, dict.fromkeys(subset)))) for place, subset in at.items()]
         x += len(members) + bool(members)  # a free place between the groups
-    series += [sketch.level_of(FRESH, found), sketch.level_of(WARM, found)]
-    effects = [gap(found, FRESH, label) for label in (WARM, "reset-3-6")]
+    series += [sketch.level_of(FRESH, scores), sketch.level_of(WARM, scores)]
+    effects = [gap(scores, FRESH, label) for label in (WARM, "reset-3-6")]
     x_label = "modules that start anew (1: first convolution, 2-5: residual modules, 6: last layer)"
     names = {FRESH: "No pretrain", WARM: "Pretrain+Tune", "reset-3-6": "Reset last 4", "reset-2-6": "Reset last 5"}
     return [
@@ -177,11 +177,13 @@ def resets(study: Study) -> list[Chart]:
 
 def tuning_rate(study: Study) -> list[Chart]:
     """Figure 7, with the fresh networks at the same learning rates."""
-    found = {(branch, float(x[:-1])): values for (branch, x), values in sketch.by_point(study, "rate").items()}
-    rates = sorted({rate for _, rate in found})
-    series = [across(branch, {x: found.get((branch, x), {}) for x in rates}, ROLES[branch]) for branch in (FRESH, WARM)]
-    same = {x: difference(found, (FRESH, x), (WARM, x)) for x in rates}
-    once = {x: difference(found, (FRESH, 1.0), (WARM, x)) for x in rates}
+    scores = {(branch, float(x[:-1])): values for (branch, x), values in sketch.by_point(study, "rate").items()}
+    rates = sorted({rate for _, rate in scores})
+    series = [
+        across(branch, {x: scores.get((branch, x), {}) for x in rates}, ROLES[branch]) for branch in (FRESH, WARM)
+    ]
+    same = {x: difference(scores, (FRESH, x), (WARM, x)) for x in rates}
+    once = {x: difference(scores, (FRESH, 1.0), (WARM, x)) for x in rates}
     gaps = [across("against fresh at the same rate", same, "warm"), across("against fresh at 1x", once)]
     effects = [effect(f"fresh {MINUS} {WARM}, both at {x:g}x", same[x]) for x in (1.0, 10.0) if x in same]
     x_label = "learning rate of tuning, as a multiple of that of pretraining"
@@ -194,13 +196,13 @@ def tuning_rate(study: Study) -> list[Chart]:
 
 def controls(study: Study) -> list[Chart]:
     """Is the gap an artefact?  Every branch, and its gap, with either stem."""
-    found = sketch.by_point(study, "stem")
-    stems = dict.fromkeys(stem for _, stem in found)
-    at = dict(enumerate(dict.fromkeys(branch for branch, _ in found)))
-    series = [across(f"{stem} stem", {x: found.get((b, stem), {}) for x, b in at.items()}) for stem in stems]
-    lost = {s: {x: difference(found, (FRESH, s), (b, s)) for x, b in at.items() if b != FRESH} for s in stems}
+    scores = sketch.by_point(study, "stem")
+    stems = dict.fromkeys(stem for _, stem in scores)
+    at = dict(enumerate(dict.fromkeys(branch for branch, _ in scores)))
+    series = [across(f"{stem} stem", {x: scores.get((b, stem), {}) for x, b in at.items()}) for stem in stems]
+    lost = {s: {x: difference(scores, (FRESH, s), (b, s)) for x, b in at.items() if b != FRESH} for s in stems}
     gaps = [across(f"{stem} stem", lost[stem]) for stem in stems]
-    effects = [gap(found, (FRESH, stem), (WARM, stem), f"gap with {stem} stem") for stem in stems]
+    effects = [gap(scores, (FRESH, stem), (WARM, stem), f"gap with {stem} stem") for stem in stems]
     ticks = tuple((float(x), branch) for x, branch in at.items())
     others = tuple(tick for tick in ticks if tick[1] != FRESH)
     return [
@@ -211,12 +213,12 @@ def controls(study: Study) -> list[Chart]:
 
 def warm_start_table(study: Study) -> list[Chart]:
     """Table 1 of Ash & Adams 2020, with shrink and perturb beside."""
-    found = sketch.by_point(study, "model", "optimiser")
-    at = dict(enumerate(dict.fromkeys((model, rule) for _, model, rule in found)))
+    scores = sketch.by_point(study, "model", "optimiser")
+    at = dict(enumerate(dict.fromkeys((model, rule) for _, model, rule in scores)))
     series = [
-        across(b, {x: found.get((b, *cell), {}) for x, cell in at.items()}, ROLES[b]) for b in (FRESH, WARM, PERTURBED)
+        across(b, {x: scores.get((b, *cell), {}) for x, cell in at.items()}, ROLES[b]) for b in (FRESH, WARM, PERTURBED)
     ]
-    lost = {b: {x: difference(found, (FRESH, *cell), (b, *cell)) for x, cell in at.items()} for b in (WARM, PERTURBED)}
+    lost = {b: {x: difference(scores, (FRESH, *cell), (b, *cell)) for x, cell in at.items()} for b in (WARM, PERTURBED)}
     gaps = [across(branch, values, ROLES[branch]) for branch, values in lost.items()]
     effects = [effect(f"gap of {', '.join(cell)}", lost[WARM][x]) for x, cell in list(at.items())[:2]]
     axis: dict[str, Any] = {"ticks": tuple((float(x), "\n".join(cell)) for x, cell in at.items())}
@@ -234,15 +236,15 @@ def warm_start_online(study: Study) -> list[Chart]:
     branches = {FRESH: "fresh-{}", "warm": "warm", PERTURBED: PERTURBED}
     made = []
     for name, metric, unit in (("", results.METRIC, " points"), ("_updates", "steps", " updates")):
-        found: dict[str, dict[float, Mapping[int, float]]] = {branch: {} for branch in branches}
+        curves_of: dict[str, dict[float, Mapping[int, float]]] = {branch: {} for branch in branches}
         for stage, each in data.items():
             for branch, label in branches.items():
                 values = studies.values(study, label.format(each["part"]), metric, stage=stage)
-                found[branch] |= {images[stage]: values} if values else {}
-        last = max(found[FRESH], default=0.0)
-        lost = difference({branch: at.get(last, {}) for branch, at in found.items()}, FRESH, "warm")
+                curves_of[branch] |= {images[stage]: values} if values else {}
+        last = max(curves_of[FRESH], default=0.0)
+        lost = difference({branch: at.get(last, {}) for branch, at in curves_of.items()}, FRESH, "warm")
         effects = [effect(f"fresh {MINUS} warm at {last:,g}{' images' if counted else '%'}", lost, unit)]
-        series = [across(branch, found[branch], ROLES[branch]) for branch in branches]
+        series = [across(branch, curves_of[branch], ROLES[branch]) for branch in branches]
         x_label = f"training images so far{'' if counted else ' (% of the data set)'}"
         y_label = "updates in the chunk" if name else ACCURACY
         made.append(sketch.chart(study, f"warm_start_online{name}", effects, x_label, series, y_label, form="curve"))

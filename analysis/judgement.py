@@ -70,8 +70,8 @@ def judge(found: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> l
     names = dict.fromkeys(claim.study for claim in claims)
     judged = []
     for study in (study for name in names for study in studies_of if study.name == name):
-        about, known = scale.describe(study), contrasts.known(study)
-        judged += [_judge(study, claim, about, known) for claim in claims if claim.study == study.name]
+        about, labels = scale.describe(study), contrasts.known(study)
+        judged += [_judge(study, claim, about, labels) for claim in claims if claim.study == study.name]
     return _corrected(judged, claims)
 
 
@@ -157,7 +157,7 @@ def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[fl
 
 def _corrected(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[Judged]:
     """The same with what remains after the corrections, and with a note at claims whose numbers came before."""
-    found = list(judged)
+    result = list(judged)
     for paper in dict.fromkeys(each.claim.paper for each in judged):
         here = [i for i, each in enumerate(judged) if each.claim.paper == paper and each.by_seed]
         first: dict[Numbers, Claim] = {}
@@ -169,10 +169,10 @@ def _corrected(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[Judged
         corrected = dict(zip(here, stats.holm([(judged[i].numbers, judged[i].p) for i in here], k), strict=True))
         for i, each in enumerate(judged):
             if each.claim.paper == paper:
-                found[i] = dataclasses.replace(each, k=k)
+                result[i] = dataclasses.replace(each, k=k)
             if i in corrected:
-                found[i] = _with_corrections(found[i], corrected[i], first[each.numbers])
-    return found
+                result[i] = _with_corrections(result[i], corrected[i], first[each.numbers])
+    return result
 
 
 def _with_corrections(each: Judged, holm: float, first: Claim) -> Judged:

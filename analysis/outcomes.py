@@ -77,7 +77,7 @@ def _is_row(row: metrics.Row) -> bool:
 def _result(directory: Path) -> dict[str, Any]:
     """`result.json`; empty if there is none yet, or it is damaged: the same command writes it again."""
     try:
-        found = strict_json.loads((directory / "result.json").read_bytes())
+        content = strict_json.loads((directory / "result.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -27,10 +27,10 @@ def describe(study: studies.Study) -> str:
 
 def span(values: Iterable[Any]) -> str:
     """`0.001-0.03` for the ends of numbers, `a/b` for words; one value as it is."""
-    found = list(dict.fromkeys(values))
-    if any(isinstance(value, str) for value in found):
-        return "/".join(map(str, found))
-    low, high = min(found), max(found)
+    distinct = list(dict.fromkeys(values))
+    if any(isinstance(value, str) for value in distinct):
+        return "/".join(map(str, distinct))
+    low, high = min(distinct), max(distinct)
     return f"{low:g}" if low == high else f"{low:g}-{high:g}"
 
 
@@ -66,11 +66,11 @@ def _lengths(study: studies.Study) -> str:
 
 def _length(stages: Sequence[Mapping[str, Any]]) -> str:
     """How long the branches of a stage train."""
-    found = dict.fromkeys(
+    lengths = dict.fromkeys(
         f"{each['steps']} steps" if each["steps"] else f"{each['epochs']:g} epochs" for each in stages
     )
     until = max(each["until_accuracy"] for each in stages)
-    return " or ".join(found) + (f" (or until {100 * until:g} % train accuracy)" if until else "")
+    return " or ".join(lengths) + (f" (or until {100 * until:g} % train accuracy)" if until else "")
 
 
 def _optimisers(study: studies.Study) -> str:

@@ -98,14 +98,14 @@ def _runs(table: pd.DataFrame) -> dict[str, dict[str, list[Run]]]:
     numbers = (table.step.to_numpy(), table.epoch.to_numpy(float), table.value.to_numpy(float))
     columns = [each[order] for each in (*numbers, code)]
     firsts = table[[*keys, "branch", "seed"]].iloc[order[starts]]
-    found: dict[str, dict[str, list[Run]]] = {}
+    runs: dict[str, dict[str, list[Run]]] = {}
     for (label, stage, pack, run, branch, seed), start, end in zip(
         firsts.itertuples(index=False, name=None), starts, [*starts[1:], len(order)], strict=True
     ):
         step, epoch, value, metric = (column[start:end] for column in columns)
-        own = Run(pack, run, branch, int(seed), metrics, step, epoch, metric, value)
-        found.setdefault(label, {}).setdefault(stage, []).append(own)
-    return found
+        one = Run(pack, run, branch, int(seed), metrics, step, epoch, metric, value)
+        runs.setdefault(label, {}).setdefault(stage, []).append(one)
+    return runs
 
 
 def read(directory: analysis.Directory) -> Study:
@@ -186,7 +186,7 @@ def values(
         return {}
     stage = stage or stages(study, label)[-1]
     bounds = learning_stages(study, label, stage) if isinstance(at, transitions.At) else []
-    found, lost, ends = {}, failed(study), _ends(study, stage)
+    by_seed, lost, ends = {}, failed(study), _ends(study, stage)
     for run in study.runs[label].get(stage, []):
         if isinstance(at, transitions.At):
             value = _jump(run, metric, at, bounds)
@@ -194,8 +194,8 @@ def values(
             value = _value(run, metric, at, study.config["window"])
         ended = study.result is not None or np.fmax.reduce(run.epoch) >= ends.get(run.branch, math.inf) - 1e-9
         if math.isfinite(value) and (run.pack, run.id) not in lost and ended:
-            found[run.seed] = value
-    return found
+            by_seed[run.seed] = value
+    return by_seed
 
 
 def _value(run: Run, metric: str, at: str | float, window: float) -> float:
@@ -229,9 +229,13 @@ def learning_stages(study: Study, label: str, stage: str) -> list[float]:
     for pack in study.config["packs"]:
         for hparams, plan in pack["plans"]:
             if wanted <= {f"{key}={value}" for key, value in hparams}:
-                for each in plan:
-                    if (each["name"], each["branch"]) == (stage, branch):
-                        return [0.0, *(share * each["epochs"] for share in each["optim"]["milestones"]), each["epochs"]]
+                for record in plan:
+                    if (record["name"], record["branch"]) == (stage, branch):
+                        return [
+                            0.0,
+                            *(share * record["epochs"] for share in record["optim"]["milestones"]),
+                            record["epochs"],
+                        ]
     return []
 
 
@@ -244,10 +248,10 @@ def failed(study: Study) -> set[tuple[str, str]]:
 def _ends(study: Study, stage: str) -> dict[str, float]:
     """The epochs of a stage by branch, the most that the plans have; infinite where only the data tell."""
     ends: dict[str, float] = {}
-    for each in records(study):
-        if each["name"] == stage:
-            epochs = math.inf if may_end_early(each) else each["epochs"]
-            ends[each["branch"]] = max(epochs, ends.get(each["branch"], -math.inf))
+    for record in records(study):
+        if record["name"] == stage:
+            epochs = math.inf if may_end_early(record) else record["epochs"]
+            ends[record["branch"]] = max(epochs, ends.get(record["branch"], -math.inf))
     return ends
 
 

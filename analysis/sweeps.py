@@ -42,19 +42,19 @@ def rows(directory: Path) -> Iterator[tuple[str, metrics.Row]]:
     study = jobs.whole(directory.absolute().parent, directory.absolute().name)
     longest: dict[tuple[str, str, str], list[metrics.Row]] = {}
     for job, names in _jobs(directory, study):
-        at, own = jobs.directory(directory.absolute().parent, job), dict[tuple[str, str], list[metrics.Row]]()
+        at, of_job = jobs.directory(directory.absolute().parent, job), dict[tuple[str, str], list[metrics.Row]]()
         for path in sorted((at / jobs.PACK).glob(f"*/{outcomes.TABLE}")):
             for row in outcomes.rows(at, jobs.PACK, path.parent.name):
-                own.setdefault((row["stage"], row["run"]), []).append(row)
-        for (stage, run), found in own.items():
-            known = names.get((stage, run))
-            key = (job.pack, stage, known.id if known else run)
-            if len(found) > len(longest.get(key, [])):
-                if known:
-                    found = [row | {"run": known.id, "hparams": dict(known.hparams)} for row in found]
-                longest[key] = found
-    for (pack, _, _), found in sorted(longest.items(), key=lambda item: item[0][:2]):
-        yield from ((pack, row) for row in found)
+                of_job.setdefault((row["stage"], row["run"]), []).append(row)
+        for (stage, run), measured in of_job.items():
+            renamed = names.get((stage, run))
+            key = (job.pack, stage, renamed.id if renamed else run)
+            if len(measured) > len(longest.get(key, [])):
+                if renamed:
+                    measured = [row | {"run": renamed.id, "hparams": dict(renamed.hparams)} for row in measured]
+                longest[key] = measured
+    for (pack, _, _), measured in sorted(longest.items(), key=lambda item: item[0][:2]):
+        yield from ((pack, row) for row in measured)
 
 
 def result(directory: Path) -> dict[str, Any]:
@@ -72,19 +72,19 @@ def result(directory: Path) -> dict[str, Any]:
     sweep = directory.absolute().parent
     study = jobs.whole(sweep, directory.absolute().name)
     several, parts = len(study.packs) > 1, []
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    runs: dict[tuple[str, str], dict[str, Any]] = {}
     for job, names in _jobs(directory, study):
         part = _read(jobs.directory(sweep, job) / "result.json")
         parts.append({**part, "runs": []})
         for run in part["runs"]:
-            known = names.get((None, run["run"]))
-            name = known.id if known else run["run"]
+            renamed = names.get((None, run["run"]))
+            name = renamed.id if renamed else run["run"]
             named = {"run": f"{job.pack}/{name}" if several else name, "pack": job.pack}
-            if (job.pack, name) not in found:
-                found[job.pack, name] = {**run, **named, **({"hparams": dict(known.hparams)} if known else {})}
+            if (job.pack, name) not in runs:
+                runs[job.pack, name] = {**run, **named, **({"hparams": dict(renamed.hparams)} if renamed else {})}
     order = [(pack.name, run.id) for pack in study.packs for run in _finals(pack, study)]
     return results.combine(
-        [*parts, {"runs": [found[key] for key in order if key in found], "images": 0, "seconds": {}}],
+        [*parts, {"runs": [runs[key] for key in order if key in runs], "images": 0, "seconds": {}}],
         study.dataset,
         study.control,
     )
@@ -106,9 +106,9 @@ def environment(directory: Path) -> dict[str, Any]:
     for job in _own(directory):
         path = jobs.directory(sweep, job) / "environment.json"
         if path.exists():
-            found = _read(path)
-            first = first or found
-            choices.setdefault(job.pack, found.get("choices", {}).get(jobs.PACK))
+            facts = _read(path)
+            first = first or facts
+            choices.setdefault(job.pack, facts.get("choices", {}).get(jobs.PACK))
     if not first:
         raise LabError(f"no job of {directory} has begun; plasticity local --workdir={sweep} runs them")
     return {**first, "choices": choices}
@@ -135,10 +135,10 @@ def _jobs(directory: Path, study: spec.Study) -> Iterator[tuple[Job, Mapping[tup
         names: dict[tuple[str | None, str], Run] = {}
         if len(job.points) < len(packs[job.pack].plans):
             for past, run in by_past(unfold(part.packs[0], job.seeds)).items():
-                known = whole(job.pack)[past]
-                names[run.stage.name, run.id] = known
+                planned = whole(job.pack)[past]
+                names[run.stage.name, run.id] = planned
                 if run.final:
-                    names[None, run.id] = known
+                    names[None, run.id] = planned
         yield job, names
 
 

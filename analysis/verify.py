@@ -34,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.json) if options.json else None
-        found = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
-        judged = judge(found)
+        read = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
+        judged = judge(read)
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(strict_json.dumps(to_json(found, judged), indent=2) + "\n")
+            out.write_text(strict_json.dumps(to_json(read, judged), indent=2) + "\n")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.claims: {e}")
-    print(markdown(judged) if options.markdown else table(found, judged))
+    print(markdown(judged) if options.markdown else table(read, judged))
 
 
 def to_json(found: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[str, Any]:
@@ -81,10 +81,10 @@ def table(found: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
     """The same for people, in at most 110 columns, grouped by study."""
     lines: list[str] = []
     for directory in dict.fromkeys(each.directory for each in judged):
-        own = [each for each in judged if each.directory == directory]
-        lines += [*_wrap(f"{own[0].claim.study}: {directory}", ""), *_wrap(own[0].about, "  "), ""]
+        of_study = [each for each in judged if each.directory == directory]
+        lines += [*_wrap(f"{of_study[0].claim.study}: {directory}", ""), *_wrap(of_study[0].about, "  "), ""]
         lines += [COLUMNS.format("claim", "holds if", "effect", "95 % interval", "n", "verdict", "corrected")]
-        lines += [line for each in own for line in _rows(each)] + [""]
+        lines += [line for each in of_study for line in _rows(each)] + [""]
     for study in found:
         if study.directory not in {each.directory for each in judged}:
             lines += [
@@ -101,10 +101,10 @@ def markdown(judged: Sequence[Judged]) -> str:
     """
     lines: list[str] = []
     for ours, name in zip((False, True), GROUPS.values(), strict=True):
-        own = [each for each in judged if each.claim.ours == ours and each.verdict != UNTESTED]
-        if own:
+        of_group = [each for each in judged if each.claim.ours == ours and each.verdict != UNTESTED]
+        if of_group:
             head = ["| study | claim | effect | 95 % interval | n | verdict |", "|---|---|---:|---|---:|---|"]
-            lines += [f"{name}:", "", *head, *map(_markdown_row, own), ""]
+            lines += [f"{name}:", "", *head, *map(_markdown_row, of_group), ""]
     return "\n".join([*lines, *_summary(judged)])
 
 
@@ -149,9 +149,9 @@ def remains(each: Judged) -> str:
 def said(judged: Sequence[Judged]) -> list[str]:
     """The summary in sentences: claims of papers, controls of our own, the corrections, and chance."""
     counts = summary(judged)
-    there = [each.claim.ours for each in judged]
+    ours = [each.claim.ours for each in judged]
     lines = [_counted(counts["claims"], "claims", counts["studies"])]
-    lines += [_counted(counts["controls"], "controls", counts["studies"])] if any(there) else []
+    lines += [_counted(counts["controls"], "controls", counts["studies"])] if any(ours) else []
     if counts["families"]:
         sizes = ", ".join(f"{family['k']} of {paper}" for paper, family in counts["families"].items())
         lines.append(f"Both correct for all contrasts of a paper, tested here or not: {sizes}.")

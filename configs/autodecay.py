@@ -80,18 +80,18 @@ def get_config(arg: str = "") -> ConfigDict:
     least = {"": 1000, "small": 100, "digits": 50, "smoke": 4}[preset]
     shares = {"smoke": (50,)}.get(preset, (50, 75) if preset else (50, 60, 70, 80, 90))
     rates = () if preset else (0.05, 0.2)
-    found = _schedules(config.stages.train.epochs, least, shares, rates)
+    schedules = _schedules(config.stages.train.epochs, least, shares, rates)
     if preset:
-        del found["early"], found["autodecay-keep"]
+        del schedules["early"], schedules["autodecay-keep"]
     if chosen["schedules"] == "two":
-        found = {name: found[name] for name in ("stepdecay", "autodecay")}
-    config.grid = (("schedule", found),)
+        schedules = {name: schedules[name] for name in ("stepdecay", "autodecay")}
+    config.grid = (("schedule", schedules),)
     return config
 
 
 def _schedules(epochs: float, least: int, shares: Sequence[int], rates: Sequence[float]) -> dict[str, dict[str, Any]]:
     """Every schedule as a value of the axis."""
-    found = {
+    schedules = {
         "stepdecay": _rule(),
         **{f"compressed-{share}": _rule() | _length(epochs, share) for share in shares},
         "early": _rule(milestones=EARLY),
@@ -106,9 +106,9 @@ def _schedules(epochs: float, least: int, shares: Sequence[int], rates: Sequence
         **{f"cosine-{share}": _rule("cosine", milestones=(), decay=0.0) | _length(epochs, share) for share in shares},
     }
     for rate in rates:
-        found |= {f"stepdecay-at-{rate}": _rule(learning_rate=rate)}
-        found |= {f"autodecay-at-{rate}": _auto("window") | _rule("autodecay", learning_rate=rate)}
-    return found
+        schedules |= {f"stepdecay-at-{rate}": _rule(learning_rate=rate)}
+        schedules |= {f"autodecay-at-{rate}": _auto("window") | _rule("autodecay", learning_rate=rate)}
+    return schedules
 
 
 def _rule(schedule: str = "step", **changed: Any) -> dict[str, Any]:

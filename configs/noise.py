@@ -95,7 +95,7 @@ def _arms(images: int, batch: int, every: int, larger: int, group: str, augment:
     """The ladder, from the noisiest arm down."""
 
     def arm(size: int, norm: str = "batch", augment: str = "none") -> dict[str, Any]:
-        found: dict[str, Any] = {"model.norm": norm}
+        changes: dict[str, Any] = {"model.norm": norm}
         for name in STAGES:
             taken = min(10 * size, images) if name == "grown" else size
             values = {
@@ -105,8 +105,8 @@ def _arms(images: int, batch: int, every: int, larger: int, group: str, augment:
                 "data.shuffle": taken < images,
                 "eval_every": max(1, every * taken // images),
             }
-            found |= {f"stages.{name}.{key}": value for key, value in values.items()}
-        return found
+            changes |= {f"stages.{name}.{key}": value for key, value in values.items()}
+        return changes
 
     return {
         "augmented": arm(batch, augment=augment),

@@ -38,8 +38,8 @@ def get_config(arg: str = "") -> ConfigDict:
     """The sweep; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     online = ",".join(filter(None, [preset, "study=online"]))
-    found = [study.get_config(preset) for study in STUDIES]
-    found += [warm_start.get_config(preset), warm_start.get_config(online)]
-    found += [study.get_config(preset) for study in LEARNING_STAGES]
-    found.append(patterns.get_config(",".join(filter(None, [preset, "study=graded"]))))
-    return sweep({config.name: config for config in found})
+    studies = [study.get_config(preset) for study in STUDIES]
+    studies += [warm_start.get_config(preset), warm_start.get_config(online)]
+    studies += [study.get_config(preset) for study in LEARNING_STAGES]
+    studies.append(patterns.get_config(",".join(filter(None, [preset, "study=graded"]))))
+    return sweep({config.name: config for config in studies})

@@ -22,9 +22,9 @@ def digits(config: ConfigDict) -> None:
     config.dataset = "digits"
     config.seeds = (0, 1, 2, 3, 4)
     config.model.update(depth=1, width=8)
-    for each in config.stages.values():
-        each.batch_size = 64
-        each.data.label_noise = 0.2
+    for record in config.stages.values():
+        record.batch_size = 64
+        record.data.label_noise = 0.2
     lengths(config, pretrain=30, tune=60, eval_every=5)
 
 
@@ -40,10 +40,10 @@ def smoke(config: ConfigDict) -> None:
 
 def lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -> None:
     """Set the lengths of `tune` and of the stages before it; every other epoch is evaluated in the metric's window."""
-    for name, each in config.stages.items():
-        each.epochs = tune if name == "tune" else pretrain
-        each.eval_every = eval_every
-        each.eval_tail = 2 if name == "tune" else 0
+    for name, record in config.stages.items():
+        record.epochs = tune if name == "tune" else pretrain
+        record.eval_every = eval_every
+        record.eval_tail = 2 if name == "tune" else 0
 
 
 def learning_stages(config: ConfigDict, preset: str, batch: int = 32, small: float = 60, digits: float = 45) -> None:

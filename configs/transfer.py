@@ -69,7 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
     held_out = target == TARGETS[0]
     whole: dict[str, Any] = {"member": 0 if held_out else 1}
     source = {"classes": (0, CLASSES // 2)} if held_out else whole
-    there = {"classes": (CLASSES // 2, CLASSES)} if held_out else {"member": 2}
+    onto = {"classes": (CLASSES // 2, CLASSES)} if held_out else {"member": 2}
     config.stages.train = stage(
         data=source,
         epochs=180,
@@ -85,13 +85,13 @@ def get_config(arg: str = "") -> ConfigDict:
         config.dataset = f"{config.dataset}+{target}"
     if preset:
         config.validation_images = {"small": 1000, "digits": 200, "smoke": 200}[preset]
-    _go_on(config, preset, there, whole)
+    _go_on(config, preset, onto, whole)
     if preset == "smoke":
         for name in ("probe", "finetune", "tune"):
             config.stages[name].update(steps=30, eval_every=0, eval_tail=0)
     if preset == "digits":
-        for each in config.stages.values():
-            each.data.label_noise = 0.2
+        for record in config.stages.values():
+            record.data.label_noise = 0.2
     config.grid = (
         ("stages.probe.optim.weight_decay", DECAYS),
         ("stages.finetune.optim.learning_rate", RATES),
@@ -140,7 +140,7 @@ def _ends(epochs: float, preset: str) -> dict[str, str]:
     """The networks that go on by name: where in `train` each is taken."""
     third = round(epochs / 3)
     at = {"middle-1": third // 2, "stage-1": third, "stage-2": 2 * third}
-    found = {name: f"train/stepdecay@{epoch}" for name, epoch in at.items()}
-    found["stage-3"] = "train/stepdecay"
-    found |= {"constant-2": f"train/constant@{2 * third}", "constant-3": "train/constant"}
-    return found if preset != "smoke" else {"stage-3": "train/stepdecay"}
+    ends = {name: f"train/stepdecay@{epoch}" for name, epoch in at.items()}
+    ends["stage-3"] = "train/stepdecay"
+    ends |= {"constant-2": f"train/constant@{2 * third}", "constant-3": "train/constant"}
+    return ends if preset != "smoke" else {"stage-3": "train/stepdecay"}

@@ -58,14 +58,14 @@ def reset(directory: Path) -> None:
 
 def place(directory: Path) -> str:
     """Where a job would resume from: stages that ended, and the newest checkpoint of the others."""
-    found = []
+    reached = []
     for kind in ("end", "checkpoints"):
         for folder in sorted(directory.glob(f"*/*/{kind}")):
             numbers = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
             if numbers:
                 at = f"@{max(numbers)}" if kind == "checkpoints" else " ended"
-                found.append(f"{folder.parent.name}{at}")
-    return ", ".join(found) or "the start"
+                reached.append(f"{folder.parent.name}{at}")
+    return ", ".join(reached) or "the start"
 
 
 def _restore(value: Any) -> Attempts:

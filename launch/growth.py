@@ -32,11 +32,11 @@ def grown(key: str, old: spec.Study, new: spec.Study) -> spec.Study:
     taken = {pack.name for pack in old.packs}
     packs: dict[str, spec.Pack] = {pack.name: pack for pack in old.packs}
     for pack in new.packs:
-        known = [before[point] for point in _points(pack) if point in before]
-        if known:
-            there = packs[known[0]]
+        before_now = [before[point] for point in _points(pack) if point in before]
+        if before_now:
+            grows = packs[before_now[0]]
             plans = [plan for plan, point in zip(pack.plans, _points(pack), strict=True) if point not in before]
-            packs[there.name] = dataclasses.replace(there, plans=(*there.plans, *plans))
+            packs[grows.name] = dataclasses.replace(grows, plans=(*grows.plans, *plans))
         else:
             name = _free(pack.name, taken)
             taken.add(name)

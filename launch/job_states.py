@@ -90,12 +90,12 @@ def held(directory: Path) -> bool:
 def _json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if there is no file, an empty one if it is damaged."""
     try:
-        found = strict_json.loads(path.read_bytes())
+        content = strict_json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _number(value: Any) -> float:

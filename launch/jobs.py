@@ -47,10 +47,10 @@ def restrict(study: spec.Study, pack: str, points: Sequence[int], seeds: Sequenc
     Raises:
       LabError: the study has no such pack, point or seed.
     """
-    found = {each.name: each for each in study.packs}.get(pack)
-    if found is None or not set(points) <= set(range(len(found.plans))) or not set(seeds) <= set(study.seeds):
+    whole_pack = {each.name: each for each in study.packs}.get(pack)
+    if whole_pack is None or not set(points) <= set(range(len(whole_pack.plans))) or not set(seeds) <= set(study.seeds):
         raise LabError(f"the study has no pack {names.shown(pack)} with all of the job's points and seeds")
-    part = dataclasses.replace(found, name=PACK, plans=tuple(found.plans[i] for i in points))
+    part = dataclasses.replace(whole_pack, name=PACK, plans=tuple(whole_pack.plans[i] for i in points))
     return dataclasses.replace(study, packs=(part,), seeds=tuple(seeds))
 
 
@@ -88,10 +88,10 @@ def own_directory(sweep: Path, job: Job) -> Path:
     Raises:
       LabError: a link on the way leads out of the sweep.
     """
-    found = directory(sweep, job)
-    if not found.resolve().is_relative_to(Path(sweep).resolve()):
-        raise LabError(f"{found} leads out of the sweep by a link; delete the link or move its target in")
-    return found
+    path = directory(sweep, job)
+    if not path.resolve().is_relative_to(Path(sweep).resolve()):
+        raise LabError(f"{path} leads out of the sweep by a link; delete the link or move its target in")
+    return path
 
 
 def study(sweep: Path, job: Job) -> spec.Study:

@@ -58,16 +58,16 @@ def studies(config: ConfigDict) -> dict[str, spec.Study]:
         return {f"_{key}" if key in TAKEN else key: study}
     if list(config) != ["studies"] or not isinstance(config.studies, (ConfigDict, Mapping)) or not config.studies:
         raise ConfigError("config.studies: a sweep has this key alone, a group of studies by name")
-    found = {}
-    for key, each in config.studies.items():
+    parsed = {}
+    for key, config_of in config.studies.items():
         names.check(key, f"config.studies.{key}")
         if key in TAKEN:
             raise ConfigError(f"config.studies.{key}: a sweep keeps files of its own there; take another name")
         try:
-            found[key] = study_config.parse(each)
+            parsed[key] = study_config.parse(config_of)
         except ConfigError as error:
             raise ConfigError(f"study {key}: {error}") from error
-    return found
+    return parsed
 
 
 def plan(
@@ -108,12 +108,12 @@ def _by_pack(old: Sequence[jobs.Job]) -> collections.defaultdict[tuple[str, str]
 
 def missing(study: spec.Study, pack: spec.Pack, old: Sequence[jobs.Job]) -> list[Rectangle]:
     """What no job trains of a pack, seeds that miss the same points together."""
-    there: dict[int, set[int]] = {seed: set() for seed in study.seeds}
+    planned: dict[int, set[int]] = {seed: set() for seed in study.seeds}
     for job in old:
         for seed in job.seeds:
-            there[seed].update(job.points)
+            planned[seed].update(job.points)
     groups: dict[tuple[int, ...], list[int]] = {}
-    for seed, points in there.items():
+    for seed, points in planned.items():
         left = tuple(i for i in range(len(pack.plans)) if i not in points)
         if left:
             groups.setdefault(left, []).append(seed)

@@ -33,10 +33,10 @@ class Market:
           LabError: it cannot be trained, or not here.
         """
         part = self.counted(key, pack.name, points)
-        found = self._cost(key, pack)
+        cost_of = self._cost(key, pack)
         images = seeds * sum(part.images.values())
-        seconds = images / self.rate if self.rate else found.seconds(part, seeds)
-        return Price(seeds * part.finals, images, seconds, found.bytes(part, seeds))
+        seconds = images / self.rate if self.rate else cost_of.seconds(part, seeds)
+        return Price(seeds * part.finals, images, seconds, cost_of.bytes(part, seeds))
 
     def _dataset(self, study: spec.Study) -> Dataset:
         return self.load(*study.data)

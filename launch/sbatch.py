@@ -103,18 +103,18 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
 
 def label(sweep: Path, offset: int = 0) -> str:
     """The name in the queue of a sweep's array that begins at a position; another directory has other ones."""
-    there = sweep.resolve()
-    safe = re.sub(r"[^A-Za-z0-9_.]", "_", there.name)[:40]
-    name = f"{safe or 'sweep'}-{hashlib.sha256(bytes(there)).hexdigest()[:8]}"
+    target = sweep.resolve()
+    safe = re.sub(r"[^A-Za-z0-9_.]", "_", target.name)[:40]
+    name = f"{safe or 'sweep'}-{hashlib.sha256(bytes(target)).hexdigest()[:8]}"
     return f"{name}+{offset}" if offset else name
 
 
 def chunks(positions: Sequence[int], limit: int) -> list[tuple[int, list[int]]]:
     """(offset, tasks) of the arrays that hold some positions, position = offset + task, task < `limit`."""
-    found: dict[int, list[int]] = {}
+    arrays: dict[int, list[int]] = {}
     for position in sorted(set(positions)):
-        found.setdefault(position // limit * limit, []).append(position % limit)
-    return list(found.items())
+        arrays.setdefault(position // limit * limit, []).append(position % limit)
+    return list(arrays.items())
 
 
 def submission(sweep: Path, offset: int, tasks: Sequence[int], parallel: int = 0) -> list[str]:

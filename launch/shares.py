@@ -50,9 +50,9 @@ def _on(cores: Collection[int]) -> Iterator[None]:
 
 def deal(count: int) -> list[Share]:
     """`count` shares: a GPU each, in turn if there are fewer; without GPUs an equal part of this process's cores."""
-    found = gpus(os.environ)
-    if found:
-        return [Share({"CUDA_VISIBLE_DEVICES": found[i % len(found)]}, ()) for i in range(count)]
+    devices = gpus(os.environ)
+    if devices:
+        return [Share({"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]}, ()) for i in range(count)]
     if count == 1 or not hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
         return [Share({}, ())] * count
     cores = sorted(os.sched_getaffinity(0))

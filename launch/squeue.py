@@ -40,12 +40,12 @@ def read(sweep: Path, jobs: int) -> dict[int, Entry]:
     offsets = {sbatch.label(sweep, offset): offset for offset in range(0, max(jobs, 1), size)}
     columns = _SEPARATOR.join(["%j", "%K", "%F", "%T", "%r", "%N"])
     told = ask(["squeue", "--noheader", "--array", f"--name={','.join(offsets)}", f"--format={columns}"])
-    found = {}
+    entries = {}
     for line in told.splitlines():
         name, task, array, state, reason, nodes = line.split(_SEPARATOR)
         if name in offsets and task.isdecimal():
-            found[offsets[name] + int(task)] = Entry(f"{array}_{task}", state.lower(), nodes or reason)
-    return found
+            entries[offsets[name] + int(task)] = Entry(f"{array}_{task}", state.lower(), nodes or reason)
+    return entries
 
 
 def limit() -> int:

@@ -35,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print it for programs, all jobs of it")
     options = parser.parse_args(argv)
     try:
-        found = look(options.sweep)
+        states = look(options.sweep)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    print(strict_json.dumps(described(found), indent=2) if options.json else report(options.sweep, found))
-    return outcome(found)
+    print(strict_json.dumps(described(states), indent=2) if options.json else report(options.sweep, states))
+    return outcome(states)
 
 
 def look(sweep: Path) -> dict[Job, State]:

@@ -58,26 +58,28 @@ def prepare() -> tuple[jobs.Job, ...]:
             raise LabError(f"--{flag.name}={flag.value}: must be above 0")
     if flags.COMPILE_FOR.value and flags.HOURS.value and not flags.IMAGES_PER_SECOND.value:
         raise LabError("--hours with --compile_for needs --images_per_second: what is not there cannot be timed")
-    found = planner.studies(flags.CONFIG.value)
+    studies = planner.studies(flags.CONFIG.value)
     sweep = paths.given(flags.WORKDIR.value).absolute() if flags.WORKDIR.value else None
     target = None if flags.DRY_RUN.value else sweep
     with _turn(target) if target else contextlib.nullcontext():
         old, stored = _stored(sweep)
-        found = {key: growth.grown(key, stored[key], study) if key in stored else study for key, study in found.items()}
-        gone = [key for key in stored if key not in found]
+        studies = {
+            key: growth.grown(key, stored[key], study) if key in stored else study for key, study in studies.items()
+        }
+        gone = [key for key in stored if key not in studies]
         if gone:
             raise LabError(f"study {gone[0]} is gone from the config; a sweep that was begun only grows")
         planned = old
-        if planner.anything_missing(found, old):
+        if planner.anything_missing(studies, old):
             with cost.begin(flags.COMPILE_FOR.value):
                 memory = round(flags.MEMORY_GB.value * 1e9) if flags.MEMORY_GB.value else cost.free()
                 seconds = flags.HOURS.value * 3600 if flags.HOURS.value else None
                 budget = planner.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
-                planned = planner.plan(found, old, prices.Market(found, flags.IMAGES_PER_SECOND.value), budget)
+                planned = planner.plan(studies, old, prices.Market(studies, flags.IMAGES_PER_SECOND.value), budget)
         if target:
             for job in planned:
                 paths.check_length(jobs.directory(target, job))
-            for key, study in found.items():  # first: a plan without its studies is worth nothing
+            for key, study in studies.items():  # first: a plan without its studies is worth nothing
                 if study != stored.get(key):
                     workdir.write_json(target / key / "config.json", parse.describe(study))
             if planned != old:
@@ -90,8 +92,8 @@ def _stored(sweep: Path | None) -> tuple[tuple[jobs.Job, ...], dict[str, spec.St
     """The jobs and the studies that a sweep has so far."""
     if sweep is None or not (sweep / "sweep.json").exists():
         return (), {}
-    found = jobs.read(sweep)
-    return found, {key: jobs.whole(sweep, key) for key in dict.fromkeys(job.study for job in found)}
+    listed = jobs.read(sweep)
+    return listed, {key: jobs.whole(sweep, key) for key in dict.fromkeys(job.study for job in listed)}
 
 
 @contextlib.contextmanager

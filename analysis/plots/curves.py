@@ -41,12 +41,12 @@ def learning(
     table = study.table[(study.table.metric == metric) & np.isfinite(study.table.value.astype(float))]
     packs = [pack for pack in study.config["packs"] if (table.pack == pack["name"]).any()]
     lone = len(study.config["packs"]) == 1
-    found = []
+    charts = []
     for pack in packs:
         called = name if lone else f"{name}_{pack['name']}"
         chart = _chart(study, pack, table[table.pack == pack["name"]], called, metric, names)
-        found += [chart] if chart.series else []
-    return found
+        charts += [chart] if chart.series else []
+    return charts
 
 
 def stage(study: Study, name: str, metric: str) -> Series:
@@ -58,21 +58,21 @@ def stage(study: Study, name: str, metric: str) -> Series:
 
 def records_of(pack: Mapping[str, Any]) -> dict[Key, list[Mapping[str, Any]]]:
     """The stage records of a pack of `config.json` by stage and branch."""
-    found: dict[Key, list[Mapping[str, Any]]] = {}
+    stages: dict[Key, list[Mapping[str, Any]]] = {}
     for _, plan in pack["plans"]:
         for stage in plan:
-            found.setdefault((stage["name"], stage["branch"]), []).append(stage)
-    return found
+            stages.setdefault((stage["name"], stage["branch"]), []).append(stage)
+    return stages
 
 
 def heirs(stages: Records, key: Key) -> list[Key]:
     """What continues from a stage; `after` is `init` or `STAGE[/BRANCH][@EPOCH]`."""
-    found = []
+    later = []
     for other, records in stages.items():
         name, _, branch = records[0]["after"].partition("@")[0].partition("/")
         if name == key[0] and branch in ("", key[1]):
-            found.append(other)
-    return found
+            later.append(other)
+    return later
 
 
 def ends(stages: Records, key: Key) -> set[Key]:
@@ -128,7 +128,7 @@ def _chart(
     lengths = {key: planned(stages[key]) or rows[key].epoch.max() for key in stages if len(rows[key])}
     lengths = {key: lengths.get(key, planned(stages[key]) or 0.0) for key in stages}
     called, role = _labels(study, stages, rows, names)
-    found: list[Series] = []
+    drawn: list[Series] = []
     for key in sorted(stages, key=lambda key: not heirs(stages, key)):  # the last stages on top
         for label, runs in rows[key].groupby("label", sort=False):
             then = sorted(_leads_to(stages, key, label, called))
@@ -138,9 +138,9 @@ def _chart(
             own_end = heirs(stages, key) and planned(stages[key]) is None
             lines = _lines(study, runs, start(stages, lengths, key), lengths[key] if own_end else None)
             if len(then) == 1:
-                found.append(average(called[then[0]], *lines, role[then[0]]))
+                drawn.append(average(called[then[0]], *lines, role[then[0]]))
             else:
-                found.append(average(label, *lines, "shared" if then else "other"))
+                drawn.append(average(label, *lines, "shared" if then else "other"))
     last = {key for key in stages if not heirs(stages, key)}
     until = {planned(stages[key]) for key in last}
     end = until.pop() if len(until) == 1 else None
@@ -157,11 +157,11 @@ def _chart(
         about=captions.about(study, [pack]),
         x_label=f"training epochs{' (pretraining on negative values)' if before else ''}",
         y_label=f"{what} (%)" if metric.endswith("accuracy") else what,
-        series=tuple(found),
+        series=tuple(drawn),
         form="curve",
         window=(end * (1 - study.config["window"]), end) if end else None,
         origin=before,
-        view=view(found, least=0.5 if metric.endswith("accuracy") else 0.0),
+        view=view(drawn, least=0.5 if metric.endswith("accuracy") else 0.0),
     )
 
 
@@ -174,9 +174,9 @@ def _labels(
     branches = [parts(label)[0] for label in called]
     control = study.config["control"]
     goes_on = [branch for (_, branch), each in stages.items() if each[0]["after"] != "init" and branch in branches]
-    known = {**dict.fromkeys(goes_on[:1], "warm"), control: "fresh"}
+    roles = {**dict.fromkeys(goes_on[:1], "warm"), control: "fresh"}
     alone = {label: branches.count(branch) == 1 for label, branch in zip(called, branches, strict=True)}
-    return called, {label: known.get(parts(label)[0], "other") if alone[label] else "other" for label in called}
+    return called, {label: roles.get(parts(label)[0], "other") if alone[label] else "other" for label in called}
 
 
 def _leads_to(stages: Records, key: Key, label: str, called: Mapping[str, str]) -> set[str]:
@@ -190,13 +190,13 @@ def _leads_to(stages: Records, key: Key, label: str, called: Mapping[str, str]) 
 def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) -> tuple[list[Line], list[Line]]:
     """The finished and the failed runs on the axis; `until`: the length of the stage where each run has its own."""
     failed = studies.failed(study)
-    found: tuple[list[Line], list[Line]] = [], []
+    by_failure: tuple[list[Line], list[Line]] = [], []
     for (pack, run), points in runs.groupby(["pack", "run"], sort=False):
         points = points.sort_values("epoch")
         shift = begin + (0.0 if until is None else until - points.epoch.max())
         x, y = (points.epoch + shift).tolist(), points.value.astype(float).tolist()
-        found[(pack, run) in failed].append(Line(int(points.seed.iloc[0]), tuple(x), tuple(y)))
-    return found
+        by_failure[(pack, run) in failed].append(Line(int(points.seed.iloc[0]), tuple(x), tuple(y)))
+    return by_failure
 
 
 def view(found: Sequence[Series], first: float = FIRST, least: float = 0.5) -> tuple[float, float] | None:

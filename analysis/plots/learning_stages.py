@@ -21,7 +21,7 @@ def stepdecay(study: Study) -> list[Chart]:
     """Training curves, and how sharp the transitions are beside those at placebo epochs."""
     bounds = studies.learning_stages(study, "stepdecay", "train")[1:-1]
     names = {"": "test_accuracy", "_loss": "train_eval_loss", "_gradient": "gradient_norm"}
-    found = [
+    charts = [
         spec.marked(chart, bounds)
         for name, metric in names.items()
         for chart in curves.learning(study, f"stepdecay{name}", metric)
@@ -46,7 +46,7 @@ def stepdecay(study: Study) -> list[Chart]:
     ticks = tuple((float(x), places[place]) for x, place in enumerate(order))
     how: dict[str, Any] = {"y_label": "sharpness (standard deviations)", "ticks": ticks, "joined": False, "zero": True}
     x_label = "decays of the learning rate, and placebo epochs before and after"
-    return [*found, sketch.chart(study, "stepdecay_sharpness", said, x_label, series, **how)]
+    return [*charts, sketch.chart(study, "stepdecay_sharpness", said, x_label, series, **how)]
 
 
 LADDER = ("augmented", "plain", "large", "full", "full-group")  # of `configs/noise.py`, the noisiest first
@@ -68,7 +68,7 @@ def noise(study: Study) -> list[Chart]:
     ]
     how: dict[str, Any] = {"joined": False, "zero": True, "ticks": tuple((float(x), arm) for x, arm in enumerate(arms))}
     y_label = f"how much lower the {NATS} is soon after"
-    found = [sketch.chart(study, "noise", said, "from most noise to none", series, y_label=y_label, **how)]
+    charts = [sketch.chart(study, "noise", said, "from most noise to none", series, y_label=y_label, **how)]
     for arm in (arm for arm in ("plain", "full") if arm in arms):
         point = f"[arm={arm},rate={rates[-1]}]"
         before = _by_step(study, f"before{point}", "train_eval_loss", "before")
@@ -81,8 +81,8 @@ def noise(study: Study) -> list[Chart]:
             for name, stage in branches.items()
         ]
         how = {"y_label": NATS, "form": "curve", "origin": True, "view": _late(lines)}
-        found.append(sketch.chart(study, f"noise_{arm}", [f"{arm}, rate {rates[-1]}"], "updates", lines, **how))
-    return found
+        charts.append(sketch.chart(study, f"noise_{arm}", [f"{arm}, rate {rates[-1]}"], "updates", lines, **how))
+    return charts
 
 
 def patterns_patches(study: Study) -> list[Chart]:
@@ -90,20 +90,20 @@ def patterns_patches(study: Study) -> list[Chart]:
     amplitudes = sorted({curves.parts(label)[1]["own"] for label in studies.labels(study)}, key=float)
     views = {f"patterns_patches_{own}": (own, "patch_only_accuracy") for own in reversed(amplitudes)}
     views |= {"patterns_patches_clean": (amplitudes[-1], "test_accuracy")} if amplitudes else {}
-    found = []
+    charts = []
     for name, (own, metric) in views.items():
         series = _by_epoch(study, {arm: f"{arm}[own={own}]" for arm in ("large", "middle", "small")}, metric)
         said = f"accuracy {'on a patch alone' if 'patch' in metric else 'on clean images'}, amplitude {own}"
         chart = sketch.chart(study, name, [said], "epochs", series, f"{metric.replace('_', ' ')} (%)", form="curve")
-        found.append(spec.marked(chart, studies.learning_stages(study, f"large[own={own}]", "train")[1:-1]))
-    return found
+        charts.append(spec.marked(chart, studies.learning_stages(study, f"large[own={own}]", "train")[1:-1]))
+    return charts
 
 
 def patterns_graded(study: Study) -> list[Chart]:
     """Accuracy on each pattern at the end by rate and batch, and of step decay at the end of each learning stage."""
     bits = (0, 2, 4, 6)
-    known = {label: curves.parts(label) for label in studies.labels(study)}
-    held = {label: (branch, point["batch_size"]) for label, (branch, point) in known.items() if branch != "stepdecay"}
+    split = {label: curves.parts(label) for label in studies.labels(study)}
+    held = {label: (branch, point["batch_size"]) for label, (branch, point) in split.items() if branch != "stepdecay"}
     ends = [
         across(
             f"{branch}, batch {batch}",
@@ -133,13 +133,13 @@ def patterns_graded(study: Study) -> list[Chart]:
 
 def autodecay(study: Study) -> list[Chart]:
     """Accuracy against the time that a schedule took, and when its learning stages ended."""
-    found = {curves.parts(label)[1]["schedule"]: label for label in studies.labels(study)}
-    epochs = {name: _epochs(study, label) for name, label in found.items()}
+    labels = {curves.parts(label)[1]["schedule"]: label for label in studies.labels(study)}
+    epochs = {name: _epochs(study, label) for name, label in labels.items()}
     lines = {}
     for kind in ("compressed", "cosine"):
-        names = [name for name in found if name.startswith(f"{kind}-")]
-        names += ["stepdecay"] * (kind == "compressed" and "stepdecay" in found)
-        lines[kind] = {_mean(epochs[name]): studies.values(study, found[name], at=END) for name in names}
+        names = [name for name in labels if name.startswith(f"{kind}-")]
+        names += ["stepdecay"] * (kind == "compressed" and "stepdecay" in labels)
+        lines[kind] = {_mean(epochs[name]): studies.values(study, labels[name], at=END) for name in names}
     series = [
         across("step decay, compressed", lines["compressed"], "fresh"),
         across("cosine", lines["cosine"], "shared"),
@@ -148,18 +148,18 @@ def autodecay(study: Study) -> list[Chart]:
     series += [
         across(
             name,
-            {_mean(epochs[name]): studies.values(study, found[name], at=END)},
+            {_mean(epochs[name]): studies.values(study, labels[name], at=END)},
             "warm" if name == singles[0] else "other",
         )
         for name in singles
-        if name in found and epochs[name]
+        if name in labels and epochs[name]
     ]
     same = contrasts.minus(you2019_implications.schedule("autodecay"), you2019_implications.schedule("stepdecay"))
     said = [_said(study, f"autodecay {MINUS} stepdecay", same)]
     how: dict[str, Any] = {"y_label": "test accuracy at the end (%)"}
-    ended = [name for name in found if not name.startswith("cosine")]
+    ended = [name for name in labels if not name.startswith("cosine")]
     stages = [
-        across(f"stage {k}", {x: _ends(study, found[name], k) for x, name in enumerate(ended)}) for k in (1, 2, 3)
+        across(f"stage {k}", {x: _ends(study, labels[name], k) for x, name in enumerate(ended)}) for k in (1, 2, 3)
     ]
     ticks = tuple((float(x), name) for x, name in enumerate(ended))
     when: dict[str, Any] = {"y_label": "epoch at which a learning stage ended", "ticks": ticks, "joined": False}
@@ -233,34 +233,34 @@ def _transition(study: Study, arm: str, rate: str, name: str, stage: str) -> dic
     """How much lower the loss is soon after a change than without it."""
     point = f"[arm={arm},rate={rate}]"
     when = {"keep": "after", name: stage}
-    found = {
+    losses = {
         branch: studies.values(study, f"{branch}{point}", "train_eval_loss", studies.START, where)
         for branch, where in when.items()
     }
-    return captions.difference(found, "keep", name)
+    return captions.difference(losses, "keep", name)
 
 
 def _by_step(study: Study, label: str, metric: str, stage: str) -> dict[int, dict[float, float]]:
     """seed -> step -> value of the runs of a label in a stage."""
     rows = study.table[(study.table.label == label) & (study.table.metric == metric) & (study.table.stage == stage)]
-    found: dict[int, dict[float, float]] = {}
+    curves_of: dict[int, dict[float, float]] = {}
     for seed, step, value in zip(rows.seed, rows.step, rows.value.astype(float), strict=True):
         if np.isfinite(value):
-            found.setdefault(int(seed), {})[float(step)] = value
-    return found
+            curves_of.setdefault(int(seed), {})[float(step)] = value
+    return curves_of
 
 
 def _by_epoch(study: Study, labels: Mapping[str, str], metric: str) -> list[Series]:
     """A curve over the epochs for each label that there is, by the names given."""
     rows = study.table[study.table.metric == metric]
-    found = []
+    drawn = []
     for name, label in labels.items():
-        own = rows[rows.label == label]
+        of_label = rows[rows.label == label]
         points: dict[int, dict[float, float]] = {}
-        for seed, epoch, value in zip(own.seed, own.epoch, own.value.astype(float), strict=True):
+        for seed, epoch, value in zip(of_label.seed, of_label.epoch, of_label.value.astype(float), strict=True):
             points.setdefault(int(seed), {})[float(epoch)] = value
-        found.append(spec.series(name, points))
-    return found
+        drawn.append(spec.series(name, points))
+    return drawn
 
 
 def _late(lines: Iterable[Series]) -> tuple[float, float] | None:
@@ -281,8 +281,8 @@ def _mean(by_seed: Mapping[int, float]) -> float:
 
 def _ends(study: Study, label: str, stage: int) -> dict[int, float]:
     """The epoch at which a learning stage ended, by its detector or by its plan."""
-    found = studies.values(study, label, f"learning_stage_end/{stage}", END)
-    if found:
-        return found
+    ends = studies.values(study, label, f"learning_stage_end/{stage}", END)
+    if ends:
+        return ends
     bounds = studies.learning_stages(study, label, "train")
     return dict.fromkeys(_epochs(study, label), bounds[stage]) if stage < len(bounds) else {}

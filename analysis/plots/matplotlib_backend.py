@@ -65,9 +65,9 @@ def draw(chart: Chart) -> Figure:
     _frame(axes, chart)
     handles, names = axes.get_legend_handles_labels()
     roles = {one.name: ORDER.index(one.role) for one in chart.series}
-    known = dict(sorted(zip(names, handles, strict=True), key=lambda each: roles.get(each[0], len(ORDER))))
-    columns = max(1, min(len(known), 4, 88 // (max(map(len, known), default=1) + 6)))
-    figure.legend(known.values(), known, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    legend = dict(sorted(zip(names, handles, strict=True), key=lambda each: roles.get(each[0], len(ORDER))))
+    columns = max(1, min(len(legend), 4, 88 // (max(map(len, legend), default=1) + 6)))
+    figure.legend(legend.values(), legend, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
     return figure
 
 

@@ -61,11 +61,11 @@ def place(chart: Chart, x: float) -> float:
 
 def measured(chart: Chart) -> list[float]:
     """Every x where something stands, in order."""
-    found = {x for x, _ in chart.ticks}
+    places = {x for x, _ in chart.ticks}
     for one in chart.series:
         if not one.level:
-            found.update(one.x, *(line.x for line in one.lines))
-    return sorted(found)
+            places.update(one.x, *(line.x for line in one.lines))
+    return sorted(places)
 
 
 def extent(chart: Chart) -> tuple[float, float]:
@@ -112,17 +112,17 @@ def plain(text: str) -> str:
 
 def _marks(chart: Chart) -> list[dict[str, Any]]:
     line = dict(color=PALE, width=1)
-    found: list[dict[str, Any]] = []
+    shapes: list[dict[str, Any]] = []
     if chart.window:
         low, high = (place(chart, x) for x in chart.window)
         area = dict(layer="below", line_width=0, fillcolor=WINDOW, opacity=0.12)
-        found.append(dict(type="rect", x0=low, x1=high, yref="paper", y0=0, y1=1, **area))
+        shapes.append(dict(type="rect", x0=low, x1=high, yref="paper", y0=0, y1=1, **area))
     for x in (*([0.0] if chart.origin else []), *chart.marks):
         at = place(chart, x)
-        found.append(dict(type="line", x0=at, x1=at, yref="paper", y0=0, y1=1, line={**line, "dash": "dot"}))
+        shapes.append(dict(type="line", x0=at, x1=at, yref="paper", y0=0, y1=1, line={**line, "dash": "dot"}))
     if chart.zero:
-        found.append(dict(type="line", xref="paper", x0=0, x1=1, y0=0, y1=0, line=line))
-    return found
+        shapes.append(dict(type="line", xref="paper", x0=0, x1=1, y0=0, y1=0, line=line))
+    return shapes
 
 
 def _named_ticks(chart: Chart) -> dict[str, Any]:

@@ -19,15 +19,15 @@ def by_label(study: Study) -> dict[str, dict[int, float]]:
     packs = [pack["name"] for pack in study.config["packs"]]
     rows = study.table.drop_duplicates("label")
     place = {label: packs.index(pack) for label, pack in zip(rows.label, rows.pack, strict=True)}
-    found = {label: studies.values(study, label) for label in sorted(studies.labels(study), key=place.__getitem__)}
-    return {label: values for label, values in found.items() if values}
+    scores = {label: studies.values(study, label) for label in sorted(studies.labels(study), key=place.__getitem__)}
+    return {label: values for label, values in scores.items() if values}
 
 
 def by_point(study: Study, *keys: str) -> dict[tuple[str, ...], dict[int, float]]:
     """The same by branch and the values of some hyper-parameters, for the labels that have all of them."""
-    found = [(*curves.parts(label), values) for label, values in by_label(study).items()]
+    scores = [(*curves.parts(label), values) for label, values in by_label(study).items()]
     return {
-        (branch, *(point[key] for key in keys)): values for branch, point, values in found if point.keys() >= set(keys)
+        (branch, *(point[key] for key in keys)): values for branch, point, values in scores if point.keys() >= set(keys)
     }
 
 

@@ -143,12 +143,12 @@ def of_study(study: Study, about: Facts, anchor: str) -> Html:
 
 def numbers(study: Study) -> list[Html]:
     """The metric of each branch, and the gaps between them."""
-    found = results.summarise(_ended(study), study.config["control"])
+    summary = results.summarise(_ended(study), study.config["control"])
     share = f"the last {study.config['window']:.0%} of the last stage"
-    branches = [[name, *_moments(each)] for name, each in found["branches"].items()]
-    gaps = [[f"{each['control']} \N{MINUS SIGN} {each['treatment']}", *_moments(each)] for each in found["contrasts"]]
+    branches = [[name, *_moments(each)] for name, each in summary["branches"].items()]
+    gaps = [[f"{each['control']} \N{MINUS SIGN} {each['treatment']}", *_moments(each)] for each in summary["contrasts"]]
     head = ["mean", "sd", "95% interval", "n"]
-    if not found["branches"]:
+    if not summary["branches"]:
         return [tag("p", "No run has come to its end yet.", class_="note")]
     tables = [table(["branch", *head], branches, numbers=range(1, 5))]
     tables += [table(["gap, points", *head], gaps, numbers=range(1, 5))] if gaps else []
@@ -187,13 +187,13 @@ def cost(names: Sequence[str], about: Sequence[Facts]) -> Html:
 
 def _ended(study: Study) -> list[dict[str, Any]]:
     """The runs that have come to their end, as `result.json` has them, also while the study is in progress."""
-    found = []
+    ended = []
     for label in studies.labels(study):
         branch, point = curves.parts(label)
         for seed, value in studies.values(study, label).items():
             run = {"run": f"{label}/seed{seed}", "seed": seed, "branch": branch, "hparams": point}
-            found.append({**run, "status": "finished", results.METRIC: value})
-    return found
+            ended.append({**run, "status": "finished", results.METRIC: value})
+    return ended
 
 
 def _config(config: Mapping[str, Any]) -> Html:
@@ -205,15 +205,15 @@ def _config(config: Mapping[str, Any]) -> Html:
 
 def _stages(pack: Mapping[str, Any]) -> dict[str, Any]:
     """The stages of a pack by name, with the point of the grid where a name alone does not tell them apart."""
-    found: dict[str, dict[str, Any]] = {}
+    stages: dict[str, dict[str, Any]] = {}
     for point, plan in pack["plans"]:
         at = f" [{', '.join(f'{key}={value}' for key, value in point)}]"
         for stage in plan:
-            alike = found.setdefault(f"{stage['name']} / {stage['branch']}", {})
+            alike = stages.setdefault(f"{stage['name']} / {stage['branch']}", {})
             fields = {key: value for key, value in stage.items() if key not in ("name", "branch")}
             if fields not in alike.values():
                 alike[at] = fields
-    return {name + at * (len(alike) > 1): fields for name, alike in found.items() for at, fields in alike.items()}
+    return {name + at * (len(alike) > 1): fields for name, alike in stages.items() for at, fields in alike.items()}
 
 
 def _section(anchor: str, heading: str, *inside: Html | None) -> Html:
