@@ -13,7 +13,7 @@ from plasticity_jax.training import state, step
 from plasticity_jax.training.gradient import forward
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.remedies.interface import Network, Now
-from tests.support.tiny import IMAGES, MLP, SHAPE, first_state, stage, task
+from tests.support.tiny import IMAGES, SHAPE, stage
 
 MOMENT = {name: moment for name, (moment, _) in apply.signatures().items()}
 
@@ -84,6 +84,6 @@ def train(began, row, until, model, record):
     return step.advance(began, (row, until), IMAGES, model=model, stage=record)
 
 
-def trained(record, until: int = 10, model=MLP, seed: int = 0):
-    """The state of a fresh run of a seed at a step."""
-    return train(first_state(model, record, seed), task(record, seed), until, model, record)
+def state_of(model, record) -> state.TrainState:
+    """The state that a run begins with, of weights that are drawn on the host."""
+    return jax.jit(state.create, static_argnums=2)(*drawn(model), record)

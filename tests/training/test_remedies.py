@@ -10,7 +10,7 @@ from plasticity_jax.parallel import run_axis
 from plasticity_jax.training import step
 from plasticity_jax.training.remedies import apply
 from tests.support import treated
-from tests.support.tiny import IMAGES, MLP, OPTIM, changed, first_state, same, stage, task
+from tests.support.tiny import IMAGES, MLP, OPTIM, RESNET, changed, first_state, same, stage, task
 
 ADAM = changed(OPTIM, name="adam", learning_rate=0.01)
 STEPS = 6
@@ -61,3 +61,39 @@ def test_a_run_is_the_same_in_any_company_and_stopped_equals_unbroken(moment):
 
 def test_a_memory_is_of_its_remedy_alone():
     assert set(first_state(MLP, record("periodic")).remedy) == set(apply.BY_MOMENT["periodic"])
+
+
+def test_of_runs_that_are_mapped_at_once_each_is_treated_at_its_own_time():
+    """Under `vmap`, what is due for one run is computed for all and kept for that one."""
+    record = stage(optim=ADAM, remedies=tuple(treated.remedy(name) for name in ("redo", "shrink_and_perturb")))
+    network = treated.network_of(MLP, optim=ADAM)
+    now = treated.now_of(MLP, network, {"layer1": np.float32([0, 0, 1, 1, 1, 1, 1, 1])}, at=6)
+    periods = [(2, 4), (5, 3), (4, 5)]  # of the two, after six steps: redo, the other, none
+    numbers = [apply.rows(record) for _ in periods]
+    for (redo, other), (first, second) in zip(periods, numbers, strict=True):
+        first["every"], second["every"] = np.int32(redo), np.int32(other)
+
+    def act(numbers):
+        return apply.after_step(network, now, numbers, record)
+
+    at_once = jax.jit(jax.vmap(act))(run_axis.stack(numbers))
+    for row, each in enumerate(numbers):
+        found, alone = run_axis.take(at_once, row), jax.device_get(act(each))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+    silent = [int(np.sum(~np.any(at_once.params["head"]["kernel"][row], -1))) for row in range(3)]
+    assert silent == [2, 0, 0] and same(run_axis.take(at_once, 2).params, network.params)
+    assert not np.allclose(at_once.params["head"]["kernel"][1], network.params["head"]["kernel"])
+
+
+@pytest.mark.long
+def test_every_remedy_trains_a_residual_network():
+    """All at once, in two steps of which the second is the time of all that are periodic."""
+    names = [name for name, moment in treated.MOMENT.items() if moment != "start"]
+    chosen = tuple(treated.remedy(name, **EVERY.get(name, {})) for name in names)
+    found = stage(optim=ADAM, remedies=chosen, micro_batch=8)
+    began = treated.state_of(RESNET, found)
+    after = treated.train(began, task(found), 2, RESNET, found)
+    assert after.step == 2 and not after.failed
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.params, after.stats, after.remedy)))
+    assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (after.params, began.params)), strict=True))
