@@ -6,6 +6,7 @@ import pytest
 
 import plasticity_jax
 from plasticity_jax import study_config
+from plasticity_jax.config import parse, restore
 from plasticity_jax.configs import base
 from plasticity_jax.errors import ConfigError, Preempted
 from plasticity_jax.parallel import programs
@@ -63,6 +64,28 @@ def test_a_wrong_remedy_is_one_line(remedies, line):
         found.stages.tune.remedies = remedies
     with pytest.raises(ConfigError, match=line):
         study_config.parse(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("redo", "names no units that could be replaced"), ("infer", "the network returns no features")]
+)
+def test_a_network_without_what_a_remedy_works_on_is_refused(name, line, tmp_path):
+    found = small.single(remedies=base.treated(**{name: {}}))
+    with pytest.raises(ConfigError, match=f"stage train: remedies.{name}: .*{line}"):
+        small.run(found, tmp_path, model=small.Net(), dry_run=True)
+
+
+def test_a_study_with_remedies_is_read_back_as_it_was():
+    study = study_config.parse(config())
+    assert restore.restore_study(parse.describe(study)) == study
+    described = parse.describe(study)
+    for _, plan in described["packs"][0]["plans"]:
+        for stage in plan:
+            del stage["remedies"], stage["optim"]["rho"]
+    del described["packs"][0]["model"]["activation"], described["packs"][0]["model"]["dropout"]
+    (pack,) = restore.restore_study(described).packs  # of a version that had none of these
+    assert all(stage.remedies == () and stage.optim.rho == 0 for _, plan in pack.plans for stage in plan)
+    assert (pack.model.activation, pack.model.dropout) == ("relu", 0.0)
 
 
 def shrink_towards_zero(network, now, *, scale):

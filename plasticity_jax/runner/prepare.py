@@ -13,7 +13,7 @@ from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import parameters
+from plasticity_jax.models import parameters, units
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.parallel.programs import Programs
 from plasticity_jax.runner import schedule
@@ -23,6 +23,7 @@ from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage.timers import Clock
 from plasticity_jax.training import state, step
 from plasticity_jax.training.gradient import forward, try_out
+from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.resets import factors
 
 
@@ -87,21 +88,28 @@ def draw_up(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> dict[str, s
 def check(drawn: Compute) -> None:
     """Raise a ConfigError if a stage names a module, to reset or to train, that the network does not have.
 
-    Or if a user's network does not tell all classes apart.
+    Or if the network lacks what a remedy works on, or a user's does not tell all classes apart.
     """
     for times in drawn.timetables.values():
         like = state.like(drawn.network, times.group.stage, drawn.parts.remedies)
         parameters.select(like.params, times.group.stage.trained)
         for run in times.group.runs:
             factors(run.stage.reset, like)
+        if times.group.stage.remedies:
+            apply.check_network(times.group.stage, units.sites(drawn.programs.model), _outputs(drawn)[1])
     if drawn.parts.brings_network(drawn.pack):
         _check_outputs(drawn)
 
 
+def _outputs(drawn: Compute) -> tuple[jax.ShapeDtypeStruct, Mapping[str, jax.ShapeDtypeStruct]]:
+    """The shapes of logits and features for 2 images."""
+    images = jax.ShapeDtypeStruct((2, *drawn.dataset.train_images.shape[1:]), np.float32)
+    call = functools.partial(forward, drawn.programs.model, train=False)
+    return jax.eval_shape(call, *drawn.network, images)[:2]
+
+
 def _check_outputs(drawn: Compute) -> None:
-    dataset, forward_ = drawn.dataset, functools.partial(forward, drawn.programs.model, train=False)
-    images = jax.ShapeDtypeStruct((2, *dataset.train_images.shape[1:]), np.float32)
-    logits, _, _ = jax.eval_shape(forward_, *drawn.network, images)
+    dataset, (logits, _) = drawn.dataset, _outputs(drawn)
     some = any(times.group.stage.restricted for times in drawn.timetables.values())
     wide = len(logits.shape) == 2 and (
         logits.shape[1] == dataset.classes if some else logits.shape[1] >= dataset.classes

@@ -121,7 +121,7 @@ def test_a_directory_of_an_earlier_version_belongs_to_its_config_still(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(study))
     study |= {"holdout": 0.0, "holdout_seed": 0}  # which later versions have too
     stage = study["packs"][0]["plans"][0][1][0]
-    stage["augment"] = "crop_flip"
+    stage |= {"augment": "crop_flip", "remedies": []}
     workdir.claim(tmp_path, study)
     stage["augment"] = "crop"
     with pytest.raises(WorkdirError, match='augment: "crop_flip" -> "crop"'):

@@ -4,7 +4,7 @@ import functools
 import inspect
 import typing
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from plasticity_jax.config.remedies import Remedy as Named
 from plasticity_jax.config.rules import Check, whole
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.lookup import lookup
+from plasticity_jax.models.units import Site
 from plasticity_jax.training.remedies.interface import Begun, Network, Now, Remedy, Seen, when
 from plasticity_jax.training.remedies.periodic import PERIODIC
 from plasticity_jax.training.remedies.regularisers import REGULARISERS
@@ -28,6 +29,8 @@ Tree = Any
 Function = Callable[..., Any] | Remedy
 Own = Mapping[str, Function]  # those that a user gives from Python, by name
 NONE: Own = {}
+OF_UNITS = ("redo", "continual_backprop", "self_normalised_resets")
+OF_FEATURES = ("feature_norm", "infer")
 
 BY_MOMENT: dict[str, Mapping[str, Function]] = dict(
     zip(MOMENTS, (REGULARISERS, UPDATES, PERIODIC, STARTS), strict=True)
@@ -135,3 +138,16 @@ def check(named: Named, own: Own) -> None:
             f"remedies.{named.name}: takes the numbers {', '.join(sorted(wanted)) or 'none'} (its keyword arguments), "
             f"and is given {', '.join(sorted(given)) or 'none'}"
         )
+
+
+def check_network(stage: spec.Stage, sites: Sequence[Site], features: Collection[str]) -> None:
+    """Raise a ConfigError if a network with these units and features has not what a remedy of the stage works on."""
+    for named in stage.remedies:
+        where = f"stage {stage.name}: remedies.{named.name}"
+        if named.name in OF_UNITS and not sites:
+            raise ConfigError(
+                f"{where}: the network names no units that could be replaced; give it layers, or a user's network a "
+                "method `units` (plasticity_jax/models/units.py)"
+            )
+        if named.name in OF_FEATURES and "penultimate" not in features:
+            raise ConfigError(f"{where}: the network returns no features; return (logits, features) with `penultimate`")
