@@ -13,7 +13,7 @@ from plasticity_jax.runner import schedule
 from tests.support.tiny import DATASET, IMAGES, MLP, RESNET, first_state, stage, task
 
 RECORD = stage(momentum=0.9, augment="crop_flip")
-COUNTS = (8, 4, 2, 1)
+COUNTS = (8, 3, 1)
 EVERYTHING = schedule.plain_source(np.arange(100), DATASET.train_labels)
 
 
@@ -71,7 +71,8 @@ def test_a_loop_holds_its_results_twice():
 
 def test_arguments_are_counted_as_xla_counts_them():
     found, fixed, each = compiled(MLP, "map", "advance", 8)
-    assert fixed + 8 * each == pytest.approx(found.arguments, abs=200)  # what is not used is left out
+    unused = fixed + 8 * each - found.arguments  # numbers of other optimisers and schedules are left out
+    assert 0 <= unused < 8 * memory.size(task(RECORD).hyper)
     assert found.aliased > 0.99 * found.outputs > 0  # the states are given away
 
 

@@ -125,10 +125,11 @@ def test_first_weights():
 @pytest.mark.parametrize("strategy", run_axis.STRATEGIES)
 def test_evaluation_is_of_each_run(strategy):
     made, after = make(strategy), states(3)
+    host = jax.device_get(after)
     found = made.evaluate(after, EVERYTHING, 90, IMAGES)
     assert found["count"].tolist() == [10] * 3
     for i in range(3):
-        alone = make().evaluate(jax.tree.map(lambda leaf: leaf[i : i + 1], after), EVERYTHING, 90, IMAGES)  # noqa: B023
+        alone = make().evaluate(jax.tree.map(lambda leaf: leaf[i : i + 1], host), EVERYTHING, 90, IMAGES)  # noqa: B023
         assert float(found["loss"][i]) == pytest.approx(float(alone["loss"][0]), rel=1e-5)
     sources = run_axis.stack([EVERYTHING._replace(size=np.int32(size)) for size in (95, 91, 40)])
     own = made.evaluate_own(after, sources, 90, IMAGES)
