@@ -2,6 +2,7 @@
 # make test        before every commit: lint, types and all tests but the long ones, in minutes
 # make test_quick  of these the ones that take a second, without lint and types
 # make test_long   every night: everything, compiled as for users; campaigns, sweeps, benchmarks, many processes and devices
+# make test_aot    all programs compiled for TPUs and GPUs that need not be there: 400 MB to download once, then minutes
 # make test-slurm  the tests on a real SLURM, here or started for it: half an hour
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
@@ -15,13 +16,14 @@
 VENV = .venv
 WORKERS = 2
 RUN = $(VENV)/bin/python
+AOT = .venv-aot# the packages of VENV, and beside them compilers, which would make jax look for accelerators
 export PYTHONDONTWRITEBYTECODE = # or each of a hundred processes compiles all modules anew
 PYTEST = $(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint tests cheap exact test_quick test_long test-slurm bench faults mutants notebook clean
+.PHONY: help demo test lint tests cheap exact test_quick test_long test_aot test-slurm bench faults mutants notebook clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -60,6 +62,10 @@ test_quick: $(VENV)/.test
 test_long: $(VENV)/.test
 	@$(PYTEST)
 
+# A CPU is all it takes, so jax must not look for anything else.  Cases on one device share what it compiled.
+test_aot: $(AOT)/.done
+	@JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -q -n $(WORKERS) --dist loadgroup -m aot tests/aot
+
 test-slurm: $(VENV)/.test
 	@sh tests/slurm/up.sh
 	@$(RUN) -m pytest -q -m slurm tests/slurm
@@ -80,7 +86,7 @@ notebook: $(VENV)/.test
 	@$(RUN) -m tests.support.notebook
 
 clean:
-	rm -rf $(VENV) .venv-newest runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .cache
+	rm -rf $(VENV) .venv-newest $(AOT) runs/demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(RUN)
@@ -92,6 +98,16 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(RUN)
 	@echo "installing the pinned packages and test tools into $(VENV) (once, a minute or two) ..."
 	@$(INSTALL) -e ".[test]"
 	@touch $(VENV)/.demo $@
+
+$(AOT)/.done: $(VENV)/.test constraints.txt
+	@echo "installing the compilers for TPUs and NVIDIA's GPUs into $(AOT) (once, 400 MB) ..."
+	@$(RUN) -m venv --clear $(AOT)
+	@echo "import site; site.addsitedir('$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	    >$$($(AOT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth
+	@version=$$($(RUN) -c 'import jaxlib; print(jaxlib.__version__)'); \
+	    $(AOT)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+	    "jax[tpu]==$$version" jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version
+	@touch $@
 
 # A name on the PATH is no proof: a shim may stand for an interpreter that is not there, so each is run.
 $(RUN):

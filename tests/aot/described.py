@@ -15,12 +15,15 @@ from plasticity_jax.runner.progress import Progress
 
 
 def study(runs: int, depth: int = 2, width: int = 64, batch: int = 128, **top: Any) -> ConfigDict:
-    """CIFAR-10 in one stage: ResNet-18 with the ImageNet stem, or one of another depth and width."""
+    """CIFAR-10 in one stage: ResNet-18 with the ImageNet stem, or one of another depth and width.
+
+    `top` are further keys, as `model.dtype`.
+    """
     config = base()
     config.update(dataset="cifar10", seeds=tuple(range(runs)))
     config.model.update(name="resnet", depth=depth, width=width, stem="imagenet")
     config.stages = ConfigDict({"train": stage(epochs=1.0, batch_size=batch)})
-    config.update(top)
+    config.update_from_flattened_dict(top)
     return config
 
 

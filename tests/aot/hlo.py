@@ -1,0 +1,86 @@
+"""What stands in the text of a compiled program."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+LINE = re.compile(r"^\s+(?:ROOT )?%(?P<name>\S+) = (?P<type>\(.*?\)|\S+) (?P<op>[\w\-]+)\((?P<rest>.*)$", re.MULTILINE)
+LIBRARIES = re.compile(r'custom_call_target="__(cublas|cudnn)')
+COLLECTIVES = re.compile(r"^(all-|reduce-scatter|collective-|ragged-all)")
+ELSEWHERE = re.compile(r"^(infeed|outfeed|send|recv)")
+CALLBACK = re.compile(r'custom_call_target="[^"]*(callback|host)', re.IGNORECASE)
+HOST = "S(5)"  # the memory of the host, in the layout of an array
+
+
+class Instruction(NamedTuple):
+    """One line: what it makes, by which operation, and all that stands behind the operation's name."""
+
+    name: str
+    type: str
+    op: str
+    rest: str
+
+    @property
+    def source(self) -> str:
+        """Where it comes from in the lab's code, as jax names it."""
+        found = re.search(r'op_name="([^"]*)"', self.rest)
+        return found[1] if found else ""
+
+
+class Product(NamedTuple):
+    """A matrix product or a convolution: element types of its factors and of what it makes, and its precisions."""
+
+    factors: tuple[str, ...]
+    made: str
+    source: str
+    precisions: tuple[str, ...]
+
+
+def instructions(text: str) -> list[Instruction]:
+    """All lines of all computations."""
+    return [Instruction(**match.groupdict()) for match in LINE.finditer(text)]
+
+
+def products(text: str) -> list[Product]:
+    """All matrix products and convolutions, by XLA or by a library."""
+    lines = instructions(text)
+    types = {line.name: line.type for line in lines}
+    found = []
+    for line in lines:
+        if line.op in ("dot", "convolution") or line.op == "custom-call" and LIBRARIES.search(line.rest):
+            operands = re.findall(r"%([\w.\-]+)", line.rest.partition("), ")[0])[:2]
+            asked = re.search(r'operand_precision"?[=:][\[{]([^\]}]*)', line.rest)
+            precisions = tuple(re.findall(r"\w+", asked[1].lower())) if asked else ()
+            factors = tuple(element(types[name]) for name in operands)
+            found.append(Product(factors, element(line.type), line.source, precisions))
+    return found
+
+
+def element(type_: str) -> str:
+    """The type of an array's elements, or of the first array of a tuple."""
+    return type_.lstrip("(").partition("[")[0]
+
+
+def collectives(text: str) -> list[Instruction]:
+    """All exchanges between devices; of one in two halves the first."""
+    lines = instructions(text)
+    return [line for line in lines if COLLECTIVES.match(line.op) and not line.op.endswith("-done")]
+
+
+def narrow_sums(text: str) -> list[Instruction]:
+    """Sums of many numbers in a type narrower than float32."""
+    adding, inside = set(), ""
+    for line in text.splitlines():
+        if opens := re.match(r"%?(\S+) \(.*\{$", line):
+            inside = opens[1]
+        elif re.match(r"\s+ROOT \S+ = (bf16|f16)\[\]\S* add\(", line):
+            adding.add(inside)
+    applied = ((line, re.search(r"to_apply=%([\w.\-]+)", line.rest)) for line in instructions(text))
+    return [line for line, by in applied if by and by[1] in adding and line.op.startswith("reduce")]
+
+
+def host_transfers(text: str) -> Iterator[Instruction]:
+    """What waits for the host, calls it, or has data in its memory."""
+    for line in instructions(text):
+        if ELSEWHERE.match(line.op) or HOST in line.type or (line.op == "custom-call" and CALLBACK.search(line.rest)):
+            yield line

@@ -1,0 +1,168 @@
+"""What is claimed of accelerators, of programs compiled for described ones; `make test_aot` runs it, in minutes.
+
+ResNet-18 of width 64 with the ImageNet stem on CIFAR-10, eight runs, as `auto` has them trained: on several devices the
+runs are dealt out.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import pytest
+
+from plasticity_jax import experiment, target
+from plasticity_jax.errors import LabError, RoomError
+from plasticity_jax.parallel import memory, run_axis
+from tests.aot import described, hlo
+
+pytestmark = pytest.mark.aot
+SEVERAL = ("v5e:2x4", "h100:4")
+ALONE = ("v5e:1x1", "h100")
+GIB = 2**30
+
+
+def on(*names: str) -> pytest.MarkDecorator:
+    """Cases by device; those of one share a process, and with it what it has compiled."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=pytest.mark.xdist_group(name.partition(":")[0] + name[-1])) for name in names]
+    )
+
+
+class Compiled(NamedTuple):
+    """Texts and footprints of programs by their kinds, the shape of the mesh, and the memory of each device."""
+
+    texts: Mapping[str, str]
+    footprints: Mapping[str, memory.Footprint]
+    mesh: Mapping[str, int]
+    memory: int
+
+
+@functools.cache
+def whole(name: str) -> Compiled:
+    """All programs of the study."""
+    return compiled(name, 8)
+
+
+def compiled(name: str, runs: int, *kinds: str, precision: str | None = None, **study: object) -> Compiled:
+    with target.described(name), jax.default_matmul_precision(precision):
+        context = described.context(described.study(runs, **study))  # type: ignore[arg-type]
+        made = described.compiled(context, *kinds)
+        return Compiled(
+            {kind: described.text(program) for kind, program in made.items()},
+            {kind: program.footprint for kind, program in made.items() if program.footprint},
+            dict(run_axis.mesh_for(context.programs.strategy, runs).shape),
+            target.memory_stats(target.devices()[0])["bytes_limit"],
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "kind", "gib"),
+    [
+        ("v4:2x2x1", 8, "TPU v4", 15.25),  # two cores a chip
+        ("v5e:1x1", 1, "TPU v5 lite", 15.75),
+        ("v5e", 1, "TPU v5 lite", 15.75),
+        ("v5e:2x4", 8, "TPU v5 lite", 15.75),
+        ("v6e:2x2", 4, "TPU v6 lite", 31.25),
+        ("h100", 1, "NVIDIA H100 80GB HBM3", 0.75 * 84942979072 / GIB),  # the share that jax takes
+        ("h100:4", 4, "NVIDIA H100 80GB HBM3", 0.75 * 84942979072 / GIB),
+        (f"{target.GPUS / 'h100.txtpb'}:2", 2, "NVIDIA H100 80GB HBM3", 0.75 * 84942979072 / GIB),
+    ],
+)
+def test_devices_are_as_described(name, count, kind, gib):
+    with target.described(name):
+        assert (len(target.devices()), target.devices()[0].device_kind) == (count, kind)
+        assert target.backend() == ("gpu" if "H100" in kind else "tpu")
+        assert memory.free(target.devices()[0]) == int(gib * GIB)
+    assert target.backend() == "cpu"
+
+
+def test_a_device_that_cannot_be(tmp_path):
+    (tmp_path / "none.txtpb").write_text("no description")
+    for name in ("v5e:3x3", "v9:2x2", f"{tmp_path}/none.txtpb"):
+        with pytest.raises(LabError, match=f"^--compile_for={name}: it cannot be described: "), target.described(name):
+            pass
+
+
+@on(*ALONE, *SEVERAL)
+def test_every_program_compiles_and_fits(name):
+    found = whole(name)
+    assert set(found.texts) == {"begin", "advance", "evaluate", "diagnose"}
+    assert all(0 < footprint.total < found.memory for footprint in found.footprints.values())
+    assert len(found.footprints) == 4
+
+
+@on(*ALONE, *SEVERAL)
+def test_networks_compute_in_bfloat16(name):
+    """But for the head, which is float32, as the accumulation within a product is on both kinds of hardware."""
+    for kind, least in (("advance", 55), ("evaluate", 18), ("diagnose", 18)):
+        found = [each for each in hlo.products(whole(name).texts[kind]) if "ResNet" in each.source]
+        inner = [each for each in found if "/head/" not in each.source]
+        assert len(inner) >= least, kind
+        assert {each.factors for each in inner} == {("bf16", "bf16")}, kind
+        assert len(found) > len(inner), kind
+
+
+@on(*ALONE, *SEVERAL)
+def test_sums_are_float32(name):
+    for kind, text in whole(name).texts.items():
+        assert not [line.source for line in hlo.narrow_sums(text)], kind
+
+
+@on(*SEVERAL)
+def test_runs_that_are_dealt_out_exchange_nothing(name):
+    found = whole(name)
+    assert found.mesh == {"run": 8 if name == "v5e:2x4" else 4, "batch": 1}
+    for kind, text in found.texts.items():
+        assert not hlo.collectives(text), kind
+
+
+@on(*ALONE, *SEVERAL)
+def test_no_program_waits_for_the_host(name):
+    for kind, text in whole(name).texts.items():
+        assert not [*hlo.host_transfers(text)], kind
+
+
+@on(*SEVERAL)
+def test_devices_that_share_a_batch_sum_in_float32(name):
+    """Two runs on several devices; a smaller network, since it is compiled for this alone."""
+    found = compiled(name, 2, "advance", depth=1, width=8)
+    assert found.mesh == {"run": 2, "batch": 4 if name == "v5e:2x4" else 2}
+    exchanged = [hlo.element(line.type) for line in hlo.collectives(found.texts["advance"])]
+    assert "f32" in exchanged and set(exchanged) <= {"f32", "s32", "u32", "pred"}
+    inner = [each for each in hlo.products(found.texts["advance"]) if "head" not in each.source]
+    assert {each.factors for each in inner} == {("bf16", "bf16")}
+
+
+@on(*ALONE)
+def test_float32_has_the_precision_that_was_asked_for(name):
+    small = dict(depth=1, width=8, **{"model.dtype": "float32"})
+    found = compiled(name, 1, "advance", precision="highest", **small)
+    asked = hlo.products(found.texts["advance"])
+    assert len(asked) >= 25
+    assert {(each.factors, each.precisions) for each in asked} == {(("f32", "f32"), ("highest", "highest"))}
+    plain = hlo.products(compiled(name, 1, "evaluate", **small).texts["evaluate"])
+    assert plain and not [each for each in plain if "highest" in each.precisions]
+
+
+WIDE = {
+    "model.name": "mlp",
+    "model.depth": 1,
+    "model.width": 2**17,
+    "diagnostics": (),
+}  # 5 GB a run with Adam's moments
+
+
+@on("v5e:1x1")
+def test_a_tpu_refuses_what_does_not_fit(name, tmp_path, capsys):
+    with pytest.raises(LabError, match="^main: the compiler refused .*train advance"):
+        experiment.run(described.study(8, **WIDE), tmp_path, compile_for=name)
+    assert "train advance" in (out := capsys.readouterr().out)
+    assert [line for line in out.splitlines() if "advance" in line and "refused: RESOURCE_EXHAUSTED" in line]
+
+
+@on("h100")
+def test_a_gpu_has_room_for_as_many_as_it_says(name, tmp_path, capsys):
+    with pytest.raises(RoomError, match="^main: stage train: 24 runs need .* GB of memory .* would fit"):
+        experiment.run(described.study(24, **WIDE), tmp_path, compile_for=name)
+    assert "1 x NVIDIA H100 80GB HBM3 (gpu); strategy vmap; bfloat16" in capsys.readouterr().out
