@@ -141,7 +141,10 @@ def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Co
     # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
     states = context.states_like(times.group)
     held = call.args[:2] if call.kind == "begin" else (states, states.params, call.args[1])
-    line = memory.line(program, strategy, compiled_for, of_images(context), memory.size(held) // count)
+    # A TPU lays arrays out in tiles, which are not full where an axis is short.
+    plain = memory.size(call.args[2:]) + memory.size(call.args[:2]) // count * compiled_for
+    unused = max(0, program.arguments - plain) // compiled_for
+    line = memory.line(program, strategy, compiled_for, of_images(context), memory.size(held) // count + unused)
     mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
     return Need(times.group.name, call.kind, count, line, mapped)
 
