@@ -3,12 +3,14 @@
 They stand in a `contrasts.Sum` like a `contrasts.Term`, and are undefined for a seed that lacks a part of them.
 
     over("probe-stage-1", the("stepdecay", stage="train"))                 a quotient of two contrasts
+    chosen("redo", "validation_accuracy")                                  the point of the grid that is best for all
     best(family("probe-stage-1[weight_decay={}]"), "validation_accuracy")  the run of a seed that is best by that
     between(family("train[schedule=compressed-{}]"), "train[schedule=autodecay]")    at the length of another run
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -69,6 +71,45 @@ class Best(Derived):
 
 
 @dataclasses.dataclass(frozen=True)
+class Chosen(Derived):
+    """The measurement of one of several labels, the same for all seeds: that with the best mean of another metric.
+
+    by: that metric, over the same time; empty where there is none, and then each seed takes the label that is best by
+        what is measured at the *other* seeds.  Either way what is measured has no say in what is chosen for it.
+    A label that lacks seeds (it failed there) comes behind those that have more.
+    """
+
+    labels: tuple[str, ...]
+    by: str
+
+    @property
+    def label(self) -> str:
+        name = self.labels[0].partition("[")[0]
+        return f"{name} chosen by {self.by or 'the other seeds'}" if len(self.labels) > 1 else name
+
+    def choices(self, study: studies.Study) -> dict[int, str]:
+        """The label that is taken for each seed."""
+        scores = {
+            label: studies.values(study, label, self.by or self.metric, self.at, self.stage) for label in self.labels
+        }
+        seeds = sorted(set().union(*scores.values()))
+        if self.by or len(self.labels) == 1:
+            return dict.fromkeys(seeds, _best(scores))
+        return {
+            s: _best({label: {t: v for t, v in each.items() if t != s} for label, each in scores.items()})
+            for s in seeds
+        }
+
+    def by_seed(self, study: studies.Study) -> dict[int, float]:
+        values = {label: studies.values(study, label, self.metric, self.at, self.stage) for label in self.labels}
+        return {seed: values[label][seed] for seed, label in self.choices(study).items() if seed in values[label]}
+
+
+def _best(scores: Mapping[str, Mapping[int, float]]) -> str:
+    return max(scores, key=lambda label: (len(scores[label]), math.fsum(scores[label].values())))
+
+
+@dataclasses.dataclass(frozen=True)
 class Between(Derived):
     """What runs of several lengths would have come to in as many updates as another run took; linear between them.
 
@@ -110,6 +151,16 @@ def best(members: Family, by: str, at: str | float = studies.END) -> Contrast:
     def find(known: Known) -> Sum | None:
         labels = _labels(members, known)
         return Sum((Best(1.0, labels, by, at=at),)) if labels else None
+
+    return find
+
+
+def chosen(branch: str, by: str, metric: str = results.METRIC) -> Contrast:
+    """A metric of a branch over the window, at that point of the grid which another metric chooses; see `Chosen`."""
+
+    def find(known: Known) -> Sum | None:
+        labels = tuple(label for stage, label in known if not stage and label.partition("[")[0] == branch)
+        return Sum((Chosen(1.0, labels, by, metric=metric),)) if labels else None
 
     return find
 

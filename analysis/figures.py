@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from plasticity_jax import analysis
-from plasticity_jax.analysis import studies
+from plasticity_jax.analysis import remedies, studies
 from plasticity_jax.analysis.plots import curves, learning_stages, matplotlib_backend, sketch
+from plasticity_jax.analysis.plots import remedies as treatments
 from plasticity_jax.analysis.plots.captions import MINUS, difference, effect, gap
 from plasticity_jax.analysis.plots.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
 from plasticity_jax.analysis.plots.spec import Chart, across, level
@@ -263,6 +264,7 @@ CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
     "warm_start_table": warm_start_table,
     "warm_start_online": warm_start_online,
     **learning_stages.CHARTS,
+    **dict.fromkeys((f"{remedies.PREFIX}{name}" for name in remedies.PROTOCOLS), treatments.charts),
 }
 
 

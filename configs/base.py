@@ -139,6 +139,7 @@ def stage(
                 "alone": 0.2,
                 "stretch": 1.75,
             },
+            "tasks": {"change": "none", "epochs": 1},
         }
     )
     config.epochs = 500.0

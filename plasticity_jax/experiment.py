@@ -206,10 +206,13 @@ def _walk(directory: Path, context: Context) -> Result:
         images += sum(outcome["steps"] * run.stage.batch_size for run, outcome in count)
         entries += multihost.once(functools.partial(_run_results, context, times.group, ended))
         context.progress.finish(times)
+    seconds = context.clock.save()
+    groups = {f"{context.pack.name}/{kind.partition('/')[2]}": taken for kind, taken in seconds.items() if "/" in kind}
     return {
         "runs": [entry for _, entry in sorted(entries, key=lambda pair: pair[0])],
         "images": images,
-        "seconds": context.clock.save(),
+        "seconds": {kind: taken for kind, taken in seconds.items() if "/" not in kind},
+        "train_seconds": groups,
         "compilations": context.programs.compiled,
         "from_cache": context.programs.loaded,
         "bytes_per_run": bytes_per_run,

@@ -79,7 +79,7 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
 def test_the_paper_is_a_sweep_of_all_studies(preset):
     found = planner.studies(importlib.import_module("plasticity_jax.configs.paper").get_config(preset))
     assert {study.name for study in found.values()} == set(found)
-    alone = [module(path).get_config(preset) for path in FILES]
+    alone = [module(path).get_config(preset) for path in FILES if path.stem != "remedies"]  # not a paper's
     alone.append(
         importlib.import_module("plasticity_jax.configs.warm_start").get_config(",".join([preset, "study=online"]))
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from plasticity_jax import cli
-from plasticity_jax.configs import multistage
+from plasticity_jax.configs import multistage, remedies
 from plasticity_jax.data import datasets
 from plasticity_jax.launch import prices, sweep
 from tests.support import swept, synthetic
@@ -72,6 +72,10 @@ def checkout(tmp_path_factory):
     study = synthetic.study(multistage.get_config("digits"), lambda *of: 50.0 if of[3].endswith("accuracy") else None)
     for name in ("done", "figure1", "a", "demo"):
         (synthetic.write(study, here / "runs" / name) / "environment.json").write_text('{"python": "3"}')
+    for name in ("half", "pixels"):
+        config = remedies.get_config(f"digits,protocol={name}")
+        given = synthetic.study(config, lambda *of: 50.0, metrics=("test_accuracy", "validation_accuracy"))
+        synthetic.write(given, here / "runs" / f"{name}-digits")
     for name in ("sweep", "paper", "resets-digits"):
         swept.planned(here / "runs" / name, swept.config())
     for path in sorted((ROOT / "analysis/results").glob("*/")):

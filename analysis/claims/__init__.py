@@ -7,6 +7,7 @@ from plasticity_jax.analysis.claims import (
     ash2020,
     berariu2021,
     controls,
+    remedies,
     you2019,
     you2019_implications,
     you2019_patterns,
@@ -20,4 +21,5 @@ CLAIMS: tuple[Claim, ...] = (
     *you2019.CLAIMS,
     *you2019_patterns.CLAIMS,
     *you2019_implications.CLAIMS,
+    *remedies.CLAIMS,
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 from plasticity_jax import analysis
 from plasticity_jax.analysis import facts as known
-from plasticity_jax.analysis import figures, scale, studies
+from plasticity_jax.analysis import figures, remedies, scale, studies
 from plasticity_jax.analysis.facts import Facts, duration
 from plasticity_jax.analysis.judgement import judge
 from plasticity_jax.analysis.plots import curves
@@ -63,6 +63,7 @@ def report(found: Sequence[Study]) -> str:
     names = [_name(study) for study in found]
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     finished = sum(each.status == "finished" for each in about)
+    protocols = [study for study in found if remedies.is_one(study)]
     title = names[0] if len(found) == 1 else f"{len(found)} studies of plasticity"
     head = [
         tag("h1", title),
@@ -79,13 +80,15 @@ def report(found: Sequence[Study]) -> str:
         tag("header", *head),
         _section("ran", "What ran", overview(found, about, anchors)),
         _section("claims", "Claims", verdicts.section(judge(found))),
+        *([_section("remedies", "Remedies", treatments(protocols))] if protocols else []),
         *(
             _section(anchor, name, of_study(study, each, anchor))
             for study, each, anchor, name in zip(found, about, anchors, names, strict=True)
         ),
         _section("cost", "Cost", cost(names, about)),
     ]
-    contents = [("ran", "What ran"), ("claims", "Claims"), *zip(anchors, names, strict=True), ("cost", "Cost")]
+    parts = [("ran", "What ran"), ("claims", "Claims"), *([("remedies", "Remedies")] if protocols else [])]
+    contents = [*parts, *zip(anchors, names, strict=True), ("cost", "Cost")]
     return page(title, contents, body)
 
 
@@ -138,6 +141,22 @@ def of_study(study: Study, about: Facts, anchor: str) -> Html:
             _part(anchor, "numbers", *numbers(study)),
             _part(anchor, "config", _config(study.config)),
         ]
+    )
+
+
+def treatments(protocols: Sequence[Study]) -> Html:
+    """The table of `analysis.remedies`."""
+    said = (
+        "Accuracy with the setting that validation images chose; the share of the warm start's gap that is recovered, "
+        "with Fieller's 95% set; p of a difference to the warm start, by the paired t test after Holm's correction; "
+        "time of a step relative to the warm start."
+    )
+    rows = [
+        [cell.replace("-", "\N{MINUS SIGN}") if i in (2, 3, 4) else cell for i, cell in enumerate(each)]
+        for each in map(remedies.cells, remedies.rows(protocols))
+    ]
+    return join(
+        [tag("p", said, class_="note"), table(list(remedies.HEAD), rows, numbers=[2, 3, 4, 5, 6, 8], wide=True)]
     )
 
 

@@ -7,6 +7,8 @@ AUGMENT = {False: "none", True: "crop_flip"}  # `augment` was a truth value
 
 ADDED: dict[str, Any] = {"holdout": 0.0, "holdout_seed": 0}  # since then, with the values that they had
 
+TASKS = {"change": "none", "epochs": 1}
+
 # `evaluate_train` marks the first version.  What had no name then, with the values that it had.
 FIRST = "evaluate_train"
 ALL = 2**31 - 1  # images: of each pool as many as there are
@@ -59,6 +61,8 @@ def _stage(stage: Mapping[str, Any], first: bool) -> dict[str, Any]:
     now = {"remedies": [], **stage} | ({"augment": AUGMENT[old]} if isinstance(old, bool) else {})
     if isinstance(now.get("optim"), dict):
         now["optim"] = {"rho": 0.0, **now["optim"]}
+    if isinstance(now.get("data"), dict):
+        now["data"] = {"tasks": TASKS, **now["data"]}
     if first:
         now = {**STAGE, **now}
         for key, added in (("data", DATA), ("optim", {"detector": DETECTOR})):

@@ -110,9 +110,24 @@ def _make(check: Check, values: Any, where: str, name: str, branch: str) -> spec
         )
     if stage.micro_batch and stage.batch_size % stage.micro_batch:
         raise rules.error(f"{where}.micro_batch", stage.micro_batch, f"must divide batch_size={stage.batch_size}")
+    _check_tasks(stage, f"{where}.data.tasks.change")
     if data.classes and (len(data.classes) != 2 or data.classes[0] >= data.classes[1]):
         raise rules.error(f"{where}.data.classes", data.classes, "must be a range (first, behind the last), or empty")
     return stage
+
+
+def _check_tasks(stage: spec.Stage, where: str) -> None:
+    data = stage.data
+    if data.tasks.change == "none":
+        return
+    if data.patch.share:
+        raise rules.error(
+            where, data.tasks.change, "patches tell the class that an image always has; take none of them"
+        )
+    if stage.reset.function:
+        raise rules.error(where, data.tasks.change, "an own reset happens once; leave reset.function empty")
+    if data.tasks.change == "labels" and data.label_noise:
+        raise rules.error(where, data.tasks.change, "all labels are random; set data.label_noise to 0")
 
 
 def _final_branches(pack: spec.Pack) -> list[str]:

@@ -40,6 +40,7 @@ END = -1  # the epoch that means "where the stage ended"
 
 RECIPES = ("random", "split", "blend")
 AUGMENT = ("none", "crop", "crop_flip")
+CHANGES = ("none", "labels", "pixels")
 KEEP = ("keep", "modules", "all")
 
 
@@ -61,6 +62,19 @@ class Patch:
     patterns: Annotated[int, whole(1), COMPILED]
     alone: Annotated[float, real("[0, 1]")]
     stretch: Annotated[float, real("[0, inf)")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """A stream of tasks in one stage; see `tasks` for the sources.
+
+    change: what is drawn anew for each task: `none`, the `labels` of the training images, or the order of the `pixels`
+        of all images.  At the start of every task the stage's reset happens again; remedies keep their memories.
+    epochs: of a task.
+    """
+
+    change: Annotated[str, one_of(CHANGES), COMPILED]
+    epochs: Annotated[int, whole(1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +107,7 @@ class Data:
     shuffle: Annotated[bool, truth]
     label_noise: Annotated[float, real("[0, 1]")]
     patch: Patch
+    tasks: Tasks
 
     @property
     def unused(self) -> tuple[str, ...]:

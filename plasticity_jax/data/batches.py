@@ -25,6 +25,7 @@ class Source(NamedTuple):
     shuffle: bool, walk through a new permutation each epoch; without, always through the slots as they are.
     classes: bool [K], the classes that are told apart; () for all.
     patches: the `Patches` that images carry; () for none.
+    tasks: the `Tasks` that follow each other; () for one.
     """
 
     indices: Leaf
@@ -36,6 +37,7 @@ class Source(NamedTuple):
     shuffle: Leaf
     classes: Any = ()
     patches: Any = ()
+    tasks: Any = ()
 
 
 def key(seed: int, *names: str) -> Array:

@@ -156,7 +156,7 @@ def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[C
     if not begun:
         data = (context.images,) if apply.acts_at_start(stage) else ()
         yield Call("begin", stage, (*_beginning(times, states, context), *data))
-    rows = schedule.tasks(times, context.slots), np.zeros(len(times.group.runs), np.int32)
+    rows = schedule.tasks(times, context.slots, states), np.zeros(len(times.group.runs), np.int32)
     yield Call("advance", stage, (states, rows, context.images))
     seen = evaluation.looked_at(states)
     for scored in scored_on(times, context.study, context.slots).values():

@@ -64,15 +64,17 @@ class Context(Compute):
     stopped: Callable[[], bool]
 
     @contextlib.contextmanager
-    def timed(self, kind: str) -> Iterator[None]:
-        """Count the time inside as `kind`, but for what compilation took of it."""
+    def timed(self, kind: str, group: str = "") -> Iterator[None]:
+        """Count the time inside as `kind`, and as that of a group too, but for what compilation took of it."""
         compiled, start = self.programs.seconds, time.perf_counter()
         try:
             yield
         finally:
             compiling = self.programs.seconds - compiled
             self.clock.add("compile", compiling)
-            self.clock.add(kind, time.perf_counter() - start - compiling)
+            taken = time.perf_counter() - start - compiling
+            for each in (kind, f"{kind}/{group}") if group else (kind,):
+                self.clock.add(each, taken)
             self.progress.pause(compiling)
 
     def checkpoints(self, group: str, kind: str, keep: int | None = None) -> Checkpoints:

@@ -46,7 +46,7 @@ class Pace:
         """Dispatch one call; returns states that may still be computing and never pass their target step."""
         until = np.minimum(targets, self.expected + self.size)
         start, compiled = time.perf_counter(), self.context.programs.seconds
-        with self.context.timed("train"):
+        with self.context.timed("train", self.group.name):
             stage, images = self.group.stage, self.context.images
             states, seen = self.context.programs.advance(stage, states, (self.rows, until), images)
             if not self.flying:

@@ -37,12 +37,17 @@ class Scored(NamedTuple):
 def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scored]:
     """What the runs of a group are scored on, by name; the test set comes first.  Pools have `slots` slots."""
     data, runs, rows = times.dataset, times.group.runs, range(len(times.group.runs))
-    first, last = 0, len(times.tests[0])
-    found = {} if times.group.stage.restricted else {"test": _shared(data.test_labels, first, last)}
-    if times.group.stage.restricted:
+    moved = times.group.stage.data.tasks.change == "pixels"
+    own, found = times.group.stage.restricted or moved, {}
+    if own:
         found["test"] = _own("test", _by_run(times, times.tests, data.test_labels))
+    else:
+        found["test"] = _shared(data.test_labels, 0, len(times.tests[0]))
     for name, (first, last) in data.probes.items():
-        found[name] = _shared(data.test_labels, first, min(last, first + (study.test_images or last)))
+        last = min(last, first + (study.test_images or last))
+        each = [np.arange(first, last, dtype=np.int32)] * len(runs)
+        shared = _shared(data.test_labels, first, last)
+        found[name] = _own("test", _by_run(times, each, data.test_labels)) if moved else shared
     if study.validation_images:
         found["validation"] = _own("train", _by_run(times, times.held_out, data.train_labels))
     if study.train_eval_images:
@@ -66,20 +71,21 @@ def probes(times: Timetable) -> dict[str, Probe]:
     These are the first images of its pool, with the labels that it trains on, and of its own test images; from the
     beginning again where there are fewer, so that it does not depend on a run's company.
     """
-    labels, runs_of = times.dataset.test_labels, times.group.runs
+    labels, runs_of, numbers = times.dataset.test_labels, times.group.runs, range(len(times.group.runs))
     told = [schedule.told_apart(run, times.dataset) for run in runs_of]
     trained = [(pool.indices, pool.labels) for pool in times.pools]
     tested = [(index, labels[index]) for index in times.tests]
 
-    def rows(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Probe:
+    def rows(found: Sequence[tuple[np.ndarray, np.ndarray]], trained: bool) -> Probe:
+        streams = [schedule.stream(times, row, trained) for row in numbers]
         return run_axis.stack_on_host(
             [
-                Probe(np.resize(index, PROBE).astype(np.int32), np.resize(label, PROBE).astype(np.int32), classes)
-                for (index, label), classes in zip(found, told, strict=True)
+                Probe(np.resize(index, PROBE).astype(np.int32), np.resize(label, PROBE).astype(np.int32), *rest)
+                for (index, label), *rest in zip(found, told, streams, strict=True)
             ]
         )
 
-    return {"train": rows(trained), "test": rows(tested)}
+    return {"train": rows(trained, True), "test": rows(tested, False)}
 
 
 def _shared(labels: np.ndarray, first: int, last: int) -> Scored:
@@ -98,4 +104,5 @@ def _by_run(
     longest = max(map(len, indices))
     told = [schedule.told_apart(run, times.dataset) for run in times.group.runs]
     each = zip(indices, told, patches or [()] * len(told), strict=True)
-    return [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in each]
+    found = [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in each]
+    return [one._replace(tasks=schedule.stream(times, row, trained=False)) for row, one in enumerate(found)]

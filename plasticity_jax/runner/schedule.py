@@ -15,12 +15,14 @@ import numpy as np
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data import batches, patches, subsets
+from plasticity_jax.data import tasks as tasks_of
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
-from plasticity_jax.training import hyper
+from plasticity_jax.training import hyper, resets
 from plasticity_jax.training.remedies import apply
+from plasticity_jax.training.state import TrainState
 from plasticity_jax.training.step import Task
 
 
@@ -129,8 +131,8 @@ def plain_source(
     indices: np.ndarray, labels: np.ndarray, length: int = 0, classes: Any = (), patched: Any = ()
 ) -> batches.Source:
     """A source that is only evaluated on: the images at `indices` in this order, padded to `length` slots."""
-    none = spec.Patch(0.0, 1, 0.0, 0.0, 1, 0.0, 0.0)
-    data = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.0, False, False, 0.0, none)
+    none = spec.Patch(0.0, 1, 0.0, 0.0, 1, 0.0, 0.0), spec.Tasks("none", 1)
+    data = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.0, False, False, 0.0, *none)
     pool = subsets.Pool(indices, labels[indices], len(indices))
     return source(pool, data, max(length, len(indices)), classes, patched)
 
@@ -155,7 +157,19 @@ def patched(run: Run, dataset: Dataset, split: str, indices: np.ndarray) -> Any:
 def training_source(times: Timetable, row: int, length: int) -> batches.Source:
     """What a run trains on, padded to `length` slots."""
     run, pool, dataset = times.group.runs[row], times.pools[row], times.dataset
-    return source(pool, run.stage.data, length, told_apart(run, dataset), patched(run, dataset, "train", pool.indices))
+    patches = patched(run, dataset, "train", pool.indices)
+    found = source(pool, run.stage.data, length, told_apart(run, dataset), patches)
+    return found._replace(tasks=stream(times, row))
+
+
+def stream(times: Timetable, row: int, trained: bool = True) -> Any:
+    """The tasks of a run, as images that it trains on have them, or as other images do; () for a single one."""
+    run, dataset = times.group.runs[row], times.dataset
+    told = told_apart(run, dataset)
+    every = np.ones(dataset.classes, np.bool_)
+    return tasks_of.tasks(
+        run.stage.data.tasks, run.seed, times.epoch_steps[row], every if isinstance(told, tuple) else told, trained
+    )
 
 
 def digests(times: Timetable) -> dict[str, str]:
@@ -197,8 +211,11 @@ def check_digests(times: Timetable, meta: Mapping[str, Any], directory: Path) ->
         )
 
 
-def tasks(timetable: Timetable, length: int) -> Task:
-    """The rows of a group, stacked: leaves [R, ...], pools padded to `length`."""
+def tasks(timetable: Timetable, length: int, like: TrainState | None = None) -> Task:
+    """The rows of a group, stacked: leaves [R, ...], pools padded to `length`.
+
+    `like` has the structure of its states; only a stage with a stream of tasks needs it.
+    """
     rows: Sequence[Task] = [
         Task(
             key=np.asarray(jax.random.key_data(batches.key(run.seed, "stage", run.stage.name))),
@@ -211,6 +228,7 @@ def tasks(timetable: Timetable, length: int) -> Task:
             watch=hyper.watch(run.stage.optim.detector) if run.stage.optim.schedule == "autodecay" else (),
             starts=starts(run.stage.optim.milestones, timetable.steps[row]),
             remedies=apply.rows(run.stage),
+            reset=resets.factors(run.stage.reset, like) if run.stage.data.tasks.change != "none" and like else (),
         )
         for row, run in enumerate(timetable.group.runs)
     ]

@@ -52,7 +52,7 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     pools = {"pools": schedule.digests(times)}
     states, at, saver = _resume(group, context)
     board = _board(group, context) if multihost.first() else None
-    pace = Pace(group, context, schedule.tasks(times, context.slots))
+    pace = Pace(group, context, schedule.tasks(times, context.slots, context.states_like(group)))
     initial = context.programs.place([context.programs.init(state.init_key(run.seed))[0] for run in group.runs])
     while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]

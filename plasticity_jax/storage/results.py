@@ -94,16 +94,14 @@ def combine(parts: Sequence[Mapping[str, Any]], dataset: str, control: str) -> d
     """Parts of a study as one result; `failed` only if no run came through.
 
     Args:
-      parts: {runs, images, seconds: {kind: seconds}} each, the runs as `summarise` takes them; other keys are ignored.
+      parts: {runs, images, seconds: {kind: seconds}} each, the runs as `summarise` takes them, and if it is known
+        train_seconds: {"PACK/GROUP": seconds}; other keys are ignored.
       dataset, control: those of the study.
     Returns:
       What `result.json` holds.
     """
     runs = [run for part in parts for run in part["runs"]]
-    seconds: dict[str, float] = {}
-    for part in parts:
-        for kind, value in part["seconds"].items():
-            seconds[kind] = seconds.get(kind, 0.0) + value
+    seconds, by_leg = _sums(part["seconds"] for part in parts), _sums(part.get("train_seconds", {}) for part in parts)
     images = sum(part["images"] for part in parts)
     return {
         "status": "finished" if any(run["status"] == "finished" for run in runs) else "failed",
@@ -113,6 +111,7 @@ def combine(parts: Sequence[Mapping[str, Any]], dataset: str, control: str) -> d
         "images": images,
         "images_per_second": images / seconds["train"] if seconds.get("train") else None,
         "seconds": seconds,
+        "train_seconds": by_leg,
     }
 
 
@@ -139,6 +138,14 @@ def table(result: Mapping[str, Any]) -> str:
     if failed:
         lines += ["", *_wrap(f"failed, left out ({len(failed)}): {', '.join(failed)}")]
     return "\n".join(["test accuracy (%)", *lines])
+
+
+def _sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for key, value in part.items():
+            total[key] = total.get(key, 0.0) + value
+    return total
 
 
 def _finished(runs: Iterable[Mapping[str, Any]]) -> dict[int, float]:

@@ -96,6 +96,28 @@ def begin(
     `own` is a user's reset, (state, fresh state) -> state, applied last.
     """
     fresh = create(fresh_params, fresh_stats, stage, given.own if given else NONE)
+    state = _mixed(fresh, (params, stats, opt), (fresh_params, fresh_stats, fresh.opt), f)
+    state = own(state, fresh) if own else state
+    if given:
+        drawn = jax.tree.map(lambda shrink: shrink == 0, f.shrink)
+        first = jax.tree.map(jnp.where, drawn, state.params, given.initial)
+        network = Network(state.params, state.stats, state.opt, {})
+        begun = Begun(first, (params, stats), given.key, given.sweep)
+        network = apply.at_start(network, begun, given.numbers, stage, given.own)
+        state = state.replace(params=network.params, stats=network.stats, opt=network.opt, remedy=network.memory)
+    return state.replace(average=(state.params, state.stats)) if stage.ema else state
+
+
+def again(state: TrainState, fresh_params: Tree, fresh_stats: Tree, f: Factors) -> TrainState:
+    """The state in the middle of a stage after its reset has happened once more; its steps and memories go on."""
+    fresh = fresh_params, fresh_stats, jax.tree.map(jnp.zeros_like, state.opt)
+    state = _mixed(state, (state.params, state.stats, state.opt), fresh, f)
+    return state.replace(average=(state.params, state.stats)) if state.average else state
+
+
+def _mixed(state: TrainState, old: tuple[Tree, Tree, Tree], fresh: tuple[Tree, Tree, Tree], f: Factors) -> TrainState:
+    """`state` with what factors make of the parameters, statistics and moments of an old and of a fresh network."""
+    (params, stats, opt), (fresh_params, fresh_stats, fresh_opt) = old, fresh
 
     def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
         # A factor of 0 has to forget its term for good: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
@@ -105,21 +127,11 @@ def begin(
     def choose(is_fresh: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.where(is_fresh, new, old)
 
-    state = fresh.replace(
+    return state.replace(
         params=jax.tree.map(mix, params, fresh_params, f.shrink, f.perturb),
         stats=jax.tree.map(choose, f.fresh_stats, stats, fresh_stats),
-        opt=jax.tree.map(choose, f.fresh_opt, opt, fresh.opt),
+        opt=jax.tree.map(choose, f.fresh_opt, opt, fresh_opt),
     )
-    state = own(state, fresh) if own else state
-    if given:
-        drawn = jax.tree.map(lambda shrink: shrink == 0, f.shrink)
-        first = jax.tree.map(choose, drawn, given.initial, state.params)
-        network = Network(state.params, state.stats, state.opt, {})
-        network = apply.at_start(
-            network, Begun(first, (params, stats), given.key, given.sweep), given.numbers, stage, given.own
-        )
-        state = state.replace(params=network.params, stats=network.stats, opt=network.opt, remedy=network.memory)
-    return state.replace(average=(state.params, state.stats)) if stage.ema else state
 
 
 def _by_path(decide: Callable[[str], np.bool_], tree: Tree) -> Tree:

@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,18 +12,18 @@ import optax
 
 from plasticity_jax import sharding
 from plasticity_jax.config import spec
-from plasticity_jax.data import batches, patches
-from plasticity_jax.data.batches import Leaf, Source
+from plasticity_jax.data import batches, patches, tasks
+from plasticity_jax.data.batches import Source
 from plasticity_jax.models import units
-from plasticity_jax.training import detectors, schedules
+from plasticity_jax.training import detectors, resets, schedules
 from plasticity_jax.training.autodecay import tick
 from plasticity_jax.training.detectors import Detector
 from plasticity_jax.training.gradient import among, forward, gradient, trained
-from plasticity_jax.training.hyper import Hyper
+from plasticity_jax.training.inputs import Images, Probe, Task
 from plasticity_jax.training.optimizers import of_parameters, optimiser
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.remedies.apply import NONE, Own
-from plasticity_jax.training.remedies.interface import Network, Now
+from plasticity_jax.training.remedies.interface import Network, Now, when
 from plasticity_jax.training.schedules import multiplier
 from plasticity_jax.training.state import TrainState, init_network
 
@@ -31,49 +31,6 @@ Array = jax.Array
 Batch = Mapping[str, Any]
 Metrics = dict[str, Array]
 Diagnostic = Callable[[TrainState, Batch], Metrics]
-
-
-class Task(NamedTuple):
-    """What one run does in a stage, as data: a row of the run axis.
-
-    key: the seed's key of the stage (by its name); source: its pool; hyper: its optimiser's numbers.
-    steps: int32, the length of the stage; epoch_steps: int32, steps in one epoch of its pool.
-    until_accuracy: float32, the running train accuracy (share) that ends the stage; 0 for never.
-    ema: float32, the decay of the moving average.  watch: the numbers of the detector; () without one.
-    starts: int32 [K - 1], the steps at which step decay begins the second and later learning stages.
-    remedies: the numbers of the stage's remedies, a dictionary for each.
-    """
-
-    key: Leaf
-    source: Source
-    hyper: Hyper
-    steps: Leaf
-    epoch_steps: Leaf
-    until_accuracy: Leaf
-    ema: Leaf
-    watch: Any
-    starts: Leaf
-    remedies: Any = ()
-
-
-class Images(NamedTuple):
-    """The images of a data set, uint8 [N, H, W, C], and its float32 [C] mean and deviation."""
-
-    images: Leaf
-    mean: Leaf
-    std: Leaf
-
-    def take(self, indices: Array) -> Array:
-        """float32 [B, H, W, C], normalised."""
-        return batches.normalise(self.images[indices], self.mean, self.std)
-
-
-class Probe(NamedTuple):
-    """Images that the diagnostics of one run look at: int32 [B] each, and the run's `classes` as in `Source`."""
-
-    index: Leaf
-    label: Leaf
-    classes: Any = ()
 
 
 def train_step(
@@ -182,9 +139,14 @@ def advance(
     into_next = (stop - 1) // task.epoch_steps > first_epoch  # else a second sort would be for nothing
     orders = jnp.concatenate([order, jax.lax.cond(into_next, draw, lambda _: order, first_epoch + 1)])
 
-    detector = schedules.detector(stage.optim, task.watch)
+    detector, stream = schedules.detector(stage.optim, task.watch), task.source.tasks
+
+    first_task = state.step // stream.steps if stream else 0
+    sites = images.images.shape[1] * images.images.shape[2] if tasks.moves(stream) else 0
+    places = jnp.stack([tasks.order(stream, first_task + i, sites) for i in (0, 1)]) if sites else None
 
     def body(state: TrainState) -> TrainState:
+        state = _between_tasks(state, task, images, model)
         epoch, position = state.step // task.epoch_steps, state.step % task.epoch_steps
         order = orders[epoch - first_epoch]
         slots = batches.batch_slots(batch_key, order, state.step, task.steps, position, stage.batch_size, task.source)
@@ -193,7 +155,11 @@ def advance(
         if stage.augment != "none":
             draw = jax.random.fold_in(augment_key, state.step)
             pixels = batches.augment(draw, pixels, flip=stage.augment == "crop_flip")
-        image, label = batches.normalise(pixels, images.mean, images.std), task.source.labels[slots]
+        indices, label = task.source.indices[slots], task.source.labels[slots]
+        number = state.step // stream.steps if stream else 0
+        here = None if places is None else places[number - first_task]
+        pixels, label = tasks.seen(stream, number, pixels, label, indices, here)
+        image = batches.normalise(pixels, images.mean, images.std)
         if task.source.patches:
             draw, numbers = jax.random.fold_in(patch_key, state.step), jnp.arange(len(slots))
             image = patches.paste(task.source.patches, draw, numbers, slots, image, label)
@@ -206,6 +172,19 @@ def advance(
         return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
 
     return jax.lax.while_loop(lambda s: (s.step < stop) & ~s.done, body, state)
+
+
+def _between_tasks(state: TrainState, task: Task, images: Images, model: nn.Module) -> TrainState:
+    """The state that a task of a stream begins with: from the second one on, the stage's reset happens again."""
+    if not task.reset:
+        return state
+    number = state.step // task.source.tasks.steps
+    key = jax.random.fold_in(jax.random.fold_in(task.key, 8), number)
+
+    def reset(state: TrainState) -> TrainState:
+        return resets.again(state, *init_network(model, key, images.images.shape[1:]), task.reset)
+
+    return when((number > 0) & (state.step % task.source.tasks.steps == 0), reset, state)
 
 
 def count_epoch(
@@ -239,8 +218,9 @@ def evaluate(
     slots = sharding.split(first + jnp.arange(batch))
     mask = slots < source.size
     slots = jnp.minimum(slots, source.size - 1)
-    labels = source.labels[slots]
-    image = images.take(source.indices[slots])
+    stream, indices = source.tasks, source.indices[slots]
+    known = images.take(indices), source.labels[slots], indices
+    image, labels = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *known)
     if source.patches:
         image = patches.paste(source.patches, patches.evaluation_key(source.patches), slots, slots, image, labels)
     logits = among(forward(model, state.params, state.stats, image, train=False)[0], source.classes)
@@ -270,10 +250,12 @@ def diagnose(
     (initial, probes), found = row, Metrics()
     for split, images in (("train", train_images), ("test", test_images)):
         probe = probes[split]
-        image = images.take(sharding.split(probe.index))
+        index, stream = sharding.split(probe.index), probe.tasks
+        known = images.take(index), probe.label, probe.index
+        image, label = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *known)
         logits, features, _ = forward(model, state.params, state.stats, image, train=False)
         logits = among(logits, probe.classes)
-        values = {"image": image, "label": probe.label, "logits": logits, "features": features, "initial": initial}
+        values = {"image": image, "label": label, "logits": logits, "features": features, "initial": initial}
         for diagnostic in diagnostics.values():
             batch = Watched(values)
             measured = diagnostic(state, batch)

@@ -9,6 +9,7 @@ import pytest
 
 from plasticity_jax.config import grid
 from plasticity_jax.config.remedies import Remedy
+from plasticity_jax.config.spec import Tasks
 from plasticity_jax.data import datasets
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import schedule
@@ -28,6 +29,7 @@ WHERE = {
     "data.uniform": {"recipe": "split", "splits": 3},
     "data.gamma": {"recipe": "blend", "fraction": 0.5},
     "data.patch": {"patch": changed(PATCH, share=0.5)},
+    "data.tasks": {"tasks": Tasks("labels", 2)},
     "optim.momentum": {"momentum": 0.5},
     "optim.milestones": {"schedule": "step", "milestones": (0.5,)},
     "optim.detector": AUTODECAY,
@@ -42,6 +44,7 @@ OTHER = {
     "trained": ("head",),
     "data.classes": (0, 2),
     "data.recipe": "blend",
+    "data.tasks.change": "pixels",
     "optim.name": "adam",
     "optim.schedule": "cosine",
     "optim.milestones": (0.25,),
@@ -98,7 +101,7 @@ def rows(record, dataset=PAIR):
     before = changed(stage(), name="before", branch="before")
     group = {group.name: group for group in groups(before, record)}[record.name]
     times = schedule.draw_up(group, study(), dataset)
-    tasks = schedule.tasks(times, len(dataset.train_labels))
+    tasks = schedule.tasks(times, len(dataset.train_labels), state.like(NETWORK, record))
     begin = resets.factors(record.reset, state.like(NETWORK, record))
     kept = [(run.id, run.parent, run.stage.reset.optimiser == "all") for run in group.runs]
     return (group.name, kept, times.points, times.events), (tasks._replace(key=jax.random.key_data(tasks.key)), begin)

@@ -153,6 +153,7 @@ def test_every_choice_is_accepted():
         "model.activation": models.ACTIVATIONS,
         "model.dtype": models.DTYPES,
         "stages.tune.data.recipe": spec.RECIPES,
+        "stages.tune.data.tasks.change": spec.CHANGES,
         "stages.tune.reset.statistics": spec.KEEP,
         "strategy": ("auto", "map", "vmap", "loop"),
     }.items():
@@ -275,6 +276,9 @@ MALFORMED = {
     "stages.tune.data.gamma": [0, 1],
     "stages.tune.data.replacement": [0],
     "stages.tune.data.label_noise": [-0.1, 2],
+    "stages.tune.data.tasks": [None, "labels"],
+    "stages.tune.data.tasks.change": ["pixel", ""],
+    "stages.tune.data.tasks.epochs": [0, 1.5],
     "stages.tune.optim.name": ["adm"],
     "stages.tune.optim.learning_rate": [0, -1e-3, float("inf"), "1e-3", None],
     "stages.tune.optim.momentum": [1, -0.1, 0.9],
@@ -339,6 +343,16 @@ def test_every_value_of_a_config_has_a_wrong_one_above():
 )
 def test_the_line_says_what_is_right(path, value, line):
     assert refused({path: value}) == line
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("data.patch.share", 0.5), ("data.label_noise", 0.2), ("reset.function", "own_resets:zero")],
+)
+def test_a_stream_of_tasks_has_no_other_labels_and_no_own_reset(path, value):
+    stream = {"stages.tune.data.tasks.change": "labels", f"stages.tune.{path}": value}
+    assert refused(stream).startswith("config.stages.tune.data.tasks.change='labels': ")
+    study_config.parse(at(stream | {"stages.tune.data.tasks.change": "none"}))
 
 
 def test_steps_do_instead_of_epochs():

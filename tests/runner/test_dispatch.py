@@ -42,8 +42,8 @@ def start(monkeypatch):
     def build(device, count, epoch_steps=1000):
         monkeypatch.setattr(dispatch.multihost, "fetch", device.read)
         monkeypatch.setattr(dispatch.time, "perf_counter", lambda: device.now)
-        context = SimpleNamespace(programs=device, images=None, timed=lambda kind: contextlib.nullcontext())
-        group = SimpleNamespace(stage=None)
+        context = SimpleNamespace(programs=device, images=None, timed=lambda kind, group: contextlib.nullcontext())
+        group = SimpleNamespace(stage=None, name="train")
         task = SimpleNamespace(epoch_steps=np.full(count, epoch_steps))
         states = SimpleNamespace(step=np.zeros(count, int), done=np.zeros(count, bool))
         made = dispatch.Pace(group, context, task)

@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 
 import plasticity_jax
+from plasticity_jax.config import spec
 from plasticity_jax.data import datasets, patches, subsets
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.runner import schedule
@@ -171,10 +172,13 @@ def test_probes_follow_the_classes_and_the_member_of_a_stage():
 
 
 def test_a_probe_does_not_depend_on_company():
-    _, alone = probed(stage(classes=(1, 3)), seeds=(1,))
-    _, beside = probed(stage(classes=(1, 3)), seeds=(0, 1, 2))
+    plan = stage(classes=(1, 3), tasks=spec.Tasks("pixels", 1))
+    _, alone = probed(plan, seeds=(1,))
+    _, beside = probed(plan, seeds=(0, 1, 2))
     for split in ("train", "test"):
-        for one, many in zip(alone[split], beside[split], strict=True):
+        leaves = [jax.tree.leaves(found[split]) for found in (alone, beside)]
+        assert len(leaves[0]) == 6  # index, label, classes, and of the tasks key, steps and what changes
+        for one, many in zip(*leaves, strict=True):
             np.testing.assert_array_equal(one[0], many[1])
 
 

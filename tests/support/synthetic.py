@@ -42,7 +42,8 @@ def study(
                 label = studies.label_of(run.id.rpartition("/")[0])
                 common = dict(pack=pack.name, run=run.id, seed=run.seed, branch=run.branch, **dict(run.hparams))
                 rows += [
-                    {**common, "stage": group.name, **row} for row in _measurements(run, label, world, metrics, epochs)
+                    {**common, "stage": run.stage.name, **row}
+                    for row in _measurements(run, label, world, metrics, epochs)
                 ]
                 if run.final:
                     name = f"{pack.name}/{run.id}" if len(parsed.packs) > 1 else run.id

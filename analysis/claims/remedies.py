@@ -1,0 +1,77 @@
+"""What papers say that remedies do, in the protocols of `configs/remedies.py`, written before any of them was run.
+
+A remedy is measured with the setting that validation images choose, as in `analysis.remedies`.  The marks are those of
+`berariu2021`.
+"""
+
+from plasticity_jax.analysis.contrasts import Claim, Contrast, minus, the
+from plasticity_jax.analysis.derived import chosen
+from plasticity_jax.analysis.remedies import FRESH, PREFIX, WARM, measured
+from plasticity_jax.analysis.stats import ABOVE, NOT_BELOW
+
+GAPS = {
+    "half": ("Berariu et al. 2021, Figure 1", "trained on a random half and then on everything"),
+    "tenth": ("Lee et al. 2024, warm start [second-hand]", "trained on a random tenth and then on everything"),
+    "tenth_noisy": ("Lee et al. 2024, warm start [second-hand]", "trained on a noisy tenth and then on everything"),
+    "chunks": ("Shin et al. 2024 [second-hand]", "trained on ten growing parts of the data"),
+    "classes": ("Dohare et al. 2024 [second-hand]", "trained on classes that arrive in groups"),
+    "labels": ("Kumar et al. 2023 [second-hand]", "that has memorised random labels before"),
+    "pixels": ("Dohare et al. 2024 [second-hand]", "that has seen other orders of the pixels before"),
+}
+
+# Protocol, remedy, what it is held against, what is said, and by whom.  `matches`: not more than a point below.
+BETTER, MATCHES = "better", "matches"
+SAID = (
+    ("half", "shrink_perturb", MATCHES, FRESH, "Ash & Adams 2020, Figure 7 [second-hand]"),
+    ("half", "larger_rate", BETTER, WARM, "Berariu et al. 2021, Figure 7"),
+    ("half", "last_reset", MATCHES, FRESH, "Berariu et al. 2021, appendix A.5"),
+    ("half", "l2_init", BETTER, WARM, "Kumar et al. 2023 [second-hand]"),
+    ("half", "redo", BETTER, WARM, "Sokar et al. 2023 [second-hand]"),
+    ("tenth", "shrink_perturb", BETTER, WARM, "Lee et al. 2024 [second-hand]"),
+    ("tenth_noisy", "shrink_perturb", BETTER, WARM, "Lee et al. 2024 [second-hand]"),
+    ("chunks", "shrink_perturb", BETTER, WARM, "Shin et al. 2024 [second-hand]"),
+    ("labels", "l2_init", MATCHES, FRESH, "Kumar et al. 2023 [second-hand]"),
+    ("labels", "l2_init", BETTER, WARM, "Kumar et al. 2023 [second-hand]"),
+    ("labels", "redo", BETTER, WARM, "Sokar et al. 2023 [second-hand]"),
+    ("labels", "shrink_perturb", BETTER, WARM, "Ash & Adams 2020 [inferred]"),
+    ("pixels", "l2_init", BETTER, WARM, "Kumar et al. 2023 [second-hand]"),
+    ("pixels", "shrink_perturb", BETTER, WARM, "Dohare et al. 2024 [second-hand]"),
+    ("pixels", "redo", BETTER, WARM, "Sokar et al. 2023 [second-hand]"),
+)
+
+
+def _of(protocol: str, branch: str) -> Contrast:
+    """The accuracy that the protocol measures, of a branch without settings, or with the one that is chosen."""
+    metric, by = measured(PREFIX + protocol)
+    return the(branch, metric) if branch in (FRESH, WARM) else chosen(branch, by, metric)
+
+
+def _claim(protocol: str, remedy: str, verb: str, other: str, source: str) -> Claim:
+    name, against = (
+        remedy.replace("_", " "),
+        {FRESH: "fresh weights", WARM: "a warm start without a remedy"}.get(other, other.replace("_", " ")),
+    )
+    said = f"ends above {against}" if verb == BETTER else f"ends no more than a point below {against}"
+    return Claim(
+        f"{remedy}-{verb}-{other}",
+        PREFIX + protocol,
+        f"With {name}, a network {GAPS[protocol][1]} {said}.",
+        source,
+        minus(_of(protocol, remedy), _of(protocol, other)),
+        NOT_BELOW if verb == MATCHES else ABOVE,
+    )
+
+
+CLAIMS = (
+    *(
+        Claim(
+            "gap",
+            PREFIX + protocol,
+            f"A network {what} ends below fresh weights.",
+            source,
+            minus(_of(protocol, FRESH), _of(protocol, WARM)),
+        )
+        for protocol, (source, what) in GAPS.items()
+    ),
+    *(_claim(*said) for said in SAID),
+)

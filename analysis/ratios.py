@@ -1,0 +1,66 @@
+"""Ratios of means with an interval that is right for them: Fieller 1954, "Some problems in interval estimation".
+
+A ratio of two differences has no interval of the form mean +- error: where the lower difference may be zero, the ratio
+may be anything, and a bootstrap or the delta method would hide it.  The set of all r for which a t test of
+`top - r * bottom`, paired by seed, does not refute 0 has the right level whatever the ratio is.  It is
+
+    an interval                 where zero is refuted for the bottom
+    all but an interval         where it is not, but some ratios are refuted: r <= low or r >= high
+    everything                  where no ratio is
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from plasticity_jax.storage import results
+
+BETWEEN, OUTSIDE, ANYTHING = "between", "outside", "anything"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """A ratio of means, and the ratios that are not refuted.
+
+    value: NaN where the bottom is zero, or nothing was measured.
+    form: `between` low and high, `outside` of them, or `anything`.
+    """
+
+    value: float
+    low: float
+    high: float
+    form: str
+
+
+def fieller(top: Mapping[int, float], bottom: Mapping[int, float], level: float = results.LEVEL) -> Ratio:
+    """The ratio of two means over the seeds that both have, with Fieller's set of the level.
+
+    With fewer than two seeds, or where all agree to the last digit, anything is possible: no scatter is no certainty.
+    """
+    seeds = sorted(top.keys() & bottom.keys())
+    a, b = (np.array([values[seed] for seed in seeds], float) for values in (top, bottom))
+    value = float(a.mean() / b.mean()) if len(seeds) and b.mean() else math.nan
+    if len(seeds) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
+        return Ratio(value, math.nan, math.nan, ANYTHING)
+    from scipy.special import stdtrit
+
+    share = stdtrit(len(seeds) - 1, (1 + level) / 2) ** 2 / len(seeds)
+    (aa, ab), (_, bb) = np.cov(a, b) * share
+    # The r with (mean(a) - r mean(b))^2 <= t^2 var(a - r b) / n: square * r^2 - 2 mixed * r + rest <= 0.
+    square, mixed, rest = b.mean() ** 2 - bb, a.mean() * b.mean() - ab, a.mean() ** 2 - aa
+    under = mixed**2 - square * rest
+    if square == 0 or under < 0:
+        return Ratio(value, math.nan, math.nan, ANYTHING)
+    low, high = sorted(float((mixed + sign * math.sqrt(under)) / square) for sign in (-1, 1))
+    return Ratio(value, low, high, BETWEEN if square > 0 else OUTSIDE)
+
+
+def shown(ratio: Ratio) -> str:
+    """The ratio in percent, with its set, as `80 % [55, 110]`, `80 % (<= -20 or >= 60)` or `80 % (anything)`."""
+    if math.isnan(ratio.value):
+        return "-"
+    low, high = f"{100 * ratio.low:.0f}", f"{100 * ratio.high:.0f}"
+    behind = {BETWEEN: f"[{low}, {high}]", OUTSIDE: f"(<= {low} or >= {high})", ANYTHING: "(anything)"}[ratio.form]
+    return f"{100 * ratio.value:.0f} % {behind}"

@@ -1,0 +1,249 @@
+"""Remedies side by side, in six protocols that take plasticity: Ash & Adams 2020, Berariu 2021, Dohare 2024, Lee 2024.
+
+    python -m plasticity_jax.main --config=configs/remedies.py --workdir=runs/remedies
+    python -m plasticity_jax.main --config=configs/remedies.py:small --workdir=runs/remedies-small
+    python -m plasticity_jax.main --config=configs/remedies.py:digits --workdir=runs/half-digits
+    python -m plasticity_jax.main --config=configs/remedies.py:digits,protocol=pixels --workdir=runs/pixels-digits
+    python -m analysis.remedies runs/half-digits runs/pixels-digits --out runs/remedies.md
+
+Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, without which the scale is the papers';
+`protocol=half` (default), `tenth`, `chunks`, `classes`, `labels` or `pixels`; `noise=0.5` beside `tenth`; `chunks=50`
+(default 10) beside `chunks`.
+
+Protocol: each has `fresh` weights, `warm` ones that go on without a remedy, and a branch for each remedy.
+    half     a random half, then everything (Berariu et al.).
+    tenth    a random tenth, then everything (Lee et al. 2024, Hare & Tortoise; Han et al. 2026, FIRE); with `noise=0.5`
+             half of the tenth's labels are wrong.
+    chunks   10 or 50 growing parts of i.i.d. data, each until 99.9 % train accuracy (Shin et al. 2024, DASH).
+    classes  the classes arrive in groups, and those before stay (Dohare et al. 2024); only classes that have arrived
+             are told apart and tested.
+    labels   a stream of tasks in one stage, each with new random labels for the same images: trainability, the other
+             kind of loss of plasticity (Lyle et al. 2023, Kumar et al. 2023).  Measured is the accuracy of training in
+             the last epoch of each task, over the last fifth of the tasks.
+    pixels   a stream of tasks in one stage, each with the pixels of all images in another order, and each an epoch
+             long, so the running train accuracy is the online accuracy of the task (Dohare et al. 2024); a perceptron.
+In streams, `fresh` weights are drawn anew for every task, and resets happen at the start of every task.
+
+Remedies: those of `at_switch` act where a stage or a task begins, those of `throughout` in all training from the first
+stage on; each is a line there.  A full reset is `fresh` itself.  New moments of the optimiser are a part of every
+branch in protocols of several stages, as in the papers; in streams they are the remedy `optimiser_reset`.
+
+Hyper-parameters: numbers in a list are the settings 1, 2 and 3 of the remedy, which train side by side as rows of the
+run axis.  `analysis.remedies` takes the setting with the best mean accuracy on `validation_images`, which are held out
+of the training images; of `labels`, where nothing generalises, for each seed the one that is best at the other seeds.
+Test images choose nothing.
+
+Claim (written before any run): the warm start ends below fresh weights in `half`, `tenth` and `chunks`, and more so
+after wrong labels; in `labels` and `pixels` a network without a remedy ends below one drawn anew for every task.
+Shrink and perturb comes within a point of fresh weights (Ash & Adams 2020); a larger rate closes a part of the gap, and
+the last four modules anew close it (Berariu et al. 2021); L2-init keeps a network trainable (Kumar et al. 2023); ReDo
+helps (Sokar et al. 2023).  `analysis/claims/remedies.py` holds them as data.
+
+Choices: the fractions, groups, chunks and ends are the papers'; so are Adam at 1e-3 of `half`, SGD of `classes` and
+`chunks`.  Ours: the same network and Adam without warm-up and clipping in `tenth` instead of AdamW; MNIST, the number
+of images, tasks and epochs of `labels` and `pixels`, which are near those of Kumar et al. but not checked; the
+settings; the smaller scales take Adam at 1e-3 everywhere.  LayerNorm changes the network of all branches, so
+`--config.model.norm=layer` makes a study of its own.  Digits are not augmented, and neither are images in streams.
+
+Expected, in test accuracy (online accuracy in streams):
+    paper    half: fresh 70 to 79 %, warm 3 to 4 points below (Berariu et al., Ash & Adams).  Not run.
+    small    half: fresh 33 %, warm 2.6 points below, as in `configs/resets.py`.  Not run.
+    digits   half: fresh 78 %, warm 2 to 3 points below, as in `configs/multistage.py`; pixels: warm far below
+             fresh.  Not yet run.
+
+Cost, of all remedies and settings (5 seeds; small 3, digits 5, in streams 8):
+    paper    a job for several GPUs; `--dry_run` counts its images.  Not yet measured.
+    small    hours on 2 CPU cores.  Not yet measured.
+    digits   minutes on 2 CPU cores.  Not yet measured.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import AUGMENT, base, optimiser, parse_arg, stage, treated
+from plasticity_jax.errors import ConfigError
+
+PROTOCOLS = ("half", "tenth", "chunks", "classes", "labels", "pixels")
+STREAMS = ("labels", "pixels")
+SETTINGS = ("1", "2", "3")
+MODULES = {"resnet": ("module3", "module4", "module5", "head"), "mlp": ("layer2", "head")}  # the last of a network
+
+Ways = dict[str, dict[str, Any]]  # by the name of a remedy, what its branch changes; a list is one value a setting
+
+
+def at_switch(rate: float, model: str) -> Ways:
+    """Remedies that act where a stage or task begins: `rate` is the one that they are measured against."""
+    return {
+        "larger_rate": {"optim.learning_rate": [3 * rate, 10 * rate, 30 * rate]},
+        "rewarmed_rate": {
+            "optim.learning_rate": [3 * rate, 10 * rate, 30 * rate],
+            "optim.schedule": "cosine",
+            "optim.milestones": (),
+            "optim.warmup": 0.1,
+            "optim.decay": 0.01,
+        },
+        "head_reset": {"reset.modules": ("head",)},
+        "last_reset": {"reset.modules": MODULES[model]},
+        "shrink_perturb": {"reset.modules": ("all",), "reset.shrink": [0.2, 0.4, 0.6], "reset.perturb": 0.1},
+    }
+
+
+def throughout(every: int, dataset: str) -> Ways:
+    """Remedies that act in all of training; periodic ones after every so many updates."""
+    augment = AUGMENT.get(dataset, "crop_flip")
+    return {
+        "l2": {"optim.weight_decay": [1e-5, 1e-4, 1e-3]},
+        "l2_init": {"remedies.l2_init.strength": [1e-4, 1e-3, 1e-2]},
+        "redo": {"remedies.redo.threshold": [0.01, 0.1, 0.3], "remedies.redo.every": every},
+        **({} if augment == "none" else {"augmentation": {"augment": augment}}),
+    }
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    preset, chosen = parse_arg(arg, presets.NAMES, protocol=PROTOCOLS, noise=("0", "0.5"), chunks=("10", "50"))
+    protocol, noise, chunks = chosen["protocol"], float(chosen["noise"]), int(chosen["chunks"])
+    for key, default, only in (("noise", "0", "tenth"), ("chunks", "10", "chunks")):
+        if chosen[key] != default and protocol != only:
+            raise ConfigError(f"argument {key}={chosen[key]} is for protocol={only} alone")
+    config = base(f"remedies_{protocol}{'_noisy' * bool(noise)}")
+    if protocol in STREAMS:
+        _stream(config, protocol, preset)
+    else:
+        made = {"half": _half, "tenth": lambda: _tenth(noise), "chunks": lambda: _chunks(chunks), "classes": _classes}
+        _stages(config, made[protocol](), protocol, preset)
+        if noise and preset:
+            config.stages.pretrain.data.label_noise = noise
+    return config
+
+
+def _half() -> dict[str, dict[str, Any]]:
+    return {"pretrain": {"data": {"fraction": 0.5}, "epochs": 350}, "tune": {"epochs": 500}}
+
+
+def _tenth(noise: float) -> dict[str, dict[str, Any]]:
+    before = {"fraction": 0.1, "label_noise": noise}
+    return {"pretrain": {"data": before, "epochs": 1000, "batch_size": 256}, "tune": {"epochs": 111, "batch_size": 256}}
+
+
+def _chunks(chunks: int) -> dict[str, dict[str, Any]]:
+    fields = {"epochs": 350, "until_accuracy": 0.999, "optim": optimiser("momentum"), "eval_every": 0}
+    parts = [{"recipe": "split", "splits": chunks, "part": part} for part in range(1, chunks + 1)]
+    return {name: {"data": data, **fields} for name, data in zip(_names(chunks), parts, strict=True)}
+
+
+def _classes(groups: int = 20, each: int = 5) -> dict[str, dict[str, Any]]:
+    rule = {"learning_rate": 0.1, "weight_decay": 5e-4, "schedule": "step", "milestones": (0.3, 0.6, 0.8), "decay": 0.2}
+    fields = {"epochs": 200, "batch_size": 90, "optim": optimiser("momentum", **rule)}
+    return {name: {"data": {"classes": (0, each * (i + 1))}, **fields} for i, name in enumerate(_names(groups))}
+
+
+def _names(count: int) -> list[str]:
+    """The last stage is `tune` in every protocol."""
+    return [*(f"part{i}" for i in range(1, count)), "tune"]
+
+
+def _stages(config: ConfigDict, fields: dict[str, dict[str, Any]], protocol: str, preset: str) -> None:
+    """Stages one after another, from which all remedies are reached."""
+    if preset:
+        if protocol == "classes":
+            fields = _classes(groups=5, each=2)
+        if protocol == "chunks" and preset == "digits":
+            fields = _chunks(5)
+        for each in fields.values():
+            each |= {"optim": optimiser("adam"), "batch_size": 128}
+    elif protocol == "classes":
+        config.dataset = "cifar100"
+    rate = next(iter(fields.values())).get("optim", optimiser("adam")).learning_rate
+    config.dataset = "digits" if preset == "digits" else config.dataset
+    whole = throughout(100 if preset else 1000, config.dataset)
+    switch = at_switch(rate, config.model.name)
+    before = ""
+    for name, given in fields.items():
+        ways = {"warm": {}, **whole, **(switch if before else {})}
+        branches = {"fresh": {"after": "init"}} if name == "tune" else {}
+        for way, changes in ways.items():
+            first = before == next(iter(fields)) and way in switch  # until then there was nothing to do
+            after = f"{before}/{'warm' if first else way}" if before else "init"
+            branches[way] = {"after": after, **_branch(changes)}
+        config.stages[name] = stage(branches=branches, **given)
+        before = name
+    config.validation_images = 5000
+    presets.apply(config, preset)
+    if preset:
+        config.validation_images = 200 if preset == "digits" else 1000
+        if protocol in ("chunks", "classes") and preset != "smoke":
+            presets.lengths(config, pretrain=20, tune=40, eval_every=10)
+    config.grid = (("setting", dict(_settings(config, whole | switch))),)
+
+
+def _stream(config: ConfigDict, protocol: str, preset: str) -> None:
+    """One stage that is a stream of tasks."""
+    digits = preset == "digits"
+    images, tasks, epochs, batch = {
+        ("labels", False): (1200, 50, 400, 16),
+        ("labels", True): (512, 20, 50, 32),
+        ("pixels", False): (10_000, 500, 1, 16),
+        ("pixels", True): (2000, 100, 1, 32),
+    }[protocol, bool(preset)]
+    if digits:
+        images, tasks, epochs, batch = (256, 30, 30, 32) if protocol == "labels" else (0, 200, 1, 64)
+    config.dataset = "digits" if digits else "cifar10" if preset else "mnist"
+    config.model.update(name="mlp", depth=2, width=100)
+    config.update(seeds=tuple(range(8 if digits else 3 if preset else 5)), diagnostics=(), train_images=images)
+    config.validation_images = 200 if digits else 1000 if preset else 5000
+    every = 100 if preset else 1000
+    whole = throughout(every, "digits")  # neither random labels nor moved pixels allow for another image of a class
+    ways = whole | at_switch(1e-3, "mlp") | {"optimiser_reset": {"reset.optimiser": "all"}}
+    kept = {"reset": {"optimiser": "keep"}}
+    branches: dict[str, dict[str, Any]] = {"fresh": {"reset": {"modules": ("all",)}}, "warm": kept}
+    branches |= {way: _merged(kept, _branch(changes)) for way, changes in ways.items()}
+    config.stages.stream = stage(
+        data={"tasks": {"change": protocol, "epochs": epochs}},
+        epochs=float(tasks * epochs),
+        batch_size=batch,
+        eval_every=epochs,
+        eval_tail=0,
+        branches=branches,
+    )
+    if preset == "smoke":
+        config.stages.stream.update(steps=30, eval_every=0)
+        config.test_images = 1000
+    config.grid = (("setting", dict(_settings(config, ways))),)
+
+
+def _branch(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a branch changes, as groups, with the second of each list; remedies with all of their numbers."""
+    found: dict[str, Any] = {}
+    for path, value in changes.items():
+        *groups, key = path.split(".")
+        holder = found
+        for group in groups:
+            holder = holder.setdefault(group, {})
+        holder[key] = value[1] if isinstance(value, list) else value
+    return found | ({"remedies": treated(**found["remedies"])} if "remedies" in found else {})
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Both groups, the keys of `other` before those of `one`."""
+    deeper = {key: _merged(one[key], other[key]) for key in one.keys() & other.keys() if isinstance(one[key], Mapping)}
+    return {**one, **other, **deeper}
+
+
+def _settings(config: ConfigDict, ways: Ways) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each setting changes, in every stage that has the branch: runs without settings of their own stay one."""
+    for i, word in enumerate(SETTINGS):
+        yield (
+            word,
+            {
+                f"stages.{name}.branches.{way}.{path}": value[i]
+                for name, each in config.stages.items()
+                for way, changes in ways.items()
+                if way in each.branches
+                for path, value in changes.items()
+                if isinstance(value, list)
+            },
+        )

@@ -1,0 +1,105 @@
+"""`configs/remedies.py`: what each protocol trains on, from where each remedy goes on, and what settings change."""
+
+import pytest
+
+from plasticity_jax import study_config
+from plasticity_jax.config.plan import unfold
+from plasticity_jax.configs import remedies
+from plasticity_jax.errors import ConfigError
+
+
+def study(arg=""):
+    return study_config.parse(remedies.get_config(arg))
+
+
+def plans(found):
+    """The stages of all settings by (setting, stage, branch); one pack holds them all."""
+    (pack,) = found.packs
+    return {(dict(point)["setting"], stage.name, stage.branch): stage for point, plan in pack.plans for stage in plan}
+
+
+def test_half_is_that_of_berariu():
+    found = study()
+    stages = plans(found)
+    assert found.name == "remedies_half" and found.validation_images == 5000
+    for (_, name, branch), stage in stages.items():
+        assert (stage.data.fraction, stage.epochs) == {"pretrain": (0.5, 350.0), "tune": (1.0, 500.0)}[name]
+        assert (stage.optim.name, stage.batch_size, stage.reset.optimiser) == ("adam", 128, "all")
+        if branch in ("warm", "redo", "fresh"):
+            assert (stage.optim.learning_rate, stage.optim.schedule) == (1e-3, "constant")
+    after = {branch: stage.after for (_, name, branch), stage in stages.items() if name == "tune"}
+    assert after["fresh"] == "init" and after["warm"] == after["shrink_perturb"] == "pretrain/warm"
+    assert after["l2_init"] == "pretrain/l2_init"  # it acts from the first stage on
+
+
+def test_tenth_may_come_after_wrong_labels():
+    for arg, noise in (("protocol=tenth", 0.0), ("protocol=tenth,noise=0.5", 0.5), ("smoke,protocol=tenth", 0.0)):
+        stages = plans(study(arg))
+        assert stages["1", "pretrain", "warm"].data.fraction == 0.1
+        assert stages["1", "pretrain", "warm"].data.label_noise == noise
+        assert stages["1", "tune", "warm"].data.label_noise == 0
+    digits = plans(study("digits,protocol=tenth,noise=0.5"))
+    assert digits["1", "pretrain", "warm"].data.label_noise == 0.5 != digits["1", "tune", "warm"].data.label_noise
+
+
+@pytest.mark.parametrize("chunks", [10, 50])
+def test_chunks_grow_and_are_trained_until_they_are_fit(chunks):
+    stages = plans(study(f"protocol=chunks,chunks={chunks}"))
+    warm = [stage for (setting, _, branch), stage in stages.items() if (setting, branch) == ("1", "warm")]
+    assert [(stage.data.part, stage.data.splits) for stage in warm] == [(i, chunks) for i in range(1, chunks + 1)]
+    assert {(stage.until_accuracy, stage.data.uniform) for stage in warm} == {(0.999, 1.0)}
+    assert warm[-1].name == "tune" and warm[-1].after == f"part{chunks - 1}/warm"
+    first, second = (stages["1", name, "shrink_perturb"] for name in ("part2", "part3"))
+    assert (first.after, second.after) == ("part1/warm", "part2/shrink_perturb")
+
+
+@pytest.mark.parametrize("arg, groups, last", [("", 20, 100), ("digits,", 5, 10)])
+def test_classes_arrive_in_groups_and_stay(arg, groups, last):
+    stages = plans(study(f"{arg}protocol=classes"))
+    warm = [stage.data.classes for (setting, _, branch), stage in stages.items() if (setting, branch) == ("1", "warm")]
+    assert warm == [(0, last // groups * i) for i in range(1, groups + 1)]
+
+
+@pytest.mark.parametrize("protocol", remedies.STREAMS)
+@pytest.mark.parametrize("preset", ["", "small", "digits"])
+def test_streams_are_one_stage_evaluated_once_a_task(protocol, preset):
+    found = study(f"{preset},protocol={protocol}")
+    for (_, name, branch), stage in plans(found).items():
+        assert name == "stream" and stage.data.tasks.change == protocol
+        assert stage.eval_every == stage.data.tasks.epochs and stage.epochs / stage.data.tasks.epochs >= 20
+        assert stage.reset.optimiser == ("all" if branch in ("fresh", "optimiser_reset") else "keep")
+        assert (stage.reset.modules, stage.reset.shrink) == (("all",), 0.0) or branch != "fresh"
+
+
+@pytest.mark.parametrize("protocol", remedies.PROTOCOLS)
+def test_settings_ride_the_run_axis_and_other_runs_are_not_repeated(protocol):
+    found = study(f"digits,protocol={protocol}")
+    legs = unfold(found.packs[0], found.seeds[:1])
+    final = [(run.branch, dict(run.hparams)) for leg in legs for run in leg.runs if run.final]
+    ways = remedies.at_switch(1e-3, "mlp") | remedies.throughout(100, "digits")
+    for branch in {branch for branch, _ in final}:
+        several = any(isinstance(value, list) for value in ways.get(branch, {}).values())
+        expected = [{"setting": word} for word in remedies.SETTINGS] if several else [{}]
+        assert [point for name, point in final if name == branch] == expected
+    for leg in legs:
+        assert {run.stage.name for run in leg.runs} and len({tuple(run.stage.shape().items()) for run in leg.runs}) == 1
+    (holder,) = [leg for leg in legs if any(run.final and run.branch == "redo" for run in leg.runs)]
+    thresholds = [dict(run.stage.remedies[0].numbers)["threshold"] for run in holder.runs]
+    assert thresholds == [0.01, 0.1, 0.3]
+
+
+def test_a_setting_is_the_same_in_every_stage():
+    stages = plans(study("digits,protocol=chunks"))
+    for setting, value in zip(remedies.SETTINGS, (1e-4, 1e-3, 1e-2), strict=True):
+        strengths = {
+            dict(stage.remedies[0].numbers)["strength"]
+            for (word, _, branch), stage in stages.items()
+            if (word, branch) == (setting, "l2_init")
+        }
+        assert strengths == {value}
+
+
+@pytest.mark.parametrize("arg", ["noise=0.5", "protocol=half,chunks=50", "protocol=labels,noise=0.5"])
+def test_an_argument_of_another_protocol_is_refused(arg):
+    with pytest.raises(ConfigError, match="is for protocol="):
+        remedies.get_config(arg)
