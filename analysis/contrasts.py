@@ -18,7 +18,7 @@ from plasticity_jax.analysis import studies, transitions
 from plasticity_jax.analysis.stats import ABOVE, MARGIN
 from plasticity_jax.storage import results
 
-DIGITS = 9  # decimals of an effect; what lies behind them is rounding, and must not decide a verdict
+DIGITS = 9  # decimals of an effect; further ones are rounding, and must not decide a verdict
 TINY = 1e-12  # a weight that is rounding
 
 NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -241,7 +241,7 @@ def formula(total: Sum, longest: int = 4) -> str:
     names = [term.label if len(stages) == 1 else f"{term.stage}/{term.label}".strip("/") for term in terms]
     differ = len(terms) <= longest and len({(term.metric, term.at) for term in terms}) > 1
     if differ:  # each says for itself what and when
-        names = [name + _behind(_what([term])) for name, term in zip(names, terms, strict=True)]
+        names = [name + _in_brackets(_what([term])) for name, term in zip(names, terms, strict=True)]
     parts = [(term.weight, _factor(term.weight) + name) for term, name in zip(terms, names, strict=True)]
     if len(terms) > longest:
         parts = [(1.0, f"a weighted sum of {len(terms)} measurements")]
@@ -250,7 +250,7 @@ def formula(total: Sum, longest: int = 4) -> str:
     parts.sort(key=lambda part: part[0] < 0)  # what is added before what is taken off, otherwise as they come
     text = "".join(f" {'-' if sign < 0 else '+'} {what}" for sign, what in parts).removeprefix(" + ").strip()
     where = [f"in {stage}" for stage in stages if stage and len(stages) == 1]
-    return text + _behind([*([] if differ else _what(terms)), *where])
+    return text + _in_brackets([*([] if differ else _what(terms)), *where])
 
 
 def _what(terms: Iterable[Any]) -> list[str]:
@@ -260,7 +260,7 @@ def _what(terms: Iterable[Any]) -> list[str]:
     return [*metrics, *dict.fromkeys(_time(term.at) for term in terms if term.at != plain.at)]
 
 
-def _behind(words: Sequence[str]) -> str:
+def _in_brackets(words: Sequence[str]) -> str:
     return f" ({' '.join(words)})" if words else ""
 
 

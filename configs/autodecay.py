@@ -61,7 +61,7 @@ EARLY, LATE = (1 / 6, 2 / 3), (1 / 2, 2 / 3)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, schedules=("all", "two"))
     config = base("autodecay")
     config.model.stem = "cifar"

@@ -223,7 +223,7 @@ def step_decay(**overrides: Any) -> ConfigDict:
 
 
 def parse_arg(arg: str, presets: Collection[str], **choices: Collection[str]) -> tuple[str, dict[str, str]]:
-    """Read what stands behind the colon of `--config=FILE:ARG`, for example `small,optimiser=sgd`.
+    """Read the ARG of `--config=FILE:ARG`, for example `small,optimiser=sgd`.
 
     Args:
       arg: words separated by commas in any order: one preset at most, and KEY=VALUE for keys of `choices`.

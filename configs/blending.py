@@ -38,7 +38,7 @@ from plasticity_jax.configs.base import base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     gammas = {
         "": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),

@@ -40,7 +40,7 @@ from plasticity_jax.configs.base import base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     config = base("controls")
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350)

@@ -43,7 +43,7 @@ from plasticity_jax.configs.base import OPTIMISERS, base, optimiser, parse_arg, 
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, optimiser=tuple(OPTIMISERS))
     optim = optimiser(chosen["optimiser"])
     config = base("multistage")

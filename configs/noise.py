@@ -53,7 +53,7 @@ STAGES = ("before", "after", "grown")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     # Images, batch of SGD, updates before and after the transition, updates between evaluations.
     images, batch, before, after, every = {
@@ -118,6 +118,6 @@ def _arms(images: int, batch: int, every: int, larger: int, group: str, augment:
 
 
 def _rate(rate: float) -> dict[str, Any]:
-    """One rate in all stages, and a tenth of it behind the decay."""
+    """One rate in all stages, and a tenth of it after the decay."""
     same = {f"stages.{name}.optim.learning_rate": rate for name in STAGES}
     return same | {"stages.after.branches.decay.optim.learning_rate": rate / 10}

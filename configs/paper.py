@@ -35,7 +35,7 @@ LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The sweep; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The sweep; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     online = ",".join(filter(None, [preset, "study=online"]))
     studies = [study.get_config(preset) for study in STUDIES]

@@ -57,7 +57,7 @@ PATCH = {"share": 0.8, "size": 7, "shared": 1.25, "own": 0.1, "patterns": 1, "al
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, study=("patches", "graded"))
     config = base(f"patterns_{chosen['study']}")
     config.diagnostics = ()

@@ -48,7 +48,7 @@ SINGLES = [(2,), (3,), (4,), (5,)]  # 1 and 6 are among the others
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     subsets = {
         "": [*SUFFIXES, *PREFIXES, *SINGLES],

@@ -42,7 +42,7 @@ from plasticity_jax.configs.base import base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     # Chains of training: in how many parts the data come, and the share of them that comes uniformly.
     chains = {

@@ -41,7 +41,7 @@ MODELS = {"resnet": {"name": "resnet", "width": 64}, "wide_resnet": {"name": "wi
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, model=tuple(MODELS))
     config = base("stepdecay")
     config.model.update(MODELS[chosen["model"]], stem="cifar")

@@ -55,7 +55,7 @@ DECAYS, RATES = (0.0, 1e-3, 1e-2), (1e-3, 1e-2, 1e-1)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, target=TARGETS)
     target = chosen["target"]
     if preset == "digits" and target != TARGETS[0]:

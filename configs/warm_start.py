@@ -62,7 +62,7 @@ FIT = 0.99  # train accuracy at which a stage ends
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, study=("table", "online"), dataset=DATASETS)
     if preset == "digits" and chosen["dataset"] != DATASETS[0]:
         raise ConfigError(f"arguments digits and dataset={chosen['dataset']} exclude each other; give one of them")

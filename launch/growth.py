@@ -1,7 +1,7 @@
 """A study of a sweep that is planned again: it may have grown, in seeds and grid points, and in nothing else.
 
 What was there keeps its place, so that every job of the old plan is the same part of the new study: old packs keep
-their names, and new points stand behind the old ones.
+their names, and new points follow the old ones.
 """
 
 import dataclasses

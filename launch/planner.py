@@ -73,7 +73,7 @@ def studies(config: ConfigDict) -> dict[str, spec.Study]:
 def plan(
     found: Mapping[str, spec.Study], old: Sequence[jobs.Job], price: Market, budget: Budget
 ) -> tuple[jobs.Job, ...]:
-    """The old jobs, and behind them new ones for all of the studies that no old one trains.
+    """The old jobs, followed by new ones for all of the studies that no old one trains.
 
     `price` is asked only about what is new.
 

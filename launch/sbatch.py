@@ -130,7 +130,7 @@ def array(tasks: Iterable[int], parallel: int = 0) -> str:
 
 
 def directive(value: str, where: str) -> str:
-    """A value as sbatch reads it behind `#SBATCH --option=`, which is not how a shell would.
+    """A value as sbatch reads it after `#SBATCH --option=`, which is not how a shell would.
 
     Raises:
       LabError: a line break or another character that no line shows.

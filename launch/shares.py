@@ -71,7 +71,7 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
         return []
     if "CUDA_VISIBLE_DEVICES" in environment:
         told = (name.strip() for name in environment["CUDA_VISIBLE_DEVICES"].split(","))
-        return list(itertools.takewhile(_may_be_gpu, told))  # CUDA too sees nothing behind a name that is none
+        return list(itertools.takewhile(_may_be_gpu, told))  # CUDA too ignores all that follows a name that is none
     numbers = [path.name.removeprefix("nvidia") for path in DEV.glob("nvidia[0-9]*")]
     return sorted((number for number in numbers if number.isdecimal()), key=int)
 

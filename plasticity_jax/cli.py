@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(f"{name!r} is neither a file nor a shipped config; choose one of {', '.join(shipped())}")
         rest = [f"--config={file}", *rest]
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # behind the lab's own
+        sys.path.append(os.getcwd())  # after the lab's own
     return importlib.import_module(COMMANDS[command][0]).main(rest) or 0
 
 

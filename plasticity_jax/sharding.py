@@ -70,6 +70,6 @@ _weigh.defvjp(_forward, _backward)
 
 
 def _filled(batch: Array) -> Array:
-    """A batch with zeros behind it, so that it comes out even; they add nothing to a gradient."""
+    """A batch padded with zeros to a multiple of the devices; they add nothing to a gradient."""
     missing = -len(batch) % ways()
     return jnp.pad(batch, ((0, missing), *((0, 0) for _ in batch.shape[1:]))) if missing else batch

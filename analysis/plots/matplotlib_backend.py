@@ -1,6 +1,6 @@
 """Charts drawn with matplotlib.
 
-    pen.save(figures.charts(study), "pictures")        pictures/NAME.png and pictures/NAME.svg of each
+    matplotlib_backend.save(figures.charts(study), "pictures")        pictures/NAME.png and pictures/NAME.svg of each
 
 A thick line or a mark is the mean over seeds, a thin line or a dot is a seed, a band or an error bar the 95% interval.
 """

@@ -1,4 +1,4 @@
-"""A chart as data: what is drawn, apart from the pen that draws it.
+"""A chart as data: what is drawn, apart from how it is drawn.
 
 `analysis.figures` makes charts of studies, `matplotlib_backend` draws them with matplotlib, `analysis.report` puts them
 into a page.

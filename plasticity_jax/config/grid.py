@@ -100,7 +100,7 @@ def _by_path(changes: Any) -> bool:
 
 
 def _literals(written: str) -> tuple:
-    """The values behind `path=` on a command line: Python literals, or bare words."""
+    """The values after `path=` on a command line: Python literals, or bare words."""
     try:
         return ast.literal_eval(f"({written},)")
     except (ValueError, SyntaxError):

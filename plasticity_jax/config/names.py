@@ -8,7 +8,7 @@ import re
 
 from plasticity_jax.errors import ConfigError
 
-LONGEST = 100  # file systems take 255 bytes, and something may stand before or behind a name
+LONGEST = 100  # file systems take 255 bytes, and something may stand before or after a name
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 _LIST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]*")
 

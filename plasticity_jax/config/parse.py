@@ -112,7 +112,7 @@ def _make(check: Check, values: Any, where: str, name: str, branch: str) -> spec
         raise rules.error(f"{where}.micro_batch", stage.micro_batch, f"must divide batch_size={stage.batch_size}")
     _check_tasks(stage, f"{where}.data.tasks.change")
     if data.classes and (len(data.classes) != 2 or data.classes[0] >= data.classes[1]):
-        raise rules.error(f"{where}.data.classes", data.classes, "must be a range (first, behind the last), or empty")
+        raise rules.error(f"{where}.data.classes", data.classes, "must be a range (first, last + 1), or empty")
     return stage
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plasticity_jax.errors import LabError
 
-BELOW = 700  # bytes that the longest path in a working directory has behind it: names, and those of checkpoints
+BELOW = 700  # bytes of the longest path inside a working directory: names, and those of checkpoints
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 

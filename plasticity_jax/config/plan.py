@@ -32,7 +32,7 @@ class Run:
 class Group:
     """The runs of a stage that share its compiled programs, and so train side by side.
 
-    name: of its directory: the stage's, with `,1`, `,2`, .. behind it where the stage has several groups.
+    name: of its directory: the stage's, followed by `,1`, `,2`, .. where the stage has several groups.
     keep: the epochs that later groups continue from.
     """
 
@@ -119,7 +119,7 @@ def parse_after(after: str) -> tuple[str, str, int]:
     """
     head, at, epoch = after.partition("@")
     if at and not epoch.isdecimal():
-        raise ConfigError(f"after={after!r}: the epoch behind @ must be a whole number")
+        raise ConfigError(f"after={after!r}: the epoch after @ must be a whole number")
     stage, _, branch = head.partition("/")
     return stage, branch, int(epoch) if at else END
 

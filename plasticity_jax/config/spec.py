@@ -82,7 +82,7 @@ class Data:
     """Which training images a stage draws from, and how.
 
     member: which of the data sets that the study's name joins with `+`, from 1 on; 0 for all of them.
-    classes: a range (first, behind the last) of the seed's random order of the classes, which alone are trained,
+    classes: a range (first, last + 1) of the seed's random order of the classes, which alone are trained,
         told apart and tested; empty for all.
     recipe: `random` (the first `fraction` of the seed's random order; fraction 1 is everything),
         `split` (D_part of Berariu et al. 2021, appendix A.3), or `blend` (appendix A.2: everything with

@@ -51,7 +51,7 @@ def key(seed: int, *names: str) -> Array:
 def permutations(k: Array, first_epoch: Array, count: int, source: Source) -> Array:
     """int32 [count, P]: random orders of the first `size` slots for epochs first_epoch, first_epoch + 1, ..
 
-    Slots behind `size` sort to the end.  The draw for a slot does not depend on P, so a pool padded for the
+    Slots beyond `size` sort to the end.  The draw for a slot does not depend on P, so a pool padded for the
     company of longer ones is walked through in the same order as alone.
     """
     slots = jnp.arange(source.indices.shape[0])

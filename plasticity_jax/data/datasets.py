@@ -42,7 +42,7 @@ class Dataset:
     train_labels, test_labels: int32 [N] in 0..classes-1.
     mean, std: per channel, of the training images / 255.
     sha256: hex digest over the shapes and contents of the four arrays.
-    probes: further test sets by name, as ranges (first, behind the last) of the test images; they come last, and the
+    probes: further test sets by name, as ranges (first, last + 1) of the test images; they come last, and the
         images before them are the test set proper.
     members: where each of several joined data sets lies.
     notes: what the plan says about it.
@@ -85,7 +85,7 @@ class Dataset:
 def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int = 0) -> Dataset:
     """Load `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as `A+B`.
 
-    Joined sets keep their order; the classes of the second come behind those of the first, and so on.  All are
+    Joined sets keep their order; the classes of the second follow those of the first, and so on.  All are
     normalised as the first one is.
 
     Where a set has no test split, a share `holdout` of its training images, drawn by `holdout_seed`, is the test set.
@@ -175,11 +175,11 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         raise DataError(f"data set {name}: one that has further test sets cannot be joined")
     counts = [(len(part.train_labels), len(part.test_labels), part.classes) for part in parts]
     ends = np.cumsum([(0, 0, 0), *counts], axis=0).tolist()
-    spans = tuple(Span(*zip(before, behind, strict=True)) for before, behind in zip(ends[:-1], ends[1:], strict=True))
+    spans = tuple(Span(*zip(before, after, strict=True)) for before, after in zip(ends[:-1], ends[1:], strict=True))
 
     def put_together(key: str) -> np.ndarray:
-        behind = [span.classes[0] if key.endswith("labels") else 0 for span in spans]
-        return np.concatenate([getattr(part, key) + shift for part, shift in zip(parts, behind, strict=True)])
+        shifts = [span.classes[0] if key.endswith("labels") else 0 for span in spans]
+        return np.concatenate([getattr(part, key) + shift for part, shift in zip(parts, shifts, strict=True)])
 
     arrays = {key: put_together(key) for key in ARRAYS}
     notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)

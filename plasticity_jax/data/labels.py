@@ -18,7 +18,7 @@ def numbered(
       where: begins every error.
       train, test: labels from 0 on; further test sets count as test images.
       classes: as many as whoever prepared the data declared, of which those without any image are left out, so that
-        the classes behind them move up; None for own labels, which have no gaps.
+        the classes after them move up; None for own labels, which have no gaps.
 
     Raises:
       DataError: a class has test images but none to train on, or own labels leave one out.
@@ -38,7 +38,7 @@ def numbered(
         )
     if not len(absent):
         return train.astype(np.int32), test.astype(np.int32), len(known), ()
-    note = f"{_shown(absent)} of {len(declared)} classes without any image left out; those behind move up"
+    note = f"{_shown(absent)} of {len(declared)} classes without any image left out; those after them move up"
     ranks = [np.searchsorted(known, labels).astype(np.int32) for labels in (train, test)]
     return ranks[0], ranks[1], len(known), (note,)
 

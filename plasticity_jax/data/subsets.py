@@ -14,7 +14,7 @@ from plasticity_jax.errors import ConfigError
 
 
 class Span(NamedTuple):
-    """Where one of several joined data sets lies: (first, behind the last) train image, test image and class."""
+    """Where one of several joined data sets lies: (first, last + 1) train image, test image and class."""
 
     train: tuple[int, int]
     test: tuple[int, int]

@@ -6,7 +6,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 
 def compute_dtype(dtype: str) -> str:
-    """The type behind `auto`: bfloat16 on accelerators, whose fast units want it, float32 on CPU, where it is slow.
+    """The type that `auto` means: bfloat16 on accelerators, whose fast units want it, float32 on CPU, where it is slow.
 
     Parameters, statistics, their updates and the head are float32 either way.
     """

@@ -22,7 +22,7 @@ import jaxlib
 
 from plasticity_jax.parallel.cpu import threads
 
-LIMIT = 2 << 30  # bytes of all files together that a start leaves behind
+LIMIT = 2 << 30  # bytes of all files together that a start leaves
 CHECKED = ".checked"  # as old as the last look at the entries
 
 # Lines of /proc/cpuinfo that say what XLA may compile for; others, such as the clock rate, change by the second.
@@ -61,7 +61,7 @@ class Count:
 
 @contextlib.contextmanager
 def counting() -> Iterator[Count]:
-    """Count every program of this process inside the `with`, also those behind single operations on arrays."""
+    """Count every program of this process inside the `with`, also those of single operations on arrays."""
     count = Count()
 
     def on_program(event: str, duration_secs: float, **_: Any) -> None:

@@ -58,7 +58,7 @@ def use_all_cores() -> None:
 
 
 def choose(strategy: str, model: str, count: int) -> str:
-    """The strategy behind `auto` for `count` runs of a model.
+    """The strategy that `auto` means for `count` runs of a model.
 
     Measured on a CPU of two cores: matrix products are fastest together, and convolutions on a core of their own, if
     the runs fill the cores (`BUSY`).  On a GPU several runs are launched together, and on a TPU they take turns: by

@@ -150,7 +150,7 @@ def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
     if not metrics.fits(_table(group, context), end[2]["mark"]):
         context.progress.note(f"{_table(group, context)} lost or changed rows; stage {group.name} starts again")
         return None
-    metrics.Table(_table(group, context), end[2]["mark"]).close()  # cuts off what anybody wrote behind the end
+    metrics.Table(_table(group, context), end[2]["mark"]).close()  # cuts off what anybody wrote after the end
     return end[2]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: orbax behind one small class that notices damage.
+"""Checkpoints: orbax, wrapped in one small class that notices damage.
 
 Orbax 0.12 neither checks what it reads nor falls back to an older checkpoint.  Here each leaf's shape, type and crc32
 are kept beside the arrays, so whatever comes back is what was saved.
@@ -188,7 +188,7 @@ class Checkpoints:
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
                 ),
-                # A background save that fails leaves a thread behind that waits, and keeps the process, for minutes.
+                # A background save that fails leaves a thread that waits, and keeps the process, for minutes.
                 enable_async_checkpointing=False,
                 preservation_policy=ocp.checkpoint_managers.LatestN(self.keep),
             )

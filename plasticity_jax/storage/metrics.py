@@ -26,7 +26,7 @@ class Table:
     """An append-only file of rows that can be cut back to a mark."""
 
     def __init__(self, path: Path, mark: Mark | None, write: bool = True) -> None:
-        """Open `path` for appending, behind the rows that `mark` describes; None starts an empty table.
+        """Open `path` for appending after the rows that `mark` describes; None starts an empty table.
 
         Without `write` nothing is opened or written: another process does that, and this one only knows what is there.
 
@@ -131,7 +131,7 @@ def read(path: Path, mark: Mark | None = None) -> list[Row]:
             row = None
         if isinstance(row, dict):
             rows.append(row)
-        elif number < len(lines):  # what lies behind the last newline may be half a row, or nothing
+        elif number < len(lines):  # what follows the last newline may be half a row, or nothing
             raise LabError(f"{path}, line {number}: no row of a table; mend or delete the line")
     return rows
 

@@ -27,7 +27,7 @@ from plasticity_jax.storage.metrics import Row
 
 _LONGEST = 200  # characters of a directory name; file systems take 255 bytes
 _KINDS = ("accuracy", "loss")  # what the name of a metric may end with
-_OTHER = "network"  # the diagnostics; sorted behind
+_OTHER = "network"  # the diagnostics; sorted last
 
 
 class Board:

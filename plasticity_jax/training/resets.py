@@ -91,7 +91,7 @@ def begin(
     own: OwnReset | None = None,
     given: Given | None = None,
 ) -> TrainState:
-    """The state that a stage starts from: what the stage before left behind, after the reset, and after its remedies.
+    """The state that a stage starts from: what the stage before ended with, after the reset, and after its remedies.
 
     `own` is a user's reset, (state, fresh state) -> state, applied last.
     """

@@ -49,7 +49,7 @@ SCHEDULES: dict[str, Callable[[Hyper, ArrayLike, jax.Array], ArrayLike]] = {
 
 
 def multiplier(schedule: str, h: Hyper, done: ArrayLike) -> jax.Array:
-    """What the learning rate is multiplied by when the share `done` in [0, 1) of a stage lies behind.
+    """What the learning rate is multiplied by after the share `done` in [0, 1) of a stage.
 
     Raises:
       ConfigError: no such schedule.

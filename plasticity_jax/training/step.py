@@ -214,7 +214,7 @@ def count_epoch(
 def evaluate(
     state: TrainState, source: Source, first: Array, images: Images, *, model: nn.Module, batch: int
 ) -> Metrics:
-    """Sums of `loss`, `correct` and `count` over slots first .. first + batch of `source`, masked behind its size."""
+    """Sums of `loss`, `correct` and `count` over slots first .. first + batch of `source`, masked beyond its size."""
     slots = sharding.split(first + jnp.arange(batch))
     mask = slots < source.size
     slots = jnp.minimum(slots, source.size - 1)

@@ -332,7 +332,7 @@ def test_declared_classes_without_images_are_left_out_and_told(tmp_path, monkeyp
     for _ in range(2):  # from the records, and from the cache
         data = datasets.load("tiny", str(tmp_path))
         assert data.classes == CLASSES and data.train_labels.max() == CLASSES - 1
-        assert data.notes == ("labels 5, 6, 7 of 8 classes without any image left out; those behind move up",)
+        assert data.notes == ("labels 5, 6, 7 of 8 classes without any image left out; those after them move up",)
         monkeypatch.setattr(prepared, "read", no_read)
 
 

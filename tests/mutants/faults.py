@@ -515,7 +515,7 @@ NETWORKS = (
         "models/resnet",
     ),
     Fault(
-        "a block subtracts", LAB + "models/resnet.py", "nn.relu(x + y), inner", "nn.relu(x - y), inner", "models/resnet"
+        "a block subtracts", LAB + "models/resnet.py", "(x + y), inner", "(x - y), inner", "models/resnet"
     ),
     Fault(
         "layer norm is over channels",
@@ -596,8 +596,8 @@ AROUND = (
     Fault(
         "the last of equals is the best",
         ANALYSIS + "derived.py",
-        "if judged[seed] > found",
-        "if judged[seed] >= found",
+        "if judged[seed] > best",
+        "if judged[seed] >= best",
         "analysis/contrasts",
     ),
     Fault(

@@ -165,7 +165,7 @@ def distillation(seen: Seen, *, strength: Strength, share: Annotated[Array, real
 
 
 def network_before(network: Network, begun: Begun) -> tuple[list[Array], Tree]:
-    """What the stage before left behind."""
+    """What the stage before ended with."""
     del network
     params, stats = begun.before
     return _frozen(params), stats
