@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from plasticity_jax import study_config
+from plasticity_jax.configs import base
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory
 from plasticity_jax.profiling import autotune, cost, memory_check
@@ -93,3 +94,17 @@ def test_images_that_do_not_fit_are_refused(monkeypatch):
     assert cost.free() == 10
     with pytest.raises(RoomError, match="the images of toy"):
         cost.measure(part(study()), study(), small.TOY, lambda line: None)
+
+
+def test_groups_of_a_stage_have_each_their_cost(monkeypatch):
+    """Of branches that are compiled for themselves, here by another batch size and by what is done to the network."""
+    monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.01)
+    config = small.config(seeds=(0,))
+    treated = {"after": "init", "batch_size": 32, "remedies": base.treated(l2_init={})}
+    config.stages = small.branches(tune=small.stage(branches=small.branches(fresh={"after": "init"}, treated=treated)))
+    found = study_config.parse(config)
+    measured = cost.measure(part(found), found, small.TOY, lambda line: None)
+    counted = cost.count(part(found), found, small.TOY)
+    assert counted.runs == dict.fromkeys(("tune,1", "tune,2"), 1) and counted.finals == 2
+    assert set(measured.rates) == {need.stage for need in measured.needs} == set(counted.runs)
+    assert measured.seconds(counted, 2) > 0
