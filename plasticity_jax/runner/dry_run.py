@@ -41,7 +41,10 @@ def summary(drawn: Compute) -> str:
 
 
 def expected_compilations(drawn: Compute) -> int:
-    """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs."""
+    """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs.
+
+    By `loop` the number of runs makes no difference.
+    """
     timetables = drawn.timetables
 
     def runs(times: Timetable) -> int:

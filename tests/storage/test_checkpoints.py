@@ -231,9 +231,19 @@ DAMAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A directory with checkpoints 4 and 5."""
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("two") / "checkpoints", 2)
+    for number in (4, 5):
+        checkpoints.save(number, tree(number), {"at": number})
+    checkpoints.close()
+    return checkpoints.directory
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_noticed_and_the_one_before_used(where, damage):
-    directory = saved(where, 4, 5, keep=2)
+def test_damage_is_noticed_and_the_one_before_used(two, where, damage, tmp_path):
+    directory = shutil.copytree(two, tmp_path / "checkpoints")
     DAMAGES[damage](directory / "5")
     notes = []
     checkpoints = where(keep=2, note=notes.append)
