@@ -136,3 +136,7 @@ def test_the_table_has_every_row():
     text = launches.table(launches.read(FILE))
     lines = [line for line in text.splitlines() if line.startswith(("| h100", "| v5e"))]
     assert lines and len(lines) == len(launches.read(FILE))
+
+
+def test_the_readme_has_the_table():
+    assert launches.table(launches.read(FILE)) in FILE.with_name("README.md").read_text()
