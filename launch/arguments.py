@@ -1,4 +1,4 @@
-"""Arguments of the commands that take no config; a mistake is one line."""
+"""Arguments of the commands that take no config, of which a mistake is one line; and the exit statuses of all."""
 
 import argparse
 import sys
@@ -7,7 +7,10 @@ from typing import NoReturn
 
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
-from plasticity_jax.launch.exits import FAILED
+
+FINISHED = 0
+FAILED = 1
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here
 
 
 class Parser(argparse.ArgumentParser):

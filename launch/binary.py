@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from plasticity_jax.launch.exits import AGAIN
+from plasticity_jax.launch.arguments import AGAIN
 
 PAUSE = 5  # seconds before a job that stopped is started again
 

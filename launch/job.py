@@ -15,8 +15,7 @@ from pathlib import Path
 from plasticity_jax.config import spec
 from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
 from plasticity_jax.launch import attempts, jobs
-from plasticity_jax.launch.arguments import Parser, directory, positive
-from plasticity_jax.launch.exits import AGAIN, FAILED, FINISHED
+from plasticity_jax.launch.arguments import AGAIN, FAILED, FINISHED, Parser, directory, positive
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.runner import output, signals
 from plasticity_jax.storage import workdir

@@ -21,8 +21,7 @@ from pathlib import Path
 import plasticity_jax
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import attempts, job_states, jobs
-from plasticity_jax.launch.arguments import Parser, directory, positive
-from plasticity_jax.launch.exits import AGAIN, FAILED
+from plasticity_jax.launch.arguments import AGAIN, FAILED, Parser, directory, positive
 from plasticity_jax.launch.workers import Crew
 from plasticity_jax.runner import output, signals
 

@@ -19,8 +19,8 @@ from absl import flags
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import attempts, job_states, jobs, sbatch, squeue, sweep
-from plasticity_jax.launch.exits import FINISHED
-from plasticity_jax.launch.flags import DRY_RUN, WORKDIR
+from plasticity_jax.launch.arguments import FINISHED
+from plasticity_jax.launch.sweep import DRY_RUN, WORKDIR
 from plasticity_jax.runner import commandline
 from plasticity_jax.storage import workdir
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import job_states, jobs
-from plasticity_jax.launch.arguments import Parser, directory
-from plasticity_jax.launch.exits import AGAIN, FAILED, FINISHED
+from plasticity_jax.launch.arguments import AGAIN, FAILED, FINISHED, Parser, directory
 from plasticity_jax.launch.job_states import State
 from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner import output

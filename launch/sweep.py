@@ -17,13 +17,28 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from absl import flags
+
 from plasticity_jax.config import paths, spec
 from plasticity_jax.errors import BusyError, LabError
-from plasticity_jax.launch import flags, jobs, table
-from plasticity_jax.launch.exits import FINISHED
+from plasticity_jax.launch import jobs
+from plasticity_jax.launch.arguments import FINISHED
 from plasticity_jax.parallel import cpu
 from plasticity_jax.runner import commandline
+from plasticity_jax.runner.units import duration
 from plasticity_jax.storage import workdir
+
+flags.adopt_module_key_flags(commandline)
+CONFIG, WORKDIR, DRY_RUN = commandline.CONFIG, commandline.WORKDIR, commandline.DRY_RUN
+COMPILE_FOR = commandline.COMPILE_FOR
+MEMORY_GB = flags.DEFINE_float("memory_gb", None, "Memory of a job's device; default: what is free on this one.", 0.0)
+HOURS = flags.DEFINE_float("hours", None, "Longest expected time of a job.", 0.0)
+RUNS_PER_JOB = flags.DEFINE_integer("runs_per_job", None, "Most runs of a job.", 1)
+IMAGES_PER_SECOND = flags.DEFINE_float(
+    "images_per_second", None, "What the machine that will train does, instead of timing this one.", 0.0
+)
+
+SHOWN = 30  # jobs in the table; of more, those at both ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,14 +68,14 @@ def prepare() -> tuple[jobs.Job, ...]:
     from plasticity_jax.launch import growth, planner, prices
     from plasticity_jax.profiling import cost
 
-    for flag in (flags.MEMORY_GB, flags.HOURS, flags.IMAGES_PER_SECOND):
+    for flag in (MEMORY_GB, HOURS, IMAGES_PER_SECOND):
         if flag.value is not None and not 0 < flag.value < float("inf"):
             raise LabError(f"--{flag.name}={flag.value}: must be above 0")
-    if flags.COMPILE_FOR.value and flags.HOURS.value and not flags.IMAGES_PER_SECOND.value:
+    if COMPILE_FOR.value and HOURS.value and not IMAGES_PER_SECOND.value:
         raise LabError("--hours with --compile_for needs --images_per_second: what is not there cannot be timed")
-    studies = planner.studies(flags.CONFIG.value)
-    sweep = paths.given(flags.WORKDIR.value).absolute() if flags.WORKDIR.value else None
-    target = None if flags.DRY_RUN.value else sweep
+    studies = planner.studies(CONFIG.value)
+    sweep = paths.given(WORKDIR.value).absolute() if WORKDIR.value else None
+    target = None if DRY_RUN.value else sweep
     with _turn(target) if target else contextlib.nullcontext():
         old, stored = _stored(sweep)
         studies = {
@@ -71,11 +86,11 @@ def prepare() -> tuple[jobs.Job, ...]:
             raise LabError(f"study {gone[0]} is gone from the config; a sweep that was begun only grows")
         planned = old
         if planner.anything_missing(studies, old):
-            with cost.begin(flags.COMPILE_FOR.value):
-                memory = round(flags.MEMORY_GB.value * 1e9) if flags.MEMORY_GB.value else cost.free()
-                seconds = flags.HOURS.value * 3600 if flags.HOURS.value else None
-                budget = planner.Budget(memory, seconds, flags.RUNS_PER_JOB.value)
-                planned = planner.plan(studies, old, prices.Market(studies, flags.IMAGES_PER_SECOND.value), budget)
+            with cost.begin(COMPILE_FOR.value):
+                memory = round(MEMORY_GB.value * 1e9) if MEMORY_GB.value else cost.free()
+                seconds = HOURS.value * 3600 if HOURS.value else None
+                budget = planner.Budget(memory, seconds, RUNS_PER_JOB.value)
+                planned = planner.plan(studies, old, prices.Market(studies, IMAGES_PER_SECOND.value), budget)
         if target:
             for job in planned:
                 paths.check_length(jobs.directory(target, job))
@@ -84,7 +99,7 @@ def prepare() -> tuple[jobs.Job, ...]:
                     workdir.write_json(target / key / "config.json", parse.describe(study))
             if planned != old:
                 jobs.write(target, planned)
-    print(table.table(planned, new=len(planned) - len(old), hours=flags.HOURS.value))
+    print(table(planned, new=len(planned) - len(old), hours=HOURS.value))
     return planned
 
 
@@ -109,6 +124,43 @@ def _turn(sweep: Path) -> Iterator[None]:
                     print(f"another process plans {sweep}; waiting for it", file=sys.stderr)
                 time.sleep(0.3)
         yield
+
+
+def table(listed: Sequence[jobs.Job], new: int, hours: float | None = None) -> str:
+    """A line for each job, and the totals.
+
+    Args:
+      listed: all of the sweep, the `new` ones last.
+      hours: the longest time that was asked for; jobs above it are marked.
+    """
+    shown = [*range(len(listed))]
+    if len(listed) > SHOWN:
+        shown = [*shown[: SHOWN - 5], *shown[-5:]]
+    width = max([3, *(len(listed[i].name) for i in shown)])
+    lines = [_row("job", "runs", "images", "memory", "time", width)]
+    for before, i in zip([-1, *shown], shown, strict=False):
+        if i > before + 1:
+            lines.append(f"... {i - before - 1} more jobs ...")
+        job = listed[i]
+        long = hours and job.seconds and job.seconds > hours * 3600
+        note = "  longer than --hours: goes on in slices" if long else ""
+        lines.append(_row(job.name, *_cells(job.runs, job.images, job.bytes, job.seconds), width) + note)
+    seconds = [job.seconds for job in listed if job.seconds is not None]
+    total = f"{sum(seconds) / 3600:,.2f} device hours expected" if seconds else "time not measured"
+    if len(seconds) not in (0, len(listed)):
+        total += f" ({len(listed) - len(seconds)} jobs not measured)"
+    planned = f"{len(listed)} jobs ({new} new)" if new != len(listed) else f"{len(listed)} jobs"
+    runs, images = (sum(getattr(job, key) for job in listed) for key in ("runs", "images"))
+    return "\n".join([*lines, f"{planned}, {runs:,} runs, {images:,} images, {total}"])
+
+
+def _row(name: str, runs: str, images: str, memory: str, time: str, width: int) -> str:
+    return f"{name:<{width}}  {runs:>6}  {images:>15}  {memory:>9}  {time:>11}"
+
+
+def _cells(runs: int, images: int, memory: int | None, seconds: float | None) -> tuple[str, str, str, str]:
+    needed = "-" if memory is None else f"{memory / 1e9:.3g} GB" if memory >= 1e9 else f"{memory / 1e6:.3g} MB"
+    return f"{runs:,}", f"{images:,}", needed, "-" if seconds is None else duration(seconds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from plasticity_jax.launch import attempts, job_states, shares
 from plasticity_jax.launch import jobs as jobs_
-from plasticity_jax.launch.exits import AGAIN, FAILED, FINISHED
+from plasticity_jax.launch.arguments import AGAIN, FAILED, FINISHED
 from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner.console import Line
 from plasticity_jax.runner.units import duration

@@ -28,8 +28,8 @@ from xmanager import xm, xm_local
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import attempts, binary, job_states, jobs, sweep
-from plasticity_jax.launch.exits import FAILED, FINISHED
-from plasticity_jax.launch.flags import WORKDIR
+from plasticity_jax.launch.arguments import FAILED, FINISHED
+from plasticity_jax.launch.sweep import WORKDIR
 from plasticity_jax.runner import commandline, output
 
 ROOT = Path(__file__).resolve().parents[1]

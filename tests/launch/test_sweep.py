@@ -18,7 +18,7 @@ import pytest
 import plasticity_jax
 from plasticity_jax import analysis, target
 from plasticity_jax.config import paths
-from plasticity_jax.launch import job_states, jobs, status, sweep, table
+from plasticity_jax.launch import job_states, jobs, status, sweep
 from plasticity_jax.parallel import memory
 from plasticity_jax.profiling import cost, memory_check
 from plasticity_jax.storage import workdir
@@ -177,8 +177,8 @@ def test_mistakes_take_one_line(call, measured, tmp_path, args, message):
 
 def test_a_long_table_is_cut():
     listed = [jobs.Job(f"seeds={i}", "s", "main", (0,), (i,), 2, 1000, 1.0, 2_500_000) for i in range(1000)]
-    lines = table.table(listed, 1000).splitlines()
-    assert len(lines) == table.SHOWN + 3
+    lines = sweep.table(listed, 1000).splitlines()
+    assert len(lines) == sweep.SHOWN + 3
     assert lines[-7] == "... 970 more jobs ..." and lines[-2].startswith("seeds=999 ")
     assert lines[1].split() == ["seeds=0", "2", "1,000", "2.5", "MB", "1", "s"]
     assert lines[-1] == "1000 jobs, 2,000 runs, 1,000,000 images, 0.28 device hours expected"
