@@ -1,6 +1,5 @@
 """Programs of the lab compiled for a described device."""
 
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -10,8 +9,8 @@ from plasticity_jax.configs.base import base, stage
 from plasticity_jax.parallel.run_axis import Program
 from plasticity_jax.profiling import cost, memory_check
 from plasticity_jax.runner import prepare
-from plasticity_jax.runner.context import Context
-from plasticity_jax.runner.progress import Progress
+from plasticity_jax.runner.context import Compute
+from plasticity_jax.runner.parts import complete
 
 
 def study(runs: int, depth: int = 2, width: int = 64, batch: int = 128, **top: Any) -> ConfigDict:
@@ -27,16 +26,14 @@ def study(runs: int, depth: int = 2, width: int = 64, batch: int = 128, **top: A
     return config
 
 
-def context(config: ConfigDict) -> Context:
-    """What its only pack shares, for the devices that are meant now."""
+def compute(config: ConfigDict) -> Compute:
+    """What its only pack computes with, on the devices that are meant now."""
     found = study_config.parse(config)
     (pack,) = found.packs
-    dataset, own = cost.load(*found.data), prepare.complete(prepare.Own(None, {}, {}), found)
-    draft = prepare.draft(pack, found, dataset, own)
-    return prepare.context(draft, found, dataset, own, Path("/nonexistent"), Progress(0))
+    return prepare.compute(pack, found, cost.load(*found.data), complete(None, found))
 
 
-def compiled(of: Context, *kinds: str) -> dict[str, Program]:
+def compiled(of: Compute, *kinds: str) -> dict[str, Program]:
     """Its programs of these kinds, or all."""
     (times,) = of.timetables.values()
     calls = [call for call in memory_check.calls(times, of) if call.kind in kinds or not kinds]

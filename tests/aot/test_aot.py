@@ -46,12 +46,12 @@ def whole(name: str) -> Compiled:
 
 def compiled(name: str, runs: int, *kinds: str, precision: str | None = None, **study: object) -> Compiled:
     with target.described(name), jax.default_matmul_precision(precision):
-        context = described.context(described.study(runs, **study))  # type: ignore[arg-type]
-        made = described.compiled(context, *kinds)
+        compute = described.compute(described.study(runs, **study))  # type: ignore[arg-type]
+        made = described.compiled(compute, *kinds)
         return Compiled(
             {kind: described.text(program) for kind, program in made.items()},
             {kind: program.footprint for kind, program in made.items() if program.footprint},
-            dict(run_axis.mesh_for(context.programs.strategy, runs).shape),
+            dict(run_axis.mesh_for(compute.programs.strategy, runs).shape),
             target.memory_stats(target.devices()[0])["bytes_limit"],
         )
 
@@ -100,7 +100,7 @@ def test_networks_compute_in_bfloat16(name):
         inner = [each for each in found if "/head/" not in each.source]
         assert len(inner) >= least, kind
         assert {each.factors for each in inner} == {("bf16", "bf16")}, kind
-        assert len(found) > len(inner), kind
+        assert len(found) > len(inner) or kind == "diagnose", kind  # no diagnostic looks at the logits
 
 
 @on(*ALONE, *SEVERAL)
