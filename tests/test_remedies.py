@@ -134,8 +134,8 @@ def test_a_remedys_number_rides_the_run_axis_and_a_run_is_as_alone(both, tmp_pat
     assert set(small.hashes(alone).values()) == {both["pretrain+tune,strength=0.05/seed0"]}
 
 
-def test_a_study_with_remedies_goes_on_where_it_was_stopped(both, tmp_path, monkeypatch):
-    """Stopped in the middle of the stage, after units were replaced; the first weights come from the checkpoint."""
+def stopped_once(found, directory):
+    """The hashes of a study that was killed in the middle of its last stage and gone on with."""
     real, calls = programs.Programs.advance, []
 
     def stopping(self, stage, *rest):
@@ -144,14 +144,35 @@ def test_a_study_with_remedies_goes_on_where_it_was_stopped(both, tmp_path, monk
             raise KeyboardInterrupt
         return real(self, stage, *rest)
 
-    monkeypatch.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
-    monkeypatch.setattr("plasticity_jax.runner.stage_loop.CHECKPOINT_SHARE", 0)
-    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Preempted)):
+    with pytest.MonkeyPatch.context() as eager, pytest.MonkeyPatch.context() as patch:
+        eager.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
+        eager.setattr("plasticity_jax.runner.stage_loop.CHECKPOINT_SHARE", 0)
         patch.setattr(programs.Programs, "advance", stopping)
-        small.run(config(checkpoint_seconds=0.0), tmp_path)
-    kept = list(tmp_path.glob("main/tune/checkpoints/*"))
-    assert kept and not list(tmp_path.glob("main/tune/end"))
-    assert small.hashes(small.run(config(checkpoint_seconds=0.0), tmp_path)) == both
+        with pytest.raises((KeyboardInterrupt, Preempted)):
+            small.run(found, directory)
+        patch.undo()
+        assert list(directory.glob("main/tune/checkpoints/*")) and not list(directory.glob("main/tune/end"))
+        return small.hashes(small.run(found, directory))
+
+
+def test_a_study_with_remedies_goes_on_where_it_was_stopped(both, tmp_path):
+    """After units were replaced; the first weights come from the checkpoint."""
+    assert stopped_once(config(checkpoint_seconds=0.0), tmp_path) == both
+
+
+@pytest.mark.long
+def test_all_remedies_at_once_go_on_where_they_were_stopped_and_are_as_alone(tmp_path):
+    numbers = {name: {"every": 4} if base.REMEDIES[name].get("every") == 1000 else {} for name in base.REMEDIES}
+
+    def every(**given):
+        found = config(**given)
+        found.stages.tune.remedies = base.treated(**numbers)
+        return found
+
+    unbroken = small.hashes(small.run(every(), tmp_path / "unbroken"))
+    assert stopped_once(every(checkpoint_seconds=0.0), tmp_path / "stopped") == unbroken
+    alone = small.hashes(small.run(every(strengths=(0.05,)), tmp_path / "alone"))
+    assert set(alone.values()) == {unbroken["pretrain+tune,strength=0.05/seed0"]}
 
 
 def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):

@@ -118,23 +118,22 @@ def test_snr_replaces_a_unit_that_is_silent_for_longer_than_a_share_of_its_own_t
         )
 
 
-def test_snr_judges_a_unit_without_a_history_by_its_layers():
-    times = np.zeros((8, TIMES))
-    times[0] = 2  # the only history
-    known = np.array([TIMES, 0, 0, 0, 0, 0, 0, 3])
-    times[7, :3] = 90
-    after = watch_and_act(
-        "self_normalised_resets", history(times, known, [0, 0, 1, 9, 98, 0, 0, 0]), np.zeros(8), rejection=0.04
-    )
-    assert silent(after) == [4]  # silent for 99 steps; 10 is shorter than 3 of 67 times, which is more than 0.04
-    nothing = watch_and_act("self_normalised_resets", history(times, [0] * 8, [99] * 8), np.zeros(8), rejection=0.04)
-    assert silent(nothing) == []
+def test_snr_judges_a_unit_without_a_history_by_the_last_times_of_its_layer():
+    """Which are 2, 5, 9 and 90."""
+    times = np.full((8, TIMES), 1000)
+    times[0], times[1:4, 2] = 2, [5, 9, 90]
+    since, known = [0, 0, 0, 0, 98, 9, 90, 0], np.array([TIMES, 3, 3, 3, 0, 0, 0, 0])  # and another silent step
+    for rejection, replaced in ((0.0, [4, 6]), (0.2, [4, 6]), (0.25, [4, 5, 6])):
+        after = watch_and_act("self_normalised_resets", history(times, known, since), np.zeros(8), rejection=rejection)
+        assert silent(after) == replaced
+    too_few = history(times, np.where(np.arange(8) == 1, 0, known), since)
+    assert silent(watch_and_act("self_normalised_resets", too_few, np.zeros(8), rejection=0.25)) == []
 
 
 def test_snr_records_the_times_between_two_firings():
     network = begun("self_normalised_resets")
     for fires in ([1, 0], [0, 0], [1, 0], [1, 1]):
-        network = watch_and_act("self_normalised_resets", network, np.float32(fires + [1] * 6), rejection=0.0)
+        network = watch_and_act("self_normalised_resets", network, np.float32(fires + [1] * 6), every=100)
     found = network.memory["self_normalised_resets"]
     np.testing.assert_array_equal(found["times"]["layer1"][0, :4], [1, 2, 1, 0])
     np.testing.assert_array_equal(found["times"]["layer1"][1, :2], [4, 0])

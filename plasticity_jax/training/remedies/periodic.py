@@ -84,7 +84,7 @@ def self_normalised_resets(network: Network, now: Now, *, rejection: Share) -> N
     Farias & Jozefiak 2024 (2410.20098), algorithm 1, with `every` = 1: a unit fires in a step if it is above zero for
     an example of the batch, and is replaced if a share of at most `rejection` of its own past times between two firings
     is as long as its silence now.  The paper leaves the distribution open; here it is that of the unit's last 64 times,
-    and until it has so many, that of its whole layer's.  Until that has so many too, no unit is replaced.
+    and until it has so many, that of the last times of all units of its layer, once half of them have fired twice.
     """
     memory, chosen = network.memory["self_normalised_resets"], {}
     for site in now.sites:
@@ -95,12 +95,12 @@ def self_normalised_resets(network: Network, now: Now, *, rejection: Share) -> N
 
 
 def _of_layer(since: Array, times: Array, known: Array) -> Array:
-    """Of all times that a layer has recorded, the share that is as long as each unit's silence; 2 if it has too few."""
-    recorded = jnp.arange(TIMES) < known[:, None]
-    ordered = jnp.sort(jnp.where(recorded, times, -1.0).reshape(-1))
-    as_long = times.size - jnp.searchsorted(ordered, since)
-    count = jnp.sum(recorded)
-    return jnp.where(count >= TIMES, as_long / jnp.maximum(count, 1), 2.0)
+    """The share of the last times of a layer's units that is as long as each unit's silence; 2 if too few are known."""
+    some = known > 0
+    last = jnp.sum(jnp.where(jnp.arange(TIMES) == ((known - 1) % TIMES)[:, None], times, 0), 1)
+    count = jnp.sum(some)
+    as_long = jnp.sum(some & (last >= since[:, None]), 1)
+    return jnp.where(2 * count >= len(known), as_long / jnp.maximum(count, 1), 2.0)
 
 
 def silences(network: Network, begun: Begun) -> dict[str, Tree]:
