@@ -24,9 +24,10 @@ Protocol: each has `fresh` weights, `warm` ones that go on without a remedy, and
              long, so the running train accuracy is the online accuracy of the task (Dohare et al. 2024); a perceptron.
 In streams, `fresh` weights are drawn anew for every task, and resets happen at the start of every task.
 
-Remedies: those of `at_switch` act where a stage or a task begins, those of `throughout` in all training from the first
-stage on; each is a line there.  A full reset is `fresh` itself.  New moments of the optimiser are a part of every
-branch in protocols of several stages, as in the papers; in streams they are the remedy `optimiser_reset`.
+Remedies: those of `at_switch` act where a stage or a task begins, those of `between_stages` where a stage begins, those
+of `throughout` in all training from the first stage on; each is a line there.  A full reset is `fresh` itself.  New
+moments of the optimiser are a part of every branch in protocols of several stages, as in the papers; in streams they
+are the remedy `optimiser_reset`.
 
 Hyper-parameters: numbers in a list are the settings 1, 2 and 3 of the remedy, which train side by side as rows of the
 run axis.  `analysis.remedies` takes the setting with the best mean accuracy on `validation_images`, which are held out
@@ -42,8 +43,9 @@ helps (Sokar et al. 2023).  `analysis/claims/remedies.py` holds them as data.
 Choices: the fractions, groups, chunks and ends are the papers'; so are Adam at 1e-3 of `half`, SGD of `classes` and
 `chunks`.  Ours: the same network and Adam without warm-up and clipping in `tenth` instead of AdamW; MNIST, the number
 of images, tasks and epochs of `labels` and `pixels`, which are near those of Kumar et al. but not checked; the
-settings; the smaller scales take Adam at 1e-3 everywhere.  LayerNorm changes the network of all branches, so
-`--config.model.norm=layer` makes a study of its own.  Digits are not augmented, and neither are images in streams.
+settings; the smaller scales take Adam at 1e-3 everywhere.  What changes the network of all branches (LayerNorm, and
+with it normalise and project; CReLU; dropout) makes a study of its own, as `--config.model.norm=layer`.  Digits are not
+augmented, and neither are images in streams.
 
 Expected, in test accuracy (online accuracy in streams):
     paper    half: fresh 70 to 79 %, warm 3 to 4 points below (Berariu et al., Ash & Adams).  Not run.
@@ -91,13 +93,49 @@ def at_switch(rate: float, model: str) -> Ways:
     }
 
 
-def throughout(every: int, dataset: str) -> Ways:
-    """Remedies that act in all of training; periodic ones after every so many updates."""
+def between_stages() -> Ways:
+    """Remedies that act where a stage begins, and need one: there are none in streams of tasks."""
+    return {
+        "fire": {"remedies.fire": {}},
+        "dash": {"remedies.dash.least": [0.1, 0.3, 0.5]},
+        "distillation": {"reset.modules": ("all",), "remedies.distillation.strength": [0.3, 1.0, 3.0]},
+    }
+
+
+def throughout(every: int, dataset: str, optim: str) -> Ways:
+    """Remedies that act in all of training; periodic ones after every so many updates, those of Adam only with it."""
     augment = AUGMENT.get(dataset, "crop_flip")
+    adam: Ways = {
+        "decoupled_decay": {"optim.name": "adamw", "optim.weight_decay": [1e-3, 1e-2, 1e-1]},
+        "muon": {"optim.name": "muon", "optim.learning_rate": [1e-3, 5e-3, 2e-2]},
+    }
     return {
         "l2": {"optim.weight_decay": [1e-5, 1e-4, 1e-3]},
         "l2_init": {"remedies.l2_init.strength": [1e-4, 1e-3, 1e-2]},
+        "spectral": {"remedies.spectral.strength": [1e-4, 1e-3, 1e-2]},
+        "parseval": {"remedies.parseval.strength": [1e-4, 1e-3, 1e-2]},
+        "feature_norm": {"remedies.feature_norm.strength": [1e-5, 1e-4, 1e-3]},
+        "infer": {"remedies.infer.strength": [1e-3, 1e-2, 1e-1]},
+        "churn": {"remedies.churn.strength": [0.01, 0.1, 1.0]},
+        "weight_clipping": {"remedies.weight_clipping.bound": [1.0, 2.0, 4.0]},
+        "soft_weight_rescaling": {"remedies.soft_weight_rescaling.rate": [1e-4, 1e-3, 1e-2]},
         "redo": {"remedies.redo.threshold": [0.01, 0.1, 0.3], "remedies.redo.every": every},
+        "continual_backprop": {"remedies.continual_backprop.rate": [1e-5, 1e-4, 1e-3]},
+        "self_normalised_resets": {"remedies.self_normalised_resets.rejection": [1e-3, 1e-2, 1e-1]},
+        "shrink_and_perturb": {
+            "remedies.shrink_and_perturb.shrink": [0.6, 0.8, 0.95],
+            "remedies.shrink_and_perturb.every": every,
+        },
+        "hare_tortoise": {
+            "remedies.hare_tortoise.decay": [0.99, 0.999, 0.9999],
+            "remedies.hare_tortoise.every": every,
+        },
+        "selective_reinitialisation": {
+            "remedies.selective_reinitialisation.share": [1e-4, 1e-3, 1e-2],
+            "remedies.selective_reinitialisation.every": every,
+        },
+        "sam": {"optim.rho": [0.02, 0.05, 0.1]},
+        **(adam if optim == "adam" else {}),
         **({} if augment == "none" else {"augmentation": {"augment": augment}}),
     }
 
@@ -157,10 +195,10 @@ def _stages(config: ConfigDict, fields: dict[str, dict[str, Any]], protocol: str
             each |= {"optim": optimiser("adam"), "batch_size": 128}
     elif protocol == "classes":
         config.dataset = "cifar100"
-    rate = next(iter(fields.values())).get("optim", optimiser("adam")).learning_rate
+    rule = next(iter(fields.values())).get("optim", optimiser("adam"))
     config.dataset = "digits" if preset == "digits" else config.dataset
-    whole = throughout(100 if preset else 1000, config.dataset)
-    switch = at_switch(rate, config.model.name)
+    whole = throughout(100 if preset else 1000, config.dataset, rule.name)
+    switch = at_switch(rule.learning_rate, config.model.name) | between_stages()
     before = ""
     for name, given in fields.items():
         ways = {"warm": {}, **whole, **(switch if before else {})}
@@ -196,7 +234,9 @@ def _stream(config: ConfigDict, protocol: str, preset: str) -> None:
     config.update(seeds=tuple(range(8 if digits else 3 if preset else 5)), diagnostics=(), train_images=images)
     config.validation_images = 200 if digits else 1000 if preset else 5000
     every = 100 if preset else 1000
-    whole = throughout(every, "digits")  # neither random labels nor moved pixels allow for another image of a class
+    whole = throughout(
+        every, "digits", "adam"
+    )  # neither random labels nor moved pixels allow for another image of a class
     ways = whole | at_switch(1e-3, "mlp") | {"optimiser_reset": {"reset.optimiser": "all"}}
     kept = {"reset": {"optimiser": "keep"}}
     branches: dict[str, dict[str, Any]] = {"fresh": {"reset": {"modules": ("all",)}}, "warm": kept}

@@ -18,15 +18,19 @@ def plans(found):
     return {(dict(point)["setting"], stage.name, stage.branch): stage for point, plan in pack.plans for stage in plan}
 
 
+def final_runs(groups):
+    return [run for group in groups for run in group.runs if run.final]
+
+
 def test_half_is_that_of_berariu():
     found = study()
     stages = plans(found)
     assert found.name == "remedies_half" and found.validation_images == 5000
     for (_, name, branch), stage in stages.items():
         assert (stage.data.fraction, stage.epochs) == {"pretrain": (0.5, 350.0), "tune": (1.0, 500.0)}[name]
-        assert (stage.optim.name, stage.batch_size, stage.reset.optimiser) == ("adam", 128, "all")
+        assert (stage.batch_size, stage.reset.optimiser) == (128, "all")
         if branch in ("warm", "redo", "fresh"):
-            assert (stage.optim.learning_rate, stage.optim.schedule) == (1e-3, "constant")
+            assert (stage.optim.name, stage.optim.learning_rate, stage.optim.schedule) == ("adam", 1e-3, "constant")
     after = {branch: stage.after for (_, name, branch), stage in stages.items() if name == "tune"}
     assert after["fresh"] == "init" and after["warm"] == after["shrink_perturb"] == "pretrain/warm"
     assert after["l2_init"] == "pretrain/l2_init"  # it acts from the first stage on
@@ -44,20 +48,24 @@ def test_tenth_may_come_after_wrong_labels():
 
 @pytest.mark.parametrize("chunks", [10, 50])
 def test_chunks_grow_and_are_trained_until_they_are_fit(chunks):
-    stages = plans(study(f"protocol=chunks,chunks={chunks}"))
-    warm = [stage for (setting, _, branch), stage in stages.items() if (setting, branch) == ("1", "warm")]
-    assert [(stage.data.part, stage.data.splits) for stage in warm] == [(i, chunks) for i in range(1, chunks + 1)]
-    assert {(stage.until_accuracy, stage.data.uniform) for stage in warm} == {(0.999, 1.0)}
-    assert warm[-1].name == "tune" and warm[-1].after == f"part{chunks - 1}/warm"
-    first, second = (stages["1", name, "shrink_perturb"] for name in ("part2", "part3"))
-    assert (first.after, second.after) == ("part1/warm", "part2/shrink_perturb")
+    stages = remedies.get_config(f"protocol=chunks,chunks={chunks}").stages
+    assert [(each.data.part, each.data.splits) for each in stages.values()] == [
+        (i, chunks) for i in range(1, chunks + 1)
+    ]
+    assert {(each.until_accuracy, each.data.recipe, each.data.uniform) for each in stages.values()} == {
+        (0.999, "split", 1.0)
+    }
+    assert list(stages)[-1] == "tune" and stages.tune.branches.warm.after == f"part{chunks - 1}/warm"
+    first, second = (stages[name].branches.shrink_perturb.after for name in ("part2", "part3"))
+    assert (first, second) == ("part1/warm", "part2/shrink_perturb")
 
 
 @pytest.mark.parametrize("arg, groups, last", [("", 20, 100), ("digits,", 5, 10)])
 def test_classes_arrive_in_groups_and_stay(arg, groups, last):
-    stages = plans(study(f"{arg}protocol=classes"))
-    warm = [stage.data.classes for (setting, _, branch), stage in stages.items() if (setting, branch) == ("1", "warm")]
-    assert warm == [(0, last // groups * i) for i in range(1, groups + 1)]
+    stages = remedies.get_config(f"{arg}protocol=classes").stages
+    assert [tuple(each.data.classes) for each in stages.values()] == [
+        (0, last // groups * i) for i in range(1, groups + 1)
+    ]
 
 
 @pytest.mark.parametrize("protocol", remedies.STREAMS)
@@ -76,7 +84,7 @@ def test_settings_ride_the_run_axis_and_other_runs_are_not_repeated(protocol):
     found = study(f"digits,protocol={protocol}")
     legs = unfold(found.packs[0], found.seeds[:1])
     final = [(run.branch, dict(run.hparams)) for leg in legs for run in leg.runs if run.final]
-    ways = remedies.at_switch(1e-3, "mlp") | remedies.throughout(100, "digits")
+    ways = remedies.at_switch(1e-3, "mlp") | remedies.throughout(100, "digits", "adam") | remedies.between_stages()
     for branch in {branch for branch, _ in final}:
         several = any(isinstance(value, list) for value in ways.get(branch, {}).values())
         expected = [{"setting": word} for word in remedies.SETTINGS] if several else [{}]
@@ -84,6 +92,9 @@ def test_settings_ride_the_run_axis_and_other_runs_are_not_repeated(protocol):
     for leg in legs:
         assert {run.stage.name for run in leg.runs} and len({tuple(run.stage.shape().items()) for run in leg.runs}) == 1
     (holder,) = [leg for leg in legs if any(run.final and run.branch == "redo" for run in leg.runs)]
+    assert {run.branch for run in final_runs(legs)} >= ways.keys() - (
+        remedies.between_stages().keys() if protocol in remedies.STREAMS else set()
+    )
     thresholds = [dict(run.stage.remedies[0].numbers)["threshold"] for run in holder.runs]
     assert thresholds == [0.01, 0.1, 0.3]
 

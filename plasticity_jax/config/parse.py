@@ -126,6 +126,8 @@ def _check_tasks(stage: spec.Stage, where: str) -> None:
         )
     if stage.reset.function:
         raise rules.error(where, data.tasks.change, "an own reset happens once; leave reset.function empty")
+    if once := [remedy.name for remedy in stage.remedies if remedy.moment == "start"]:
+        raise rules.error(where, data.tasks.change, f"{once[0]} acts once, where the stage begins; leave it out")
     if data.tasks.change == "labels" and data.label_noise:
         raise rules.error(where, data.tasks.change, "all labels are random; set data.label_noise to 0")
 

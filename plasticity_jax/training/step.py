@@ -167,7 +167,9 @@ def advance(
         if stage.remedies:
             draw = jax.random.fold_in(reference_key, state.step)
             others = sharding.split(jax.random.randint(draw, slots.shape, 0, task.source.size))
-            batch["reference"] = images.take(task.source.indices[others])
+            reference = images.images[task.source.indices[others]]
+            reference = reference if here is None else tasks.moved(reference, here)
+            batch["reference"] = batches.normalise(reference, images.mean, images.std)
         state, metrics = train_step(state, batch, model=model, stage=stage, task=task, own=own)
         return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
 
@@ -179,7 +181,7 @@ def _between_tasks(state: TrainState, task: Task, images: Images, model: nn.Modu
     if not task.reset:
         return state
     number = state.step // task.source.tasks.steps
-    key = jax.random.fold_in(jax.random.fold_in(task.key, 8), number)
+    key = jax.random.fold_in(jax.random.fold_in(task.key, 9), number)  # 6 to 8: references, starts, sweeps
 
     def reset(state: TrainState) -> TrainState:
         return resets.again(state, *init_network(model, key, images.images.shape[1:]), task.reset)

@@ -355,6 +355,11 @@ def test_a_stream_of_tasks_has_no_other_labels_and_no_own_reset(path, value):
     study_config.parse(at(stream | {"stages.tune.data.tasks.change": "none"}))
 
 
+def test_a_remedy_that_acts_once_is_none_of_a_stream():
+    stream = {"stages.tune.data.tasks.change": "pixels", "stages.tune.remedies": base.treated(dash={})}
+    assert "dash acts once" in refused(stream)
+
+
 def test_steps_do_instead_of_epochs():
     study = study_config.parse(at({"stages.tune.epochs": 0, "stages.tune.steps": 10}))
     assert plan(study)["fresh"].steps == 10
