@@ -101,7 +101,7 @@ def combine(parts: Sequence[Mapping[str, Any]], dataset: str, control: str) -> d
       What `result.json` holds.
     """
     runs = [run for part in parts for run in part["runs"]]
-    seconds, by_leg = _sums(part["seconds"] for part in parts), _sums(part.get("train_seconds", {}) for part in parts)
+    seconds, by_group = _sums(part["seconds"] for part in parts), _sums(part.get("train_seconds", {}) for part in parts)
     images = sum(part["images"] for part in parts)
     return {
         "status": "finished" if any(run["status"] == "finished" for run in runs) else "failed",
@@ -111,7 +111,7 @@ def combine(parts: Sequence[Mapping[str, Any]], dataset: str, control: str) -> d
         "images": images,
         "images_per_second": images / seconds["train"] if seconds.get("train") else None,
         "seconds": seconds,
-        "train_seconds": by_leg,
+        "train_seconds": by_group,
     }
 
 

@@ -17,7 +17,7 @@ from tests.support import small
 
 ROOT = Path(__file__).parents[2]
 STARTS = 8  # after which a study that has not ended counts as one that cannot be continued
-TIMED = ("seconds", "images_per_second")
+TIMED = ("seconds", "train_seconds", "images_per_second")
 
 
 @dataclasses.dataclass

@@ -40,7 +40,7 @@ def outcome(directory: Path, result: dict | None = None) -> dict:
     found = workdir.read_json(directory / "result.json")
     assert result is None or found == result
     assert workdir.read_json(directory / "status.json")["status"] == "finished"
-    timed = ("seconds", "images_per_second")
+    timed = ("seconds", "train_seconds", "images_per_second")
     return {"tables": small.tables(directory), **{key: value for key, value in found.items() if key not in timed}}
 
 
@@ -383,7 +383,8 @@ def test_a_stopped_stage_itself_is_compared(tmp_path, monkeypatch):
 
 def test_seconds_add_up_over_interruptions(half):
     before = workdir.read_json(half / "main" / "clock.json")
-    after = small.run(config(), half)["seconds"]
+    result = small.run(config(), half)
+    after = result["seconds"] | {f"train/{name.partition('/')[2]}": s for name, s in result["train_seconds"].items()}
     assert set(after) >= set(before)
     assert all(after[kind] >= before[kind] for kind in before) and after["train"] > before["train"]
 
