@@ -39,7 +39,7 @@ def test_branches_of_a_stage_have_remedies_of_their_own():
     assert named["plain"] == [("l2_init", {"strength": 0.01})] and named["stronger"] == [("l2_init", {"strength": 0.5})]
     assert named["both"] == [("l2_init", {"strength": 0.01}), ("redo", {"every": 7, "threshold": 0.1})]
     shapes = {stage.branch: stage.shape()["remedies"] for stage in plan if stage.name == "tune"}
-    assert shapes["plain"] == shapes["stronger"] != shapes["both"]
+    assert shapes["plain"] == shapes["stronger"] == ("regulariser l2_init(strength)",) != shapes["both"]
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ class Remedy:
     numbers: tuple[tuple[str, float], ...]
 
 
-def programs(remedies: tuple[Remedy, ...]) -> tuple[Any, ...]:
-    """What is compiled of remedies: which there are, and the names of their numbers."""
-    return tuple((remedy.name, remedy.moment, *(key for key, _ in remedy.numbers)) for remedy in remedies)
+def programs(remedies: tuple[Remedy, ...]) -> tuple[str, ...]:
+    """What is compiled of remedies: which there are, when they act, and the names of their numbers."""
+    return tuple(f"{each.moment} {each.name}({', '.join(key for key, _ in each.numbers)})" for each in remedies)
 
 
 class ByName(rules.ByNames):
