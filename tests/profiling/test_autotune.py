@@ -242,7 +242,7 @@ def test_a_lane_trains_as_many_steps_as_it_is_asked_for(monkeypatch):
     assert made["map"].compiled == 1 and made["vmap"].compiled == 0
 
 
-def test_a_strategy_that_runs_out_of_memory(monkeypatch):
+def test_a_strategy_that_runs_out_of_memory(monkeypatch, compile_anew):
     compile_over = run_axis.compile_over
 
     def failing(fn, strategy, *args, **options):
