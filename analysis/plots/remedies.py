@@ -1,34 +1,43 @@
 """Figures of `configs/remedies.py`: every remedy beside fresh and warm weights, and streams task by task."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from plasticity_jax.analysis import remedies, studies
 from plasticity_jax.analysis.derived import Chosen
 from plasticity_jax.analysis.plots import sketch
-from plasticity_jax.analysis.plots.captions import gap
+from plasticity_jax.analysis.plots.captions import difference, gap
 from plasticity_jax.analysis.plots.spec import Chart, Series, across, level, series
 from plasticity_jax.analysis.remedies import FRESH, WARM
 from plasticity_jax.analysis.studies import Study
 
-LABELS = {remedies.ONLINE: "accuracy of training at the end of a task (%)"}
+LIFT = "above a warm start without remedy (points)"
+LABELS = {remedies.ONLINE: "accuracy at the end of a task (%)"}
+EACH, BEST = 8, 4  # remedies on a chart, and those that are shown task by task
 
 
 def charts(study: Study) -> list[Chart]:
-    """The accuracy of each remedy with the setting that was chosen; of a stream also against the number of the task."""
+    """What each remedy adds to the warm start, paired by seed, the best ones first; of a stream also task by task."""
     terms = remedies.treated(study)
     found = {name: term.by_seed(study) for name, term in terms.items()}
-    names = [name for name in found if name not in (FRESH, WARM)]
-    metric = remedies.measured(study.name)[0]
-    drawn = [across("with a remedy", dict(enumerate(found[name] for name in names)))]
-    drawn += [level(name, found.get(name, {}), role) for name, role in ((FRESH, "fresh"), (WARM, "warm"))]
-    ticks = tuple((float(x), name.replace("_", "\n")) for x, name in enumerate(names))
-    effects, label = [gap(found, FRESH, WARM)], LABELS.get(metric, sketch.ACCURACY)
-    made = [sketch.chart(study, study.name, effects, "", drawn, label, ticks=ticks, joined=False)]
+    lifted = {name: difference(found, name, WARM) for name in found if name != WARM}
+    names = [name for name, values in lifted.items() if name != FRESH and values]
+    names.sort(key=lambda name: -sum(lifted[name].values()) / len(lifted[name]))
+    effects, made = [gap(found, FRESH, WARM)], []
+    for first in range(0, len(names), EACH):
+        here = names[first : first + EACH]
+        drawn = [across("with a remedy", {x: lifted[name] for x, name in enumerate(here)})]
+        drawn += [level(FRESH, lifted[FRESH], "fresh")] if lifted.get(FRESH) else []
+        ticks = tuple((float(x), name.replace("_", "\n")) for x, name in enumerate(here))
+        part = f"_{first // EACH + 1}" * (len(names) > EACH)
+        how: dict[str, Any] = {"ticks": ticks, "joined": False, "zero": True}
+        made.append(sketch.chart(study, f"{study.name}{part}", effects, "", drawn, LIFT, **how))
     if tasks := _task_epochs(study):
-        by_task = [_by_task(study, name, term, metric, tasks) for name, term in terms.items()]
-        made.append(
-            sketch.chart(study, f"{study.name}_tasks", effects, "task", by_task, label, form="curve", scale="log")
-        )
+        metric = remedies.measured(study.name)[0]
+        shown = [name for name in (FRESH, WARM) if name in terms] + names[:BEST]
+        by_task = [_by_task(study, name, terms[name], metric, tasks) for name in shown]
+        label = LABELS.get(metric, sketch.ACCURACY)
+        made.append(sketch.chart(study, f"{study.name}_tasks", effects, "task", by_task, label, form="curve"))
     return made
 
 
