@@ -74,7 +74,9 @@ def checkout(tmp_path_factory):
         (synthetic.write(study, here / "runs" / name) / "environment.json").write_text('{"python": "3"}')
     for name in ("half", "pixels"):
         config = remedies.get_config(f"digits,protocol={name}")
-        given = synthetic.study(config, lambda *of: 50.0, metrics=("test_accuracy", "validation_accuracy"))
+        given = synthetic.study(
+            config, lambda *of: 50.0, metrics=("test_accuracy", "validation_accuracy", "train_accuracy")
+        )
         synthetic.write(given, here / "runs" / f"{name}-digits")
     for name in ("sweep", "paper", "resets-digits"):
         swept.planned(here / "runs" / name, swept.config())

@@ -113,6 +113,12 @@ def test_seconds_are_split_by_kind(study):
     assert sum(seconds[kind] for kind in KINDS) < seconds["total"]
 
 
+def test_the_seconds_of_training_are_split_by_group(study):
+    by_group = study[1]["train_seconds"]
+    assert set(by_group) == {"main/pretrain", "main/tune"} and min(by_group.values()) > 0
+    assert sum(by_group.values()) == pytest.approx(study[1]["seconds"]["train"])
+
+
 def test_environment_tells_the_data_apart(study):
     found = workdir.read_json(study[0] / "environment.json")
     assert found["dataset"]["sha256"] == small.TOY.sha256
