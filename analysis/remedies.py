@@ -210,7 +210,7 @@ def cells(row: Row) -> list[str]:
         mean,
         "" if control else f"{_mean(row.gap):.2f}{between}" if row.gap else "-",
         "" if control or row.remedy == WARM else ratios.shown(row.recovered),
-        "" if math.isnan(row.holm) else f"{row.holm:.3f}",
+        "" if math.isnan(row.holm) else f"{row.holm:.3f}" if row.holm >= 5e-4 else "<0.001",
         "" if math.isnan(row.time) else f"{row.time:.2f}",
         row.setting,
         str(len(row.values)),
