@@ -74,10 +74,10 @@ def run(
       Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
     """
     network = None if model is None else interface.check(model)
-    own = Parts(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}))
-    study = study_config.parse(config, own=(*own.resets, *own.diagnostics, *own.remedies))
+    parts = Parts(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}))
+    study = study_config.parse(config, own=(*parts.resets, *parts.diagnostics, *parts.remedies))
     with target.described(compile_for) if compile_for else contextlib.nullcontext():
-        return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=own)
+        return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=parts)
 
 
 @conditions.pinned()

@@ -56,8 +56,8 @@ def _backward(layer: Callable[[Array, Array], Array], saved: tuple[Array, Array]
     (dx,) = jax.vjp(lambda x: layer(x, weights), x)[1](dy)
 
     def share(x: Array, weights: Array, dy: Array) -> Array:
-        (found,) = jax.vjp(lambda weights: layer(x, weights), weights)[1](dy)
-        return jax.lax.psum(found.astype(jnp.float32), AXES[1])
+        (partial,) = jax.vjp(lambda weights: layer(x, weights), weights)[1](dy)
+        return jax.lax.psum(partial.astype(jnp.float32), AXES[1])
 
     dealt, whole = PartitionSpec(AXES[1]), PartitionSpec()
     summed = jax.shard_map(

@@ -127,8 +127,8 @@ def _find(name: str) -> Target:
     file, number = re.fullmatch(r"(.*?)(?::(\d+))?", name, re.DOTALL).groups()  # type: ignore[union-attr]
     path = Path(file) if file and Path(file).is_file() else GPUS / f"{file}.txtpb"
     if not path.is_file():
-        known = ", ".join([*(path.stem for path in sorted(GPUS.glob("*.txtpb"))), *(f"{kind}:.." for kind in TPUS)])
-        raise LabError(f"--compile_for={name}: no such device or file; give a description of a GPU, or one of {known}")
+        names = ", ".join([*(path.stem for path in sorted(GPUS.glob("*.txtpb"))), *(f"{kind}:.." for kind in TPUS)])
+        raise LabError(f"--compile_for={name}: no such device or file; give a description of a GPU, or one of {names}")
     return _gpu(name, path, int(number or 1))
 
 
@@ -138,8 +138,8 @@ def _tpu(name: str, kind: str, shape: str) -> Target:
     for key, value in LIBTPU.items():
         os.environ.setdefault(key, value)
     alone = {"chips_per_host_bounds": [1, 1, 1]} if re.fullmatch("1(x1)*", shape) else {}
-    found = _describe(name, "tpu", topology_name=f"{kind}:{shape}", **alone)
-    return Target(tuple(found), _tpu_memory(found[0]))
+    devices = _describe(name, "tpu", topology_name=f"{kind}:{shape}", **alone)
+    return Target(tuple(devices), _tpu_memory(devices[0]))
 
 
 def _gpu(name: str, path: Path, count: int) -> Target:
@@ -150,10 +150,10 @@ def _gpu(name: str, path: Path, count: int) -> Target:
     ):
         raise _missing(name, " ".join(f"jax-cuda12-{part}=={jaxlib.__version__}" for part in ("plugin", "pjrt")))
     text = path.read_text(errors="replace")
-    found = _describe(name, "cuda", topology_name="", target_config=text, topology=f"1x1x{count}")
+    devices = _describe(name, "cuda", topology_name="", target_config=text, topology=f"1x1x{count}")
     size = re.search(r"\bdevice_memory_size:\s*(\d+)", text)
     share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or 0.75)  # of it jax takes so much
-    return Target(tuple(found), int(int(size[1]) * share) if size else None)
+    return Target(tuple(devices), int(int(size[1]) * share) if size else None)
 
 
 def _missing(name: str, packages: str) -> LabError:

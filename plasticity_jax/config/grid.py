@@ -56,9 +56,9 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
                 raise ConfigError(f"config.grid: {path} is changed by {reached[path]} and by {name}")
             reached[path] = name
             _check_path(values, path)
-        found = [choice.value for choice in choices]
-        if not found or any(found[i] in found[:i] for i in range(len(found))):
-            raise ConfigError(f"config.grid: {name}={tuple(found)!r}: give at least one value, and none twice")
+        values_of = [choice.value for choice in choices]
+        if not values_of or any(values_of[i] in values_of[:i] for i in range(len(values_of))):
+            raise ConfigError(f"config.grid: {name}={tuple(values_of)!r}: give at least one value, and none twice")
         axes[name] = choices
     for key, name in zip(_keys(list(axes)), axes, strict=True):
         names.check_key(key, "config.grid")
@@ -123,15 +123,15 @@ def _inherited(path: str) -> str:
 
 
 def _check_path(values: Mapping[str, Any], path: str) -> None:
-    known = dict(validate.paths(values))
+    keys = dict(validate.paths(values))
     branch = ".".join(path.split(".")[:4])
-    if path not in known and not (branch in known and _inherited(path) in known):
+    if path not in keys and not (branch in keys and _inherited(path) in keys):
         raise ConfigError(f"config.grid: there is no {path}; did you mean {validate.nearest(path, values)}?")
     if path.split(".")[0] not in ("model", "stages"):
         raise ConfigError(
             f"config.grid: all runs share {path}; vary keys of model and stages, or start several studies"
         )
-    if isinstance(known.get(path, known.get(_inherited(path))), Mapping):
+    if isinstance(keys.get(path, keys.get(_inherited(path))), Mapping):
         raise ConfigError(f"config.grid: {path} is a group of keys; vary one of them")
 
 
@@ -155,12 +155,12 @@ def hparams(point: Point) -> spec.HParams:
 
 def scopes(points: Sequence[Point]) -> tuple[tuple[str, str], ...]:
     """The `STAGE` or `STAGE/BRANCH` that each hyper-parameter belongs to; those that reach further concern all."""
-    found = []
+    scoped = []
     for key, *choices in zip(_keys([choice.axis for choice in points[0]]), *points, strict=True):
         reach = {_scope(path) for choice in choices for path, _ in choice.changes}  # words may change different keys
         if len(reach) == 1 and (scope := reach.pop()):
-            found.append((key, scope))
-    return tuple(found)
+            scoped.append((key, scope))
+    return tuple(scoped)
 
 
 def _scope(path: str) -> str:
@@ -207,9 +207,9 @@ def _pack_names(packed: list[list[spec.HParams]]) -> list[str]:
     if len(packed) == 1:
         return ["main"]
     keys = [key for key, _ in packed[0][0]]
-    found = [{key: list(dict.fromkeys(str(dict(point)[key]) for point in pack)) for key in keys} for pack in packed]
-    telling = [key for key in keys if any(values[key] != found[0][key] for values in found)]
-    written = [",".join(f"{key}={'+'.join(values[key])}" for key in telling) for values in found]
+    by_pack = [{key: list(dict.fromkeys(str(dict(point)[key]) for point in pack)) for key in keys} for pack in packed]
+    telling = [key for key in keys if any(values[key] != by_pack[0][key] for values in by_pack)]
+    written = [",".join(f"{key}={'+'.join(values[key])}" for key in telling) for values in by_pack]
     written = [names.safe(name, commas=True) for name in written]
     if len(set(written)) < len(written) or max(map(len, written)) > names.LONGEST:
         return [f"pack{i}" for i in range(len(packed))]

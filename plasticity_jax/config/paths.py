@@ -24,10 +24,10 @@ def given(path: str | os.PathLike[str]) -> Path:
         )
     if "\0" in text or text != text.encode(errors="replace").decode():
         raise LabError(f"{text!a} is no path in UTF-8; use another directory")
-    found = os.path.expanduser(text)
-    if found == text and text.startswith("~"):
+    expanded = os.path.expanduser(text)
+    if expanded == text and text.startswith("~"):
         raise LabError(f"{text}: there is no such user; a folder of this name is ./{text}")
-    return Path(found)
+    return Path(expanded)
 
 
 def check_length(directory: Path) -> None:

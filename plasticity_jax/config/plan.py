@@ -74,7 +74,7 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Group, ...]:
     Raises:
       ConfigError: stages that wait for each other, or a parent that is missing or ambiguous.
     """
-    found: dict[str, dict[_Node, HParams]] = {name: {} for name in _in_order([plan for _, plan in pack.plans])}
+    nodes_of: dict[str, dict[_Node, HParams]] = {name: {} for name in _in_order([plan for _, plan in pack.plans])}
     scopes = dict(pack.scopes)
     for hparams, plan in pack.plans:
         for stage in plan:
@@ -82,10 +82,10 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Group, ...]:
                 node = _node(plan, stage, seed)
                 past = set(node.lineage())
                 concerning = tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in past)
-                shared = found[stage.name].get(node, concerning)
-                found[stage.name][node] = tuple(pair for pair in shared if pair in concerning)
-    index = {node: i for i, node in enumerate(node for nodes in found.values() for node in nodes)}
-    groups = {group: nodes for name, nodes in found.items() for group, nodes in _by_program(name, nodes)}
+                shared = nodes_of[stage.name].get(node, concerning)
+                nodes_of[stage.name][node] = tuple(pair for pair in shared if pair in concerning)
+    index = {node: i for i, node in enumerate(node for nodes in nodes_of.values() for node in nodes)}
+    groups = {group: nodes for name, nodes in nodes_of.items() for group, nodes in _by_program(name, nodes)}
     places = {node: (group, row) for group, nodes in groups.items() for row, node in enumerate(nodes)}
     parents = {node.parent for node in index}
     keep = {(places[node.parent][0], node.epoch) for node in index if node.parent and node.epoch != END}
@@ -133,13 +133,13 @@ def find_parent(plan: Plan, stage: Stage) -> tuple[Stage, int] | None:
     if stage.after == spec.INIT:
         return None
     name, branch, epoch = parse_after(stage.after)
-    found = [s for s in plan if s.name == name and branch in ("", s.branch)]
-    if len(found) == 1:
-        return found[0], epoch
+    candidates = [s for s in plan if s.name == name and branch in ("", s.branch)]
+    if len(candidates) == 1:
+        return candidates[0], epoch
     where = f"stages.{stage.name}.branches.{stage.branch}.after={stage.after!r}"
-    if found:
+    if candidates:
         raise ConfigError(
-            f"{where}: stage {name} has several branches; name one of {[f'{name}/{s.branch}' for s in found]}"
+            f"{where}: stage {name} has several branches; name one of {[f'{name}/{s.branch}' for s in candidates]}"
         )
     names = sorted({spec.INIT, *(s.name for s in plan)})
     raise ConfigError(f"{where}: there is no such stage; choose one of {names}")

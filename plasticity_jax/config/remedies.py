@@ -56,9 +56,9 @@ class ByName(rules.ByNames):
 
 
 def _remedy(known: Known, name: str, given: Any, where: str) -> Remedy:
-    found = known.get(name)
-    if found:
-        moment, checks = found
+    signature = known.get(name)
+    if signature:
+        moment, checks = signature
         numbers = rules.group(dict, **checks)(given, where)
         return Remedy(name, moment, tuple(sorted(numbers.items())))
     if name not in known and not OWN.fullmatch(name):
@@ -69,5 +69,5 @@ def _remedy(known: Known, name: str, given: Any, where: str) -> Remedy:
     keys = [key for key in given if key != "moment"]
     if moment == "periodic" and EVERY not in keys:
         raise ConfigError(f"{where}: the key {EVERY} is missing")
-    own = {key: rules.whole(1) if key == EVERY else rules.real("(-inf, inf)") for key in keys}
-    return Remedy(name, moment, tuple(sorted((key, own[key](given[key], f"{where}.{key}")) for key in keys)))
+    checks_of = {key: rules.whole(1) if key == EVERY else rules.real("(-inf, inf)") for key in keys}
+    return Remedy(name, moment, tuple(sorted((key, checks_of[key](given[key], f"{where}.{key}")) for key in keys)))

@@ -19,13 +19,13 @@ def restore_study(described: Any, where: str = "config.json") -> spec.Study:
     study = rules.record(spec.Study, None)(legacy.study(described), where)
     if not study.packs:
         raise ConfigError(f"{where}: a study has packs")
-    seen = set()
+    taken = set()
     for i, pack in enumerate(study.packs):
         at = f"{where}.packs[{i}]"
         names.check(pack.name, f"{at}.name", commas=True)
-        if pack.name in seen or not pack.plans:
+        if pack.name in taken or not pack.plans:
             raise ConfigError(f"{at}: two packs of one name, or one without plans")
-        seen.add(pack.name)
+        taken.add(pack.name)
         for hparams, plan in pack.plans:
             for key, _ in hparams:
                 names.check_key(key, at)

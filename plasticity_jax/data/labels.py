@@ -24,12 +24,12 @@ def numbered(
       DataError: a class has test images but none to train on, or own labels leave one out.
     """
     declared = np.arange(1 + int(max(train.max(), test.max())) if classes is None else classes)
-    known = np.unique(train)
-    strange, absent = np.setdiff1d(test, known), np.setdiff1d(declared, known)
+    trained = np.unique(train)
+    strange, absent = np.setdiff1d(test, trained), np.setdiff1d(declared, trained)
     if classes is None and len(absent) and not np.isin(absent, strange).all():
         raise DataError(
-            f"{where}: there are labels {known[0]}..{known[-1]}, and no image to train on has {_shown(absent)}; give "
-            f"the {len(known)} classes the labels 0..{len(known) - 1}"
+            f"{where}: there are labels {trained[0]}..{trained[-1]}, and no image to train on has {_shown(absent)}; "
+            f"give the {len(trained)} classes the labels 0..{len(trained) - 1}"
         )
     if len(strange):
         raise DataError(
@@ -37,10 +37,10 @@ def numbered(
             "or add some of these classes to the others"
         )
     if not len(absent):
-        return train.astype(np.int32), test.astype(np.int32), len(known), ()
+        return train.astype(np.int32), test.astype(np.int32), len(trained), ()
     note = f"{_shown(absent)} of {len(declared)} classes without any image left out; those after them move up"
-    ranks = [np.searchsorted(known, labels).astype(np.int32) for labels in (train, test)]
-    return ranks[0], ranks[1], len(known), (note,)
+    ranks = [np.searchsorted(trained, labels).astype(np.int32) for labels in (train, test)]
+    return ranks[0], ranks[1], len(trained), (note,)
 
 
 def _shown(classes: Sequence[int] | np.ndarray) -> str:

@@ -47,13 +47,13 @@ def patches(patch: spec.Patch, seed: int, classes: int, channels: int, flags: np
     """The patches of a seed, in numpy; `flags` bool [P]."""
     generator, shape = _generator(seed, "patches"), (patch.size, patch.size, channels)
     shared = generator.normal(0.0, patch.shared, shape)
-    own = generator.uniform(-patch.own, patch.own, (classes, patch.patterns, *shape))
+    apart = generator.uniform(-patch.own, patch.own, (classes, patch.patterns, *shape))
     return Patches(
         key=np.asarray([seed, zlib.crc32(b"patches")], np.uint32),
         flags=np.asarray(flags, np.bool_),
         only=np.bool_(only),
         shared=shared.astype(np.float32),
-        own=own.astype(np.float32),
+        own=apart.astype(np.float32),
         alone=np.float32(patch.alone),
         stretch=np.float32(patch.stretch),
     )

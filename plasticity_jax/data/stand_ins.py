@@ -45,5 +45,5 @@ def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int 
     def split(count: int) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((count, *size.image), np.uint8), np.arange(count) % size.classes
 
-    found = datasets.from_arrays(name, *split(size.train), *split(size.test))
-    return dataclasses.replace(found, version="of its size only", notes=())
+    black = datasets.from_arrays(name, *split(size.train), *split(size.test))
+    return dataclasses.replace(black, version="of its size only", notes=())

@@ -64,8 +64,8 @@ def readable(builder: Any) -> Any:
 
     root = pathlib.Path(builder.data_path).parents[1]
     beside = root / "array_record"
-    found = find(builder.name, beside)
-    if found is None:
+    prepared = find(builder.name, beside)
+    if prepared is None:
         try:
             cifar.prepare(builder.name, beside, root / "downloads")
         except DataError as error:
@@ -73,8 +73,8 @@ def readable(builder: Any) -> Any:
                 f"data set {builder.name} in {builder.data_path} is stored as tfrecord, which only TensorFlow can "
                 f"read, and cannot be prepared anew in {beside}: {error}"
             ) from error
-        found = find(builder.name, beside)
-    return found
+        prepared = find(builder.name, beside)
+    return prepared
 
 
 def prepare(name: str, root: pathlib.Path) -> Any:
@@ -114,9 +114,9 @@ def read(builder: Any, holdout: tuple[float, int] | None = None) -> tuple[dict[s
     kinds = {image: tfds.features.Image, label: tfds.features.ClassLabel}
     for key, kind in kinds.items():
         if not isinstance(features.get(key), kind):
-            known = {k: type(v).__name__ for k, v in features.items()}
+            types = {k: type(v).__name__ for k, v in features.items()}
             raise DataError(
-                f"data set {builder.name} is no image classification: {key} is no {kind.__name__} in {known}"
+                f"data set {builder.name} is no image classification: {key} is no {kind.__name__} in {types}"
             )
     classes = features[label].num_classes
     arrays: dict[str, np.ndarray] = {}

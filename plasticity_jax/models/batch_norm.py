@@ -38,9 +38,9 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             y = (x.astype(jnp.float32) - mean.value) * (lax.rsqrt(var.value + self.epsilon) * scale) + bias
             return y.astype(self.dtype)
-        y, *found = normalise(x, scale, bias, self.epsilon)
+        y, *moments = normalise(x, scale, bias, self.epsilon)
         if not self.is_initializing():
-            for kept, now in zip((mean, var), map(lax.stop_gradient, found), strict=True):
+            for kept, now in zip((mean, var), map(lax.stop_gradient, moments), strict=True):
                 kept.value = self.momentum * kept.value + (1 - self.momentum) * now
         return y.astype(self.dtype)
 

@@ -172,7 +172,7 @@ def _kernel_gradient_by_parts(
         images = lax.optimization_barrier(x.transpose(3, 1, 2, 0))
         folded = dy.reshape(len(dy), height, width // fold, fold * channels)
         taps = lax.optimization_barrier(folded.transpose(1, 2, 0, 3))
-        found = lax.conv_general_dilated(
+        sums = lax.conv_general_dilated(
             images,
             taps,
             (1, 1),
@@ -181,7 +181,7 @@ def _kernel_gradient_by_parts(
             dimension_numbers=LAYOUT,
             precision=precision,
         ).reshape(shape[2], shape[0], -1, fold, channels)
-        return functools.reduce(jnp.add, [found[:, :, t : t + shape[1], t] for t in range(fold)])
+        return functools.reduce(jnp.add, [sums[:, :, t : t + shape[1], t] for t in range(fold)])
 
     wanted = max(1, dy.size * dy.dtype.itemsize // PART)
     count = max(n for n in range(1, wanted + 1) if len(x) % n == 0)
@@ -239,9 +239,9 @@ _apart.defvjp(_apart_forward, _apart_backward)
 
 def _one_by_one(fn: Callable[..., Array]) -> Callable[..., Array]:
     """`fn`, which `vmap` turns into a loop."""
-    each = jax.custom_batching.custom_vmap(fn)
+    mapped = jax.custom_batching.custom_vmap(fn)
 
-    @each.def_vmap
+    @mapped.def_vmap
     def rule(size: int, batched: Sequence[bool], *args: Array) -> tuple[Array, bool]:
         moving = [arg for arg, split in zip(args, batched, strict=True) if split]
 
@@ -251,4 +251,4 @@ def _one_by_one(fn: Callable[..., Array]) -> Callable[..., Array]:
 
         return lax.map(one, moving), True
 
-    return each
+    return mapped

@@ -91,9 +91,9 @@ def _patched(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any)
     size, out = (kernel.shape[0], kernel.shape[1]), shape_of_result(x, kernel, strides, pads)
 
     def product(x: Array, rows: Array) -> Array:
-        seen = patches(x, size, strides, pads)
-        filled = jnp.pad(rows, ((0, seen.shape[1] - len(rows)), (0, 0)))
-        return jnp.dot(seen, filled, precision=precision)
+        columns = patches(x, size, strides, pads)
+        filled = jnp.pad(rows, ((0, columns.shape[1] - len(rows)), (0, 0)))
+        return jnp.dot(columns, filled, precision=precision)
 
     count = len(x) * math.prod(out) * math.prod(size) * x.shape[3]
     if count * x.dtype.itemsize > LARGE:
@@ -106,11 +106,11 @@ def patches(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:
     edges = [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)]
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
     ends = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], size, strides, strict=True)]
-    seen = [
+    taps = [
         x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]] for i in range(size[0]) for j in range(size[1])
     ]
-    missing = -len(seen) * x.shape[3] % EIGHT
-    seen += [jnp.zeros((*seen[0].shape[:3], missing), x.dtype)] * (missing > 0)
-    together = jnp.concatenate(seen, -1) if len(seen) > 1 else seen[0]
+    missing = -len(taps) * x.shape[3] % EIGHT
+    taps += [jnp.zeros((*taps[0].shape[:3], missing), x.dtype)] * (missing > 0)
+    together = jnp.concatenate(taps, -1) if len(taps) > 1 else taps[0]
     # Or XLA would fuse them into the product, where its compiler for GPUs (jaxlib 0.10.2) dies in a failed check.
     return lax.optimization_barrier(together.reshape(-1, together.shape[-1]))

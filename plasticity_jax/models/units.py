@@ -52,8 +52,8 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
         return _inner(4, model.depth, "" if model.norm == "none" else "norm1")
     if isinstance(model, WideResNet):
         return _inner(3, model.depth, "" if model.norm == "none" else "norm2")
-    own: Callable[[], tuple[Site, ...]] = getattr(model, "units", tuple)
-    return own()
+    declared: Callable[[], tuple[Site, ...]] = getattr(model, "units", tuple)
+    return declared()
 
 
 def _inner(modules: int, depth: int, norm: str) -> tuple[Site, ...]:
@@ -66,12 +66,12 @@ def _inner(modules: int, depth: int, norm: str) -> tuple[Site, ...]:
 
 def by_unit(params: Tree) -> dict[str, Array]:
     """A zero for each output of each layer, float32 [D] by the layer's path: where a remedy keeps a number per unit."""
-    found: dict[str, Array] = {}
+    zeros: dict[str, Array] = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name.rpartition("/")[2] == "kernel":
-            found[name.rpartition("/")[0]] = jnp.zeros(leaf.shape[-1], jnp.float32)
-    return found
+            zeros[name.rpartition("/")[0]] = jnp.zeros(leaf.shape[-1], jnp.float32)
+    return zeros
 
 
 def at(tree: Tree, path: str) -> Tree:
@@ -85,16 +85,16 @@ def activity(features: Mapping[str, Array], where: tuple[Site, ...], params: Tre
     `level`: of the mean of |h| over positions (and over the two halves of CReLU).
     `fired`: the number of examples in which the unit is above zero somewhere.
     """
-    found = {}
+    sums = {}
     for site in where:
         units = at(params, site.layer)["kernel"].shape[-1]
         values = jax.lax.stop_gradient(features[site.name]).astype(jnp.float32)
         values = values.reshape(len(values), -1, units)  # positions, and halves
-        found[site.name] = {
+        sums[site.name] = {
             "level": jnp.sum(jnp.mean(jnp.abs(values), 1), 0),
             "fired": jnp.sum(jnp.any(values > 0, 1), 0, dtype=jnp.float32),
         }
-    return found
+    return sums
 
 
 def outgoing(params: Tree, site: Site) -> Array:

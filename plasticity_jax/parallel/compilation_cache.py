@@ -121,14 +121,14 @@ def _remove_broken(folder: Path) -> None:
 
 def _remove_oldest(top: Path, limit: int) -> None:
     """Remove files below `top`, those first that were not read or written for longest, until `limit` bytes are left."""
-    found = []
+    files = []
     for path in top.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             stat = path.stat()
             if path.is_file() and path.name != CHECKED:
-                found.append((max(stat.st_atime_ns, stat.st_mtime_ns), stat.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+                files.append((max(stat.st_atime_ns, stat.st_mtime_ns), stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total <= limit:
             break
         path.unlink(missing_ok=True)

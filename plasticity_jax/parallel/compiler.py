@@ -63,18 +63,20 @@ def compile_one(
 
 def options(once: bool = False, threads: bool = True) -> dict[str, Any]:
     """XLA's options for the target's backend; what the variable XLA_FLAGS names on a GPU is left to it."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if target.backend() == "cpu":
         # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again;
         # and it takes seconds to optimise a draw of random numbers.
-        found = {"xla_backend_optimization_level": 1} if once else {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+        settings = (
+            {"xla_backend_optimization_level": 1} if once else {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+        )
         if not threads:
-            found["xla_cpu_multi_thread_eigen"] = False
+            settings["xla_cpu_multi_thread_eigen"] = False
     if target.backend() == "gpu":
-        found = {"xla_gpu_enable_command_buffer": IN_GRAPHS}
+        settings = {"xla_gpu_enable_command_buffer": IN_GRAPHS}
         if products.are_together():
             # The products are cuBLAS's: Triton's would each be two kernels where XLA splits a long sum.
-            found["xla_gpu_enable_triton_gemm"] = False
+            settings["xla_gpu_enable_triton_gemm"] = False
         named = {flag.partition("=")[0] for flag in os.environ.get("XLA_FLAGS", "").split()}
-        found = {name: value for name, value in found.items() if f"--{name}" not in named}
-    return found
+        settings = {name: value for name, value in settings.items() if f"--{name}" not in named}
+    return settings

@@ -128,8 +128,8 @@ class Programs:
         """What a kind of program does with one run."""
         match kind:
             case "begin" if stage:
-                own = self.own_resets[stage.reset.function] if stage.reset.function else None
-                return functools.partial(begin, stage=stage, own=own, model=self.model, remedies=self.own_remedies)
+                reset = self.own_resets[stage.reset.function] if stage.reset.function else None
+                return functools.partial(begin, stage=stage, own=reset, model=self.model, remedies=self.own_remedies)
             case "advance" if stage:
                 return functools.partial(_advance, model=self.model, stage=stage, own=self.own_remedies)
             case "evaluate":

@@ -83,20 +83,20 @@ def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
     Raises:
       ConfigError: `loop` in several processes.
     """
-    there, accelerated = target.devices(), target.backend() != "cpu"
+    devices, accelerated = target.devices(), target.backend() != "cpu"
     if strategy == "loop":
         if not multihost.alone():
             raise ConfigError("strategy=loop trains in one process only; use --config.strategy=map")
-        return there[:1], 1
+        return devices[:1], 1
     if not accelerated and strategy not in CORES:
-        there = there[:1] if multihost.alone() else _first_of_each_process(there)
-    share = -(-count // len(there))  # runs of the device that has the most
+        devices = devices[:1] if multihost.alone() else _first_of_each_process(devices)
+    share = -(-count // len(devices))  # runs of the device that has the most
     groups = -(-count // share)
     apart = accelerated or (strategy != "cores" and not multihost.alone())  # `cores` keeps its bits
-    ways = len(there) // groups if apart or strategy == "split" else 1
-    used = there[: groups * ways]
+    ways = len(devices) // groups if apart or strategy == "split" else 1
+    used = devices[: groups * ways]
     if not multihost.alone() and len({device.process_index for device in used}) < jax.process_count():
-        used = there[: len(there) // ways * ways]
+        used = devices[: len(devices) // ways * ways]
     return used, ways
 
 

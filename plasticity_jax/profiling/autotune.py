@@ -104,17 +104,17 @@ def race(lanes: Mapping[str, Lane], say: Callable[[str, bool], None]) -> dict[st
         if slower > HOPELESS:
             del steps[name]
             trials[name] = Trial(trials[name].rates, f"given up: {slower:.0f} times slower than the best")
-    found: dict[str, list[float]] = {name: [] for name in steps}
+    rates_of: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(ROUNDS):
         say(f"round {i + 1} of {ROUNDS}", i + 1 == ROUNDS)
-        for name in list(found)[:: -1 if i % 2 else 1]:
+        for name in list(rates_of)[:: -1 if i % 2 else 1]:
             try:
                 shown, seconds = lanes[name](steps[name])
-                found[name].append(shown / seconds)
+                rates_of[name].append(shown / seconds)
             except Exception as error:  # as above
-                del found[name]
+                del rates_of[name]
                 trials[name] = _failed(error)
-    return trials | {name: Trial(tuple(rates)) for name, rates in found.items()}
+    return trials | {name: Trial(tuple(rates)) for name, rates in rates_of.items()}
 
 
 def look(lane: Lane) -> tuple[int, float]:

@@ -27,8 +27,8 @@ def report(context: Compute) -> Iterator[str]:
       LabError: at the end, if a program was refused, or not all runs fit.
     """
     strategy, widest = context.programs.strategy, max(len(times.group.runs) for times in context.timetables.values())
-    there, mesh = memory_check.free(), run_axis.mesh_for(strategy, widest)
-    room = "an unknown memory" if there is None else memory.text(there)
+    available, mesh = memory_check.free(), run_axis.mesh_for(strategy, widest)
+    room = "an unknown memory" if available is None else memory.text(available)
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     yield f"  mesh: {axes}; {room} on each device, {memory.text(memory_check.of_images(context))} of it for images"
     yield f"  {'program':28}{'compiled in':>12}{'per run':>10}{'besides':>10}{'runs that fit':>15}"
@@ -46,7 +46,7 @@ def report(context: Compute) -> Iterator[str]:
                 yield f"  {title:28}{seconds:>12}   the compiler does not tell its memory"
                 continue
             needs.append(need)
-            fits = "?" if there is None else f"{fitting(need, strategy, there):,}"
+            fits = "?" if available is None else f"{fitting(need, strategy, available):,}"
             grows = need.line
             yield f"  {title:28}{seconds:>12}{memory.text(grows.each):>10}{memory.text(grows.fixed):>10}{fits:>15}"
     if refused:

@@ -95,15 +95,15 @@ def free() -> int | None:
 
 def count(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Part:
     """The runs and images of a pack for one seed; those of other seeds may differ by a batch."""
-    seed, found, shown = study.seeds[0], {}, {}
+    seed, runs_of, shown = study.seeds[0], {}, {}
     finals = 0
     for group in unfold(pack, (seed,)):
-        found[group.name], shown[group.name] = len(group.runs), 0
+        runs_of[group.name], shown[group.name] = len(group.runs), 0
         for run in group.runs:
             size = _pool_size(run.stage.data, seed, dataset, study.train_images, study.validation_images)
             shown[group.name] += schedule.lengths(run.stage, size)[1] * run.stage.batch_size
             finals += run.final
-    return Part(found, shown, finals)
+    return Part(runs_of, shown, finals)
 
 
 @functools.cache
@@ -117,8 +117,8 @@ def shape(pack: spec.Pack, study: spec.Study) -> Any:
     """What packs have in common if one measurement is good for all: hashable."""
     rest = dataclasses.replace(study, name="", seeds=(), packs=(), control="", window=0.5, checkpoint_seconds=0.0)
     groups = unfold(dataclasses.replace(pack, plans=pack.plans[:1]), study.seeds[:1])
-    each = tuple((group.name, len(group.runs), tuple(group.stage.shape().items())) for group in groups)
-    return rest, pack.model, each
+    programs = tuple((group.name, len(group.runs), tuple(group.stage.shape().items())) for group in groups)
+    return rest, pack.model, programs
 
 
 def measure(

@@ -64,12 +64,12 @@ class Need:
 
 def check_images(dataset: Dataset) -> None:
     """Raise a RoomError if the images alone are too large."""
-    there = free(target.local_devices()[:1])
+    available = free(target.local_devices()[:1])
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
-    if there is not None and need > there:
+    if available is not None and need > available:
         raise RoomError(
             f"the images of {dataset.name} need {memory.text(need)} of memory on the device, and it has "
-            f"{memory.text(there)} left; use a smaller data set, or a device with more memory"
+            f"{memory.text(available)} left; use a smaller data set, or a device with more memory"
         )
 
 
@@ -94,10 +94,10 @@ def check(context: Context) -> int | None:
         ]
     if not needs:
         return None
-    each, line = compare(needs, context)
+    per_run, line = compare(needs, context)
     if line:
         context.progress.note(line)
-    return each
+    return per_run
 
 
 def compare(needs: Sequence[Need], context: Compute) -> tuple[int | None, str]:
@@ -106,15 +106,21 @@ def compare(needs: Sequence[Need], context: Compute) -> tuple[int | None, str]:
     Raises:
       RoomError: not all runs of a stage fit.
     """
-    there = free()
-    if there is None:
+    available = free()
+    if available is None:
         return None, ""
     strategy = context.programs.strategy
     worst = max(needs, key=lambda need: need.total(need.runs, strategy))
-    each, total = worst.line.each, -multihost.least(-worst.total(worst.runs, strategy))  # of the process with the most
-    if total > there:
-        raise RoomError(_refusal(worst, needs, there, context))
-    return each, f"  memory: {memory.text(each)} per run, {memory.text(total)} in all, of {memory.text(there)}"
+    per_run, total = (
+        worst.line.each,
+        -multihost.least(-worst.total(worst.runs, strategy)),
+    )  # of the process with the most
+    if total > available:
+        raise RoomError(_refusal(worst, needs, available, context))
+    return (
+        per_run,
+        f"  memory: {memory.text(per_run)} per run, {memory.text(total)} in all, of {memory.text(available)}",
+    )
 
 
 def needs_of(
@@ -158,15 +164,15 @@ def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[C
         yield Call("begin", stage, (*_beginning(times, states, context), *data))
     rows = schedule.tasks(times, context.slots, states), np.zeros(len(times.group.runs), np.int32)
     yield Call("advance", stage, (states, rows, context.images))
-    seen = evaluation.looked_at(states)
+    evaluated = evaluation.looked_at(states)
     for scored in scored_on(times, context.study, context.slots).values():
         images = context.images if scored.split == "train" else context.test_images
         if scored.own:
-            yield Call("evaluate_own", None, (seen, scored.source, first, images))
+            yield Call("evaluate_own", None, (evaluated, scored.source, first, images))
         else:
-            yield Call("evaluate", None, (seen, (), scored.source, first, images))
+            yield Call("evaluate", None, (evaluated, (), scored.source, first, images))
     if context.programs.diagnostics:
-        looked_at = seen, (states.params, probes(times)), context.images, context.test_images
+        looked_at = evaluated, (states.params, probes(times)), context.images, context.test_images
         yield Call("diagnose", None, looked_at)
 
 
@@ -202,18 +208,18 @@ def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Compute) -
     elif most:
         remedies.insert(0, "fewer branches or grid points")
     need = f"{worst.runs} runs need {memory.text(worst.total(worst.runs, strategy))} of memory"
-    found = f"{most} would fit" if most else "not even one would fit"
+    would = f"{most} would fit" if most else "not even one would fit"
     return (
         f"stage {worst.stage}: {need} ({memory.text(worst.line.each)} each) and there are {memory.text(there)}, "
-        f"so {found}; take {', or '.join(remedies)}"
+        f"so {would}; take {', or '.join(remedies)}"
     )
 
 
 def free(devices: Sequence[jax.Device] = ()) -> int | None:
     """The least that any of these devices, or else of all, of any process has left; None where one does not tell."""
-    found = [memory.free(device) for device in devices or target.local_devices()]
-    known = [count for count in found if count is not None]
-    least = multihost.least(min(known) if len(known) == len(found) else -1)
+    counts = [memory.free(device) for device in devices or target.local_devices()]
+    told = [count for count in counts if count is not None]
+    least = multihost.least(min(told) if len(told) == len(counts) else -1)
     return None if least < 0 else least
 
 

@@ -48,11 +48,11 @@ class Pace:
         start, compiled = time.perf_counter(), self.context.programs.seconds
         with self.context.timed("train", self.group.name):
             stage, images = self.group.stage, self.context.images
-            states, seen = self.context.programs.advance(stage, states, (self.rows, until), images)
+            states, progress = self.context.programs.advance(stage, states, (self.rows, until), images)
             if not self.flying:
                 self.landed = start + self.context.programs.seconds - compiled
             after = np.minimum(until, self.expected + self.rows.epoch_steps)
-            self.flying.append((int(np.max(after - self.expected)), seen))
+            self.flying.append((int(np.max(after - self.expected)), progress))
             self.expected = after
             while len(self.flying) > (0 if np.all(after >= targets) else 1):
                 self._land()
@@ -60,8 +60,8 @@ class Pace:
 
     def _land(self) -> None:
         """Read what the oldest call did, and choose from the time it took how long the next will be."""
-        taken, seen = self.flying.pop(0)
-        self.steps, self.done = multihost.fetch(seen)
+        taken, progress = self.flying.pop(0)
+        self.steps, self.done = multihost.fetch(progress)
         now = time.perf_counter()
         seconds, self.landed = now - self.landed, now
         fitting = taken * CALL_SECONDS / max(seconds, 1e-3)

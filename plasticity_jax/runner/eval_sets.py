@@ -38,30 +38,30 @@ def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scor
     """What the runs of a group are scored on, by name; the test set comes first.  Pools have `slots` slots."""
     data, runs, rows = times.dataset, times.group.runs, range(len(times.group.runs))
     moved = times.group.stage.data.tasks.change == "pixels"
-    own, found = times.group.stage.restricted or moved, {}
+    own, sets = times.group.stage.restricted or moved, {}
     if own:
-        found["test"] = _own("test", _by_run(times, times.tests, data.test_labels))
+        sets["test"] = _own("test", _by_run(times, times.tests, data.test_labels))
     else:
-        found["test"] = _shared(data.test_labels, 0, len(times.tests[0]))
+        sets["test"] = _shared(data.test_labels, 0, len(times.tests[0]))
     for name, (first, last) in data.probes.items():
         last = min(last, first + (study.test_images or last))
         each = [np.arange(first, last, dtype=np.int32)] * len(runs)
         shared = _shared(data.test_labels, first, last)
-        found[name] = _own("test", _by_run(times, each, data.test_labels)) if moved else shared
+        sets[name] = _own("test", _by_run(times, each, data.test_labels)) if moved else shared
     if study.validation_images:
-        found["validation"] = _own("train", _by_run(times, times.held_out, data.train_labels))
+        sets["validation"] = _own("train", _by_run(times, times.held_out, data.train_labels))
     if study.train_eval_images:
         sources = [schedule.training_source(times, row, slots)._replace(patches=()) for row in rows]
         most = np.int32(study.train_eval_images)
-        found["train_eval"] = _own("train", [each._replace(size=min(most, each.size)) for each in sources])
+        sets["train_eval"] = _own("train", [each._replace(size=min(most, each.size)) for each in sources])
     if times.group.stage.data.patch.share:
         tests = times.tests
         carried = [schedule.patched(run, data, "test", own) for run, own in zip(runs, tests, strict=True)]
-        found["patched"] = _own("test", _by_run(times, tests, data.test_labels, carried))
+        sets["patched"] = _own("test", _by_run(times, tests, data.test_labels, carried))
         black = [np.resize(own, PATCHES).astype(np.int32) for own in tests]  # only the labels of these images count
         only = [each._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for each in carried]
-        found["patch_only"] = _own("test", _by_run(times, black, data.test_labels, only))
-    return found
+        sets["patch_only"] = _own("test", _by_run(times, black, data.test_labels, only))
+    return sets
 
 
 @functools.lru_cache(maxsize=4)
@@ -103,6 +103,6 @@ def _by_run(
     """A source for each run, of the images at its `indices`, padded to the longest."""
     longest = max(map(len, indices))
     told = [schedule.told_apart(run, times.dataset) for run in times.group.runs]
-    each = zip(indices, told, patches or [()] * len(told), strict=True)
-    found = [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in each]
+    parts = zip(indices, told, patches or [()] * len(told), strict=True)
+    found = [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in parts]
     return [one._replace(tasks=schedule.stream(times, row, trained=False)) for row, one in enumerate(found)]

@@ -31,24 +31,24 @@ def measure(
     scored = scored_on(times, context.study, context.slots)
     running = np.asarray(multihost.fetch(states.last), np.float64)
     ends = np.asarray(multihost.fetch(states.clock.ends)) if states.clock else np.zeros((len(group.runs), 0))
-    seen = looked_at(states)
+    evaluated = looked_at(states)
     for name, images in scored.items():
-        values |= _evaluate(name, seen, images, context, stop_if_asked)
+        values |= _evaluate(name, evaluated, images, context, stop_if_asked)
     if states.average:
         params, stats = states.average
         for name in (name for name in scored if name in AVERAGED):
-            average = seen.replace(params=params, stats=stats)
+            average = evaluated.replace(params=params, stats=stats)
             values |= _evaluate(f"ema_{name}", average, scored[name], context, stop_if_asked)
     values |= _scores("train", dict(zip(RUNNING, running.T, strict=True)))
     # In epochs; nothing is known of learning stages that have not ended, nor if they could be.
-    each = np.asarray(times.epoch_steps)
-    values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / each, np.nan) for k, end in enumerate(ends.T)}
+    epoch_steps = np.asarray(times.epoch_steps)
+    values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / epoch_steps, np.nan) for k, end in enumerate(ends.T)}
     if context.programs.diagnostics:
-        found = multihost.fetch(
-            context.programs.diagnose(seen, (initial, probes(times)), context.images, context.test_images)
+        diagnosed = multihost.fetch(
+            context.programs.diagnose(evaluated, (initial, probes(times)), context.images, context.test_images)
         )
         finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
-        values |= {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in found.items()}
+        values |= {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in diagnosed.items()}
     return values
 
 
@@ -96,7 +96,7 @@ def rows(
     values: Mapping[str, np.ndarray],
 ) -> tuple[list[Row], list[bool]]:
     """Table rows of this event, for the runs that it concerns; and which runs are recorded to their end now."""
-    found: list[Row] = []
+    table: list[Row] = []
     for i, run in enumerate(group.runs):
         if closed[i] or not (done[i] or epoch in times.points[i]):
             continue
@@ -111,8 +111,8 @@ def rows(
         missing = set(RUNNING) if steps[i] < times.epoch_steps[i] else set()
         missing |= {name for name in values if name.startswith(ENDS) and np.isnan(values[name][i])}
         metrics: Sequence[str] = [name for name in values if name not in missing]
-        found += [{**common, **at_step, "metric": name, "value": _number(values[name][i])} for name in metrics]
-    return found, [bool(was or now) for was, now in zip(closed, done, strict=True)]
+        table += [{**common, **at_step, "metric": name, "value": _number(values[name][i])} for name in metrics]
+    return table, [bool(was or now) for was, now in zip(closed, done, strict=True)]
 
 
 def _number(value: float) -> float | None:

@@ -127,10 +127,10 @@ def scale(study: spec.Study, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ConfigError: not one number for each channel.
     """
-    channels, found = dataset.train_images.shape[-1], []
+    channels, moments = dataset.train_images.shape[-1], []
     for name in ("mean", "std"):
-        own = getattr(study, name)
-        if len(own) not in (0, channels):
-            raise ConfigError(f"config.{name}={own}: {dataset.name} has {channels} channels; give a number for each")
-        found.append(np.asarray(own or getattr(dataset, name), np.float32))
-    return found[0], found[1]
+        chosen = getattr(study, name)
+        if len(chosen) not in (0, channels):
+            raise ConfigError(f"config.{name}={chosen}: {dataset.name} has {channels} channels; give a number for each")
+        moments.append(np.asarray(chosen or getattr(dataset, name), np.float32))
+    return moments[0], moments[1]

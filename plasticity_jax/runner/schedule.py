@@ -70,17 +70,17 @@ def draw_up(group: Group, study: spec.Study, dataset: Dataset) -> Timetable:
         if patch.share and patch.size > min(dataset.train_images.shape[1:3]):
             raise ConfigError(f"data.patch.size={patch.size}: the images of {dataset.name} are smaller")
     drawn = list(zip(data, [run.seed for run in group.runs], spans, strict=True))
-    found = [subsets.pool(d, seed, labels, dataset.classes, *counts, span) for d, seed, span in drawn]
+    pools = [subsets.pool(d, seed, labels, dataset.classes, *counts, span) for d, seed, span in drawn]
     held_out = [subsets.validation(d, seed, labels, span, study.validation_images) for d, seed, span in drawn]
     tests = [subsets.test_images(d, seed, dataset.test_labels, span, study.test_images) for d, seed, span in drawn]
-    both = [lengths(run.stage, len(p.indices)) for p, run in zip(found, group.runs, strict=True)]
+    both = [lengths(run.stage, len(p.indices)) for p, run in zip(pools, group.runs, strict=True)]
     epoch_steps, steps = [n for n, _ in both], [total for _, total in both]
     points = [
         frozenset(_points(run.stage, total / n, study.window))
         for run, n, total in zip(group.runs, epoch_steps, steps, strict=True)
     ]
     events = sorted(set().union(*points, map(float, group.keep)))
-    return Timetable(group, dataset, found, held_out, tests, epoch_steps, steps, points, events)
+    return Timetable(group, dataset, pools, held_out, tests, epoch_steps, steps, points, events)
 
 
 def lengths(stage: spec.Stage, images: int) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def digests(times: Timetable) -> dict[str, str]:
     That is its pool with the labels that it trains on, noise included, its validation and its test images, the classes
     that it tells apart, and which images carry a patch.
     """
-    found = {}
+    by_run = {}
     for row, (run, pool) in enumerate(zip(times.group.runs, times.pools, strict=True)):
         patch, dataset = run.stage.data.patch, times.dataset
         labels = (dataset.train_labels, dataset.test_labels)
@@ -187,8 +187,8 @@ def digests(times: Timetable) -> dict[str, str]:
         ]
         images = {"indices": pool.indices, "labels": pool.labels, "base": np.int32(pool.base)}
         images |= {"held_out": times.held_out[row], "tests": times.tests[row], "classes": told_apart(run, dataset)}
-        found[run.id] = parameters.sha256(images | ({"patched": flags} if patch.share else {}))
-    return found
+        by_run[run.id] = parameters.sha256(images | ({"patched": flags} if patch.share else {}))
+    return by_run
 
 
 def check_digests(times: Timetable, meta: Mapping[str, Any], directory: Path) -> None:

@@ -69,11 +69,11 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
             values = evaluation.measure(
                 group, context, states, initial, functools.partial(saver.stop_if_asked, states, at)
             )
-        found, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values)
+        rows, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values)
         with context.clock("records"):
-            saver.table.append(found)
+            saver.table.append(rows)
             if board:
-                board.append(found)
+                board.append(rows)
         if epoch in group.keep:
             _keep(group, context, "snapshots", int(epoch), states, pools)
         at = Place(at.event + 1, closed, _mean(values["test_accuracy"]))
@@ -169,21 +169,21 @@ def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
 def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = context.checkpoints(group.name, "checkpoints", keep=2), _table(group, context)
-    found = rolling.latest(context.states_like(group), functools.partial(is_place, group))
-    mark = found[2]["mark"] if found else None
+    saved = rolling.latest(context.states_like(group), functools.partial(is_place, group))
+    mark = saved[2]["mark"] if saved else None
     if mark and not multihost.once(lambda: metrics.fits(path, mark)):
         context.progress.note(
             f"{path} does not hold the rows that its checkpoint counts on; stage {group.name} starts again"
         )
         multihost.once(lambda: shutil.rmtree(rolling.directory))
-        found = None
+        saved = None
     events = context.timetables[group.name].events
-    kept = [epoch for epoch in group.keep if epoch in events[: found[2]["next"]]] if found else []
+    kept = [epoch for epoch in group.keep if epoch in events[: saved[2]["next"]]] if saved else []
     if not multihost.once(lambda: _holds(group, context, kept)):
         multihost.once(lambda: shutil.rmtree(rolling.directory))
-        found = None
-    if found:
-        count, states, meta = found
+        saved = None
+    if saved:
+        count, states, meta = saved
         schedule.check_digests(context.timetables[group.name], meta, context.directory.parent)
         place = Place(meta["next"], meta["closed"], float("nan"))
         return context.programs.place(states), place, Saver(context, rolling, count, path, meta["mark"])
@@ -202,12 +202,12 @@ def is_place(group: Group, meta: Any) -> bool:
 
 def is_outcome(group: Group, meta: Any) -> bool:
     """Whether the meta of an end is what `walk` returns."""
-    known = meta.get("runs") if isinstance(meta, dict) else None
+    runs = meta.get("runs") if isinstance(meta, dict) else None
     return (
-        isinstance(known, list)
-        and [isinstance(run, dict) and run.get("id") for run in known] == [run.id for run in group.runs]
-        and all(isinstance(run.get("sha256"), str) and isinstance(run.get("failed"), bool) for run in known)
-        and all(metrics.is_count(run.get("steps")) for run in known)
+        isinstance(runs, list)
+        and [isinstance(run, dict) and run.get("id") for run in runs] == [run.id for run in group.runs]
+        and all(isinstance(run.get("sha256"), str) and isinstance(run.get("failed"), bool) for run in runs)
+        and all(metrics.is_count(run.get("steps")) for run in runs)
         and metrics.is_mark(meta.get("mark"))
     )
 

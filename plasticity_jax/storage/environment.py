@@ -99,11 +99,11 @@ def read(directory: Path) -> dict[str, Any]:
       WorkdirError: it is missing or damaged.
     """
     path = Path(directory) / "environment.json"
-    found = workdir.read_json(path, MEND)
-    whole = isinstance(found, dict) and _is_dataset(found.get("dataset")) and _are_choices(found.get("choices"))
-    if not whole or not isinstance(found.get("own", {}), dict):
+    facts = workdir.read_json(path, MEND)
+    whole = isinstance(facts, dict) and _is_dataset(facts.get("dataset")) and _are_choices(facts.get("choices"))
+    if not whole or not isinstance(facts.get("own", {}), dict):
         raise _damaged(path)
-    return found
+    return facts
 
 
 def _is_dataset(value: Any) -> bool:

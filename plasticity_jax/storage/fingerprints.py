@@ -64,8 +64,8 @@ def _inside(thing: Any) -> Any:
         return [thing.__defaults__, thing.__kwdefaults__, cells, used]
     if inspect.isclass(thing):
         functions = {name: value for name, value in vars(thing).items() if inspect.isfunction(inspect.unwrap(value))}
-        own = {name: value for name, value in functions.items() if _source(inspect.unwrap(value)) != _name(value)}
-        return [*(base for base in thing.__bases__ if base is not object), own]
+        changed = {name: value for name, value in functions.items() if _source(inspect.unwrap(value)) != _name(value)}
+        return [*(base for base in thing.__bases__ if base is not object), changed]
     if dataclasses.is_dataclass(thing):  # every linen module is one
         fields = {field.name: getattr(thing, field.name, None) for field in dataclasses.fields(thing)}
         return [type(thing), {name: value for name, value in fields.items() if name not in SELF}]

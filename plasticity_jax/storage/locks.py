@@ -93,11 +93,11 @@ def _holder(file: int) -> str:
 
 def _runs(holder: str) -> bool:
     """Whether a holder is a process of this machine that has not ended."""
-    found = re.fullmatch(r"process ([1-9][0-9]{0,8}) on (.+)", holder)
-    if not found or found[2] != socket.gethostname():
+    match = re.fullmatch(r"process ([1-9][0-9]{0,8}) on (.+)", holder)
+    if not match or match[2] != socket.gethostname():
         return False
     try:
-        os.kill(int(found[1]), 0)
+        os.kill(int(match[1]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # of another user

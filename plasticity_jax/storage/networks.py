@@ -59,8 +59,8 @@ def load(
     checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
     if number not in checkpoints.numbers():
         raise LabError(f"{where} does not hold the networks yet; stage {group.name} has not come so far, or keeps none")
-    own = {named.name: FORGETFUL for run in group.runs for named in run.stage.remedies}  # memories are not kept
-    like = states_like(group, state.network_like(module, tuple(data["image_shape"])), own)
+    forgetful = {named.name: FORGETFUL for run in group.runs for named in run.stage.remedies}  # memories are not kept
+    like = states_like(group, state.network_like(module, tuple(data["image_shape"])), forgetful)
     tree, _ = checkpoints.restore(number, kept(group, unfold(pack, study.seeds), like))
     checkpoints.close()
     return module, run_axis.take(tree["params"], row), run_axis.take(tree["stats"], row)
@@ -76,7 +76,7 @@ def find(
     """
     study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
     wanted = hparams.items()
-    found = [
+    matches = [
         (pack, group, row)
         for pack in study.packs
         for group in unfold(pack, study.seeds)
@@ -84,12 +84,12 @@ def find(
         if run.branch == branch and run.seed == seed and stage in ("", run.stage.name)
         if wanted <= dict(run.hparams).items()
     ]
-    if not found:
+    if not matches:
         raise LabError(f"{directory} has no run of branch {branch!r}, seed {seed}, stage {stage!r}, {dict(wanted)}")
-    if sum(group.stage.name == found[-1][1].stage.name for _, group, _ in found) > 1:
-        points = [dict(group.runs[row].hparams) for _, group, row in found]
-        raise LabError(f"{len(found)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
-    pack, group, row = found[-1]
+    if sum(group.stage.name == matches[-1][1].stage.name for _, group, _ in matches) > 1:
+        points = [dict(group.runs[row].hparams) for _, group, row in matches]
+        raise LabError(f"{len(matches)} runs are of branch {branch!r} and seed {seed}; choose one by hparams: {points}")
+    pack, group, row = matches[-1]
     return study, pack, group, row
 
 

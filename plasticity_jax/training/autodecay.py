@@ -66,12 +66,12 @@ def tick(
     stage, following = (jnp.sum(t >= starts) for t in (time - 1, time))
     last = stage == len(starts)
     over = jnp.where(last, time >= length, following > stage)  # as step decay would end it
-    state, found = detector.update(clock.detector, value, due)
-    early = found & ~over & (end_last | ~last)
+    state, detected = detector.update(clock.detector, value, due)
+    early = detected & ~over & (end_last | ~last)
     bounds = jnp.append(starts, length).astype(jnp.int32)
     skipped = clock.skipped + jnp.where(early, bounds[stage] - time, 0)
-    each = jnp.arange(len(clock.ends))
-    ended = (early | over) & (each >= stage) & (each < jnp.maximum(following, stage + 1))
+    stages = jnp.arange(len(clock.ends))
+    ended = (early | over) & (stages >= stage) & (stages < jnp.maximum(following, stage + 1))
     state = jax.tree.map(lambda new, old: jnp.where(over, new, old), detector.restart(state), state)
     return Clock(state, skipped.astype(jnp.int32), jnp.where(ended, step, clock.ends).astype(jnp.int32))
 

@@ -83,13 +83,13 @@ def window(epochs: int = 5, rtol: Number = 0.01, atol: Number = 1e-3, z: Number 
 
     def update(state: WindowState, value: Number, due: Number = True) -> tuple[WindowState, Array]:
         values = jnp.append(state.values[1:], value).astype(jnp.float32)
-        seen = state.seen + 1
+        epochs_seen = state.seen + 1
         old, new = values[:epochs], values[epochs:]
         error = jnp.sqrt(sum(jnp.var(half, ddof=min(1, epochs - 1)) for half in (old, new)) / epochs)
         gain, enough = old.mean() - new.mean(), rtol * jnp.abs(old.mean()) + atol + z * error
         counts = _all(due, jnp.isfinite(value))
-        ended = _all(counts, seen >= jnp.maximum(2 * epochs, least), gain < enough)
-        return _choose(ended, init(), _choose(counts, WindowState(values, seen), state)), ended
+        ended = _all(counts, epochs_seen >= jnp.maximum(2 * epochs, least), gain < enough)
+        return _choose(ended, init(), _choose(counts, WindowState(values, epochs_seen), state)), ended
 
     return Detector(init, update, lambda state: init(), EPOCH_LOSS)
 
@@ -185,10 +185,10 @@ def slope(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 
         state = _with(state, value)
 
         def falls_no_more() -> Array:
-            y, there, kept = _recent(state, keep)
+            y, valid, kept = _recent(state, keep)
             n = kept.astype(jnp.float32)
-            x = jnp.where(there, jnp.arange(len(y)) - (n - 1) / 2, 0.0)
-            y = jnp.where(there, y - jnp.sum(jnp.where(there, y, 0.0)) / n, 0.0)
+            x = jnp.where(valid, jnp.arange(len(y)) - (n - 1) / 2, 0.0)
+            y = jnp.where(valid, y - jnp.sum(jnp.where(valid, y, 0.0)) / n, 0.0)
             spread = jnp.sum(x * x)
             fitted = jnp.sum(x * y) / spread
             rest = jnp.sum(jnp.square(y - fitted * x)) / (n - 2)
@@ -224,17 +224,17 @@ def sasa(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 0
         samples = _with(state.samples, value)
 
         def is_stationary() -> Array:
-            y, there, kept = _recent(samples, keep)
+            y, valid, kept = _recent(samples, keep)
             order, n = jnp.arange(len(y)), kept.astype(jnp.float32)
             size = jnp.maximum(jnp.floor(jnp.sqrt(n)), 1.0).astype(jnp.int32)
             count = kept // size
-            mean = _mean(y, there)
-            batch = jnp.where(there & (order < count * size), order // size, batches)
+            mean = _mean(y, valid)
+            batch = jnp.where(valid & (order < count * size), order // size, batches)
             means = jax.ops.segment_sum(y, batch, batches + 1)[:batches] / size
             squares = jnp.sum(jnp.where(jnp.arange(batches) < count, jnp.square(means - mean), 0.0))
             error = jnp.sqrt(size * squares / jnp.maximum(count - 1, 1) / n)
             half = error * student(1 - significance / 2, jnp.maximum(size - 1, 1))
-            early, late = _mean(y, there & (order < kept // 2)), _mean(y, there & (order >= kept // 2))
+            early, late = _mean(y, valid & (order < kept // 2)), _mean(y, valid & (order >= kept // 2))
             inside = jnp.where(state.first, jnp.maximum(jnp.abs(early), jnp.abs(late)), jnp.abs(mean)) < half
             return _all(kept >= jnp.maximum(least, 4), inside, early * late > 0)
 

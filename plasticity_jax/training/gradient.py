@@ -120,8 +120,8 @@ def gradient(
         if stage.remedies:
             sums["activity"] = units.activity(features, units.sites(model), params)
             shown = part["image"], part["label"], logits, features, part.get("reference", part["image"])
-            seen = Seen(params, state.stats, *shown, jnp.asarray(time), (), again)
-            loss += apply.penalty(seen, state.remedy, remedies, stage, own)
+            observed = Seen(params, state.stats, *shown, jnp.asarray(time), (), again)
+            loss += apply.penalty(observed, state.remedy, remedies, stage, own)
         return loss, (sums, stats)
 
     def again(params: Tree, stats: Tree, images: Array, train: bool) -> tuple[Array, Mapping[str, Array]]:
@@ -136,15 +136,15 @@ def gradient(
 
         def add(total: Tree, numbered: tuple[Mapping[str, Array], Array]) -> tuple[Tree, None]:
             part, number = numbered
-            own = None if key is None else jax.random.fold_in(key, number)
-            return jax.tree.map(jnp.add, total, slope(moving, jax.tree.map(sharding.split, part), own)), None
+            part_key = None if key is None else jax.random.fold_in(key, number)
+            return jax.tree.map(jnp.add, total, slope(moving, jax.tree.map(sharding.split, part), part_key)), None
 
         first = jax.tree.map(lambda x: x[0], parts)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(slope, moving, first, key))
-        (found, (sums, stats)), _ = jax.lax.scan(add, nothing, (parts, jnp.arange(count)))
-        found, stats = jax.tree.map(lambda x: x / count, (found, stats))
+        (slopes, (sums, stats)), _ = jax.lax.scan(add, nothing, (parts, jnp.arange(count)))
+        slopes, stats = jax.tree.map(lambda x: x / count, (slopes, stats))
     else:
-        found, (sums, stats) = slope(moving, batch, key)
-    given = iter(found)
+        slopes, (sums, stats) = slope(moving, batch, key)
+    given = iter(slopes)
     grads = [next(given) if hit else jnp.zeros_like(leaf) for hit, leaf in zip(moves, leaves, strict=True)]
     return jax.tree.unflatten(structure, grads), sums, stats if all(moves) else state.stats

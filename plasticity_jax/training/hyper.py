@@ -51,5 +51,5 @@ def watch(detector: Detector) -> Watch:
     """The traced half of `detector`; the other half is in `Stage.shape`."""
     kinds = {"patience": np.int32, "least": np.int32, "end_last": np.bool_}
     numbers = Watch(*(kinds.get(name, np.float32)(getattr(detector, name)) for name in Watch._fields))
-    own = min(detector.capacity, LEAST.get(detector.name, 0))
-    return numbers if detector.least else numbers._replace(least=np.asarray(own, np.int32))
+    default = min(detector.capacity, LEAST.get(detector.name, 0))
+    return numbers if detector.least else numbers._replace(least=np.asarray(default, np.int32))

@@ -249,7 +249,7 @@ def diagnose(
 
     `row` are the first weights of the run's seed and its probes `train` and `test`.
     """
-    (initial, probes), found = row, Metrics()
+    (initial, probes), metrics = row, Metrics()
     for split, images in (("train", train_images), ("test", test_images)):
         probe = probes[split]
         index, stream = sharding.split(probe.index), probe.tasks
@@ -262,8 +262,8 @@ def diagnose(
             batch = Watched(values)
             measured = diagnostic(state, batch)
             named = f"{split}_" if batch.looked_at - {"initial"} else ""
-            found |= {named + name: value for name, value in measured.items()}
-    return found
+            metrics |= {named + name: value for name, value in measured.items()}
+    return metrics
 
 
 class Watched(Mapping[str, Any]):

@@ -177,8 +177,8 @@ TRAINING = (
     Fault(
         "gradients of micro-batches add up",
         LAB + "training/gradient.py",
-        "lambda x: x / count, (found, stats)",
-        "lambda x: x, (found, stats)",
+        "lambda x: x / count, (slopes, stats)",
+        "lambda x: x, (slopes, stats)",
         "training/gradient",
     ),
     Fault(
@@ -321,9 +321,9 @@ DRAWING = (
         "data/datasets",
     ),
     Fault(
-        "classes behind a gap stay",
+        "classes after a gap stay",
         LAB + "data/labels.py",
-        "np.searchsorted(known, labels).astype",
+        "np.searchsorted(trained, labels).astype",
         "labels.astype",
         "data/datasets",
     ),
@@ -379,7 +379,7 @@ STUDIES = (
         "a torn line is an error", LAB + "storage/metrics.py", "elif number < len(lines):", "else:", "storage/metrics"
     ),
     Fault(
-        "rows behind the mark stay",
+        "rows after the mark stay",
         LAB + "storage/metrics.py",
         'os.ftruncate(self._file, self._end["bytes"])\n        os.lseek',
         "os.lseek",
@@ -451,8 +451,8 @@ STUDIES = (
     Fault(
         "the average is never looked at",
         LAB + "runner/evaluation.py",
-        "seen.replace(params=params, stats=stats)",
-        "seen",
+        "evaluated.replace(params=params, stats=stats)",
+        "evaluated",
         "runner/eval_sets",
     ),
     Fault(

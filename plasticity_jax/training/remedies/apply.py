@@ -43,18 +43,18 @@ def find(named: Named, own: Own = NONE) -> Remedy:
     Raises:
       ConfigError: there is none of that name.
     """
-    found = lookup(own if named.name in own else BY_MOMENT[named.moment], named.name, f"remedies.{named.name}")
-    return found if isinstance(found, Remedy) else Remedy(found, lambda network, begun: ())
+    remedy = lookup(own if named.name in own else BY_MOMENT[named.moment], named.name, f"remedies.{named.name}")
+    return remedy if isinstance(remedy, Remedy) else Remedy(remedy, lambda network, begun: ())
 
 
 def signatures() -> dict[str, tuple[str, dict[str, Check]]]:
     """Moment and numbers, each with the check of its range, of every remedy of the lab: what a config has to give."""
-    found = {}
+    by_name = {}
     for moment, functions in BY_MOMENT.items():
         for name, function in functions.items():
             numbers = _numbers(function.act if isinstance(function, Remedy) else function)
-            found[name] = moment, numbers | ({EVERY: whole(1)} if moment == "periodic" else {})
-    return found
+            by_name[name] = moment, numbers | ({EVERY: whole(1)} if moment == "periodic" else {})
+    return by_name
 
 
 def _numbers(function: Callable[..., Any]) -> dict[str, Check]:

@@ -88,9 +88,9 @@ def self_normalised_resets(network: Network, now: Now, *, rejection: Share) -> N
     """
     memory, chosen = network.memory["self_normalised_resets"], {}
     for site in now.sites:
-        since, times, known = (memory[key][site.layer] for key in ("since", "times", "known"))
+        since, times, counted = (memory[key][site.layer] for key in ("since", "times", "known"))
         as_long = jnp.sum(times >= since[:, None], 1) / TIMES
-        chosen[site.name] = jnp.where(known >= TIMES, as_long, _of_layer(since, times, known)) <= rejection
+        chosen[site.name] = jnp.where(counted >= TIMES, as_long, _of_layer(since, times, counted)) <= rejection
     return _replace_any(network, now, chosen)
 
 
@@ -114,15 +114,15 @@ def silences(network: Network, begun: Begun) -> dict[str, Tree]:
 def follow_silences(memory: dict[str, Tree], network: Network, now: Now, numbers: Mapping[str, Array]) -> Any:
     """The silences after another step; a time between two firings is 1 if they are in successive steps."""
     del network, numbers
-    since, times, known = (dict(memory[key]) for key in ("since", "times", "known"))
+    since, times, counted = (dict(memory[key]) for key in ("since", "times", "known"))
     for site in now.sites:
         fires, layer = now.activity[site.name]["fired"] > 0, site.layer
         silent = since[layer] + 1
-        place = jnp.arange(TIMES) == (known[layer] % TIMES)[:, None]
+        place = jnp.arange(TIMES) == (counted[layer] % TIMES)[:, None]
         times[layer] = jnp.where(place & fires[:, None], silent[:, None], times[layer])
         since[layer] = jnp.where(fires, 0.0, silent)
-        known[layer] = known[layer] + fires
-    return {"since": since, "times": times, "known": known}
+        counted[layer] = counted[layer] + fires
+    return {"since": since, "times": times, "known": counted}
 
 
 def shrink_and_perturb(network: Network, now: Now, *, shrink: Amount, perturb: Amount) -> Network:
