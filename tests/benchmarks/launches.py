@@ -177,6 +177,7 @@ def table(rows: dict[Wanted, dict[str, Any]]) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> None:
+    output.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.launches", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, help="the file of rows")
     parser.add_argument(
