@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from plasticity_jax.runner import output
 from tests.benchmarks import hlo, thunks
 
 FILE = Path(__file__).with_name("launches.json")  # as committed
