@@ -23,10 +23,8 @@ GIB = 2**30
 
 
 def on(*names: str) -> pytest.MarkDecorator:
-    """Cases by device; those of one share a process, and with it what it has compiled."""
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=pytest.mark.xdist_group(name.partition(":")[0] + name[-1])) for name in names]
-    )
+    """Cases by device; `make test_aot` gives each device a process, so that its cases share what was compiled."""
+    return pytest.mark.parametrize("name", names)
 
 
 class Compiled(NamedTuple):
