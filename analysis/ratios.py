@@ -37,12 +37,13 @@ class Ratio:
 def fieller(top: Mapping[int, float], bottom: Mapping[int, float], level: float = results.LEVEL) -> Ratio:
     """The ratio of two means over the seeds that both have, with Fieller's set of the level.
 
-    With fewer than two seeds, or where all agree to the last digit, anything is possible: no scatter is no certainty.
+    With fewer than two seeds, or where the top or the bottom is the same for all to the last digit, anything is
+    possible: no scatter is no certainty.
     """
     seeds = sorted(top.keys() & bottom.keys())
     a, b = (np.array([values[seed] for seed in seeds], float) for values in (top, bottom))
     value = float(a.mean() / b.mean()) if len(seeds) and b.mean() else math.nan
-    if len(seeds) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
+    if len(seeds) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return Ratio(value, math.nan, math.nan, ANYTHING)
     from scipy.special import stdtrit
 

@@ -54,6 +54,7 @@ def test_where_both_may_be_zero_anything_is_possible():
 def test_no_scatter_and_one_seed_are_no_certainty():
     for found in (fieller(by_seed(1, 1, 1), by_seed(2, 2, 2)), fieller(by_seed(1), by_seed(2))):
         assert (found.value, found.form) == (0.5, ANYTHING)
+    assert fieller(by_seed(0, 0, 0), by_seed(1, 2, 3)).form == ANYTHING  # a remedy that never acted
     nothing = fieller({}, {})
     assert math.isnan(nothing.value) and shown(nothing) == "-"
 
