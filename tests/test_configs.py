@@ -176,6 +176,8 @@ NETWORKS = [
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("path", "arg"), STUDIES)
 def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path):
+    if network and path.stem == "remedies":
+        pytest.skip("some act on units, which the tiny network does not name")
     config = module(path).get_config(arg)
     config.update(seeds=(0,), train_images=96, test_images=50, diagnostics=(), strategy="loop")
     for each in config.stages.values():
@@ -184,13 +186,13 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
         small_batches(config)
     study = study_config.parse(config)
     result = plasticity_jax.run(config, tmp_path, model=network)
-    final = [run for pack in study.packs for group in unfold(pack, study.seeds) for run in group.runs if run.final]
+    groups = [(pack, group) for pack in study.packs for group in unfold(pack, study.seeds)]
+    final = [run for _, group in groups for run in group.runs if run.final]
+    final.sort(key=lambda run: run.index)
     assert [(run["branch"], run["hparams"], run["status"]) for run in result["runs"]] == [
         (run.branch, dict(run.hparams), "finished") for run in final
     ]
-    for pack in study.packs:
-        for _, plan in pack.plans:
-            assert all((tmp_path / pack.name / stage.name / "end").is_dir() for stage in plan)
+    assert all((tmp_path / pack.name / group.name / "end").is_dir() for pack, group in groups)
     others = {run.branch for run in final} - {study.control}
     assert others == {pair["treatment"].partition("[")[0] for pair in result["contrasts"]}
 

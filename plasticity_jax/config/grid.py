@@ -45,6 +45,7 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
         raise rules.error("config.grid", grid, "must be a tuple of (path, values) pairs")
     if len(grid) == 2 and isinstance(grid[0], str) and "=" not in grid[0]:
         grid = (grid,)  # a lone pair
+    keys = dict(validate.paths(values))
     axes: dict[str, tuple[Choice, ...]] = {}
     reached: dict[str, str] = {}
     for axis in grid:
@@ -55,7 +56,7 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
             if path in reached:
                 raise ConfigError(f"config.grid: {path} is changed by {reached[path]} and by {name}")
             reached[path] = name
-            _check_path(values, path)
+            _check_path(values, keys, path)
         values_of = [choice.value for choice in choices]
         if not values_of or any(values_of[i] in values_of[:i] for i in range(len(values_of))):
             raise ConfigError(f"config.grid: {name}={tuple(values_of)!r}: give at least one value, and none twice")
@@ -122,8 +123,8 @@ def _inherited(path: str) -> str:
     return path
 
 
-def _check_path(values: Mapping[str, Any], path: str) -> None:
-    keys = dict(validate.paths(values))
+def _check_path(values: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> None:
+    """Refuse a path that is none of the `keys` of the config, or that all runs share."""
     branch = ".".join(path.split(".")[:4])
     if path not in keys and not (branch in keys and _inherited(path) in keys):
         raise ConfigError(f"config.grid: there is no {path}; did you mean {validate.nearest(path, values)}?")

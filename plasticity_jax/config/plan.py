@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from plasticity_jax.config import spec
 from plasticity_jax.config.spec import END, HParams, Pack, Plan, Stage
 from plasticity_jax.errors import ConfigError
+
+Key = tuple[str, str]  # stage and branch
+Parent = tuple[Stage, int] | None  # what a stage continues from, and the epoch of it; None for `init`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,27 +49,24 @@ class Group:
         return self.runs[0].stage
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Node:
-    """A run by its whole past: equal nodes are one run.  `epoch` is that of the parent."""
+    """A run by its whole past, and one object for each: the same run of two points is the same node.
+
+    epoch: that of the parent.  past: `STAGE` and `STAGE/BRANCH` of this run and of those before it.
+    """
 
     seed: int
     stage: Stage
     parent: "_Node | None"
     epoch: int
-
-    def lineage(self) -> Iterator[str]:
-        """`STAGE` and `STAGE/BRANCH` of this run and of those before it."""
-        yield self.stage.name
-        yield f"{self.stage.name}/{self.stage.branch}"
-        if self.parent:
-            yield from self.parent.lineage()
+    past: frozenset[str]
 
 
 def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Group, ...]:
     """The groups of a pack, parents before children, sharing whatever is the same.
 
-    Legs of one stage come in the order of their first runs.
+    Groups of one stage come in the order of their first runs.
 
     Two points of the grid whose stages agree from the start up to some stage share those runs: a grid over the
     tuning learning rate pretrains once.
@@ -74,14 +74,15 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Group, ...]:
     Raises:
       ConfigError: stages that wait for each other, or a parent that is missing or ambiguous.
     """
-    nodes_of: dict[str, dict[_Node, HParams]] = {name: {} for name in _in_order([plan for _, plan in pack.plans])}
-    scopes = dict(pack.scopes)
-    for hparams, plan in pack.plans:
+    parents_of = [{_key(stage): find_parent(plan, stage) for stage in plan} for _, plan in pack.plans]
+    nodes_of: dict[str, dict[_Node, HParams]] = {name: {} for name in _in_order(parents_of)}
+    scopes, made = dict(pack.scopes), dict[tuple, _Node]()
+    for (hparams, plan), before in zip(pack.plans, parents_of, strict=True):
+        node_of = _nodes(plan, before, made)
         for stage in plan:
             for seed in seeds:
-                node = _node(plan, stage, seed)
-                past = set(node.lineage())
-                concerning = tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in past)
+                node = node_of(_key(stage), seed)
+                concerning = tuple(pair for pair in hparams if pair[0] not in scopes or scopes[pair[0]] in node.past)
                 shared = nodes_of[stage.name].get(node, concerning)
                 nodes_of[stage.name][node] = tuple(pair for pair in shared if pair in concerning)
     index = {node: i for i, node in enumerate(node for nodes in nodes_of.values() for node in nodes)}
@@ -124,7 +125,7 @@ def parse_after(after: str) -> tuple[str, str, int]:
     return stage, branch, int(epoch) if at else END
 
 
-def find_parent(plan: Plan, stage: Stage) -> tuple[Stage, int] | None:
+def find_parent(plan: Plan, stage: Stage) -> Parent:
     """The record that `stage` continues from and the epoch of it; None for `init`.
 
     Raises:
@@ -171,18 +172,31 @@ def _by_program(name: str, nodes: Mapping[_Node, HParams]) -> Iterator[tuple[str
         yield f"{name},{number}" if len(groups) > 1 else name, group
 
 
-def _node(plan: Plan, stage: Stage, seed: int) -> _Node:
-    parent = find_parent(plan, stage)
-    return _Node(seed, stage, _node(plan, parent[0], seed), parent[1]) if parent else _Node(seed, stage, None, END)
+def _key(stage: Stage) -> Key:
+    """What tells a stage of a plan from the others."""
+    return stage.name, stage.branch
 
 
-def _in_order(plans: Sequence[Plan]) -> list[str]:
+def _nodes(plan: Plan, parents: Mapping[Key, Parent], made: dict[tuple, _Node]) -> Callable[[Key, int], _Node]:
+    """From (stage, seed) to its node in a plan; `made` are the nodes of all plans, by what makes them one run."""
+    stages = {_key(stage): stage for stage in plan}
+
+    @functools.cache
+    def of(key: Key, seed: int) -> _Node:
+        stage, parent = stages[key], parents[key]
+        before, epoch = (of(_key(parent[0]), seed), parent[1]) if parent else (None, END)
+        past = {stage.name, f"{stage.name}/{stage.branch}", *(before.past if before else ())}
+        return made.setdefault((seed, stage, before, epoch), _Node(seed, stage, before, epoch, frozenset(past)))
+
+    return of
+
+
+def _in_order(plans: Sequence[Mapping[Key, Parent]]) -> list[str]:
     """Stage names, parents first, otherwise as written."""
     needs: dict[str, set[str]] = {}
-    for plan in plans:
-        for stage in plan:
-            parent = find_parent(plan, stage)
-            needs.setdefault(stage.name, set()).update({parent[0].name} if parent else set())
+    for parents in plans:
+        for (name, _), parent in parents.items():
+            needs.setdefault(name, set()).update({parent[0].name} if parent else set())
     ordered: list[str] = []
     while len(ordered) < len(needs):
         ready = [name for name in needs if name not in ordered and needs[name] <= set(ordered)]
