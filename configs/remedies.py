@@ -50,10 +50,7 @@ augmented, and neither are images in streams.
 Expected, in test accuracy (online accuracy in streams):
     paper    half: fresh 70 to 79 %, warm 3 to 4 points below (Berariu et al., Ash & Adams).  Not run.
     small    half: fresh 33 %, warm 2.6 points below, as in `configs/resets.py`.  Not run.
-    digits   half: fresh 78 %, warm 2 to 3 points below, as in `configs/multistage.py`; of 7 remedies with
-             15 + 30 epochs fresh 79.0 %, warm 75.3 %, gap 3.7 points [1.8, 5.5]; `shrink_perturb` 85.8 %, `larger_rate`
-             84.1 %, `head_reset` 79.6 %, `last_reset` 79.5 %, `l2_init` 77.2 %, `l2` 76.1 %, `redo` as warm, 5 seeds
-             (measured; of fresh weights at 10 times the rate see `configs/tuning_rate.py`).
+    digits   half: fresh 78 %, warm 2 to 3 points below, as in `configs/multistage.py`.  All remedies: not yet run.
              pixels: online accuracy of tasks 49 to 60, fresh 45.1 %, warm 22.9 %, gap 22.2 points [18.9, 25.4]; the
              share of it that is recovered is 60 % [51, 71] by `last_reset`, 41 % [32, 52] by `optimiser_reset`, 40 %
              [36, 45] by `larger_rate`, 21 % [16, 26] by `l2_init`, 18 % [8, 26] by `redo`; `shrink_perturb` at every
