@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plasticity_jax.analysis import figures
+from plasticity_jax.analysis import figures, remedies
 from plasticity_jax.analysis.plots import matplotlib_backend
 from plasticity_jax.analysis.plots.spec import Chart, Series
 from plasticity_jax.configs.base import stage
@@ -47,6 +47,7 @@ def test_every_named_study_has_its_figures():
     none = ("base", "presets", "paper", "__init__")  # paper is all of them
     offered = [importlib.import_module(f"plasticity_jax.configs.{stem}") for stem in files if stem not in none]
     names = {module.get_config("smoke").name for module in offered if hasattr(module, "get_config")}
+    names |= {f"{remedies.PREFIX}{protocol}" for protocol in remedies.PROTOCOLS}
     assert names | {"warm_start_online", "patterns_graded"} == set(figures.CHARTS)
 
 

@@ -145,7 +145,7 @@ def write(file: Path, rows: dict[Wanted, dict[str, Any]]) -> None:
     order = {wanted: place for place, wanted in enumerate(grid())}
     listed = sorted(rows, key=lambda wanted: order.get(wanted, len(order)))
     lines = ",\n".join(f"  {json.dumps(rows[wanted])}" for wanted in listed)
-    text = f'{{"jaxlib": {json.dumps(jaxlib.__version__)}, "rows": [\n{lines}\n]}}\n'
+    text = f'{{"jaxlib": {json.dumps(jaxlib.__version__, allow_nan=False)}, "rows": [\n{lines}\n]}}\n'
     file.write_text(text)
 
 
