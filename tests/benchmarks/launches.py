@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from plasticity_jax import strict_json
 from plasticity_jax.runner import output
 from tests.benchmarks import hlo, thunks
 
@@ -144,8 +145,8 @@ def write(file: Path, rows: dict[Wanted, dict[str, Any]]) -> None:
 
     order = {wanted: place for place, wanted in enumerate(grid())}
     listed = sorted(rows, key=lambda wanted: order.get(wanted, len(order)))
-    lines = ",\n".join(f"  {json.dumps(rows[wanted])}" for wanted in listed)
-    text = f'{{"jaxlib": {json.dumps(jaxlib.__version__, allow_nan=False)}, "rows": [\n{lines}\n]}}\n'
+    lines = ",\n".join(f"  {strict_json.dumps(rows[wanted])}" for wanted in listed)
+    text = f'{{"jaxlib": {strict_json.dumps(jaxlib.__version__)}, "rows": [\n{lines}\n]}}\n'
     file.write_text(text)
 
 
@@ -189,7 +190,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--dump", type=Path, help=argparse.SUPPRESS)
     flags = parser.parse_args(args)
     if flags.one:
-        print(json.dumps(measure(flags.one, flags.dump)))
+        print(strict_json.dumps(measure(flags.one, flags.dump)))
         return
     if not flags.json:
         parser.error("give a file: --json FILE")
@@ -200,7 +201,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for wanted in flags.only or [each for each in grid() if "error" in rows.get(each, {"error": ""})]:
         rows[wanted] = in_a_process(wanted)
         write(flags.json, rows)
-        print(json.dumps(rows[wanted]), flush=True)
+        print(strict_json.dumps(rows[wanted]), flush=True)
 
 
 def _wanted(text: str) -> Wanted:
