@@ -222,12 +222,15 @@ def step_decay(**overrides: Any) -> ConfigDict:
     return optimiser("momentum", **rule | overrides)
 
 
-def parse_arg(arg: str, presets: Collection[str], **choices: Collection[str]) -> tuple[str, dict[str, str]]:
+def parse_arg(
+    arg: str, presets: Collection[str], several: Collection[str] = (), **choices: Collection[str]
+) -> tuple[str, dict[str, str]]:
     """Read the ARG of `--config=FILE:ARG`, for example `small,optimiser=sgd`.
 
     Args:
       arg: words separated by commas in any order: one preset at most, and KEY=VALUE for keys of `choices`.
       presets: the names of presets.
+      several: the keys that can have more than one value, joined by +.
       **choices: the values that each key can have, the default first.
 
     Returns:
@@ -245,7 +248,9 @@ def parse_arg(arg: str, presets: Collection[str], **choices: Collection[str]) ->
                 raise ConfigError(f"arguments {before} and {preset} exclude each other; give one of them")
         else:
             _choose("argument", key, list(choices))
-            values[key] = _choose(key, value, list(choices[key]))
+            for each in value.split("+") if key in several else (value,):
+                _choose(key, each, list(choices[key]))
+            values[key] = value
     return preset, values
 
 

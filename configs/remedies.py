@@ -8,7 +8,7 @@
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, without which the scale is the papers';
 `protocol=half` (default), `tenth`, `chunks`, `classes`, `labels` or `pixels`; `noise=0.5` beside `tenth`; `chunks=50`
-(default 10) beside `chunks`.
+(default 10) beside `chunks`; `remedies=l2_init+redo` for some of the remedies alone.
 
 Protocol: each has `fresh` weights, `warm` ones that go on without a remedy, and a branch for each remedy.
     half     a random half, then everything (Berariu et al.).
@@ -25,9 +25,9 @@ Protocol: each has `fresh` weights, `warm` ones that go on without a remedy, and
 In streams, `fresh` weights are drawn anew for every task, and resets happen at the start of every task.
 
 Remedies: those of `at_switch` act where a stage or a task begins, those of `between_stages` where a stage begins, those
-of `throughout` in all training from the first stage on; each is a line there.  A full reset is `fresh` itself.  New
-moments of the optimiser are a part of every branch in protocols of several stages, as in the papers; in streams they
-are the remedy `optimiser_reset`.
+of `throughout` in all training from the first stage on; each is a line of `configs/treatments.py`.  A full reset is
+`fresh` itself.  New moments of the optimiser are a part of every branch in protocols of several stages, as in the
+papers; in streams they are the remedy `optimiser_reset`.
 
 Hyper-parameters: numbers in a list are the settings 1, 2 and 3 of the remedy, which train side by side as rows of the
 run axis.  `analysis.remedies` takes the setting with the best mean accuracy on `validation_images`, which are held out
@@ -54,7 +54,8 @@ Expected, in test accuracy (online accuracy in streams):
              pixels: online accuracy of tasks 49 to 60, fresh 45.1 %, warm 22.9 %, gap 22.2 points [18.9, 25.4]; the
              share of it that is recovered is 60 % [51, 71] by `last_reset`, 41 % [32, 52] by `optimiser_reset`, 40 %
              [36, 45] by `larger_rate`, 21 % [16, 26] by `l2_init`, 18 % [8, 26] by `redo`; `shrink_perturb` at every
-             task ends 11 points below warm.  Measured on 2 CPU cores with 10 remedies, 5 seeds and 60 tasks:
+             task, with a shrink of 0.2 to 0.6, ends 11 points below warm.  Measured on 2 CPU cores with 10 remedies, 5
+             seeds and 60 tasks:
              `--config.seeds=0,1,2,3,4 --config.stages.stream.epochs=60 --config.strategy=map`.
 
 Cost, of all remedies and settings (5 seeds; small 3, digits 5, in streams 8):
@@ -63,100 +64,40 @@ Cost, of all remedies and settings (5 seeds; small 3, digits 5, in streams 8):
     digits   minutes on 2 CPU cores.  Not yet measured.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from plasticity_jax.configs import presets
-from plasticity_jax.configs.base import AUGMENT, base, optimiser, parse_arg, stage, treated
+from plasticity_jax.configs import presets, treatments
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage, treated
 from plasticity_jax.errors import ConfigError
 
 PROTOCOLS = ("half", "tenth", "chunks", "classes", "labels", "pixels")
 STREAMS = ("labels", "pixels")
 SETTINGS = ("1", "2", "3")
-MODULES = {"resnet": ("module3", "module4", "module5", "head"), "mlp": ("layer2", "head")}  # the last of a network
-
-Ways = dict[str, dict[str, Any]]  # by the name of a remedy, what its branch changes; a list is one value a setting
-
-
-def at_switch(rate: float, model: str) -> Ways:
-    """Remedies that act where a stage or task begins: `rate` is the one that they are measured against."""
-    return {
-        "larger_rate": {"optim.learning_rate": [3 * rate, 10 * rate, 30 * rate]},
-        "rewarmed_rate": {
-            "optim.learning_rate": [3 * rate, 10 * rate, 30 * rate],
-            "optim.schedule": "cosine",
-            "optim.milestones": (),
-            "optim.warmup": 0.1,
-            "optim.decay": 0.01,
-        },
-        "head_reset": {"reset.modules": ("head",)},
-        "last_reset": {"reset.modules": MODULES[model]},
-        "shrink_perturb": {"reset.modules": ("all",), "reset.shrink": [0.2, 0.4, 0.6], "reset.perturb": 0.1},
-    }
-
-
-def between_stages() -> Ways:
-    """Remedies that act where a stage begins, and need one: there are none in streams of tasks."""
-    return {
-        "fire": {"remedies.fire": {}},
-        "dash": {"remedies.dash.least": [0.1, 0.3, 0.5]},
-        "distillation": {"reset.modules": ("all",), "remedies.distillation.strength": [0.3, 1.0, 3.0]},
-    }
-
-
-def throughout(every: int, dataset: str, optim: str) -> Ways:
-    """Remedies that act in all of training; periodic ones after every so many updates, those of Adam only with it."""
-    augment = AUGMENT.get(dataset, "crop_flip")
-    adam: Ways = {
-        "decoupled_decay": {"optim.name": "adamw", "optim.weight_decay": [1e-3, 1e-2, 1e-1]},
-        "muon": {"optim.name": "muon", "optim.learning_rate": [1e-3, 5e-3, 2e-2]},
-    }
-    return {
-        "l2": {"optim.weight_decay": [1e-5, 1e-4, 1e-3]},
-        "l2_init": {"remedies.l2_init.strength": [1e-4, 1e-3, 1e-2]},
-        "spectral": {"remedies.spectral.strength": [1e-4, 1e-3, 1e-2]},
-        "parseval": {"remedies.parseval.strength": [1e-4, 1e-3, 1e-2]},
-        "feature_norm": {"remedies.feature_norm.strength": [1e-5, 1e-4, 1e-3]},
-        "infer": {"remedies.infer.strength": [1e-3, 1e-2, 1e-1]},
-        "churn": {"remedies.churn.strength": [0.01, 0.1, 1.0]},
-        "weight_clipping": {"remedies.weight_clipping.bound": [1.0, 2.0, 4.0]},
-        "soft_weight_rescaling": {"remedies.soft_weight_rescaling.rate": [1e-4, 1e-3, 1e-2]},
-        "redo": {"remedies.redo.threshold": [0.01, 0.1, 0.3], "remedies.redo.every": every},
-        "continual_backprop": {"remedies.continual_backprop.rate": [1e-5, 1e-4, 1e-3]},
-        "self_normalised_resets": {"remedies.self_normalised_resets.rejection": [1e-3, 1e-2, 1e-1]},
-        "shrink_and_perturb": {
-            "remedies.shrink_and_perturb.shrink": [0.6, 0.8, 0.95],
-            "remedies.shrink_and_perturb.every": every,
-        },
-        "hare_tortoise": {
-            "remedies.hare_tortoise.decay": [0.99, 0.999, 0.9999],
-            "remedies.hare_tortoise.every": every,
-        },
-        "selective_reinitialisation": {
-            "remedies.selective_reinitialisation.share": [1e-4, 1e-3, 1e-2],
-            "remedies.selective_reinitialisation.every": every,
-        },
-        "sam": {"optim.rho": [0.02, 0.05, 0.1]},
-        **(adam if optim == "adam" else {}),
-        **({} if augment == "none" else {"augmentation": {"augment": augment}}),
-    }
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
-    preset, chosen = parse_arg(arg, presets.NAMES, protocol=PROTOCOLS, noise=("0", "0.5"), chunks=("10", "50"))
+    choices = {
+        "protocol": PROTOCOLS,
+        "noise": ("0", "0.5"),
+        "chunks": ("10", "50"),
+        "remedies": ("all", *treatments.names()),
+    }
+    preset, chosen = parse_arg(arg, presets.NAMES, several=("remedies",), **choices)
     protocol, noise, chunks = chosen["protocol"], float(chosen["noise"]), int(chosen["chunks"])
-    for key, default, only in (("noise", "0", "tenth"), ("chunks", "10", "chunks")):
-        if chosen[key] != default and protocol != only:
-            raise ConfigError(f"argument {key}={chosen[key]} is for protocol={only} alone")
+    for key, default, place in (("noise", "0", "tenth"), ("chunks", "10", "chunks")):
+        if chosen[key] != default and protocol != place:
+            raise ConfigError(f"argument {key}={chosen[key]} is for protocol={place} alone")
     config = base(f"remedies_{protocol}{'_noisy' * bool(noise)}")
+    only = () if chosen["remedies"] == "all" else tuple(chosen["remedies"].split("+"))
     if protocol in STREAMS:
-        _stream(config, protocol, preset)
+        _stream(config, protocol, preset, only)
     else:
         made = {"half": _half, "tenth": lambda: _tenth(noise), "chunks": lambda: _chunks(chunks), "classes": _classes}
-        _stages(config, made[protocol](), protocol, preset)
+        _stages(config, made[protocol](), protocol, preset, only)
         if noise and preset:
             config.stages.pretrain.data.label_noise = noise
     return config
@@ -188,8 +129,10 @@ def _names(count: int) -> list[str]:
     return [*(f"part{i}" for i in range(1, count)), "tune"]
 
 
-def _stages(config: ConfigDict, fields: dict[str, dict[str, Any]], protocol: str, preset: str) -> None:
-    """Stages one after another, from which all remedies are reached."""
+def _stages(
+    config: ConfigDict, fields: dict[str, dict[str, Any]], protocol: str, preset: str, only: Sequence[str]
+) -> None:
+    """Stages one after another, from which all remedies are reached, or `only` some."""
     if preset:
         if protocol == "classes":
             fields = _classes(groups=5, each=2)
@@ -201,8 +144,11 @@ def _stages(config: ConfigDict, fields: dict[str, dict[str, Any]], protocol: str
         config.dataset = "cifar100"
     rule = next(iter(fields.values())).get("optim", optimiser("adam"))
     config.dataset = "digits" if preset == "digits" else config.dataset
-    whole = throughout(100 if preset else 1000, config.dataset, rule.name)
-    switch = at_switch(rule.learning_rate, config.model.name) | between_stages()
+    whole = treatments.some(treatments.throughout(100 if preset else 1000, config.dataset, rule.name), only)
+    switch = treatments.some(
+        treatments.at_switch(rule.learning_rate, config.model.name) | treatments.between_stages(), only
+    )
+    treatments.check(whole | switch, only, protocol)
     before = ""
     for name, given in fields.items():
         ways = {"warm": {}, **whole, **(switch if before else {})}
@@ -222,7 +168,7 @@ def _stages(config: ConfigDict, fields: dict[str, dict[str, Any]], protocol: str
     config.grid = (("setting", dict(_settings(config, whole | switch))),)
 
 
-def _stream(config: ConfigDict, protocol: str, preset: str) -> None:
+def _stream(config: ConfigDict, protocol: str, preset: str, only: Sequence[str]) -> None:
     """One stage that is a stream of tasks."""
     digits = preset == "digits"
     images, tasks, epochs, batch = {
@@ -238,10 +184,11 @@ def _stream(config: ConfigDict, protocol: str, preset: str) -> None:
     config.update(seeds=tuple(range(8 if digits else 3 if preset else 5)), diagnostics=(), train_images=images)
     config.validation_images = 200 if digits else 1000 if preset else 5000
     every = 100 if preset else 1000
-    whole = throughout(
+    whole = treatments.throughout(
         every, "digits", "adam"
     )  # neither random labels nor moved pixels allow for another image of a class
-    ways = whole | at_switch(1e-3, "mlp") | {"optimiser_reset": {"reset.optimiser": "all"}}
+    ways = treatments.some(whole | treatments.at_switch(1e-3, "mlp") | treatments.of_streams(), only)
+    treatments.check(ways, only, protocol)
     kept = {"reset": {"optimiser": "keep"}}
     branches: dict[str, dict[str, Any]] = {"fresh": {"reset": {"modules": ("all",)}}, "warm": kept}
     branches |= {way: _merged(kept, _branch(changes)) for way, changes in ways.items()}
@@ -277,7 +224,7 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {**one, **other, **deeper}
 
 
-def _settings(config: ConfigDict, ways: Ways) -> Iterator[tuple[str, dict[str, Any]]]:
+def _settings(config: ConfigDict, ways: treatments.Ways) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each setting changes, in every stage that has the branch: runs without settings of their own stay one."""
     for i, word in enumerate(SETTINGS):
         yield (

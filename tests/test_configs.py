@@ -21,7 +21,7 @@ from tests.support import small
 FILES = [
     path
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-    if path.stem not in ("__init__", "base", "presets", "paper")
+    if path.stem not in ("__init__", "base", "presets", "treatments", "paper")
 ]
 PRESETS = ("", "small", "digits", "smoke")
 

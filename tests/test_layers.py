@@ -48,7 +48,7 @@ FOR_ANALYSIS = (
 ).split()
 FOR_LAUNCH = [*JAX_FREE, *"data.datasets experiment profiling.cost storage.locks study_config".split()]
 ALLOWED = {
-    "configs": {"configs.base", "configs.presets", "errors"},  # and in `paper` all studies
+    "configs": {"configs.base", "configs.presets", "configs.treatments", "errors"},  # and in `paper` all studies
     "analysis": {"analysis", "launch.jobs", *FOR_ANALYSIS},
     "launch": {"launch", "__init__", *FOR_LAUNCH},  # where the package is
 }

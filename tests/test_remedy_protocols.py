@@ -4,7 +4,7 @@ import pytest
 
 from plasticity_jax import study_config
 from plasticity_jax.config.plan import unfold
-from plasticity_jax.configs import remedies
+from plasticity_jax.configs import remedies, treatments
 from plasticity_jax.errors import ConfigError
 
 
@@ -84,7 +84,9 @@ def test_settings_ride_the_run_axis_and_other_runs_are_not_repeated(protocol):
     found = study(f"digits,protocol={protocol}")
     legs = unfold(found.packs[0], found.seeds[:1])
     final = [(run.branch, dict(run.hparams)) for leg in legs for run in leg.runs if run.final]
-    ways = remedies.at_switch(1e-3, "mlp") | remedies.throughout(100, "digits", "adam") | remedies.between_stages()
+    ways = (
+        treatments.at_switch(1e-3, "mlp") | treatments.throughout(100, "digits", "adam") | treatments.between_stages()
+    )
     for branch in {branch for branch, _ in final}:
         several = any(isinstance(value, list) for value in ways.get(branch, {}).values())
         expected = [{"setting": word} for word in remedies.SETTINGS] if several else [{}]
@@ -93,7 +95,7 @@ def test_settings_ride_the_run_axis_and_other_runs_are_not_repeated(protocol):
         assert {run.stage.name for run in leg.runs} and len({tuple(run.stage.shape().items()) for run in leg.runs}) == 1
     (holder,) = [leg for leg in legs if any(run.final and run.branch == "redo" for run in leg.runs)]
     assert {run.branch for run in final_runs(legs)} >= ways.keys() - (
-        remedies.between_stages().keys() if protocol in remedies.STREAMS else set()
+        treatments.between_stages().keys() if protocol in remedies.STREAMS else set()
     )
     thresholds = [dict(run.stage.remedies[0].numbers)["threshold"] for run in holder.runs]
     assert thresholds == [0.01, 0.1, 0.3]
@@ -114,3 +116,19 @@ def test_a_setting_is_the_same_in_every_stage():
 def test_an_argument_of_another_protocol_is_refused(arg):
     with pytest.raises(ConfigError, match="is for protocol="):
         remedies.get_config(arg)
+
+
+@pytest.mark.parametrize("protocol", ["half", "pixels"])
+def test_some_remedies_alone(protocol):
+    asked = ("redo", "larger_rate")
+    found = study(f"digits,protocol={protocol},remedies={'+'.join(asked)}")
+    branches = {run.branch for run in final_runs(unfold(found.packs[0], found.seeds[:1]))}
+    assert branches == {"fresh", "warm", *asked}
+
+
+@pytest.mark.parametrize("arg, absent", [("protocol=labels", "fire"), ("protocol=half", "optimiser_reset")])
+def test_a_remedy_that_the_protocol_does_not_have_is_refused(arg, absent):
+    with pytest.raises(ConfigError, match=f"has no {absent} here"):
+        remedies.get_config(f"digits,{arg},remedies=redo+{absent}")
+    with pytest.raises(ConfigError, match="did you mean redo"):
+        remedies.get_config(f"digits,{arg},remedies=redu")

@@ -44,7 +44,7 @@ def gap(name: str, mean: float = 5.0) -> str:
 
 def test_every_named_study_has_its_figures():
     files = [path.stem for path in (Path(figures.__file__).parent.parent / "configs").glob("*.py")]
-    none = ("base", "presets", "paper", "__init__")  # paper is all of them
+    none = ("base", "presets", "treatments", "paper", "__init__")  # paper is all of them
     offered = [importlib.import_module(f"plasticity_jax.configs.{stem}") for stem in files if stem not in none]
     names = {module.get_config("smoke").name for module in offered if hasattr(module, "get_config")}
     names |= {f"{remedies.PREFIX}{protocol}" for protocol in remedies.PROTOCOLS}
