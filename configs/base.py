@@ -44,6 +44,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "selective_reinitialisation": {"every": 1000, "share": 1e-3},
     "fire": {},
     "dash": {"momentum": 0.3, "least": 0.3},
+    "plasticity_injection": {},
 }
 
 # How images of a data set may be changed and still show their class: a mirrored digit is another one or none, and a
@@ -76,6 +77,7 @@ def base(name: str = "") -> ConfigDict:
             "dtype": "auto",
             "activation": "relu",
             "dropout": 0.0,
+            "injected": (),
         }
     )
     config.stages = ConfigDict(sort_keys=False)

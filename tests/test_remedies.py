@@ -184,8 +184,10 @@ def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
         branches={
             "dash": {"after": "pretrain", "remedies": base.treated(dash={"least": 0.0})},
             "fire": {"after": "pretrain", "remedies": base.treated(fire={})},
+            "injection": {"after": "pretrain", "remedies": base.treated(plasticity_injection={})},
         },
     )
+    found.model.injected = ("layer1", "head")
     small.run(found, tmp_path)
     warm, dash, fire = (plasticity_jax.load(tmp_path, name, 0)[1] for name in ("pretrain", "dash", "fire"))
     ratio = dash["layer1"]["kernel"] / warm["layer1"]["kernel"]
@@ -193,3 +195,7 @@ def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
     assert np.all(ratio > -1e-6) and np.all(ratio < 1) and len(np.unique(ratio.round(4))) > 3
     q = fire["layer1"]["kernel"] / np.sqrt(8 / 64)
     np.testing.assert_allclose(q.T @ q, np.eye(8), atol=1e-3)
+    params, stats = plasticity_jax.load(tmp_path, "injection", 0)[1:3]
+    jax.tree.map(np.testing.assert_array_equal, stats["injected_old"]["params"], warm)
+    jax.tree.map(np.testing.assert_array_equal, stats["injected_drawn"]["params"], params)
+    assert np.any(params["layer1"]["kernel"] != warm["layer1"]["kernel"])

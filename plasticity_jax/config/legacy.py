@@ -45,7 +45,7 @@ def study(described: Any) -> Any:
 def _pack(pack: Any, first: bool) -> Any:
     plans = pack.get("plans") if isinstance(pack, dict) else None
     if isinstance(plans, list) and isinstance(pack.get("model"), dict):
-        pack = {**pack, "model": {"activation": "relu", "dropout": 0.0, **pack["model"]}}
+        pack = {**pack, "model": {"activation": "relu", "dropout": 0.0, "injected": [], **pack["model"]}}
     return {**pack, "plans": [_point(each, first) for each in plans]} if isinstance(plans, list) else pack
 
 

@@ -132,6 +132,9 @@ def _check_tasks(stage: spec.Stage, where: str) -> None:
         raise rules.error(where, data.tasks.change, "all labels are random; set data.label_noise to 0")
 
 
+INJECTION = "plasticity_injection"  # needs a network that is made for it
+
+
 def _final_branches(pack: spec.Pack) -> list[str]:
     """The branches that nothing continues from, once the plans of the pack can be walked."""
     final: dict[str, str] = {}
@@ -148,6 +151,9 @@ def _final_branches(pack: spec.Pack) -> list[str]:
             parent = find_parent(plan, stage)
             if parent:
                 _check_parent(stage, *parent)
+            if not pack.model.injected and any(remedy.name == INJECTION for remedy in stage.remedies):
+                what = f"stage {stage.name} has the remedy {INJECTION}; name the last modules, as ('module5', 'head')"
+                raise rules.error("config.model.injected", (), what)
     return list(final)
 
 

@@ -196,6 +196,7 @@ class Model:
     `dtype` is of the compute: `float32`, `bfloat16`, or `auto`: bfloat16 on accelerators.
     `activation` is `relu`, `leaky_relu` or `crelu`, which has twice as many outputs, and `dropout` the share of outputs
     that is dropped; in residual networks, `crelu` and `dropout` are in the middle of each block alone.
+    `injected` are the last modules, in which the remedy `plasticity_injection` puts new weights beside the old ones.
     """
 
     name: Annotated[str, NameOf("models", own=True)]
@@ -206,6 +207,7 @@ class Model:
     dtype: Annotated[str, NameOf("dtypes")]
     activation: Annotated[str, NameOf("activations")]
     dropout: Annotated[float, real("[0, 1)")]
+    injected: Annotated[tuple[str, ...], several(some_text)]
 
 
 @dataclasses.dataclass(frozen=True)

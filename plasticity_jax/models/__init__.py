@@ -17,6 +17,7 @@ from plasticity_jax.config.spec import Model
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.lookup import lookup
 from plasticity_jax.models import mlp, resnet
+from plasticity_jax.models.injection import Injected
 from plasticity_jax.models.layers import ACTIVATIONS, NORMS
 from plasticity_jax.models.precision import DTYPES, compute_dtype
 from plasticity_jax.models.resnet import STEMS
@@ -42,7 +43,8 @@ def build(model: Model, classes: int) -> nn.Module:
     for field in ("depth", "width"):
         if getattr(model, field) < 1:
             raise ConfigError(f"model.{field}={getattr(model, field)}: must be 1 or more")
-    return lookup(MODELS, model.name, "model.name")(model, classes)
+    network = lookup(MODELS, model.name, "model.name")(model, classes)
+    return Injected(network, model.injected) if model.injected else network
 
 
 def _check(field: str, value: str, choices: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from plasticity_jax.models.injection import Injected
 from plasticity_jax.models.mlp import MLP
 from plasticity_jax.models.resnet import ResNet
 from plasticity_jax.models.wide_resnet import WideResNet
@@ -45,6 +46,8 @@ class Site(NamedTuple):
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
     """The units of a network, layer by layer; none of a user's own network, unless it has a method `units`."""
+    if isinstance(model, Injected):
+        return sites(model.network)
     if isinstance(model, MLP):
         layers = [f"layer{i}" for i in range(1, model.depth + 1)]
         return tuple(Site(a, a, "", b) for a, b in zip(layers, [*layers[1:], "head"], strict=False))

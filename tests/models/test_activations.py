@@ -18,7 +18,7 @@ IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
 
 def build(name="mlp", activation="relu", dropout=0.0):
-    return models.build(spec.Model(name, 1, 8, "cifar", "none", "float32", activation, dropout), 4)
+    return models.build(spec.Model(name, 1, 8, "cifar", "none", "float32", activation, dropout, ()), 4)
 
 
 def test_crelu_is_both_halves_and_leaky_relu_lets_a_hundredth_through():

@@ -17,7 +17,15 @@ from plasticity_jax.models.parameters import paths
 # Compiles in a fifth of the time.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 BASE = spec.Model(
-    name="resnet", depth=1, width=4, stem="imagenet", norm="batch", dtype="float32", activation="relu", dropout=0.0
+    name="resnet",
+    depth=1,
+    width=4,
+    stem="imagenet",
+    norm="batch",
+    dtype="float32",
+    activation="relu",
+    dropout=0.0,
+    injected=(),
 )
 
 
@@ -314,7 +322,7 @@ def test_a_wrong_model_is_an_error_that_names_the_choices(fields, message):
 
 
 def wide(depth=2, width=64, norm="batch", stem="cifar"):
-    return models.build(spec.Model("wide_resnet", depth, width, stem, norm, "float32", "relu", 0.0), 10)
+    return models.build(spec.Model("wide_resnet", depth, width, stem, norm, "float32", "relu", 0.0, ()), 10)
 
 
 def parameters(depth, width, classes=10):

@@ -17,11 +17,11 @@ from tests.support import treated
 from tests.support.tiny import CONVOLVED, SHAPE
 
 NETWORKS = {
-    "mlp": models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0), 4),
-    "resnet": models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0), 4),
-    "resnet_without_norm": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "relu", 0.0), 4),
-    "crelu": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "crelu", 0.0), 4),
-    "wide_resnet": models.build(spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0), 4),
+    "mlp": models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0, ()), 4),
+    "resnet": models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, ()), 4),
+    "resnet_without_norm": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "relu", 0.0, ()), 4),
+    "crelu": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "crelu", 0.0, ()), 4),
+    "wide_resnet": models.build(spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, ()), 4),
 }
 IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
@@ -99,4 +99,4 @@ def test_a_network_of_a_user_names_its_units_by_a_method():
             return (site,)
 
     assert units.sites(Own()) == (site,) and units.sites(CONVOLVED) == ()
-    assert units.sites(models.build(spec.Model("logistic", 1, 1, "cifar", "none", "float32", "relu", 0.0), 4)) == ()
+    assert units.sites(models.build(spec.Model("logistic", 1, 1, "cifar", "none", "float32", "relu", 0.0, ()), 4)) == ()

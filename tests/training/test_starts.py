@@ -1,15 +1,22 @@
 """Each remedy at the start of a stage against its definition."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity_jax import models, study_config
+from plasticity_jax.config import spec
+from plasticity_jax.configs import base
+from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import parameters
 from plasticity_jax.training import gradient, sweep
 from plasticity_jax.training.remedies import starts
-from plasticity_jax.training.remedies.interface import Begun
-from tests.support import treated
+from plasticity_jax.training.remedies.interface import Begun, Network
+from tests.support import small, treated
 from tests.support.tiny import DATASET, IMAGES, MLP, RESNET, first_state, stage, task
 
 RNG = np.random.default_rng(0)
@@ -91,3 +98,48 @@ def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
         wanted = jax.tree.map(lambda a, b: 0.5 * a + b, wanted, slope(indices))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("network", "modules"), [("mlp", ("layer2", "head")), ("resnet", ("module5", "head"))])
+def test_injection_keeps_the_function_and_trains_new_weights_beside_the_old(network, modules):
+    """f(live) + f(old) - f(drawn) is what the network was, in both modes; gradients pass through all three."""
+    record = spec.Model(network, 2 if network == "mlp" else 1, 2, "cifar", "batch", "float32", "relu", 0.0, ())
+    plain, model = (models.build(dataclasses.replace(record, injected=names), 4) for names in ((), modules))
+    images = jnp.float32(RNG.normal(size=(6, 8, 8, 3)))
+    init = jax.jit(lambda seed: model.init(jax.random.key(seed), images, train=False))
+    variables, drawn = init(0), init(1)["params"]
+    stats = dict(variables["batch_stats"])
+
+    @functools.partial(jax.jit, static_argnums=(2, 3))
+    def logits(params, stats, train, model=model):
+        variables = {"params": params, "batch_stats": stats}
+        (out, _), changed = model.apply(variables, images, train, mutable=["batch_stats"])
+        return out, changed.get("batch_stats", {})
+
+    own = {name: leaf for name, leaf in stats.items() if not name.startswith("injected")}
+    before, stats = logits(variables["params"], stats, True)
+    alone = logits(variables["params"], own, True, plain)[0]
+    np.testing.assert_allclose(before, alone, rtol=1e-5, atol=1e-6)  # nothing is injected yet
+    begun = Begun(drawn, (), None, None)
+    after = starts.plasticity_injection(Network(variables["params"], stats, (), {}), begun)
+    for train in (False, True):
+        now, then = logits(after.params, after.stats, train)[0], logits(variables["params"], stats, train)[0]
+        np.testing.assert_allclose(now, then, atol=1e-6)
+    for name, leaf in after.params.items():
+        expected = drawn if name in modules else variables["params"]
+        jax.tree.map(np.testing.assert_array_equal, leaf, expected[name])
+    again = starts.plasticity_injection(after, begun._replace(first=variables["params"]))
+    jax.tree.map(np.testing.assert_array_equal, again, after)  # once and no more
+    one = {**after.params, "head": jax.tree.map(lambda leaf: leaf + 1, after.params["head"])}
+    assert np.max(np.abs(logits(one, after.stats, False)[0] - now)) > 0.1
+
+
+def test_injection_needs_a_network_that_is_made_for_it():
+    config = small.config()
+    config.stages.tune.remedies = base.treated(plasticity_injection={})
+    with pytest.raises(ConfigError, match=r"config.model.injected=\(\): stage tune has the remedy plasticity_inj"):
+        study_config.parse(config)
+    config.model.injected = ("head", "no")
+    record = study_config.parse(config).packs[0].model
+    with pytest.raises(ConfigError, match="model.injected: the network has no module no; choose of layer1, head"):
+        jax.eval_shape(lambda: models.build(record, 4).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))

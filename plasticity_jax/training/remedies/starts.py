@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plasticity_jax.config.rules import real
-from plasticity_jax.models import parameters
+from plasticity_jax.models import injection, parameters
 from plasticity_jax.training.remedies.interface import Begun, Network, Remedy
 
 Tree = Any
@@ -86,7 +86,19 @@ def dash(network: Network, begun: Begun, *, momentum: Share, least: Share) -> Ne
     return network._replace(params=params)
 
 
+def plasticity_injection(network: Network, begun: Begun) -> Network:
+    """Plasticity injection: Nikishin et al. 2023 (arXiv 2305.15555); of the modules that `model.injected` names.
+
+    Their weights stay as they are from now on, and first weights in their place learn what is to be added; see
+    `models.injection`.  The paper does so once, in all layers after the encoder; so here, and later stages change
+    nothing.  In a linear head alone it would be a new optimiser state and nothing else.
+    """
+    params, stats = injection.inject(network.params, network.stats, begun.first)
+    return network._replace(params=params, stats=stats)
+
+
 STARTS: dict[str, Callable[..., Network] | Remedy] = {
     "fire": fire,
     "dash": dash,
+    "plasticity_injection": plasticity_injection,
 }
