@@ -17,7 +17,12 @@ NAMES = {
     "svhn_cropped": "SVHN",
     "digits": "scikit-learn's digits",
 }
-SIZES = {"resnet": ("depth", "width", "stem"), "mlp": ("depth", "width")}
+NAMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # whose names say the depth
+SIZES = {
+    "resnet": ("depth", "width", "stem"),
+    "mlp": ("depth", "width"),
+    **dict.fromkeys(NAMED, ("width", "stem")),
+}
 
 
 def describe(study: studies.Study) -> str:

@@ -78,6 +78,7 @@ def base(name: str = "") -> ConfigDict:
             "activation": "relu",
             "dropout": 0.0,
             "injected": (),
+            "zero_scale": False,
         }
     )
     config.stages = ConfigDict(sort_keys=False)

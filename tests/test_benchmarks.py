@@ -97,7 +97,7 @@ def test_arithmetic_of_resnet_18():
 @pytest.mark.parametrize(("depth", "width", "side"), [(2, 4, 32), (1, 3, 9)])
 def test_arithmetic_is_that_of_the_model(stem, depth, width, side):
     """Every kernel counts once for each place of the result that the model itself reports."""
-    network = models.build(spec.Model("resnet", depth, width, stem, "batch", "float32", "relu", 0.0, ()), 10)
+    network = models.build(spec.Model("resnet", depth, width, stem, "batch", "float32", "relu", 0.0, (), False), 10)
     params, stats = jax.eval_shape(lambda: state.init_network(network, jax.random.key(0), (side, side, 3)))
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     variables = {"params": params, "batch_stats": stats}
@@ -233,7 +233,7 @@ def test_the_other_side_needs_only_torch():
 @pytest.mark.parametrize("stem", models.STEMS)
 def test_pytorch_trains_the_same_network(stem):
     pytest.importorskip("torch")
-    network = models.build(spec.Model("resnet", 1, 4, stem, "batch", "float32", "relu", 0.0, ()), 10)
+    network = models.build(spec.Model("resnet", 1, 4, stem, "batch", "float32", "relu", 0.0, (), False), 10)
     params, _ = jax.eval_shape(lambda: state.init_network(network, jax.random.key(0), (8, 8, 3)))
     asked = dict(depth=1, width=4, stem=stem, side=8, batch=8, classes=10, dtype="float32", mode="eager")
     with channel.opened(sys.executable) as peer:
@@ -319,7 +319,7 @@ def measured(tmp_path_factory):
     """What a quick pass writes and prints, with a peer that is not PyTorch."""
     directory = tmp_path_factory.mktemp("quick")
     fake = directory / "fake.py"
-    (network,) = [models.build(spec.Model("resnet", 1, 4, "cifar", "batch", "float32", "relu", 0.0, ()), 10)]
+    (network,) = [models.build(spec.Model("resnet", 1, 4, "cifar", "batch", "float32", "relu", 0.0, (), False), 10)]
     params, _ = jax.eval_shape(lambda: state.init_network(network, jax.random.key(0), (8, 8, 3)))
     fake.write_text(FAKE.replace("PARAMETERS", str(sum(leaf.size for leaf in jax.tree.leaves(params)))))
     printed: list[str] = []

@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax.analysis.scale import NAMES, SIZES
+from plasticity_jax.analysis.scale import NAMED, NAMES, SIZES
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.storage import results
 
 MINUS = "\N{MINUS SIGN}"
-MODELS = {"resnet": "ResNet", "mlp": "MLP", "logistic": "logistic regression"}
+MODELS = {
+    "resnet": "ResNet",
+    "mlp": "MLP",
+    "logistic": "logistic regression",
+    **{name: name.replace("resnet", "ResNet-") for name in NAMED},
+}
 
 Found = Mapping[Any, Mapping[int, float]]  # {what: {seed: value}}
 

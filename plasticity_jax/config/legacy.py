@@ -7,6 +7,7 @@ AUGMENT = {False: "none", True: "crop_flip"}  # `augment` was a truth value
 
 ADDED: dict[str, Any] = {"holdout": 0.0, "holdout_seed": 0}  # since then, with the values that they had
 
+MODEL = {"activation": "relu", "dropout": 0.0, "injected": [], "zero_scale": False}
 TASKS = {"change": "none", "epochs": 1}
 
 # `evaluate_train` marks the first version.  What had no name then, with the values that it had.
@@ -45,7 +46,7 @@ def study(described: Any) -> Any:
 def _pack(pack: Any, first: bool) -> Any:
     plans = pack.get("plans") if isinstance(pack, dict) else None
     if isinstance(plans, list) and isinstance(pack.get("model"), dict):
-        pack = {**pack, "model": {"activation": "relu", "dropout": 0.0, "injected": [], **pack["model"]}}
+        pack = {**pack, "model": MODEL | pack["model"]}
     return {**pack, "plans": [_point(each, first) for each in plans]} if isinstance(plans, list) else pack
 
 

@@ -190,9 +190,12 @@ HParams = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network: `resnet` or `wide_resnet` (depth, width, stem, norm), `mlp` (depth, width), `logistic`, or a user's
-    `module:function` from this record and a number of classes to a linen module.
+    """A network by its name, or a user's `module:function` from this record and a number of classes to a linen module.
 
+    `resnet` and `wide_resnet` have depth blocks in each module, of width channels in the first, a stem and a norm;
+    `resnet18`, `resnet34`, `resnet50`, `resnet101` and `resnet152` have the blocks of He et al. 2016 instead of a
+    depth; `mlp` has depth and width, `logistic` neither.
+    `zero_scale`: the last norm of each block of those called resnet begins with scale zero.
     `dtype` is of the compute: `float32`, `bfloat16`, or `auto`: bfloat16 on accelerators.
     `activation` is `relu`, `leaky_relu` or `crelu`, which has twice as many outputs, and `dropout` the share of outputs
     that is dropped; in residual networks, `crelu` and `dropout` are in the middle of each block alone.
@@ -208,6 +211,7 @@ class Model:
     activation: Annotated[str, NameOf("activations")]
     dropout: Annotated[float, real("[0, 1)")]
     injected: Annotated[tuple[str, ...], several(some_text)]
+    zero_scale: Annotated[bool, truth]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,8 +24,9 @@ from plasticity_jax.models.resnet import STEMS
 
 __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "NORMS", "STEMS", "build", "compute_dtype", "module_names"]
 
+RESNETS = ("resnet", *resnet.SIZES)
 MODELS: dict[str, Callable[[Model, int], nn.Module]] = {
-    "resnet": resnet.resnet,
+    **dict.fromkeys(RESNETS, resnet.resnet),
     "wide_resnet": resnet.wide_resnet,
     "mlp": mlp.mlp,
     "logistic": mlp.logistic,
@@ -36,13 +37,15 @@ def build(model: Model, classes: int) -> nn.Module:
     """The network for so many classes.
 
     Raises:
-      ConfigError: an unknown name, stem, norm or dtype, or a depth or width below 1.
+      ConfigError: an unknown name, stem, norm or dtype, a depth or width below 1, or scales that cannot begin at zero.
     """
     for field, choices in (("dtype", DTYPES), ("stem", STEMS), ("norm", NORMS), ("activation", ACTIVATIONS)):
         _check(field, getattr(model, field), tuple(choices))
     for field in ("depth", "width"):
         if getattr(model, field) < 1:
             raise ConfigError(f"model.{field}={getattr(model, field)}: must be 1 or more")
+    if model.zero_scale and model.name in {*MODELS} - {*RESNETS}:
+        raise ConfigError(f"model.zero_scale=True: that is for {', '.join(RESNETS)}, and not for {model.name}")
     network = lookup(MODELS, model.name, "model.name")(model, classes)
     return Injected(network, model.injected) if model.injected else network
 

@@ -27,13 +27,14 @@ class BatchNorm(nn.Module):
     momentum: float
     epsilon: float
     dtype: Any
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (x.shape[-1],)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         if self.use_running_average:
             y = (x.astype(jnp.float32) - mean.value) * (lax.rsqrt(var.value + self.epsilon) * scale) + bias

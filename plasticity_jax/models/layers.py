@@ -56,21 +56,25 @@ def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str
     )
 
 
-def batch_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
+def _all(scale: float) -> nn.initializers.Initializer:
+    return nn.initializers.ones if scale == 1.0 else nn.initializers.constant(scale)
+
+
+def batch_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) -> nn.Module:
     """BatchNorm, which forgets a tenth of its running statistics at each step."""
     del channels
     few_kernels = products.are_together() or target.backend() == "gpu"
     kind = BatchNorm if few_kernels else nn.BatchNorm
-    return kind(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    return kind(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name, scale_init=_all(scale))
 
 
-def layer_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
+def layer_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) -> nn.Module:
     """GroupNorm with one group: each image over height, width and channels."""
     del channels, train
-    return nn.GroupNorm(1, epsilon=1e-5, dtype=dtype, name=name)
+    return nn.GroupNorm(1, epsilon=1e-5, dtype=dtype, name=name, scale_init=_all(scale))
 
 
-def group_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
+def group_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) -> nn.Module:
     """GroupNorm with the most groups, 32 at most, that divide the channels and leave each two channels or more.
 
     With a single channel, the 1x1 maps of small images would be normalised to zero.  Of two channels there only their
@@ -78,12 +82,12 @@ def group_norm(channels: int, train: bool, dtype: Any, name: str) -> nn.Module:
     """
     del train
     groups = max((g for g in range(1, min(32, channels // 2) + 1) if channels % g == 0), default=1)
-    return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name)
+    return nn.GroupNorm(groups, epsilon=1e-5, dtype=dtype, name=name, scale_init=_all(scale))
 
 
-def no_norm(channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
+def no_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) -> Callable[[Array], Array]:
     """Leaves everything as it is; convolutions have biases then."""
-    del channels, train, dtype, name
+    del channels, train, dtype, name, scale
     return lambda x: x
 
 
@@ -95,9 +99,12 @@ NORMS: dict[str, Callable[..., Callable[[Array], Array]]] = {
 }
 
 
-def norm(kind: str, channels: int, train: bool, dtype: Any, name: str) -> Callable[[Array], Array]:
-    """The normalisation called `kind`; its parameters and statistics are float32 whatever `dtype` is."""
-    return NORMS[kind](channels, train, dtype, name)
+def norm(kind: str, channels: int, train: bool, dtype: Any, name: str, scale: float = 1.0) -> Callable[[Array], Array]:
+    """The normalisation called `kind`, whose scale begins at `scale`.
+
+    Its parameters and statistics are float32 whatever `dtype` is.
+    """
+    return NORMS[kind](channels, train, dtype, name, scale)
 
 
 def crelu(x: Array) -> Array:

@@ -2,20 +2,22 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 from plasticity_jax.config import spec
+from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import layers, pooling
 from plasticity_jax.models.precision import compute_dtype
 from plasticity_jax.models.wide_resnet import WideResNet
 
 STEMS = ("cifar", "imagenet")
 
-Output = tuple[Array, dict[str, Array]]
+Features = dict[str, Array]
+Output = tuple[Array, Features]
 
 
 class Stem(nn.Module):
@@ -37,7 +39,7 @@ class Stem(nn.Module):
 class Block(nn.Module):
     """The basic block of He et al. 2016: two 3x3 convolutions, and a shortcut that is projected if the shape changes.
 
-    Returns the outputs of its two ReLUs, the last first.
+    Returns the output of its last ReLU, and that of the other by its name.  The last norm's scale begins at `scale`.
     """
 
     channels: int
@@ -46,20 +48,60 @@ class Block(nn.Module):
     dtype: Any
     activation: str = "relu"
     dropout: float = 0.0
+    scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
+    def __call__(self, x: Array, train: bool) -> Output:
         conv = functools.partial(layers.conv, self.channels, norm=self.norm, dtype=self.dtype)
         norm = functools.partial(layers.norm, self.norm, self.channels, train, self.dtype)
         inner = layers.ACTIVATIONS[self.activation](norm(name="norm1")(conv(3, self.stride, name="conv1")(x)))
-        y = norm(name="norm2")(conv(3, 1, name="conv2")(layers.drop(inner, self.dropout, train)))
+        y = conv(3, 1, name="conv2")(layers.drop(inner, self.dropout, train))
+        y = norm(name="norm2", scale=self.scale)(y)
         if self.stride != 1 or x.shape[-1] != self.channels:
             x = norm(name="norm_proj")(conv(1, self.stride, name="conv_proj")(x))
-        return layers.on_stream(self.activation)(x + y), inner
+        return layers.on_stream(self.activation)(x + y), {"inner": inner}
+
+
+class Bottleneck(nn.Module):
+    """The block of deep networks: convolutions 1x1, 3x3 and 1x1, the last one to four times the channels.
+
+    The stride is that of the 3x3 convolution, as in torchvision; in He et al. 2016 it is that of the first one, which
+    leaves out three quarters of its input.  Returns the outputs of its three ReLUs as `Block` does.
+    """
+
+    channels: int
+    stride: int
+    norm: str
+    dtype: Any
+    activation: str = "relu"
+    dropout: float = 0.0
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Output:
+        wide = WIDER * self.channels
+        conv = functools.partial(layers.conv, norm=self.norm, dtype=self.dtype)
+        norm = functools.partial(layers.norm, self.norm, train=train, dtype=self.dtype)
+        act, features, y = layers.ACTIVATIONS[self.activation], Features(), x
+        for i, size, stride in ((1, 1, 1), (2, 3, self.stride)):
+            y = conv(self.channels, size, stride, name=f"conv{i}")(y)
+            features[f"inner{i}"] = act(norm(self.channels, name=f"norm{i}")(y))
+            y = layers.drop(features[f"inner{i}"], self.dropout, train)
+        y = norm(wide, name="norm3", scale=self.scale)(conv(wide, 1, 1, name="conv3")(y))
+        if self.stride != 1 or x.shape[-1] != wide:
+            x = norm(wide, name="norm_proj")(conv(wide, 1, self.stride, name="conv_proj")(x))
+        return layers.on_stream(self.activation)(x + y), features
+
+
+WIDER = 4  # channels after a bottleneck, over those inside
+BLOCKS: dict[str, Callable[..., nn.Module]] = {"basic": Block, "bottleneck": Bottleneck}
 
 
 class Stack(nn.Module):
-    """`depth` blocks of equal channels, the first with the stride; features are named `blockJ` and `blockJ/inner`."""
+    """`depth` blocks of equal channels, the first with the stride; features are named `blockJ` and `blockJ/inner`.
+
+    Those inside of bottlenecks are `blockJ/inner1` and `blockJ/inner2`.
+    """
 
     channels: int
     depth: int
@@ -68,63 +110,89 @@ class Stack(nn.Module):
     dtype: Any
     activation: str = "relu"
     dropout: float = 0.0
+    block: str = "basic"
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Output:
-        features = {}
+        features: Features = {}
+        more = self.norm, self.dtype, self.activation, self.dropout, self.scale
         for j in range(self.depth):
-            name = f"block{j}"
-            stride, more = self.stride if j == 0 else 1, (self.activation, self.dropout)
-            block = Block(self.channels, stride, self.norm, self.dtype, *more, name=name)
-            x, features[f"{name}/inner"] = block(x, train)
-            features[name] = x
+            block = BLOCKS[self.block](self.channels, self.stride if j == 0 else 1, *more, name=f"block{j}")
+            x, inside = block(x, train)
+            features |= {f"block{j}/{name}": value for name, value in inside.items()} | {f"block{j}": x}
         return x, features
 
 
 class ResNet(nn.Module):
-    """The family of Berariu et al. 2021, appendix A.4; depth 2 and width 64 make ResNet-18.
+    """Residual networks of four modules of blocks; depth 2 in each and width 64 make ResNet-18.
 
-    `stem`, then `module2` to `module5` with `depth` basic blocks of width, 2, 4 and 8 times width channels, each but
-    the first halving height and width, then the mean over positions and the dense `head`.  The modules are numbered as
-    in A.5, where 1 is the stem and 6 the head.
+    `stem`, then `module2` to `module5` with `depths` blocks of width, 2, 4 and 8 times width channels, each but the
+    first halving height and width, then the mean over positions and the dense `head`.  The modules are numbered as in
+    Berariu et al. 2021, A.5, where 1 is the stem and 6 the head.  With `zero_scale` the scale of each block's last norm
+    begins at zero, so that each block begins as its shortcut (Goyal et al. 2017, section 5.1).
     """
 
     classes: int
-    depth: int
+    depths: tuple[int, ...]
     width: int
     stem: str
     norm: str
     dtype: Any
     activation: str = "relu"
     dropout: float = 0.0
+    block: str = "basic"
+    zero_scale: bool = False
 
     @nn.compact
     def __call__(self, images: Array, train: bool) -> Output:
-        more = self.activation, self.dropout
+        more = self.norm, self.dtype, self.activation, self.dropout, self.block, 0.0 if self.zero_scale else 1.0
         x = Stem(self.width, self.stem, self.norm, self.dtype, self.activation, name="stem")(images, train)
         features = {"stem": x}
         if self.stem == "imagenet":
             x = pooling.max_pool(x, 3, 2, 1)
-        for k in range(4):
+        for k, depth in enumerate(self.depths):
             name = f"module{k + 2}"
-            stack = Stack(self.width * 2**k, self.depth, 1 if k == 0 else 2, self.norm, self.dtype, *more, name=name)
-            x, inside = stack(x, train)
+            x, inside = Stack(self.width * 2**k, depth, 1 if k == 0 else 2, *more, name=name)(x, train)
             features |= {f"{name}/{key}": value for key, value in inside.items()}
         features["penultimate"] = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         return layers.dense(self.classes, x.shape[-1], jnp.float32, "head")(features["penultimate"]), features
 
 
+class Size(NamedTuple):
+    """The kind of blocks of a network, and how many of them each module has."""
+
+    block: str
+    depths: tuple[int, int, int, int]
+
+
+SIZES = {  # He et al. 2016, table 1
+    "resnet18": Size("basic", (2, 2, 2, 2)),
+    "resnet34": Size("basic", (3, 4, 6, 3)),
+    "resnet50": Size("bottleneck", (3, 4, 6, 3)),
+    "resnet101": Size("bottleneck", (3, 4, 23, 3)),
+    "resnet152": Size("bottleneck", (3, 8, 36, 3)),
+}
+
+
 def resnet(model: spec.Model, classes: int) -> nn.Module:
-    """A `ResNet`; uses every field of the model."""
-    return _residual(ResNet, model, classes)
+    """A `ResNet`, of `SIZES` by its name or else of basic blocks, as many in each module (Berariu et al. 2021, A.4).
+
+    Uses every field of the model, but the depth of those that a name gives.
+
+    Raises:
+      ConfigError: scales that begin at zero, of no norm.
+    """
+    if model.zero_scale and model.norm == "none":
+        raise ConfigError("model.zero_scale=True: there is no scale without a norm; set model.norm")
+    size = SIZES.get(model.name, Size("basic", (model.depth,) * 4))
+    dtype = jnp.dtype(compute_dtype(model.dtype))
+    more = model.activation, model.dropout, size.block, model.zero_scale
+    return ResNet(classes, size.depths, model.width, model.stem, model.norm, dtype, *more)
 
 
 def wide_resnet(model: spec.Model, classes: int) -> nn.Module:
-    """A `WideResNet`; uses every field of the model."""
-    return _residual(WideResNet, model, classes)
-
-
-def _residual(kind: Callable[..., nn.Module], model: spec.Model, classes: int) -> nn.Module:
+    """A `WideResNet`; uses every field of the model but `zero_scale`."""
     dtype = jnp.dtype(compute_dtype(model.dtype))
     more = model.activation, model.dropout
-    return kind(classes, model.depth, model.width, model.stem, model.norm, dtype, *more)
+    return WideResNet(classes, model.depth, model.width, model.stem, model.norm, dtype, *more)

@@ -4,10 +4,10 @@ A unit is an output of a layer with a ReLU: a neuron of a perceptron, a channel 
 column of the kernel that makes it, its bias, the scale, offset and running statistics of the normalisation between, and
 the rows of the next kernel that it feeds.
 
-In residual networks these are the outputs of the inner convolution of each block, and no others.  They feed the second
-convolution of their block alone.  The other channels lie on the residual stream: every later block reads them and adds
-to them, so none of them belongs to one layer, nor is there a kernel whose rows could be silenced for it.  (Continual
-backprop's code for ResNets and Lyle et al. 2024 stop at the same place.)
+In residual networks these are the outputs of the inner convolution of each block, of a bottleneck's two, and no others.
+They feed the next convolution of their block alone.  The other channels lie on the residual stream: every later block
+reads them and adds to them, so none of them belongs to one layer, nor is there a kernel whose rows could be silenced
+for it.  (Continual backprop's code for ResNets and Lyle et al. 2024 stop at the same place.)
 """
 
 import functools
@@ -52,18 +52,23 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
         layers = [f"layer{i}" for i in range(1, model.depth + 1)]
         return tuple(Site(a, a, "", b) for a, b in zip(layers, [*layers[1:], "head"], strict=False))
     if isinstance(model, ResNet):
-        return _inner(4, model.depth, "" if model.norm == "none" else "norm1")
+        inner = {"inner": ("conv1", "norm1", "conv2")}
+        if model.block == "bottleneck":
+            inner = {f"inner{i}": (f"conv{i}", f"norm{i}", f"conv{i + 1}") for i in (1, 2)}
+        return _inner(model.depths, inner, model.norm)
     if isinstance(model, WideResNet):
-        return _inner(3, model.depth, "" if model.norm == "none" else "norm2")
+        return _inner((model.depth,) * 3, {"inner": ("conv1", "norm2", "conv2")}, model.norm)
     declared: Callable[[], tuple[Site, ...]] = getattr(model, "units", tuple)
     return declared()
 
 
-def _inner(modules: int, depth: int, norm: str) -> tuple[Site, ...]:
-    blocks = [f"module{k + 2}/block{j}" for k in range(modules) for j in range(depth)]
+def _inner(depths: tuple[int, ...], inner: Mapping[str, tuple[str, str, str]], norm: str) -> tuple[Site, ...]:
+    """The sites of residual networks: `inner` has the layer, the norm and the following layer of each in a block."""
+    blocks = [f"module{k}/block{j}" for k, depth in enumerate(depths, start=2) for j in range(depth)]
     return tuple(
-        Site(f"{block}/inner", f"{block}/conv1", f"{block}/{norm}" if norm else "", f"{block}/conv2")
+        Site(f"{block}/{name}", f"{block}/{layer}", "" if norm == "none" else f"{block}/{between}", f"{block}/{after}")
         for block in blocks
+        for name, (layer, between, after) in inner.items()
     )
 
 

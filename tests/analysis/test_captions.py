@@ -52,6 +52,8 @@ def test_about_names_data_network_lengths_and_seeds(tmp_path):
 
 def test_about_says_what_is_common_to_all_packs(tmp_path):
     assert "ResNet stem imagenet, adam, 350 + 500 epochs, 5 seeds" in about(tmp_path / "a", "architecture", "")
+    named = about(tmp_path / "f", "multistage", "", model={"name": "resnet50"})
+    assert "ResNet-50 width 64 stem imagenet, adam" in named
     several = about(tmp_path / "b", "warm_start", "digits")
     assert "ResNet / MLP / logistic regression, adam and sgd, at most 30 + 60 epochs (until 99% train" in several
     assert "20 + 40 epochs" in about(tmp_path / "c", "controls", "digits")  # though one branch is longer

@@ -60,7 +60,7 @@ def test_figure_1_at_the_scale_of_the_paper():
     (pack,) = study.packs
     ((hparams, stage_records),) = pack.plans
     assert (pack.name, hparams) == ("main", ())
-    assert pack.model == spec.Model("resnet", 2, 64, "imagenet", "batch", "auto", "relu", 0.0, ())
+    assert pack.model == spec.Model("resnet", 2, 64, "imagenet", "batch", "auto", "relu", 0.0, (), False)
     assert (study.dataset, study.seeds, study.control, study.window) == ("cifar10", (0, 1, 2, 3, 4), "fresh", 0.2)
     assert [(s.name, s.branch, s.after, s.epochs, s.data.fraction) for s in stage_records] == [
         ("pretrain", "pretrain", "init", 350.0, 0.5),
@@ -243,6 +243,7 @@ MALFORMED = {
     "model.activation": [None, "rely"],
     "model.dropout": [-0.1, 1.0],
     "model.injected": ["", ("head", "head"), (1,)],
+    "model.zero_scale": [0, "yes"],
     "stages": [{}, None, ()],
     "stages.tune": [{}, 7],
     "stages.tune.branches": [None, ("fresh",)],

@@ -14,7 +14,7 @@ DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH, 
 DETECTOR = optim.Detector("window", 5, 0.01, 1e-3, 0.0, 10, 0, 0.125, 4096, 0.05, True)
 OPTIM = optim.Optim("adam", 1e-3, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
-MODEL = spec.Model("resnet", 1, 8, "cifar", "batch", "float32", "relu", 0.0, ())
+MODEL = spec.Model("resnet", 1, 8, "cifar", "batch", "float32", "relu", 0.0, (), False)
 
 
 def record(name: str, branch: str = "", after: str = spec.INIT, rate: float = 1e-3, **fields) -> spec.Stage:

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from plasticity_jax import models
 from plasticity_jax.config import spec
-from plasticity_jax.models import layers
+from plasticity_jax.models import layers, resnet
 from plasticity_jax.training.gradient import forward
 from tests.support import treated
 from tests.support.tiny import SHAPE
@@ -18,7 +19,7 @@ IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
 
 def build(name="mlp", activation="relu", dropout=0.0):
-    return models.build(spec.Model(name, 1, 8, "cifar", "none", "float32", activation, dropout, ()), 4)
+    return models.build(spec.Model(name, 1, 8, "cifar", "none", "float32", activation, dropout, (), False), 4)
 
 
 def test_crelu_is_both_halves_and_leaky_relu_lets_a_hundredth_through():
@@ -39,6 +40,21 @@ def test_an_activation_is_where_it_belongs(name, activation):
     for site, value in widths.items():
         doubled = activation == "crelu" and (name == "mlp" or site.endswith("inner"))
         assert value.shape[-1] == (1 + doubled) * before[site].shape[-1], site
+
+
+def test_a_bottleneck_has_crelu_and_dropout_after_both_of_its_inner_convolutions():
+    block, rates = resnet.Bottleneck(3, 1, "none", jnp.float32, "crelu", 0.5), []
+
+    def watch(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            rates.append((context.module.rate, args[0].shape[-1]))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        key = jax.random.key(0)
+        drawn = jax.eval_shape(lambda: block.init({"params": key, "dropout": key}, IMAGES, True)["params"])
+    assert [drawn[f"conv{i}"]["kernel"].shape[-2:] for i in (1, 2, 3)] == [(IMAGES.shape[-1], 3), (6, 3), (6, 12)]
+    assert rates == [(0.5, 6), (0.5, 6)]
 
 
 def test_the_numbers_of_a_perceptron():

@@ -10,18 +10,23 @@ import pytest
 
 from plasticity_jax import models
 from plasticity_jax.config import spec
-from plasticity_jax.models import parameters, units
+from plasticity_jax.models import parameters, resnet, units
 from plasticity_jax.training.gradient import forward
 from plasticity_jax.training.remedies.interface import Network
 from tests.support import treated
 from tests.support.tiny import CONVOLVED, SHAPE
 
 NETWORKS = {
-    "mlp": models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0, ()), 4),
-    "resnet": models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, ()), 4),
-    "resnet_without_norm": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "relu", 0.0, ()), 4),
-    "crelu": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "crelu", 0.0, ()), 4),
-    "wide_resnet": models.build(spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, ()), 4),
+    "mlp": models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0, (), False), 4),
+    "resnet": models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False), 4),
+    "resnet_without_norm": models.build(
+        spec.Model("resnet", 1, 2, "cifar", "none", "float32", "relu", 0.0, (), False), 4
+    ),
+    "crelu": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "crelu", 0.0, (), False), 4),
+    "bottleneck": resnet.ResNet(4, (1,), 2, "cifar", "batch", jnp.float32, block="bottleneck"),
+    "wide_resnet": models.build(
+        spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False), 4
+    ),
 }
 IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
@@ -34,7 +39,7 @@ def begun(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_site_is_there_with_its_kernels_and_its_norm(name):
     sites, began = units.sites(NETWORKS[name]), begun(name)
-    assert len(sites) == {"mlp": 2, "wide_resnet": 3}.get(name, 4)
+    assert len(sites) == {"mlp": 2, "wide_resnet": 3, "bottleneck": 2}.get(name, 4)
     call = functools.partial(forward, NETWORKS[name], train=False)
     _, features, _ = jax.eval_shape(call, began.params, began.stats, IMAGES)
     for site in sites:
@@ -42,24 +47,22 @@ def test_every_site_is_there_with_its_kernels_and_its_norm(name):
         copies = 2 if name == "crelu" else 1
         assert units.at(began.params, site.following)["kernel"].shape[-2] == copies * width
         assert features[site.name].shape[-1] == copies * width
-        assert bool(site.norm) == (name in ("resnet", "wide_resnet"))
+        assert bool(site.norm) == (name in ("resnet", "wide_resnet", "bottleneck"))
         if site.norm:
             assert units.at(began.stats, site.norm)["mean"].shape == (width,)
 
 
-@pytest.mark.parametrize("name", ["mlp", "crelu", "wide_resnet"])
+@pytest.mark.parametrize("name", ["mlp", "crelu", "wide_resnet", "bottleneck"])
 def test_what_belongs_to_a_unit_reaches_only_its_activations_and_leaves_by_its_rows(name):
     """With the incoming weights of the second unit changed, no other unit of its layer moves; with its rows zero, no
     logit does."""
     params, stats = treated.drawn(NETWORKS[name])
-    began, (site, *_) = Network(params, stats, (), {}), units.sites(NETWORKS[name])
+    began, sites = Network(params, stats, (), {}), units.sites(NETWORKS[name])
+    site = sites[1 if name == "bottleneck" else 0]  # of a bottleneck the second, which no basic block has
     width = units.at(began.params, site.layer)["kernel"].shape[-1]
-    chosen = {
-        each.name: np.zeros(units.at(began.params, each.layer)["kernel"].shape[-1], bool)
-        for each in units.sites(NETWORKS[name])
-    }
+    chosen = {each.name: np.zeros(units.at(began.params, each.layer)["kernel"].shape[-1], bool) for each in sites}
     chosen[site.name] = np.arange(width) == 1
-    masks = units.masks(began.params, began.stats, units.sites(NETWORKS[name]), chosen)
+    masks = units.masks(began.params, began.stats, sites, chosen)
     silent = jax.tree.map(lambda hit, leaf: jnp.where(hit, 0, leaf), masks.outgoing, began.params)
     other = jax.tree.map(lambda hit, leaf: jnp.where(hit, leaf + 0.5, leaf), masks.incoming, silent)
     stats = jax.tree.map(lambda hit, leaf: jnp.where(hit, leaf + 0.5, leaf), masks.stats, began.stats)
@@ -99,4 +102,7 @@ def test_a_network_of_a_user_names_its_units_by_a_method():
             return (site,)
 
     assert units.sites(Own()) == (site,) and units.sites(CONVOLVED) == ()
-    assert units.sites(models.build(spec.Model("logistic", 1, 1, "cifar", "none", "float32", "relu", 0.0, ()), 4)) == ()
+    assert (
+        units.sites(models.build(spec.Model("logistic", 1, 1, "cifar", "none", "float32", "relu", 0.0, (), False), 4))
+        == ()
+    )

@@ -231,7 +231,7 @@ def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
 )
 def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
     """Two steps of each strategy lead where those of a lone run lead, to a hundredth of the way."""
-    model = models.build(spec.Model("resnet", depth, width, stem, "batch", "float32", "relu", 0.0, ()), 4)
+    model = models.build(spec.Model("resnet", depth, width, stem, "batch", "float32", "relu", 0.0, (), False), 4)
     shape = (side, side, 3)
     start = jax.jit(lambda key: state.create(*state.init_network(model, key, shape), MOMENTUM))
     first = [start(jax.random.key(seed)) for seed in range(count)]

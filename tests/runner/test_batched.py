@@ -7,7 +7,7 @@ import pytest
 
 import plasticity_jax
 from plasticity_jax.errors import Preempted
-from plasticity_jax.models.resnet import Block, Stem
+from plasticity_jax.models.resnet import Block, Bottleneck, Stem
 from plasticity_jax.models.wide_resnet import PreBlock
 from plasticity_jax.parallel import programs
 from tests.support import small
@@ -28,6 +28,7 @@ class Blocks(nn.Module):
 
 NETWORKS = {
     "resnet": Blocks(Block),
+    "bottlenecks": Blocks(Bottleneck),
     "wide resnet": Blocks(PreBlock),
     "own": small.Net(),
     "mlp": None,

@@ -23,9 +23,9 @@ DETECTOR = optim.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, Tru
 OPTIM = optim.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
 STAGE = spec.Stage("train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, ())
-MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32", "relu", 0.0, ())
+MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32", "relu", 0.0, (), False)
 MLP = models.build(MODEL, 4)
-RESNET = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, ()), 4)
+RESNET = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False), 4)
 
 changed = dataclasses.replace
 

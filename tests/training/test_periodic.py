@@ -14,7 +14,7 @@ from plasticity_jax.training.remedies.periodic import PERIODIC, TIMES
 from tests.support import treated
 from tests.support.tiny import MLP, OPTIM, changed, same
 
-NARROW = models.build(spec.Model("mlp", 1, 8, "cifar", "none", "float32", "relu", 0.0, ()), 4)
+NARROW = models.build(spec.Model("mlp", 1, 8, "cifar", "none", "float32", "relu", 0.0, (), False), 4)
 ADAM = changed(OPTIM, name="adam")
 
 

@@ -13,8 +13,8 @@ from tests.support import treated
 from tests.support.tiny import OPTIM, SHAPE, changed, same
 
 ADAM = changed(OPTIM, name="adam")
-DEEP = models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0, ()), 4)
-RESNET = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, ()), 4)
+DEEP = models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0, (), False), 4)
+RESNET = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False), 4)
 IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
 

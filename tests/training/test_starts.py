@@ -103,7 +103,7 @@ def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
 @pytest.mark.parametrize(("network", "modules"), [("mlp", ("layer2", "head")), ("resnet", ("module5", "head"))])
 def test_injection_keeps_the_function_and_trains_new_weights_beside_the_old(network, modules):
     """f(live) + f(old) - f(drawn) is what the network was, in both modes; gradients pass through all three."""
-    record = spec.Model(network, 2 if network == "mlp" else 1, 2, "cifar", "batch", "float32", "relu", 0.0, ())
+    record = spec.Model(network, 2 if network == "mlp" else 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False)
     plain, model = (models.build(dataclasses.replace(record, injected=names), 4) for names in ((), modules))
     images = jnp.float32(RNG.normal(size=(6, 8, 8, 3)))
     init = jax.jit(lambda seed: model.init(jax.random.key(seed), images, train=False))

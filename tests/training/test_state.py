@@ -15,7 +15,7 @@ from plasticity_jax.models import parameters
 from plasticity_jax.training import state
 from tests.support.tiny import MLP, OPTIM, RESNET, SHAPE, changed, same, stage
 
-BFLOAT16 = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "bfloat16", "relu", 0.0, ()), 4)
+BFLOAT16 = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "bfloat16", "relu", 0.0, (), False), 4)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -34,7 +34,7 @@ from tests.support.tiny import (
 
 STEPS = 10
 PLAIN = stage(schedule="linear", decay=0.0)  # one for all, so that they share their programs
-LOW = spec.Model("mlp", 1, 8, "cifar", "none", "bfloat16", "relu", 0.0, ())
+LOW = spec.Model("mlp", 1, 8, "cifar", "none", "bfloat16", "relu", 0.0, (), False)
 
 
 def batch(n=8):

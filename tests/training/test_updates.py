@@ -11,7 +11,7 @@ from plasticity_jax.training.remedies.updates import UPDATES
 from tests.support import treated
 from tests.support.tiny import RESNET, SHAPE
 
-DEEP = models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0, ()), 4)
+DEEP = models.build(spec.Model("mlp", 2, 6, "cifar", "none", "float32", "relu", 0.0, (), False), 4)
 RNG = np.random.default_rng(0)
 
 
