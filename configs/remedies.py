@@ -44,8 +44,9 @@ Choices: the fractions, groups, chunks and ends are the papers'; so are Adam at 
 `chunks`.  Ours: the same network and Adam without warm-up and clipping in `tenth` instead of AdamW; MNIST, the number
 of images, tasks and epochs of `labels` and `pixels`, which are near those of Kumar et al. but not checked; the
 settings; the smaller scales take Adam at 1e-3 everywhere.  What changes the network of all branches (LayerNorm, and
-with it normalise and project; CReLU; dropout) makes a study of its own, as `--config.model.norm=layer`.  Digits are not
-augmented, and neither are images in streams.
+with it normalise and project; CReLU; dropout) makes a study of its own, as `--config.model.norm=layer`.  So does
+plasticity injection, in the last two modules, which is there only if it is named: `remedies=plasticity_injection+fire`.
+Digits are not augmented, and neither are images in streams.
 
 Expected, in test accuracy (online accuracy in streams):
     paper    half: fresh 70 to 79 %, warm 3 to 4 points below (Berariu et al., Ash & Adams).  Not run.
@@ -146,9 +147,11 @@ def _stages(
     config.dataset = "digits" if preset == "digits" else config.dataset
     whole = treatments.some(treatments.throughout(100 if preset else 1000, config.dataset, rule.name), only)
     switch = treatments.some(
-        treatments.at_switch(rule.learning_rate, config.model.name) | treatments.between_stages(), only
+        treatments.at_switch(rule.learning_rate, config.model.name) | treatments.between_stages(only), only
     )
     treatments.check(whole | switch, only, protocol)
+    if treatments.INJECTION in switch:
+        config.model.injected = treatments.MODULES[config.model.name][-2:]
     before = ""
     for name, given in fields.items():
         ways = {"warm": {}, **whole, **(switch if before else {})}

@@ -7,6 +7,7 @@ from plasticity_jax.configs.base import AUGMENT
 from plasticity_jax.errors import ConfigError
 
 MODULES = {"resnet": ("module3", "module4", "module5", "head"), "mlp": ("layer2", "head")}  # the last of a network
+INJECTION = "plasticity_injection"
 
 Ways = dict[str, dict[str, Any]]  # by the name of a remedy, what its branch changes; a list is one value a setting
 
@@ -33,12 +34,16 @@ def at_switch(rate: float, model: str) -> Ways:
     }
 
 
-def between_stages() -> Ways:
-    """Remedies that act where a stage begins, and need one: there are none in streams of tasks."""
+def between_stages(only: Sequence[str] = ()) -> Ways:
+    """Remedies that act where a stage begins, and need one: there are none in streams of tasks.
+
+    Plasticity injection makes every network of the study larger and slower, and is there if `only` names it.
+    """
     return {
         "fire": {"remedies.fire": {}},
         "dash": {"remedies.dash.least": [0.1, 0.3, 0.5]},
         "distillation": {"reset.modules": ("all",), "remedies.distillation.strength": [0.3, 1.0, 3.0]},
+        **({INJECTION: {f"remedies.{INJECTION}": {}}} if INJECTION in only else {}),
     }
 
 
@@ -87,7 +92,7 @@ def of_streams() -> Ways:
 
 def names() -> tuple[str, ...]:
     """All remedies that some protocol has."""
-    every = throughout(100, "cifar10", "adam") | at_switch(1e-3, "mlp") | between_stages() | of_streams()
+    every = throughout(100, "cifar10", "adam") | at_switch(1e-3, "mlp") | between_stages((INJECTION,)) | of_streams()
     return tuple(every)
 
 

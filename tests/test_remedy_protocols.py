@@ -132,3 +132,11 @@ def test_a_remedy_that_the_protocol_does_not_have_is_refused(arg, absent):
         remedies.get_config(f"digits,{arg},remedies=redo+{absent}")
     with pytest.raises(ConfigError, match="did you mean redo"):
         remedies.get_config(f"digits,{arg},remedies=redu")
+
+
+def test_injection_is_there_if_it_is_named_with_a_network_that_is_made_for_it():
+    assert study("digits").packs[0].model.injected == ()
+    found = study("digits,remedies=plasticity_injection+fire")
+    assert found.packs[0].model.injected == ("module5", "head")
+    final = [run for run in final_runs(unfold(found.packs[0], (0,))) if run.branch == "plasticity_injection"]
+    assert [remedy.name for run in final for remedy in run.stage.remedies] == ["plasticity_injection"]
