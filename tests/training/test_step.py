@@ -17,6 +17,8 @@ from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import gradient, state
 from plasticity_jax.training import step as train
+from tests.support import golden
+from tests.support.golden import PLAIN, STEPS, batch, norm, step
 from tests.support.tiny import (
     CONVOLVED,
     DATASET,
@@ -32,73 +34,20 @@ from tests.support.tiny import (
     task,
 )
 
-STEPS = 10
-PLAIN = stage(schedule="linear", decay=0.0)  # one for all, so that they share their programs
 LOW = spec.Model("mlp", 1, 8, "cifar", "none", "bfloat16", "relu", 0.0, (), False)
-
-
-def batch(n=8):
-    """The first images, on the host."""
-    pixels = DATASET.train_images[:n] / np.float32(255)
-    image = (pixels - np.float32(DATASET.mean)) / np.float32(DATASET.std)
-    return {"image": image, "label": DATASET.train_labels[:n]}
-
-
-def step(state, batch, model, stage=PLAIN, steps=STEPS):
-    """One step of a stage of so many."""
-    return one_step(state, batch, task(stage, steps=steps), model, stage)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def one_step(state, batch, task, model, stage):
-    return train.train_step(state, batch, model=model, stage=stage, task=task)
 
 
 create = jax.jit(state.create, static_argnums=2)
 
 
-def norm(tree):
-    return np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(tree)))
-
-
 # ---- a golden step ----
-
-# The first step of the tiny ResNet from seed 0 on the first eight images, by plain gradient descent.
-GOLDEN = {
-    "correct": 2.0,
-    "count": 8.0,
-    "loss": 13.5806,
-    "gradient stem": 2.97148,
-    "norm stem": 2.02344,
-    "gradient module2": 2.26425,
-    "norm module2": 3.7663,
-    "gradient module3": 6.53411,
-    "norm module3": 5.00855,
-    "gradient module4": 2.59823,
-    "norm module4": 7.68072,
-    "gradient module5": 2.3861,
-    "norm module5": 10.5949,
-    "gradient head": 1.71649,
-    "norm head": 1.20323,
-    "statistics": 8.9639,
-}
 
 
 def test_golden_step():
-    before = first_state(RESNET)
-    after, sums = step(before, batch(), RESNET)
-    before, after, sums = jax.device_get((before, after, sums))
-    found = {name: float(sums[name]) for name in ("correct", "count", "loss")}
-    for name in models.module_names(before.params):
-        # Plain gradient descent, so the gradient is what the step moved over the learning rate.
-        move = jax.tree.map(np.subtract, before.params[name], after.params[name])
-        found[f"gradient {name}"] = norm(move) / OPTIM.learning_rate
-        found[f"norm {name}"] = norm(after.params[name])
-    found["statistics"] = norm(after.stats)
-    found = {name: float(f"{value:.6g}") for name, value in found.items()}
-    assert found == pytest.approx(GOLDEN, rel=1e-3), (
+    found = golden.numbers()
+    assert found == pytest.approx(golden.NUMBERS, rel=1e-3), (
         "a training step gives other numbers than it used to, so every result of the lab changes.  If that is meant "
-        f"(another initialisation, network, loss or key), say so in the commit and write GOLDEN = {found}"
+        f"(another initialisation, network, loss or key), say so in the commit and write NUMBERS = {found}"
     )
 
 
