@@ -4,9 +4,10 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 SCRIPT = Path(__file__).with_name("peer.py")
 
@@ -22,8 +23,25 @@ class Channel:
       PeerError: the other side said so, broke off, or answered nonsense.
     """
 
-    def __init__(self, process: subprocess.Popen):
+    def __init__(self, process: subprocess.Popen, name: str = "the process of PyTorch"):
         self.process = process
+        self.name = name
+        self.late = ""
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Inside, the other side may take so long before it is killed."""
+
+        def kill() -> None:
+            self.late = f"no answer within {seconds:.0f} s"
+            self.process.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to one request."""
@@ -35,11 +53,11 @@ class Channel:
         except OSError:
             line = ""
         if not line:
-            raise PeerError(f"the process of PyTorch ended (status {self.process.wait()})")
+            raise PeerError(self.late or f"{self.name} ended (status {self.process.wait()})")
         try:
             found = dict(json.loads(line))
         except (ValueError, TypeError):
-            raise PeerError(f"the process of PyTorch answered {line.strip()!r}") from None
+            raise PeerError(f"{self.name} answered {line.strip()!r}") from None
         if "error" in found:
             raise PeerError(found["error"])
         return found
@@ -57,19 +75,31 @@ def opened(python: str) -> Iterator[Channel]:
       PeerError: there is no such interpreter.
     """
     try:
-        process = subprocess.Popen(
-            [python, str(SCRIPT)],
-            env={**os.environ, "PYTHONSAFEPATH": "1"},  # `-P` to those who know it: what lies beside is not for torch
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
+        # `-P` to those who know it: what lies beside is not for torch
+        process = started([python, str(SCRIPT)], {"PYTHONSAFEPATH": "1"})
     except OSError as error:
         raise PeerError(f"{python}: {error.strerror}; give --torch_python an interpreter that has torch") from error
     try:
         yield Channel(process)
     finally:
-        process.kill()
-        with contextlib.suppress(OSError), process:  # what was meant for a process that is gone cannot be written
-            pass
+        end(process)
+
+
+def started(command: Sequence[str], environ: Mapping[str, str], log: IO[str] | None = None) -> subprocess.Popen:
+    """A process that takes and gives lines, with some variables more; what else it says goes to `log`, or to stderr."""
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environ},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        bufsize=1,
+    )
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a process, wait for it, and close the way to it."""
+    process.kill()
+    with contextlib.suppress(OSError), process:  # what was meant for a process that is gone cannot be written
+        pass

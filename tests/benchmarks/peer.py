@@ -105,19 +105,24 @@ def _torch() -> tuple[Any, str]:
     return torch, ""
 
 
-def main() -> None:
-    """Answer until the requests end."""
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer each line of JSON that comes in by one, until there are no more; whatever fails becomes an `error`."""
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the answers
-    torch, missing = _torch()
-    trains: dict[str, Callable[[int], float]] = {}
     for line in sys.stdin:
         try:
-            found = {"error": missing} if missing else answer(torch, json.loads(line), trains)
+            found = json.dumps(answer(json.loads(line)), allow_nan=False)
         except Exception as error:  # whatever it is, the other side must hear of it
-            found = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
-        channel.write(json.dumps(found, allow_nan=False) + "\n")
+            found = json.dumps({"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"})
+        channel.write(found + "\n")
         channel.flush()
+
+
+def main() -> None:
+    """Answer with PyTorch, or that it is missing."""
+    torch, missing = _torch()
+    trains: dict[str, Callable[[int], float]] = {}
+    serve(lambda asked: {"error": missing} if missing else answer(torch, asked, trains))
 
 
 if __name__ == "__main__":
