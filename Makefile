@@ -5,6 +5,8 @@
 # make test_aot    all programs compiled for TPUs and GPUs that need not be there: 400 MB to download once, then minutes
 # make test-slurm  the tests on a real SLURM, here or started for it: half an hour
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
+# make gpu         what the GPU of this machine does, in nine minutes: runs/gpu/gpu.json; tests/gpu/README.md
+# make wheels      in .wheels what a GPU machine without network lacks for it; EXTRAS=analysis,cuda12 for a bare one
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make mutants     deliberate mistakes, one by one; does a test catch each? half an hour; ONLY=WORD tries some
 # make notebook    run analysis/plasticity.ipynb, and keep in it what it shows
@@ -16,6 +18,8 @@
 VENV = .venv
 WORKERS = 2
 RUN = $(VENV)/bin/python
+GPU_PYTHON = python3# for `make gpu`: it has JAX for the GPU
+EXTRAS = analysis
 AOT = .venv-aot# the packages of VENV, and beside them compilers, which would make jax look for accelerators
 export PYTHONDONTWRITEBYTECODE = # or each of a hundred processes compiles all modules anew
 PYTEST = $(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -23,7 +27,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint tests cheap exact test_quick test_long test_aot test-slurm bench faults mutants notebook clean
+.PHONY: help demo test lint tests cheap exact test_quick test_long test_aot test-slurm bench gpu wheels faults mutants notebook clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -75,6 +79,13 @@ test-slurm: $(VENV)/.test
 bench: $(VENV)/.demo
 	@mkdir -p runs
 	@$(RUN) -m tests.benchmarks --json runs/bench.json $(if $(TORCH),--torch_python $(TORCH))
+
+# Nothing is installed: a GPU has a JAX of its own, and its machine may have no network.
+gpu:
+	@$(GPU_PYTHON) -m tests.gpu --out $(or $(OUT),runs/gpu) $(if $(DATA),--data_dir $(DATA)) $(ARGS)
+
+wheels: | $(RUN)
+	@$(RUN) -m pip wheel -q --disable-pip-version-check -c constraints.txt -w .wheels ".[$(EXTRAS)]"
 
 faults: $(VENV)/.test
 	@mkdir -p runs
