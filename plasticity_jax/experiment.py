@@ -30,9 +30,9 @@ from plasticity_jax.runner.parts import Parts, complete
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage import conditions, environment, metrics, results
 from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_json
+from plasticity_jax.training.evaluation import Diagnostic
 from plasticity_jax.training.remedies.apply import Function
 from plasticity_jax.training.resets import OwnReset
-from plasticity_jax.training.step import Diagnostic
 
 Result = dict[str, Any]
 

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
 from plasticity_jax.parallel import compilation_cache, compiler, run_axis
-from plasticity_jax.training import resets, state, step, sweep
+from plasticity_jax.training import evaluation, resets, state, step, sweep
+from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.remedies.apply import NONE, Own
 
 Tree = Any
@@ -36,7 +38,7 @@ class Programs:
         image_shape: tuple[int, ...],
         strategy: str,
         eval_batch: int,
-        diagnostics: Mapping[str, step.Diagnostic],
+        diagnostics: Mapping[str, evaluation.Diagnostic],
         own_resets: Mapping[str, resets.OwnReset],
         own_remedies: Own = NONE,
     ):
@@ -48,7 +50,7 @@ class Programs:
         self.own_resets = own_resets
         self.own_remedies = own_remedies
         self.cache: dict[Any, compiler.Program] = {}
-        self.placed: dict[Any, tuple[step.Images, step.Images]] = {}
+        self.placed: dict[Any, tuple[Images, Images]] = {}
         self.loaded = 0
 
     @property
@@ -64,51 +66,74 @@ class Programs:
         fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
         return jax.device_get(self._program("init", lambda: compiler.compile_one(fn, key, once=True))(key))
 
-    def begin(self, stage: spec.Stage, states: Tree, rows: Tree, images: step.Images | None = None) -> state.TrainState:
+    def begin(self, stage: spec.Stage, states: Tree, rows: Tree, images: Images | None = None) -> state.TrainState:
         """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`.
 
         `images` are given, and must be, where a remedy acts at the start.
         """
+        states, rows = self.place((states, rows))
         shared = () if images is None else (self._place(images, states),)
         return self.program("begin", stage, states, rows, *shared)(states, rows, *shared)
 
     def advance(
-        self, stage: spec.Stage, states: Tree, rows: Tree, images: step.Images
+        self, stage: spec.Stage, states: Tree, rows: Tree, images: Images
     ) -> tuple[state.TrainState, tuple[Array, Array]]:
-        """States [R] after at most one epoch more, and their (step, done) [R], which outlive the states."""
+        """States [R] after at most one epoch more, and their (step, done) [R], which outlive the states.
+
+        `rows` are tasks and the steps to train up to.  Here and below states and rows lie where `place` brought them.
+        """
         shared = (self._place(images, states),)
         return self.program("advance", stage, states, rows, *shared)(states, rows, *shared)
 
-    def evaluate(self, states: Tree, source: Source, first: int, images: step.Images) -> step.Metrics:
-        """Sums [R] over one batch of the test set."""
-        shared = source, np.int32(first), self._place(images, states)
-        return self.program("evaluate", None, states, (), *shared)(states, (), *shared)
+    def evaluate(
+        self, states: Tree, due: Array, source: Source, span: tuple[int, int], images: Images
+    ) -> evaluation.Metrics:
+        """Sums [R, B] by batch over the batches first .. last of one source, for the runs that are `due` (bool [R])."""
+        shared = source, self._span(span, states), self._place(images, states)
+        return self.program("evaluate", None, states, due, *shared)(states, due, *shared)
 
-    def evaluate_own(self, states: Tree, sources: Source, first: int, images: step.Images) -> step.Metrics:
-        """Sums [R] over one batch of each run's own pool; `sources` has leaves [R, ...]."""
-        shared = np.int32(first), self._place(images, states)
-        return self.program("evaluate_own", None, states, sources, *shared)(states, sources, *shared)
+    def evaluate_own(
+        self, states: Tree, due: Array, sources: Source, span: tuple[int, int], images: Images
+    ) -> evaluation.Metrics:
+        """The same over each run's own source; `sources` has leaves [R, ...]."""
+        shared = self._span(span, states), self._place(images, states)
+        return self.program("evaluate_own", None, states, (due, sources), *shared)(states, (due, sources), *shared)
 
-    def diagnose(self, states: Tree, rows: Tree, images: step.Images, test_images: step.Images) -> step.Metrics:
-        """Every diagnostic [R]; `rows` are the first weights of the runs' seeds and their probes, leaves [R, ...]."""
+    def diagnose(self, states: Tree, due: Array, rows: Tree, images: Images, test_images: Images) -> evaluation.Metrics:
+        """Every diagnostic [R] of the runs that are `due`, else 0.
+
+        `rows` are the first weights of the runs' seeds and their probes, leaves [R, ...].
+        """
         shared = self._place(images, states), self._place(test_images, states)
-        return self.program("diagnose", None, states, rows, *shared)(states, rows, *shared)
+        return self.program("diagnose", None, states, (due, rows), *shared)(states, (due, rows), *shared)
 
-    def place(self, rows: Tree | list[Tree]) -> Tree:
-        """States, or other arrays [R, ...] or a list of R trees, on the devices that their runs train on."""
-        return run_axis.place(run_axis.stack_on_host(rows) if isinstance(rows, list) else rows, self.strategy)
+    def place(self, rows: Tree | list[Tree], idle: Any = None) -> Tree:
+        """States, or other arrays [R, ...] or a list of R trees, on the devices: `run_axis.place`."""
+        rows = run_axis.stack_on_host(rows) if isinstance(rows, list) else rows
+        return run_axis.place(rows, self.strategy, idle)
 
-    def _place(self, images: step.Images, states: Tree) -> step.Images:
+    def replicate(self, tree: Tree, count: int) -> Tree:
+        """The same arrays on each device that `count` runs train on."""
+        return run_axis.replicate(tree, self.strategy, count)
+
+    def _span(self, span: tuple[int, int], states: Tree) -> Tree:
+        return self.replicate(tuple(map(np.int32, span)), len(jax.tree.leaves(states)[0]))
+
+    def _place(self, images: Images, states: Tree) -> Images:
         """The images on the devices that these runs train on; brought there once."""
         count = len(jax.tree.leaves(states)[0])
         key = id(images), run_axis.mesh_for(self.strategy, count)
         if key not in self.placed:  # the images are kept too, so that their id stays their own
-            self.placed[key] = images, run_axis.replicate(images, self.strategy, count)
+            self.placed[key] = images, self.replicate(images, count)
         return self.placed[key][1]
 
     def program(self, kind: str, stage: spec.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> compiler.Program:
-        """The program of a kind for arguments like these, given as arrays or their shapes; nothing is run."""
-        args = jax.tree.map(_shape, (states, rows, *shared))
+        """The program of a kind for arguments like these, given as arrays or their shapes; nothing is run.
+
+        Of states and rows that are not placed it is the program for when they are.
+        """
+        count = run_axis.rows_for(self.strategy, jax.tree.leaves((states, rows))[0].shape[0])
+        args = *jax.tree.map(functools.partial(_shape, rows=count), (states, rows)), *jax.tree.map(_shape, shared)
         shape = tuple(sorted(stage.shape().items())) if stage else ()
         leaves, structure = jax.tree.flatten(args)
         dealt = len(jax.tree.leaves((states, rows))) if self.strategy == "loop" else 0  # leaves [R, ...]
@@ -133,15 +158,15 @@ class Programs:
             case "advance" if stage:
                 return functools.partial(_advance, model=self.model, stage=stage, own=self.own_remedies)
             case "evaluate":
-                return functools.partial(_evaluate_shared, model=self.model, batch=self.eval_batch)
+                return functools.partial(_evaluate, model=self.model, batch=self.eval_batch)
             case "evaluate_own":
-                return functools.partial(step.evaluate, model=self.model, batch=self.eval_batch)
-        return functools.partial(step.diagnose, model=self.model, diagnostics=self.diagnostics)
+                return functools.partial(_evaluate_own, model=self.model, batch=self.eval_batch)
+        return functools.partial(_diagnose, model=self.model, diagnostics=self.diagnostics)
 
 
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+def _shape(leaf: Any, rows: int | None = None) -> jax.ShapeDtypeStruct:
     kind = jax.typeof(leaf)  # numpy's int64 becomes int32, as it will on the device
-    return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
+    return jax.ShapeDtypeStruct(kind.shape if rows is None else (rows, *kind.shape[1:]), kind.dtype)
 
 
 class Start(NamedTuple):
@@ -160,7 +185,7 @@ class Start(NamedTuple):
 def begin(
     parent: tuple[Tree, Tree, Tree],
     start: Start,
-    images: step.Images | None = None,
+    images: Images | None = None,
     *,
     stage: spec.Stage,
     own: resets.OwnReset | None,
@@ -177,13 +202,29 @@ def begin(
 
 
 def _advance(
-    states: Tree, row: Tree, images: step.Images, *, model: nn.Module, stage: spec.Stage, own: Own
+    states: Tree, row: Tree, images: Images, *, model: nn.Module, stage: spec.Stage, own: Own
 ) -> tuple[state.TrainState, tuple[Array, Array]]:
     after = step.advance(states, row, images, model=model, stage=stage, own=own)
     return after, (after.step, after.done)
 
 
-def _evaluate_shared(
-    states: Tree, row: tuple, source: Source, first: Array, images: step.Images, *, model: nn.Module, batch: int
-) -> step.Metrics:
-    return step.evaluate(states, source, first, images, model=model, batch=batch)
+def _evaluate(
+    states: Tree, due: Array, source: Source, span: tuple[Array, Array], images: Images, **given: Any
+) -> evaluation.Metrics:
+    first, last = span
+    return evaluation.evaluate(states, source, (first, jnp.where(due, last, first)), images, **given)
+
+
+def _evaluate_own(
+    states: Tree, row: tuple[Array, Source], span: tuple[Array, Array], images: Images, **given: Any
+) -> evaluation.Metrics:
+    due, source = row
+    return _evaluate(states, due, source, span, images, **given)
+
+
+def _diagnose(
+    states: Tree, row: tuple[Array, Tree], images: Images, test_images: Images, **given: Any
+) -> evaluation.Metrics:
+    due, rows = row
+    measure = functools.partial(evaluation.diagnose, states, rows, images, test_images, **given)
+    return jax.lax.cond(due, measure, lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(measure)))

@@ -11,8 +11,9 @@ stacked along a leading axis, by one of seven strategies:
     split      `cores`, but where there are fewer runs than cores, several share the batches of one run
     loop       one run after another, each by a call of a lone run's program
 
-Devices form a mesh (run, batch).  Runs are dealt out over its first axis; where there are fewer runs than devices, the
-second has the devices that share each batch of one run (`split`), with BatchNorm over the whole batch.
+Devices form a mesh (run, batch).  Runs are dealt out over its first axis, equally many to each device: `place` adds
+rows that repeat a run, and `fetch` leaves them out.  Where there are fewer runs than devices, the second has the
+devices that share each batch of one run (`split`), with BatchNorm over the whole batch.
 
 An accelerator is a device, and there `map`, `vmap`, `batched` and `seedwise` hold within each, and `cores` and `split`
 are `map`.  A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one
@@ -118,7 +119,8 @@ def compile_over(
 ) -> Program:
     """Compile `fn` for `states` and `rows` (leaves [R, ...]) and unsplit `shared`, given as arrays or their shapes.
 
-    `donate` gives the buffers of the states to the result.
+    `donate` gives the buffers of the states to the result.  The program takes its arguments from where `place` and
+    `replicate` bring them, and brings nothing anywhere; R is a number of rows as `place` makes them.
 
     Raises:
       ConfigError: no such strategy.
@@ -131,7 +133,7 @@ def compile_over(
     def vmapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
         return jax.vmap(lambda *pair: fn(*pair, *shared))(states, rows)
 
-    compile_all = functools.partial(_compile_dealt, mesh_for(strategy, count), count, donate=donate)
+    compile_all = functools.partial(_compile_dealt, mesh_for(strategy, count), donate=donate)
     match strategy:
         case "map" | "cores" | "split":
             return compile_all(mapped, states, rows, *shared, threads=strategy not in CORES)
@@ -154,51 +156,56 @@ def compile_over(
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
 
 
-def _compile_dealt(
-    mesh: Mesh, count: int, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True
-) -> Program:
+def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True) -> Program:
     """Compile `over` for states, rows and what is shared, with an equal share of the runs for each group of devices."""
     if mesh.size == 1 and multihost.alone():
         return compile_one(over, *args, donate=donate, threads=threads)
     dealt_out, whole = PartitionSpec(AXES[0]), PartitionSpec()
     specs = (dealt_out, dealt_out, *(whole for _ in args[2:]))
     share = jax.shard_map(over, mesh=mesh, in_specs=specs, out_specs=dealt_out, axis_names={AXES[0]}, check_vma=False)
-    groups = mesh.shape[AXES[0]]
-    even = -(-count // groups) * groups
-    filled = np.minimum(np.arange(even), count - 1)  # the last run is repeated where they do not come out even
-
-    def dealt(states: Tree, rows: Tree, *shared: Tree) -> Tree:
-        states, rows = jax.tree.map(lambda leaf: leaf[filled], (states, rows))
-        return jax.tree.map(lambda leaf: leaf[:count], share(states, rows, *shared))
-
-    by_run, all_over = _shardings(mesh, count)
+    by_run, all_over = _shardings(mesh)
     wanted = (by_run, by_run, *(all_over for _ in args[2:]))
-    fn = share if even == count else dealt
-    program = compile_one(fn, *args, donate=donate, threads=threads, in_shardings=wanted, out_shardings=by_run)
-
-    def call(*given: Tree) -> Tree:
-        return program.call(*(_put(tree, sharding) for tree, sharding in zip(given, wanted, strict=True)))
-
-    return Program(call, program.seconds, program.footprint, program.compiled)
+    return compile_one(share, *args, donate=donate, threads=threads, in_shardings=wanted, out_shardings=by_run)
 
 
-def _shardings(mesh: Mesh, count: int) -> tuple[NamedSharding, NamedSharding]:
-    """(of states and rows of `count` runs, of what they share); uneven shares do not leave a program in parts."""
-    even = count % mesh.shape[AXES[0]] == 0
-    return NamedSharding(mesh, PartitionSpec(AXES[0]) if even else PartitionSpec()), NamedSharding(
-        mesh, PartitionSpec()
-    )
+def _shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+    """(of states and rows, of what they share)."""
+    return NamedSharding(mesh, PartitionSpec(AXES[0])), NamedSharding(mesh, PartitionSpec())
 
 
-def place(rows: Tree, strategy: str) -> Tree:
-    """Arrays [R, ...] on the devices that their runs train on."""
+def rows_for(strategy: str, count: int) -> int:
+    """How many rows the arrays of `count` runs have on their devices, which all have equally many of them."""
+    groups = mesh_for(strategy, count).shape[AXES[0]]
+    return -(-count // groups) * groups
+
+
+def place(rows: Tree, strategy: str, idle: Any = None) -> Tree:
+    """Arrays [R, ...] on the devices that their runs train on, where shares are made equal by further rows.
+
+    Those repeat the last one, or are all `idle`, if that is given.  Rows that were placed before stay as they are.
+    """
     count = jax.tree.leaves(rows)[0].shape[0]
-    return _put(rows, _shardings(mesh_for(strategy, count), count)[0])
+    wanted = rows_for(strategy, count)
+    index = np.minimum(np.arange(wanted), count - 1)
+
+    def fill(leaf: Any) -> Any:
+        if wanted == count:
+            return leaf
+        if idle is not None:
+            return np.concatenate([leaf, np.full((wanted - count, *leaf.shape[1:]), idle, leaf.dtype)])
+        return _numpy(leaf).asarray(leaf)[index]
+
+    return _put(jax.tree.map(fill, rows), _shardings(mesh_for(strategy, count))[0])
 
 
 def replicate(tree: Tree, strategy: str, count: int) -> Tree:
     """The same arrays on each of the devices that `count` runs train on."""
-    return _put(tree, _shardings(mesh_for(strategy, count), count)[1])
+    return _put(tree, _shardings(mesh_for(strategy, count))[1])
+
+
+def fetch(rows: Tree, count: int) -> Tree:
+    """What `place` brought to the devices, or a program made there, in numpy, of `count` runs; every process asks."""
+    return jax.tree.map(lambda leaf: leaf[:count], multihost.fetch(rows))
 
 
 def _put(tree: Tree, sharding: NamedSharding) -> Tree:

@@ -169,18 +169,17 @@ def train_moment(
     most = min(times.epoch_steps)
     ends = [*range(most, steps, most), steps]
     targets = [np.full(count, end, np.int32) for end in ends]
-    # Calls of no steps: one compiles the program and brings the networks to their devices, one takes them from there
-    # (`loop` cuts them up by programs of its own).
-    states: state.TrainState = first
+    states, task = programs.place((first, task))
+    # Calls of no steps: one compiles the program, one takes what it gives (`loop` cuts it up by programs of its own).
     for _ in range(2):
-        states, _ = programs.advance(stage, states, (task, np.zeros(count, np.int32)), images)
+        states, _ = programs.advance(stage, states, (task, programs.place(np.zeros(count, np.int32))), images)
     jax.block_until_ready(states)
     start = time.perf_counter()
     for until in targets:
-        states, _ = programs.advance(stage, states, (task, until), images)
+        states, _ = programs.advance(stage, states, (task, programs.place(until, idle=0)), images)
     jax.block_until_ready(states)
     seconds = time.perf_counter() - start
-    return int(np.sum(jax.device_get(states.step))) * stage.batch_size, seconds
+    return int(np.sum(run_axis.fetch(states.step, count))) * stage.batch_size, seconds
 
 
 def add(parts: Sequence[Seconds]) -> Seconds:

@@ -158,7 +158,7 @@ def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Co
 def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[Call]:
     """Every program that a group uses, or still uses where it has `begun`."""
     states = context.states_like(times.group)
-    stage, first = times.group.stage, np.int32(0)
+    stage, due, span = times.group.stage, np.ones(len(times.group.runs), np.bool_), (np.int32(0), np.int32(1))
     if not begun:
         data = (context.images,) if apply.acts_at_start(stage) else ()
         yield Call("begin", stage, (*_beginning(times, states, context), *data))
@@ -168,12 +168,12 @@ def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[C
     for scored in scored_on(times, context.study, context.slots).values():
         images = context.images if scored.split == "train" else context.test_images
         if scored.own:
-            yield Call("evaluate_own", None, (evaluated, scored.source, first, images))
+            yield Call("evaluate_own", None, (evaluated, (due, scored.source), span, images))
         else:
-            yield Call("evaluate", None, (evaluated, (), scored.source, first, images))
+            yield Call("evaluate", None, (evaluated, due, scored.source, span, images))
     if context.programs.diagnostics:
-        looked_at = evaluated, (states.params, probes(times)), context.images, context.test_images
-        yield Call("diagnose", None, looked_at)
+        looked_at = due, (states.params, probes(times))
+        yield Call("diagnose", None, (evaluated, looked_at, context.images, context.test_images))
 
 
 def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[Tree, Start]:

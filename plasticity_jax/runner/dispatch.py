@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 
 from plasticity_jax.config.plan import Group
-from plasticity_jax.parallel import multihost
+from plasticity_jax.parallel import multihost, run_axis
 from plasticity_jax.runner.context import Context
 from plasticity_jax.training import step
 
 Tree = Any
 CALL_SECONDS = 0.5  # the length of one call; a signal may be noticed two of them late
+
+
+def fitting(taken: int, seconds: float) -> int:
+    """How much work makes a call of `CALL_SECONDS`, if so much was `taken` in so many `seconds`; in all processes."""
+    return multihost.agree(int(np.clip(taken * CALL_SECONDS / max(seconds, 1e-3), 1, 4 * max(taken, 1))))
 
 
 class Pace:
@@ -24,7 +29,8 @@ class Pace:
     def __init__(self, group: Group, context: Context, rows: step.Task):
         self.group = group
         self.context = context
-        self.rows = rows
+        self.epoch_steps = rows.epoch_steps
+        self.rows = context.programs.place(rows)
         self.size = 1  # steps of the next call
         self.steps: Any = None
         self.done: Any = None
@@ -35,7 +41,7 @@ class Pace:
     def start(self, states: Tree) -> None:
         """Begin with these states; waits until they are computed."""
         self.flying.clear()
-        self.steps, self.done = multihost.fetch((states.step, states.done))
+        self._read((states.step, states.done))
         self.expected = self.steps  # where the runs will be after all calls so far, if none of them ends early
 
     def arrived(self, targets: np.ndarray) -> bool:
@@ -47,11 +53,11 @@ class Pace:
         until = np.minimum(targets, self.expected + self.size)
         start, compiled = time.perf_counter(), self.context.programs.seconds
         with self.context.timed("train", self.group.name):
-            stage, images = self.group.stage, self.context.images
-            states, progress = self.context.programs.advance(stage, states, (self.rows, until), images)
+            rows = self.rows, self.context.programs.place(until, idle=0)
+            states, progress = self.context.programs.advance(self.group.stage, states, rows, self.context.images)
             if not self.flying:
                 self.landed = start + self.context.programs.seconds - compiled
-            after = np.minimum(until, self.expected + self.rows.epoch_steps)
+            after = np.minimum(until, self.expected + self.epoch_steps)
             self.flying.append((int(np.max(after - self.expected)), progress))
             self.expected = after
             while len(self.flying) > (0 if np.all(after >= targets) else 1):
@@ -61,8 +67,10 @@ class Pace:
     def _land(self) -> None:
         """Read what the oldest call did, and choose from the time it took how long the next will be."""
         taken, progress = self.flying.pop(0)
-        self.steps, self.done = multihost.fetch(progress)
+        self._read(progress)
         now = time.perf_counter()
         seconds, self.landed = now - self.landed, now
-        fitting = taken * CALL_SECONDS / max(seconds, 1e-3)
-        self.size = multihost.agree(int(np.clip(fitting, 1, 4 * max(taken, 1))))
+        self.size = fitting(taken, seconds)
+
+    def _read(self, progress: Tree) -> None:
+        self.steps, self.done = run_axis.fetch(progress, len(self.group.runs))

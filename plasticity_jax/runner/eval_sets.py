@@ -14,7 +14,7 @@ from plasticity_jax.data import batches
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.runner.schedule import Timetable
-from plasticity_jax.training.step import Probe
+from plasticity_jax.training.inputs import Probe
 
 PROBE = 512  # images of each probe that the diagnostics look at
 PATCHES = 1000  # images with nothing but a patch, as many as Li, Wei & Ma 2019 take

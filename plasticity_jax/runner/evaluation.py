@@ -1,18 +1,20 @@
 """Evaluation of a stage's runs at one epoch: exact sums, diagnostics, and the rows of the table."""
 
-import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from plasticity_jax.config.plan import Group
-from plasticity_jax.parallel import multihost
+from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.runner.context import Context
-from plasticity_jax.runner.eval_sets import Scored, probes, scored_on
+from plasticity_jax.runner.dispatch import fitting
+from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.storage.metrics import Row
-from plasticity_jax.training import step
+from plasticity_jax.training import evaluation, state
 from plasticity_jax.training.state import RUNNING
 
 Tree = Any
@@ -20,59 +22,92 @@ AVERAGED = {"test", "train_eval"}  # what the moving average of the weights is e
 ENDS = "learning_stage_end/"
 
 
-def measure(
-    group: Group, context: Context, states: Tree, initial: Tree, stop_if_asked: Callable[[], None]
-) -> dict[str, np.ndarray]:
-    """Every metric [R] of the states, accuracies in percent; NaN where a network's loss is not finite.
+class Evaluator:
+    """Evaluates the runs of a group; all that is looked at is brought to the devices here, once."""
 
-    Stops between batches if asked; nothing is lost then.
-    """
-    times, values = context.timetables[group.name], dict[str, np.ndarray]()
-    scored = scored_on(times, context.study, context.slots)
-    running = np.asarray(multihost.fetch(states.last), np.float64)
-    ends = np.asarray(multihost.fetch(states.clock.ends)) if states.clock else np.zeros((len(group.runs), 0))
-    evaluated = looked_at(states)
-    for name, images in scored.items():
-        values |= _evaluate(name, evaluated, images, context, stop_if_asked)
-    if states.average:
-        params, stats = states.average
-        for name in (name for name in scored if name in AVERAGED):
+    def __init__(self, group: Group, context: Context):
+        self.group = group
+        self.context = context
+        programs, times = context.programs, context.timetables[group.name]
+        self.scored = {
+            name: scored._replace(
+                source=programs.place(scored.source)
+                if scored.own
+                else programs.replicate(scored.source, len(group.runs))
+            )
+            for name, scored in scored_on(times, context.study, context.slots).items()
+        }
+        self.sizes = dict.fromkeys(self.scored, 1)  # batches of the next call
+        self.diagnosed: Tree = ()
+        if programs.diagnostics:
+            initial = run_axis.stack_on_host([programs.init(state.init_key(run.seed))[0] for run in group.runs])
+            self.diagnosed = programs.place((initial, probes(times)))
+
+    def measure(self, states: Tree, due: np.ndarray, stop_if_asked: Callable[[], None]) -> dict[str, np.ndarray]:
+        """Every metric [R] of the runs that are `due`, accuracies in percent; NaN where a loss is not finite.
+
+        Stops between calls if asked; nothing is lost then.
+        """
+        context, times = self.context, self.context.timetables[self.group.name]
+        flags = context.programs.place(due, idle=False)
+        evaluated = looked_at(states)
+        sums: Tree = {name: self._sums(name, evaluated, flags, stop_if_asked) for name in self.scored}
+        if states.average:
+            params, stats = states.average
             average = evaluated.replace(params=params, stats=stats)
-            values |= _evaluate(f"ema_{name}", average, scored[name], context, stop_if_asked)
-    values |= _scores("train", dict(zip(RUNNING, running.T, strict=True)))
+            for name in (name for name in self.scored if name in AVERAGED):
+                sums[f"ema_{name}"] = self._sums(name, average, flags, stop_if_asked)
+        diagnosed: Tree = {}
+        if context.programs.diagnostics:
+            images = context.images, context.test_images
+            diagnosed = context.programs.diagnose(evaluated, flags, self.diagnosed, *images)
+        ends = states.clock.ends if states.clock else ()
+        sums, diagnosed, last, ends = run_axis.fetch((sums, diagnosed, states.last, ends), len(self.group.runs))
+        return _values(sums, diagnosed, last, ends, due, np.asarray(times.epoch_steps))
+
+    def _sums(
+        self, name: str, states: Tree, flags: Tree, stop_if_asked: Callable[[], None]
+    ) -> list[evaluation.Metrics]:
+        """What the calls over a set give, which together are over all its batches; the last may still be at work."""
+        programs, scored, made = self.context.programs, self.scored[name], []
+        program = programs.evaluate_own if scored.own else programs.evaluate
+        images = self.context.images if scored.split == "train" else self.context.test_images
+        first, end = 0, -(-scored.length // programs.eval_batch)
+        while first < end:
+            stop_if_asked()
+            last = min(end, first + self.sizes[name])
+            start, compiled = time.perf_counter(), programs.seconds
+            made.append(program(states, flags, scored.source, (first, last), images))
+            if last < end:
+                jax.block_until_ready(made[-1])
+                taken = time.perf_counter() - start - (programs.seconds - compiled)
+                self.sizes[name] = fitting(last - first, taken)
+            first = last
+        return made
+
+
+def _values(
+    sums: dict[str, list[Tree]], diagnosed: Tree, last: np.ndarray, ends: Any, due: np.ndarray, epoch_steps: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every metric by its name, from what programs gave of each run."""
+    values = dict[str, np.ndarray]()
+    for name, calls in sums.items():
+        # Batch by batch, and every batch is in one call.
+        total = {kind: np.cumsum(sum(call[kind].astype(np.float64) for call in calls), 1)[:, -1] for kind in calls[0]}
+        count = np.where(due, total["count"], np.nan)
+        means = {"loss": total["loss"] / count, "accuracy": 100.0 * total["correct"] / count}
+        values |= _scores(name, {f"{name}_{kind}": mean for kind, mean in means.items()})
+    values |= _scores("train", dict(zip(RUNNING, np.asarray(last, np.float64).T, strict=True)))
     # In epochs; nothing is known of learning stages that have not ended, nor if they could be.
-    epoch_steps = np.asarray(times.epoch_steps)
-    values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / epoch_steps, np.nan) for k, end in enumerate(ends.T)}
-    if context.programs.diagnostics:
-        diagnosed = multihost.fetch(
-            context.programs.diagnose(evaluated, (initial, probes(times)), context.images, context.test_images)
-        )
-        finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
-        values |= {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in diagnosed.items()}
-    return values
+    stages = ends.T if len(ends) else ()
+    values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / epoch_steps, np.nan) for k, end in enumerate(stages)}
+    finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
+    return values | {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in diagnosed.items()}
 
 
 def looked_at(states: Tree) -> Tree:
     """The part of the states that evaluation looks at: so stages of all optimisers share its programs."""
     return states.replace(opt=(), average=(), remedy=(), clock=())
-
-
-def _evaluate(
-    name: str, states: Tree, scored: Scored, context: Context, stop_if_asked: Callable[[], None]
-) -> dict[str, np.ndarray]:
-    """Loss and accuracy [R] as sums over all slots, divided once; batch by batch in a fixed order."""
-    program = context.programs.evaluate_own if scored.own else context.programs.evaluate
-    images = context.images if scored.split == "train" else context.test_images
-    sums: dict[str, Any] = {"loss": 0.0, "correct": 0.0, "count": 0.0}
-    waiting: list[step.Metrics] = []  # one batch is read while the next is at work
-    for first in range(0, scored.length, context.programs.eval_batch):
-        stop_if_asked()
-        waiting.append(program(states, scored.source, first, images))
-        if len(waiting) > 1:
-            sums = _add(sums, waiting.pop(0))
-    sums = functools.reduce(_add, waiting, sums)
-    means = {"loss": sums["loss"] / sums["count"], "accuracy": 100.0 * sums["correct"] / sums["count"]}
-    return _scores(name, {f"{name}_{kind}": mean for kind, mean in means.items()})
 
 
 def _scores(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -81,9 +116,10 @@ def _scores(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return values | {f"{name}_accuracy": np.where(finite, values[f"{name}_accuracy"], np.nan)}
 
 
-def _add(sums: dict[str, Any], batch: step.Metrics) -> dict[str, Any]:
-    found = multihost.fetch(batch)
-    return {key: sums[key] + np.asarray(found[key], np.float64) for key in sums}
+def due(times: schedule.Timetable, closed: Sequence[bool], epoch: float, done: np.ndarray) -> np.ndarray:
+    """bool [R]: the runs that an event concerns, which are not yet recorded to their end."""
+    now = [epoch in points for points in times.points]
+    return ~np.asarray(closed) & (np.asarray(done) | np.asarray(now))
 
 
 def rows(
@@ -97,9 +133,8 @@ def rows(
 ) -> tuple[list[Row], list[bool]]:
     """Table rows of this event, for the runs that it concerns; and which runs are recorded to their end now."""
     table: list[Row] = []
-    for i, run in enumerate(group.runs):
-        if closed[i] or not (done[i] or epoch in times.points[i]):
-            continue
+    for i in np.flatnonzero(due(times, closed, epoch, done)):
+        run = group.runs[i]
         common = {
             "run": run.id,
             "seed": run.seed,

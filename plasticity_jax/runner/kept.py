@@ -15,7 +15,7 @@ from plasticity_jax.data import datasets, subsets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.runner import prepare, schedule
 from plasticity_jax.storage import conditions, networks
-from plasticity_jax.training import state, step
+from plasticity_jax.training import evaluation, state, step
 
 
 @conditions.pinned()
@@ -52,8 +52,8 @@ def evaluate(
     plain = dataclasses.replace(run.stage, remedies=(), ema=0.0)
     one = state.create(params, stats, plain).replace(opt=(), clock=())  # as `evaluation` looks at states
     batch = min(study.eval_batch, len(tests))
-    measure = jax.jit(functools.partial(step.evaluate, model=network, batch=batch))
-    batches = [jax.device_get(measure(one, source, first, images)) for first in range(0, len(tests), batch)]
-    sums = {name: float(np.sum([each[name] for each in batches], dtype=np.float64)) for name in batches[0]}
+    measure = jax.jit(functools.partial(evaluation.evaluate, model=network, batch=batch))
+    found = jax.device_get(measure(one, source, (0, -(-len(tests) // batch)), images))
+    sums = {name: float(np.sum(by_batch, dtype=np.float64)) for name, by_batch in found.items()}
     count = sums["count"]
     return {"loss": sums["loss"] / count, "accuracy": 100.0 * sums["correct"] / count, "images": int(count)}

@@ -14,9 +14,9 @@ from plasticity_jax.diagnostics import DIAGNOSTICS
 from plasticity_jax.lookup import OWN, lookup
 from plasticity_jax.models import interface
 from plasticity_jax.storage.fingerprints import fingerprint
+from plasticity_jax.training.evaluation import Diagnostic
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.resets import RESETS, OwnReset
-from plasticity_jax.training.step import Diagnostic
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,15 +48,15 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     done_before = multihost.once(lambda: _done_before(group, context))
     if done_before:
         return done_before
-    times = context.timetables[group.name]
+    times, count = context.timetables[group.name], len(group.runs)
     pools = {"pools": schedule.digests(times)}
     states, at, saver = _resume(group, context)
     board = _board(group, context) if multihost.first() else None
     pace = Pace(group, context, schedule.tasks(times, context.slots, context.states_like(group)))
-    initial = context.programs.place([context.programs.init(state.init_key(run.seed))[0] for run in group.runs])
+    evaluator = evaluation.Evaluator(group, context)
     while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]
-        targets = np.array([times.target(i, epoch) for i in range(len(group.runs))], np.int32)
+        targets = np.array([times.target(i, epoch) for i in range(count)], np.int32)
         pace.start(states)
         while True:
             saver.stop_if_asked(states, at)
@@ -65,23 +65,25 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
                 break
             saver.save_if_due(states, at)
             states = pace.advance(states, targets)
-        with context.timed("evaluate"):
-            values = evaluation.measure(
-                group, context, states, initial, functools.partial(saver.stop_if_asked, states, at)
-            )
+        due, values = evaluation.due(times, at.closed, epoch, pace.done), {}
+        if due.any():
+            with context.timed("evaluate"):
+                values = evaluator.measure(states, due, functools.partial(saver.stop_if_asked, states, at))
         rows, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values)
         with context.clock("records"):
             saver.table.append(rows)
             if board:
                 board.append(rows)
         if epoch in group.keep:
-            _keep(group, context, "snapshots", int(epoch), states, pools)
-        at = Place(at.event + 1, closed, _mean(values["test_accuracy"]))
+            _keep(group, context, "snapshots", int(epoch), run_axis.fetch(_kept(group, context, states), count), pools)
+        at = Place(at.event + 1, closed, _mean(values["test_accuracy"]) if values else at.accuracy)
+    host = run_axis.fetch({**_kept(group, context, states), "step": states.step, "failed": states.failed}, count)
+    steps, failed = host.pop("step"), host.pop("failed")
     for epoch in group.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
-            _keep(group, context, "snapshots", epoch, states, pools)
-    outcome = {**pools, "mark": saver.table.mark(), "runs": _outcomes(group, multihost.fetch(states))}
-    _keep(group, context, "end", 0, states, outcome)
+            _keep(group, context, "snapshots", epoch, host, pools)
+    outcome = {**pools, "mark": saver.table.mark(), "runs": _outcomes(group, host["params"], steps, failed)}
+    _keep(group, context, "end", 0, host, outcome)
     saver.close()
     if board:
         board.close()
@@ -90,7 +92,10 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a group stands: the next event, the runs recorded to their end, the last mean test accuracy (percent)."""
+    """Where a group stands: the next event, the runs recorded to their end, and the last mean test accuracy (percent).
+
+    The mean is over the runs that were evaluated last.
+    """
 
     event: int
     closed: list[bool]
@@ -115,7 +120,7 @@ class Saver:
         self.count += 1
         with self.context.clock("checkpoint"):
             meta = {"next": at.event, "closed": at.closed, "mark": self.table.mark(), "pools": self.pools}
-            self.rolling.save(self.count, states, meta)
+            self.rolling.save(self.count, run_axis.fetch(states, len(at.closed)), meta)
         self.context.clock.save()
         self.last = time.monotonic()
         self.pause = max(self.context.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
@@ -212,15 +217,15 @@ def is_outcome(group: Group, meta: Any) -> bool:
     )
 
 
-def _outcomes(group: Group, host: state.TrainState) -> list[dict[str, Any]]:
+def _outcomes(group: Group, params: Tree, steps: np.ndarray, failed: np.ndarray) -> list[dict[str, Any]]:
     """What is known of each run at its end."""
-    finite = [all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(host.params)) for i in range(len(group.runs))]
+    finite = [all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(params)) for i in range(len(group.runs))]
     return [
         {
             "id": run.id,
-            "sha256": parameters.sha256(run_axis.take(host.params, i)),
-            "failed": bool(host.failed[i]) or not finite[i],
-            "steps": int(host.step[i]),
+            "sha256": parameters.sha256(run_axis.take(params, i)),
+            "failed": bool(failed[i]) or not finite[i],
+            "steps": int(steps[i]),
         }
         for i, run in enumerate(group.runs)
     ]
@@ -245,11 +250,11 @@ def _kept(group: Group, context: Context, states: Tree) -> dict[str, Tree]:
     return networks.kept(group, [times.group for times in context.timetables.values()], states)
 
 
-def _keep(group: Group, context: Context, kind: str, number: int, states: Tree, meta: dict[str, Any]) -> None:
-    """Save the networks of a group for good."""
+def _keep(group: Group, context: Context, kind: str, number: int, host: dict[str, Tree], meta: dict[str, Any]) -> None:
+    """Save what is kept of the networks of a group for good."""
     where = context.checkpoints(group.name, kind)
     with context.clock("checkpoint"):
-        where.save(number, _kept(group, context, states), meta)
+        where.save(number, host, meta)
         where.close()
 
 

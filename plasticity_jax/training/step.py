@@ -1,8 +1,8 @@
-"""Training and evaluating ONE run.  Seeds, sweeps and devices are added outside, in `parallel`."""
+"""Training ONE run.  Seeds, sweeps and devices are added outside, in `parallel`."""
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,13 +13,12 @@ import optax
 from plasticity_jax import sharding
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches, patches, tasks
-from plasticity_jax.data.batches import Source
 from plasticity_jax.models import units
 from plasticity_jax.training import detectors, resets, schedules
 from plasticity_jax.training.autodecay import tick
 from plasticity_jax.training.detectors import Detector
 from plasticity_jax.training.gradient import among, forward, gradient, trained
-from plasticity_jax.training.inputs import Images, Probe, Task
+from plasticity_jax.training.inputs import Images, Task
 from plasticity_jax.training.optimizers import of_parameters, optimiser
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.remedies.apply import NONE, Own
@@ -30,7 +29,6 @@ from plasticity_jax.training.state import TrainState, init_network
 Array = jax.Array
 Batch = Mapping[str, Any]
 Metrics = dict[str, Array]
-Diagnostic = Callable[[TrainState, Batch], Metrics]
 
 
 def train_step(
@@ -211,73 +209,3 @@ def count_epoch(
         done=reached | failed | (time >= task.steps),
         failed=failed,
     )
-
-
-def evaluate(
-    state: TrainState, source: Source, first: Array, images: Images, *, model: nn.Module, batch: int
-) -> Metrics:
-    """Sums of `loss`, `correct` and `count` over slots first .. first + batch of `source`, masked beyond its size."""
-    slots = sharding.split(first + jnp.arange(batch))
-    mask = slots < source.size
-    slots = jnp.minimum(slots, source.size - 1)
-    stream, indices = source.tasks, source.indices[slots]
-    known = images.take(indices), source.labels[slots], indices
-    image, labels = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *known)
-    if source.patches:
-        image = patches.paste(source.patches, patches.evaluation_key(source.patches), slots, slots, image, labels)
-    logits = among(forward(model, state.params, state.stats, image, train=False)[0], source.classes)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return {
-        "loss": jnp.sum(jnp.where(mask, losses, 0.0)),
-        "correct": jnp.sum(mask & (jnp.argmax(logits, -1) == labels)).astype(jnp.float32),
-        "count": jnp.sum(mask).astype(jnp.float32),
-    }
-
-
-def diagnose(
-    state: TrainState,
-    row: tuple[Any, Mapping[str, Probe]],
-    train_images: Images,
-    test_images: Images,
-    *,
-    model: nn.Module,
-    diagnostics: Mapping[str, Diagnostic],
-) -> Metrics:
-    """Every diagnostic of one run on each of its probes, in eval mode; images are not augmented.
-
-    What looks at images is named after the probe, `train_NAME` and `test_NAME`; what looks at weights alone is `NAME`.
-
-    `row` are the first weights of the run's seed and its probes `train` and `test`.
-    """
-    (initial, probes), metrics = row, Metrics()
-    for split, images in (("train", train_images), ("test", test_images)):
-        probe = probes[split]
-        index, stream = sharding.split(probe.index), probe.tasks
-        known = images.take(index), probe.label, probe.index
-        image, label = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *known)
-        logits, features, _ = forward(model, state.params, state.stats, image, train=False)
-        logits = among(logits, probe.classes)
-        values = {"image": image, "label": label, "logits": logits, "features": features, "initial": initial}
-        for diagnostic in diagnostics.values():
-            batch = Watched(values)
-            measured = diagnostic(state, batch)
-            named = f"{split}_" if batch.looked_at - {"initial"} else ""
-            metrics |= {named + name: value for name, value in measured.items()}
-    return metrics
-
-
-class Watched(Mapping[str, Any]):
-    """A batch that knows which of its parts were `looked_at`."""
-
-    def __init__(self, values: Mapping[str, Any]):
-        self.values_of, self.looked_at = values, set[str]()
-
-    def __getitem__(self, key: str) -> Any:
-        self.looked_at.add(key)
-        return self.values_of[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_of)
-
-    def __len__(self) -> int:
-        return len(self.values_of)

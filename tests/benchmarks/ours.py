@@ -84,7 +84,9 @@ def build(model: spec.Model, times: Timetable, strategy: str, dataset: Dataset, 
     )
     params, stats = _weights(network, shape)
     # Equal networks on equal batches take as long as different ones.
-    states = run_axis.stack_on_host([jax.device_get(state.create(params, stats, first))] * count)
+    states, rows = made.place(
+        (run_axis.stack_on_host([jax.device_get(state.create(params, stats, first))] * count), rows)
+    )
     taken = 0
 
     def advance(steps: int) -> float:
@@ -92,11 +94,11 @@ def build(model: spec.Model, times: Timetable, strategy: str, dataset: Dataset, 
         end, start = taken + steps, time.perf_counter()
         while taken < end:
             taken = min(end, taken + min(times.epoch_steps))
-            until = np.full(count, taken, np.int32)
+            until = made.place(np.full(count, taken, np.int32), idle=0)
             states, _ = made.advance(first, states, (rows, until), images)
         jax.block_until_ready(states)
         spent = time.perf_counter() - start
-        if not np.all(states.step == taken):
+        if not np.all(run_axis.fetch(states.step, count) == taken):
             raise RuntimeError(f"runs stand at steps {states.step}, not at {taken}: a loss that is not finite?")
         return spent
 

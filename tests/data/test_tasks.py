@@ -8,7 +8,7 @@ import pytest
 from plasticity_jax.config import spec
 from plasticity_jax.data import tasks
 from plasticity_jax.runner import eval_sets, schedule
-from plasticity_jax.training import resets, state, step
+from plasticity_jax.training import evaluation, resets, state, step
 from tests.support.tiny import DATASET, IMAGES, MLP, SHAPE, changed, first_state, groups, same, stage, study
 
 ALL = np.ones(4, np.bool_)
@@ -108,11 +108,11 @@ def test_evaluation_shows_the_task_that_was_learned_last():
     source = jax.tree.map(lambda leaf: leaf[0], scored["test"].source)
     learned = first_state(MLP).replace(step=2 * source.tasks.steps)  # the end of the second task
     test = IMAGES._replace(images=jnp.asarray(DATASET.test_images))
-    found = step.evaluate(learned, source, 0, test, model=MLP, batch=50)
+    found = evaluation.evaluate_batch(learned, source, 0, test, model=MLP, batch=50)
     places = tasks.order(source.tasks, 1, 64)
     shown = test._replace(images=tasks.moved(test.images, places))
-    plain = step.evaluate(learned, source._replace(tasks=()), 0, shown, model=MLP, batch=50)
-    still = step.evaluate(learned, source._replace(tasks=()), 0, test, model=MLP, batch=50)
+    plain = evaluation.evaluate_batch(learned, source._replace(tasks=()), 0, shown, model=MLP, batch=50)
+    still = evaluation.evaluate_batch(learned, source._replace(tasks=()), 0, test, model=MLP, batch=50)
     assert same(found, plain) and not same(found, still)
 
 

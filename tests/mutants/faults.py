@@ -162,14 +162,14 @@ TRAINING = (
     ),
     Fault(
         "the last batch of an evaluation has an image too many",
-        LAB + "training/step.py",
+        LAB + "training/evaluation.py",
         "mask = slots < source.size",
         "mask = slots <= source.size",
         "training/step",
     ),
     Fault(
         "evaluation takes the batch's statistics",
-        LAB + "training/step.py",
+        LAB + "training/evaluation.py",
         "image, train=False)[0], source.classes",
         "image, train=True)[0], source.classes",
         "training/step",
@@ -416,8 +416,8 @@ STUDIES = (
     Fault(
         "rows are of the wrong runs where shares are uneven",
         LAB + "parallel/run_axis.py",
-        "lambda leaf: leaf[:count], share(",
-        "lambda leaf: leaf[-count:], share(",
+        "lambda leaf: leaf[:count], multihost",
+        "lambda leaf: leaf[-count:], multihost",
         "parallel/run_axis",
     ),
     Fault(
@@ -430,15 +430,15 @@ STUDIES = (
     Fault(
         "a run that ends early has no last row",
         LAB + "runner/evaluation.py",
-        "not (done[i] or epoch in times.points[i])",
-        "epoch not in times.points[i]",
+        "(np.asarray(done) | np.asarray(now))",
+        "np.asarray(now)",
         "runner/evaluation",
     ),
     Fault(
         "the last batch is not counted",
         LAB + "runner/evaluation.py",
-        "functools.reduce(_add, waiting, sums)",
-        "sums",
+        "kind].astype(np.float64) for call in calls), 1)[:, -1]",
+        "kind].astype(np.float64) for call in calls), 1)[:, -2]",
         "runner/stage_loop",
     ),
     Fault(

@@ -9,9 +9,10 @@ from plasticity_jax import diagnostics
 from plasticity_jax.data import batches
 from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import schedule
-from plasticity_jax.training import resets, state, step
+from plasticity_jax.training import inputs, resets, state
 from tests.support.tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, STAGE, changed, first_state, same, stage, task
 
+DUE = np.ones(3, np.bool_)
 EVERYTHING = schedule.plain_source(np.arange(100), DATASET.train_labels)
 
 
@@ -59,8 +60,8 @@ def test_calls_of_one_shape_compile_once(strategy, compile_anew):
         began = made.begin(other, *start(other, made))
         ended, _ = made.advance(other, began, row, IMAGES)
         assert ended.step.tolist() == [min(until, -(-n // 16), steps)] * 2
-        made.evaluate(ended, EVERYTHING, until, IMAGES)
-        made.evaluate_own(ended, row[0].source, 0, IMAGES)
+        made.evaluate(ended, DUE[:2], EVERYTHING, (until % 2, n % 4), IMAGES)
+        made.evaluate_own(ended, DUE[:2], row[0].source, (0, 1), IMAGES)
         counts.append((made.compiled, len(made.cache), made.seconds))
     assert counts == [(5, 5, counts[0][2])] * 4 and counts[0][2] > 0
 
@@ -126,22 +127,39 @@ def test_first_weights():
 def test_evaluation_is_of_each_run(strategy):
     made, after = make(strategy), states(3)
     host = jax.device_get(after)
-    found = made.evaluate(after, EVERYTHING, 90, IMAGES)
-    assert found["count"].tolist() == [10] * 3
+    after = made.place(host)
+    everything = made.evaluate(after, made.place(DUE), EVERYTHING, (0, 4), IMAGES)
+    last = run_axis.fetch(made.evaluate(after, made.place(DUE), EVERYTHING, (3, 4), IMAGES), 3)
+    assert run_axis.fetch(everything["count"], 3).tolist() == [[32, 32, 32, 4]] * 3
+    assert last["count"].tolist() == [[0, 0, 0, 4]] * 3 and not last["loss"][:, :3].any()
+    np.testing.assert_array_equal(last["loss"][:, 3], run_axis.fetch(everything["loss"], 3)[:, 3])
     for i in range(3):
-        alone = make().evaluate(jax.tree.map(lambda leaf: leaf[i : i + 1], host), EVERYTHING, 90, IMAGES)  # noqa: B023
-        assert float(found["loss"][i]) == pytest.approx(float(alone["loss"][0]), rel=1e-5)
-    sources = run_axis.stack([EVERYTHING._replace(size=np.int32(size)) for size in (95, 91, 40)])
-    own = made.evaluate_own(after, sources, 90, IMAGES)
-    assert own["count"].tolist() == [5, 1, 0] and own["loss"][2] == 0
+        one = jax.tree.map(lambda leaf: leaf[i : i + 1], host)  # noqa: B023
+        alone = make().evaluate(one, DUE[:1], EVERYTHING, (3, 4), IMAGES)
+        assert float(last["loss"][i, 3]) == pytest.approx(float(alone["loss"][0, 3]), rel=1e-5)
+    sources = made.place([EVERYTHING._replace(size=np.int32(size)) for size in (99, 97, 40)])
+    own = run_axis.fetch(made.evaluate_own(after, made.place(DUE), sources, (3, 4), IMAGES), 3)
+    assert own["count"][:, 3].tolist() == [3, 1, 0] and own["loss"][2, 3] == 0
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap", "cores"])
+def test_runs_that_are_not_due_are_not_evaluated(strategy):
+    made = make(strategy, diagnostics={"weight_norm": diagnostics.DIAGNOSTICS["weight_norm"]})
+    after, due = made.place(jax.device_get(states(3))), made.place(np.array([False, True, False]), idle=False)
+    sums = run_axis.fetch(made.evaluate(after, due, EVERYTHING, (0, 4), IMAGES), 3)
+    assert (sums["count"].sum(1).tolist(), (sums["loss"] > 0).any(1).tolist()) == ([0, 100, 0], [False, True, False])
+    probe = inputs.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))
+    rows = made.place((jax.device_get(states(3).params), {"train": probe, "test": probe}))
+    found = run_axis.fetch(made.diagnose(after, due, rows, IMAGES, IMAGES), 3)["weight_norm"]
+    assert (found > 0).tolist() == [False, True, False]
 
 
 def test_diagnostics_of_each_run():
     made = make(diagnostics={"distance_to_init": diagnostics.DIAGNOSTICS["distance_to_init"]})
     after = states(3)
     initial = run_axis.stack([first_state(MLP, STAGE, seed).params for seed in (0, 1, 0)])
-    probe = step.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))
-    found = made.diagnose(after, (initial, {"train": probe, "test": probe}), IMAGES, IMAGES)
+    probe = inputs.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))
+    found = made.diagnose(after, DUE, (initial, {"train": probe, "test": probe}), IMAGES, IMAGES)
     assert found["distance_to_init"].shape == (3,)
     assert found["distance_to_init"][:2].tolist() == [0, 0] and found["distance_to_init"][2] > 0
 
@@ -162,5 +180,5 @@ def test_advance_gives_its_states_away():
     made.advance(record, before, rows(record, 3), IMAGES)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
     kept = states()
-    made.evaluate(kept, EVERYTHING, 0, IMAGES)
+    made.evaluate(kept, DUE[:2], EVERYTHING, (0, 1), IMAGES)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(kept))

@@ -56,10 +56,26 @@ def test_any_shape(strategy, count, height, width, donate):
     expected = np.stack([np.tanh(states["x"][i] @ shared + rows[i]) for i in range(count)])
     given = jax.device_put(jax.tree.map(np.float32, ({"x": states["x"]}, rows, shared)))
     given[0]["n"] = jax.device_put(np.int32(states["n"]))
+    states, rows = run_axis.place(given[:2], strategy)
+    given = states, rows, run_axis.replicate(given[2], strategy, count)
     program = run_axis.compile_over(move, strategy, *given, donate=donate)
-    found = jax.device_get(program(*given))
+    found = run_axis.fetch(program(*given), count)
     assert found["n"].tolist() == list(range(1, count + 1)) and program.seconds > 0
     close(found["x"], expected)
+
+
+def test_shares_are_made_equal_by_rows_that_are_left_out_again():
+    """Three runs on two devices; no row is added to what has all."""
+    given = {
+        "x": np.arange(6.0, dtype=np.float32).reshape(3, 2),
+        "key": run_axis.stack([*map(jax.random.key, range(3))]),
+    }
+    placed, idle = run_axis.place(given, "cores"), run_axis.place(np.array([7, 8, 9]), "cores", idle=0)
+    assert np.asarray(placed["x"]).tolist() == [[0, 1], [2, 3], [4, 5], [4, 5]] and idle.tolist() == [7, 8, 9, 0]
+    assert run_axis.place(placed, "cores")["x"] is placed["x"] and run_axis.rows_for("cores", 4) == 4
+    assert run_axis.place(given, "map")["x"].shape == (3, 2)
+    assert run_axis.fetch({"x": placed["x"]}, 3)["x"].tolist() == given["x"].tolist()
+    assert same(jax.random.key_data(placed["key"])[2:], np.tile(jax.random.key_data(jax.random.key(2)), (2, 1)))
 
 
 def test_unknown_strategy():
@@ -215,8 +231,10 @@ def lone(kind, threads=True):
 def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
     model, stage = KINDS[kind]
     first, rows, expected = lone(kind, threads=strategy in ("map", "loop") or (kind, strategy) == ("mlp", "vmap"))
-    args = jax.tree.map(jnp.asarray, first), (rows, np.full(len(ROWS), 6, np.int32)), IMAGES
-    found = jax.device_get(run_axis.compile_over(advance(model, stage), strategy, *args, donate=True)(*args))
+    states, rows = run_axis.place((first, (rows, np.full(len(ROWS), 6, np.int32))), strategy)
+    args = states, rows, run_axis.replicate(IMAGES, strategy, len(ROWS))
+    program = run_axis.compile_over(advance(model, stage), strategy, *args, donate=True)
+    found = run_axis.fetch(program(*args), len(ROWS))
     assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
     for i, alone in enumerate(expected):
         if strategy in ("vmap", "batched", "seedwise"):
@@ -252,7 +270,8 @@ def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
     expected = [alone(*pair) for pair in zip(first, rows, strict=True)]
     stacked = run_axis.stack(first), run_axis.stack_on_host(rows)
     for strategy in (name for name in run_axis.STRATEGIES if name != "split"):  # which here is `cores`
-        found = run_axis.compile_over(steps, strategy, *stacked, donate=False)(*stacked)
+        placed = run_axis.place(stacked, strategy)
+        found = run_axis.fetch(run_axis.compile_over(steps, strategy, *placed, donate=False)(*placed), count)
         for i in range(count):
             way = jax.tree.map(lambda a, b: np.asarray(a - b), expected[i], first[i].params)
             off = jax.tree.map(lambda a, b: np.asarray(a - b), run_axis.take(found, i), expected[i])
@@ -275,17 +294,20 @@ def study_of_four_programs(strategy, count):
     parents = [(*made.init(state.init_key(seed)), opt) for seed in range(count)]
     fresh = [made.init(batches.key(seed, "fresh", "train")) for seed in range(count)]
     starts = [programs.Start(*network, resets.factors(record.reset, like)) for network in fresh]
-    rows = run_axis.stack([task(record, seed) for seed in range(count)])
+    rows = made.place(run_axis.stack([task(record, seed) for seed in range(count)]))
     states = made.begin(record, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
     for until in (4, 9):
-        states, _ = made.advance(record, states, (rows, np.full(count, until, np.int32)), IMAGES)
-    everything = schedule.plain_source(np.arange(100), DATASET.train_labels)
-    sums = made.evaluate(states, everything, 0, IMAGES)
-    own = made.evaluate_own(states, run_axis.stack([task(record, seed).source for seed in range(count)]), 32, IMAGES)
+        steps = made.place(np.full(count, until, np.int32), idle=0)
+        states, _ = made.advance(record, states, (rows, steps), IMAGES)
+    everything = made.replicate(schedule.plain_source(np.arange(100), DATASET.train_labels), count)
+    due = made.place(np.ones(count, np.bool_), idle=False)
+    sums = made.evaluate(states, due, everything, (0, 1), IMAGES)
+    own = made.evaluate_own(states, due, rows.source, (1, 2), IMAGES)
     found = {f"devices/{strategy}/{count}": np.int32(len(states.step.sharding.device_set))}
     for name, tree in (("state", states), ("sums", sums), ("own", own)):
         found |= {
-            f"{strategy}/{count}/{name}/{path}": np.asarray(leaf) for path, leaf in parameters.paths(tree).items()
+            f"{strategy}/{count}/{name}/{path}": run_axis.fetch(leaf, count)
+            for path, leaf in parameters.paths(tree).items()
         }
     return found
 
@@ -299,7 +321,9 @@ def test_several_devices_give_what_one_gives(tmp_path):
     """Four devices and one, in processes of their own: seven runs are two on each device but one."""
     found = {}
     for devices in (1, 4):
-        code = f"import numpy, test_runs; numpy.savez({str(tmp_path / f'{devices}.npz')!r}, **test_runs.studies())"
+        to = str(tmp_path / f"{devices}.npz")
+        code = "import numpy; from tests.parallel import test_run_axis as found; "
+        code += f"numpy.savez({to!r}, **found.studies())"
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
         call = [sys.executable, "-W", "error", "-c", code]

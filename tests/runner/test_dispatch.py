@@ -30,7 +30,10 @@ class Device:
         after = SimpleNamespace(step=steps, done=steps >= self.ends)
         return after, (self.free, (after.step, after.done))
 
-    def read(self, seen):
+    def place(self, rows, idle=None):
+        return rows
+
+    def read(self, seen, count):
         if not isinstance(seen[0], float):
             return seen
         self.now, self.waiting = max(self.now, seen[0]), self.waiting - 1
@@ -40,10 +43,10 @@ class Device:
 @pytest.fixture
 def start(monkeypatch):
     def build(device, count, epoch_steps=1000):
-        monkeypatch.setattr(dispatch.multihost, "fetch", device.read)
+        monkeypatch.setattr(dispatch.run_axis, "fetch", device.read)
         monkeypatch.setattr(dispatch.time, "perf_counter", lambda: device.now)
         context = SimpleNamespace(programs=device, images=None, timed=lambda kind, group: contextlib.nullcontext())
-        group = SimpleNamespace(stage=None, name="train")
+        group = SimpleNamespace(stage=None, name="train", runs=range(count))
         task = SimpleNamespace(epoch_steps=np.full(count, epoch_steps))
         states = SimpleNamespace(step=np.zeros(count, int), done=np.zeros(count, bool))
         made = dispatch.Pace(group, context, task)

@@ -15,7 +15,7 @@ from plasticity_jax.data import batches as sampling
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner import schedule
-from plasticity_jax.training import gradient, state
+from plasticity_jax.training import evaluation, gradient, inputs, state
 from plasticity_jax.training import step as train
 from tests.support import golden
 from tests.support.golden import PLAIN, STEPS, batch, norm, step
@@ -368,7 +368,7 @@ def reference(params, indices, images, labels):
     return losses, logits.argmax(1) == labels[indices]
 
 
-evaluate = jax.jit(functools.partial(train.evaluate, images=IMAGES, model=MLP, batch=16))
+evaluate = jax.jit(functools.partial(evaluation.evaluate_batch, images=IMAGES, model=MLP, batch=16))
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 33, 100])
@@ -385,7 +385,7 @@ def test_evaluation_sums_over_every_image_once(size):
 
 def test_evaluation_uses_running_statistics():
     source = schedule.plain_source(np.arange(8), DATASET.train_labels)
-    run = jax.jit(functools.partial(train.evaluate, images=IMAGES, model=CONVOLVED, batch=8))
+    run = jax.jit(functools.partial(evaluation.evaluate_batch, images=IMAGES, model=CONVOLVED, batch=8))
     before = first_state(CONVOLVED)
     before = before.replace(stats=jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(1), before.stats))
 
@@ -411,12 +411,12 @@ def test_diagnostics_see_the_probe_batch():
 
     before = first_state(MLP)
     probes = {
-        split: train.Probe(np.arange(first, first + 10), DATASET.train_labels[first : first + 10])
+        split: inputs.Probe(np.arange(first, first + 10), DATASET.train_labels[first : first + 10])
         for split, first in (("train", 10), ("test", 30))
     }
     row = jax.tree.map(np.zeros_like, before.params), probes
     mine = {"own": own, "another": another}
-    found = jax.jit(lambda: train.diagnose(before, row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
+    found = jax.jit(lambda: evaluation.diagnose(before, row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
     assert set(found) == {f"{split}_{name}" for split in probes for name in ("loss", "hidden", "moved")} | {"another"}
     for split, probe in probes.items():
         losses, _ = reference(before.params, probe.index, DATASET.train_images, DATASET.train_labels)
@@ -427,16 +427,16 @@ def test_diagnostics_see_the_probe_batch():
 
 def test_diagnostics_see_logits_of_the_classes_of_the_run():
     classes, labels = np.array([True, False, True, False]), np.zeros(2, np.int32)
-    probe = train.Probe(np.arange(2), labels, classes)
+    probe = inputs.Probe(np.arange(2), labels, classes)
     row = first_state(MLP).params, {"train": probe, "test": probe}
     mine = {"least": lambda state, batch: {"least": batch["logits"].min(axis=0)}}
-    found = jax.jit(lambda: train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
+    found = jax.jit(lambda: evaluation.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
     assert ((found["test_least"] > -1e6) == classes).all()
 
 
 def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
     """Whatever way it takes to get at its batch: reading all of it is looking at the images."""
-    probe = train.Probe(np.arange(2), DATASET.train_labels[:2])
+    probe = inputs.Probe(np.arange(2), DATASET.train_labels[:2])
     row = first_state(MLP).params, {"train": probe, "test": probe}
     mine = {
         "weights": lambda state, batch: {"weights": parameters.norm(state.params)},
@@ -444,7 +444,7 @@ def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
         "all": lambda state, batch: {"all": dict(batch)["label"].sum()},
         "maybe": lambda state, batch: {"maybe": batch.get("label").sum()},
     }
-    found = jax.jit(lambda: train.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
+    found = jax.jit(lambda: evaluation.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
     assert set(found) == {"weights", "moved", "train_all", "test_all", "train_maybe", "test_maybe"}
 
 

@@ -1,0 +1,78 @@
+"""While a stage trains and is evaluated, the host sends the devices a few numbers, and nothing else."""
+
+import contextlib
+import math
+import re
+
+import jax
+import pytest
+
+from plasticity_jax.parallel import multihost
+from plasticity_jax.runner import dispatch, evaluation
+from tests.support import small
+
+SENT = re.compile(r"host-to-device transfer: aval=ShapedArray\(\w+\[([\d,]*)\]")
+
+
+def study(strategy: str):
+    """Three runs, which two devices do not share evenly, of which every kind of images is looked at."""
+    found = small.single(epochs=2.0)
+    found.stages.train.ema = 0.9
+    found.update(seeds=(0, 1, 2), strategy=strategy, validation_images=8, train_eval_images=20)
+    found.update(diagnostics=("weight_norm", "effective_rank", "distance_to_init"))
+    return found
+
+
+@contextlib.contextmanager
+def guarded(guard, *names):
+    """Under `guard`: every call that trains and every evaluation, or one of them; how often each happened."""
+    calls = {"advance": 0, "measure": 0}
+
+    def wrap(owner, name):
+        real = getattr(owner, name)
+
+        def wrapped(*args):
+            calls[name] += 1
+            with guard() if name in (names or calls) else contextlib.nullcontext():
+                return real(*args)
+
+        patch.setattr(owner, name, wrapped)
+
+    with pytest.MonkeyPatch.context() as patch:
+        wrap(dispatch.Pace, "advance")
+        wrap(evaluation.Evaluator, "measure")
+        yield calls
+
+
+@pytest.mark.parametrize("strategy", ["map", "vmap", "cores"])
+def test_nothing_is_sent_in_passing(strategy, tmp_path):
+    """An array of the host that a program is called with would be an error, as would a slice of one of the device."""
+    small.run(study(strategy), tmp_path / "plain")
+    with guarded(lambda: jax.transfer_guard("disallow")) as calls:
+        small.run(study(strategy), tmp_path / "guarded")
+    assert calls["advance"] >= 2 and calls["measure"] == 3
+    assert small.tables(tmp_path / "guarded") == small.tables(tmp_path / "plain")
+
+
+def test_what_is_sent_on_purpose_are_numbers_of_runs(tmp_path, capfd):
+    with guarded(lambda: jax.transfer_guard_host_to_device("log_explicit")):
+        small.run(study("cores"), tmp_path)
+    sizes = [math.prod(int(n) for n in shape.split(",") if n) for shape in SENT.findall(capfd.readouterr().err)]
+    few = [size for size in sizes if size <= 4]  # of the four rows that three runs are on two devices
+    images = [len(part) * 8 * 8 for part in (small.TOY.test_labels, small.TOY.train_labels)]
+    assert few and sorted(size for size in sizes if size > 4) == sorted(2 * images)  # each device has them once
+
+
+def test_an_evaluation_is_read_once(tmp_path, monkeypatch):
+    inside, reads, real = [], [], multihost.fetch
+
+    @contextlib.contextmanager
+    def measuring():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(multihost, "fetch", lambda tree: reads.extend(inside) or real(tree))
+    with guarded(measuring, "measure") as calls:
+        small.run(study("map"), tmp_path)
+    assert len(reads) == calls["measure"] == 3
