@@ -17,7 +17,7 @@ So the three products of a convolution are written out here, in that form and in
     rows     weight gradients of small images: the input channels side by side as one wide image
 
 On other backends this is the operation of `lax` with what meets the image of a kernel, and for many runs at once, on
-all backends, that of `products`.
+all backends, that of `products`; so it is on CPU for gradients of gradients (`products.plain`).
 """
 
 import contextlib
@@ -77,7 +77,7 @@ def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequen
     (top, bottom), (left, right) = padding
     pads = ((int(top), int(bottom)), (int(left), int(right)))
     steps, precision = (strides[0], strides[1]), options.get("precision")
-    if products.are_together():
+    if products.are_together() or (products.are_plain() and target.backend() == "cpu"):
         return products.convolve(x, kernel, steps, pads, precision)
     if target.backend() != "cpu":
         kernel, pads = products.cropped(x, kernel, steps, pads)

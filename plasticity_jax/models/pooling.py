@@ -15,7 +15,8 @@ def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
     """The largest value in each window; the gradient goes to the first of equal values, as in PyTorch and `lax`.
 
     On CPU and GPU it is written with shifted slices.  The gradient of `lax.reduce_window` is a scatter: a fifth of a
-    whole training step of a small network on CPU, and on GPU thrice the bytes.
+    whole training step of a small network on CPU, and on GPU thrice the bytes.  But it can be differentiated again, and
+    so is taken for that (`products.plain`).
 
     Args:
       x: images [N, H, W, C] of floats.
@@ -26,7 +27,7 @@ def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
     Returns:
       [N, H', W', C].
     """
-    if target.backend() == "tpu" and not products.are_together():
+    if products.are_plain() or (target.backend() == "tpu" and not products.are_together()):
         window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), (pad, pad), (pad, pad), (0, 0))
         return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
     return _max_pool(x, size, stride, pad)

@@ -46,6 +46,28 @@ def are_together() -> bool:
     return _together.get()
 
 
+_plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """What is traced inside can be differentiated as often as one likes, forwards too.
+
+    Layers are made of plain operations there.  Their fast gradients, which know reverse mode alone and only once, are
+    for training.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def are_plain() -> bool:
+    """Whether this is traced inside `plain`."""
+    return _plain.get()
+
+
 def shape_of_result(x: Array, kernel: Array, strides: Pair, pads: Pads) -> Pair:
     """Height and width of a convolution's result."""
     sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
