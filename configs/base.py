@@ -85,6 +85,8 @@ def base(name: str = "") -> ConfigDict:
     config.control = "fresh"
     config.window = 0.2
     config.diagnostics = ("weight_norm", "distance_to_init", "effective_rank", "dormant_fraction")
+    config.instruments = ()
+    config.measure_images = 2048
     config.train_eval_images = 0
     config.mean = ()
     config.std = ()
@@ -159,6 +161,8 @@ def stage(
     )
     config.eval_every = 5
     config.eval_tail = 1
+    config.measure_steps = ()
+    config.measure_every = 0
     config.remedies = ConfigDict(dict(remedies or {}), sort_keys=False)
     config.branches = ConfigDict(dict(branches or {}), sort_keys=False)
     _update(config.data, data or {}, "data")

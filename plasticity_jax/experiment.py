@@ -31,6 +31,7 @@ from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage import conditions, environment, metrics, results
 from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_json
 from plasticity_jax.training.evaluation import Diagnostic
+from plasticity_jax.training.measuring import Instrument
 from plasticity_jax.training.remedies.apply import Function
 from plasticity_jax.training.resets import OwnReset
 
@@ -49,6 +50,7 @@ def run(
     resets: Mapping[str, OwnReset] | None = None,
     diagnostics: Mapping[str, Diagnostic] | None = None,
     remedies: Mapping[str, Function] | None = None,
+    instruments: Mapping[str, Instrument] | None = None,
 ) -> Result:
     """Train and evaluate all runs of a config in `workdir`, or go on where an earlier call stopped there.
 
@@ -65,6 +67,7 @@ def run(
       resets: own resets by name, for `reset.function`.
       diagnostics: own diagnostics by name; they are measured besides `config.diagnostics`.
       remedies: own remedies by name, for the `remedies` of stages.
+      instruments: own instruments by name; they measure besides `config.instruments`, where stages say so.
 
     Returns:
       What `result.json` holds; an empty dict where nothing was to be trained.
@@ -74,8 +77,8 @@ def run(
       Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
     """
     network = None if model is None else interface.check(model)
-    parts = Parts(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}))
-    study = study_config.parse(config, own=(*parts.resets, *parts.diagnostics, *parts.remedies))
+    parts = Parts(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}), dict(instruments or {}))
+    study = study_config.parse(config, own=(*parts.resets, *parts.diagnostics, *parts.remedies, *parts.instruments))
     with target.described(compile_for) if compile_for else contextlib.nullcontext():
         return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=parts)
 

@@ -26,7 +26,7 @@ def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> 
 def known(own: Collection[str] = ()) -> Names:
     """The names that a config may use, by the word that `spec` has for their kind; imports jax."""
     from plasticity_jax import models
-    from plasticity_jax.diagnostics import DIAGNOSTICS
+    from plasticity_jax.diagnostics import DIAGNOSTICS, INSTRUMENTS
     from plasticity_jax.parallel.run_axis import STRATEGIES
     from plasticity_jax.training.optimizers import OPTIMISERS
     from plasticity_jax.training.remedies import apply
@@ -45,5 +45,6 @@ def known(own: Collection[str] = ()) -> Names:
         "resets": (*RESETS, *own),
         "remedies": {**dict.fromkeys(own), **apply.signatures()},
         "diagnostics": (*DIAGNOSTICS, *own),
+        "instruments": (*INSTRUMENTS, *own),
         "strategies": ("auto", *STRATEGIES),
     }

@@ -90,7 +90,16 @@ def test_override(overridden, override, path, value):
     assert type(found) is type(value)
 
 
-TUPLES = ["seeds", "diagnostics", "mean", "std", "stages.tune.trained", "stages.tune.data.classes"]
+TUPLES = [
+    "seeds",
+    "diagnostics",
+    "instruments",
+    "stages.tune.measure_steps",
+    "mean",
+    "std",
+    "stages.tune.trained",
+    "stages.tune.data.classes",
+]
 TUPLES += ["stages.tune.optim.milestones", "stages.tune.reset.modules"]
 
 

@@ -146,7 +146,7 @@ def stopped_once(found, directory):
 
     with pytest.MonkeyPatch.context() as eager, pytest.MonkeyPatch.context() as patch:
         eager.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
-        eager.setattr("plasticity_jax.runner.stage_loop.CHECKPOINT_SHARE", 0)
+        eager.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
         patch.setattr(programs.Programs, "advance", stopping)
         with pytest.raises((KeyboardInterrupt, Preempted)):
             small.run(found, directory)

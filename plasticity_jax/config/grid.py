@@ -184,8 +184,9 @@ def _word(value: Any) -> Any:
 
 
 def compiled(stage: spec.Stage) -> dict[str, Any]:
-    """What the points of a pack share in each branch: what is compiled, and when to evaluate."""
-    return stage.shape() | {"eval_every": stage.eval_every, "eval_tail": stage.eval_tail}
+    """What the points of a pack share in each branch: what is compiled, and when to evaluate and measure."""
+    when = ("eval_every", "eval_tail", "measure_steps", "measure_every")
+    return stage.shape() | {name: getattr(stage, name) for name in when}
 
 
 def packs(

@@ -5,7 +5,12 @@ from typing import Any
 
 AUGMENT = {False: "none", True: "crop_flip"}  # `augment` was a truth value
 
-ADDED: dict[str, Any] = {"holdout": 0.0, "holdout_seed": 0}  # since then, with the values that they had
+ADDED: dict[str, Any] = {
+    "holdout": 0.0,
+    "holdout_seed": 0,
+    "instruments": [],
+    "measure_images": 2048,
+}  # since then, with the values that they had
 
 MODEL = {"activation": "relu", "dropout": 0.0, "injected": [], "zero_scale": False}
 TASKS = {"change": "none", "epochs": 1}
@@ -59,7 +64,9 @@ def _point(point: Any, first: bool) -> Any:
 
 def _stage(stage: Mapping[str, Any], first: bool) -> dict[str, Any]:
     old = stage.get("augment")
-    now = {"remedies": [], **stage} | ({"augment": AUGMENT[old]} if isinstance(old, bool) else {})
+    now = {"remedies": [], "measure_steps": [], "measure_every": 0, **stage} | (
+        {"augment": AUGMENT[old]} if isinstance(old, bool) else {}
+    )
     if isinstance(now.get("optim"), dict):
         now["optim"] = {"rho": 0.0, **now["optim"]}
     if isinstance(now.get("data"), dict):

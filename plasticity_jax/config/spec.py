@@ -153,6 +153,9 @@ class Stage:
     ema: decay per step of an exponential moving average of weights and statistics, evaluated too; 0 for none.
     eval_every: evaluate every so many epochs; 0 for only at the start and the end.
     eval_tail: the same inside the metric's window at the end of the stage.
+    measure_steps: steps, 0 for the start, at which the study's instruments measure; those behind the end do nothing.
+    measure_every: they measure every so many epochs too, and where the run ends; 0 for neither.  Wherever they measure,
+        the run is evaluated as well, whether or not the study has instruments.
     remedies: what is done against the loss of plasticity, in this order; a config gives each one's numbers by its name.
     """
 
@@ -172,6 +175,8 @@ class Stage:
     reset: Reset
     eval_every: Annotated[int, whole(0)]
     eval_tail: Annotated[int, whole(0)]
+    measure_steps: Annotated[tuple[int, ...], several(whole(0))]
+    measure_every: Annotated[int, whole(0)]
     remedies: Annotated[tuple[Remedy, ...], ByName(), Compiled(programs)]
 
     def shape(self) -> dict[str, Any]:
@@ -233,6 +238,8 @@ class Study:
 
     holdout, holdout_seed: share of the training images that is the test set of data without a test split, and the seed
         that draws it.
+    instruments: diagnostics that are dear, and so measured only when stages say (`measure_steps`, `measure_every`).
+    measure_images: of each run's training images, so many are what instruments look at; all where there are fewer.
     train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
     mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
     control: the branch that the others are compared with.
@@ -253,6 +260,8 @@ class Study:
     control: Annotated[str, some_text]
     window: Annotated[float, real("(0, 1]")]
     diagnostics: Annotated[tuple[str, ...], NameOf("diagnostics", many=True, own=True)]
+    instruments: Annotated[tuple[str, ...], NameOf("instruments", many=True, own=True)]
+    measure_images: Annotated[int, whole(1)]
     train_eval_images: Annotated[int, whole(0)]
     mean: Annotated[tuple[float, ...], several(real("(-inf, inf)"), distinct=False)]
     std: Annotated[tuple[float, ...], several(real("(0, inf)"), distinct=False)]

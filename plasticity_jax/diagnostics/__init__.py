@@ -13,6 +13,10 @@ is recorded as `NAME`.  (`effective_rank` and `dormant_fraction` in older result
     initial   the parameters at initialisation
 
 Own diagnostics have the same form; another one is another function in `DIAGNOSTICS`.
+
+Those that are dear, since they take gradients, are called instruments.  They are measured at steps and epochs that a
+stage names, on 2,048 of the run's training images, and are functions of a `Subject`: see `subject`.  Another one is
+another function in `INSTRUMENTS`, and what it costs is told by `PASSES`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +25,23 @@ from typing import Any
 from jax import Array
 
 from plasticity_jax.diagnostics.dormancy import dormant_fraction
+from plasticity_jax.diagnostics.noise import noise
 from plasticity_jax.diagnostics.norms import distance_to_init, weight_norm
 from plasticity_jax.diagnostics.rank import effective_rank
+from plasticity_jax.diagnostics.subject import Remembering, Subject
 
 DIAGNOSTICS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Array]]] = {
     "weight_norm": weight_norm,
     "distance_to_init": distance_to_init,
     "effective_rank": effective_rank,
     "dormant_fraction": dormant_fraction,
+}
+
+INSTRUMENTS: dict[str, Callable[[Subject], dict[str, Array]] | Remembering] = {
+    "noise": noise,
+}
+
+# What each costs, in gradients of each of the images that it looks at.
+PASSES = {
+    "noise": 2.0,
 }

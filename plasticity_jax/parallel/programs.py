@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
-from plasticity_jax.parallel import compilation_cache, compiler, run_axis
-from plasticity_jax.training import evaluation, resets, state, step, sweep
+from plasticity_jax.parallel import compilation_cache, compiler, multihost, run_axis
+from plasticity_jax.training import evaluation, measuring, resets, state, step, sweep
 from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.remedies.apply import NONE, Own
 
@@ -41,6 +42,7 @@ class Programs:
         diagnostics: Mapping[str, evaluation.Diagnostic],
         own_resets: Mapping[str, resets.OwnReset],
         own_remedies: Own = NONE,
+        instruments: Mapping[str, measuring.Instrument] | None = None,
     ):
         self.model = model
         self.image_shape = image_shape
@@ -49,6 +51,7 @@ class Programs:
         self.diagnostics = diagnostics
         self.own_resets = own_resets
         self.own_remedies = own_remedies
+        self.instruments = dict(instruments or {})
         self.cache: dict[Any, compiler.Program] = {}
         self.placed: dict[Any, tuple[Images, Images]] = {}
         self.loaded = 0
@@ -107,6 +110,30 @@ class Programs:
         shared = self._place(images, states), self._place(test_images, states)
         return self.program("diagnose", None, states, (due, rows), *shared)(states, (due, rows), *shared)
 
+    def measure(
+        self, name: str, stage: spec.Stage, states: Tree, rows: measuring.Measured, images: Images
+    ) -> tuple[evaluation.Metrics, Tree]:
+        """What an instrument measures [R], and its memories [R, ...]; `rows`, with leaves [R, ...], need not be placed.
+
+        One run after another is measured, since each takes the memory and the time of many steps.
+        """
+        kind, count = f"measure {name}", len(rows.due)
+        states, strategy = run_axis.fetch(states, count), self.strategy_of(kind)
+        if strategy != "loop":
+            states, rows = run_axis.place((states, rows), strategy)
+        shared = (self._place(images, states, strategy),)
+        return self.program(kind, stage, states, rows, *shared)(states, rows, *shared)
+
+    def strategy_of(self, kind: str) -> str:
+        """The strategy by which a kind of program has its runs; instruments are programs of a lone run on one device.
+
+        So groups of all sizes share them.
+        """
+        if not kind.startswith("measure"):
+            return self.strategy
+        few = len(run_axis.layout("map", len(target.devices()))[0]) == 1
+        return "loop" if self.strategy == "loop" or (few and multihost.alone()) else "map"
+
     def place(self, rows: Tree | list[Tree], idle: Any = None) -> Tree:
         """States, or other arrays [R, ...] or a list of R trees, on the devices: `run_axis.place`."""
         rows = run_axis.stack_on_host(rows) if isinstance(rows, list) else rows
@@ -119,12 +146,12 @@ class Programs:
     def _span(self, span: tuple[int, int], states: Tree) -> Tree:
         return self.replicate(tuple(map(np.int32, span)), len(jax.tree.leaves(states)[0]))
 
-    def _place(self, images: Images, states: Tree) -> Images:
-        """The images on the devices that these runs train on; brought there once."""
-        count = len(jax.tree.leaves(states)[0])
-        key = id(images), run_axis.mesh_for(self.strategy, count)
+    def _place(self, images: Images, states: Tree, strategy: str = "") -> Images:
+        """The images on the devices that these runs train on, or have by another strategy; brought there once."""
+        count, strategy = len(jax.tree.leaves(states)[0]), strategy or self.strategy
+        key = id(images), run_axis.mesh_for(strategy, count)
         if key not in self.placed:  # the images are kept too, so that their id stays their own
-            self.placed[key] = images, self.replicate(images, count)
+            self.placed[key] = images, run_axis.replicate(images, strategy, count)
         return self.placed[key][1]
 
     def program(self, kind: str, stage: spec.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> compiler.Program:
@@ -132,15 +159,16 @@ class Programs:
 
         Of states and rows that are not placed it is the program for when they are.
         """
-        count = run_axis.rows_for(self.strategy, jax.tree.leaves((states, rows))[0].shape[0])
+        strategy = self.strategy_of(kind)
+        count = run_axis.rows_for(strategy, jax.tree.leaves((states, rows))[0].shape[0])
         args = *jax.tree.map(functools.partial(_shape, rows=count), (states, rows)), *jax.tree.map(_shape, shared)
         shape = tuple(sorted(stage.shape().items())) if stage else ()
         leaves, structure = jax.tree.flatten(args)
-        dealt = len(jax.tree.leaves((states, rows))) if self.strategy == "loop" else 0  # leaves [R, ...]
+        dealt = len(jax.tree.leaves((states, rows))) if strategy == "loop" else 0  # leaves [R, ...]
         sizes = [leaf.shape[i < dealt :] for i, leaf in enumerate(leaves)]
         key = (kind, shape, structure, *zip(sizes, [str(leaf.dtype) for leaf in leaves], strict=True))
         fn, donate = self._function(kind, stage), kind == "advance"
-        return self._program(key, lambda: run_axis.compile_over(fn, self.strategy, *args, donate=donate))
+        return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, donate=donate))
 
     def _program(self, key: Any, compile_it: Callable[[], compiler.Program]) -> compiler.Program:
         if key not in self.cache:
@@ -151,6 +179,12 @@ class Programs:
 
     def _function(self, kind: str, stage: spec.Stage | None) -> Callable[..., Tree]:
         """What a kind of program does with one run."""
+        match kind.partition(" "):
+            case "measure", _, name if stage:
+                instrument, own = self.instruments[name], self.own_remedies
+                return functools.partial(
+                    measuring.measure, model=self.model, stage=stage, instrument=instrument, own=own
+                )
         match kind:
             case "begin" if stage:
                 reset = self.own_resets[stage.reset.function] if stage.reset.function else None

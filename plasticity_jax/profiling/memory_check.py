@@ -17,7 +17,7 @@ from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
 from plasticity_jax.parallel.programs import Start
-from plasticity_jax.runner import evaluation, schedule
+from plasticity_jax.runner import evaluation, instruments, schedule
 from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.runner.schedule import Timetable
@@ -31,6 +31,7 @@ SMALLER = {  # what else makes a program smaller
     "advance": "a smaller batch_size or network",
     "evaluate": "a smaller config.eval_batch or network",
     "evaluate_own": "a smaller config.eval_batch or network",
+    "measure": "fewer config.instruments, a smaller network",
     "diagnose": "fewer config.diagnostics, a smaller network",
 }
 
@@ -141,7 +142,7 @@ def needs_of(
 
 def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Compute) -> Need:
     """What a program needs that was compiled for a call of `calls`."""
-    strategy, count = context.programs.strategy, len(times.group.runs)
+    strategy, count = context.programs.strategy_of(call.kind), len(times.group.runs)
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
@@ -174,6 +175,12 @@ def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[C
     if context.programs.diagnostics:
         looked_at = due, (states.params, probes(times))
         yield Call("diagnose", None, (evaluated, looked_at, context.images, context.test_images))
+    if instruments.are_to_measure(times.group, context):
+        looks = instruments.rows(times, context, rows[0], states.params, states.params)
+        memories = instruments.memories(context, times, states.params)
+        for name in context.programs.instruments:
+            row = looks._replace(memory=memories.get(name, ()))
+            yield Call(f"measure {name}", stage, (states, row, context.images))
 
 
 def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[Tree, Start]:
@@ -199,7 +206,7 @@ def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Compute) -
 
     most = next((count for count in range(worst.runs - 1, 0, -1) if fits(count)), 0)
     most_seeds = next((count for count in range(seeds - 1, 0, -1) if seeds_fit(count)), 0)
-    remedies = [SMALLER[worst.kind]]
+    remedies = [SMALLER[worst.kind.partition(" ")[0]]]
     mapped = max(need.total(need.runs, "map") for need in needs)
     if strategy in memory.SIDE_BY_SIDE and mapped <= there:
         remedies.insert(0, f"--config.strategy=map (about {memory.text(mapped)})")

@@ -9,6 +9,8 @@ import numpy as np
 from plasticity_jax import models, target
 from plasticity_jax.config import spec
 from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.diagnostics import PASSES
+from plasticity_jax.runner import instruments
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.eval_sets import scored_on
 from plasticity_jax.runner.schedule import Timetable
@@ -24,14 +26,16 @@ def summary(drawn: Compute) -> str:
     sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
     devices = target.devices()
     images, shared = sum(times.images() for times in timetables.values()), shared_images(timetables)
+    dear = sum(instruments.passes(times, drawn) for times in timetables.values())
     dtype = "" if drawn.parts.brings_network(pack) else f"; {pack.model.dtype}"
     return "\n".join(
         [
             f"{pack.name}: {pack.model.name} on {dataset.name} {dataset.version}, "
             f"seeds {', '.join(map(str, drawn.study.seeds))}",
             *_describe_images(dataset),
-            *(_describe(times) + _apart(times, timetables) for times in timetables.values()),
+            *(_describe(times) + _apart(times, timetables) + _measured(times, drawn) for times in timetables.values()),
             f"  {images:,} training images in all"
+            + (f", and instruments cost what {dear:,} cost" if dear else "")
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
             f"  device: {len(devices)} x {devices[0].device_kind} ({target.backend()}); "
@@ -58,7 +62,16 @@ def expected_compilations(drawn: Compute) -> int:
             images = len(getattr(times.dataset, f"{scored.split}_labels"))
             shape = [np.shape(leaf)[scored.own :] for leaf in jax.tree.leaves(scored.source)]
             evaluated.add((runs(times), images, scored.own, *shape))
-    return 1 + 2 * len(shapes) + len(evaluated) + bool(drawn.programs.diagnostics) * len(counts)
+    measured = {
+        (
+            1 if drawn.programs.strategy_of("measure") == "loop" else len(t.group.runs),
+            *sorted(t.group.stage.shape().items()),
+        )
+        for t in timetables.values()
+        if instruments.are_to_measure(t.group, drawn)
+    }
+    dear = len(drawn.programs.instruments) * len(measured)
+    return 1 + 2 * len(shapes) + len(evaluated) + bool(drawn.programs.diagnostics) * len(counts) + dear
 
 
 def shared_images(timetables: Timetables) -> int:
@@ -99,6 +112,20 @@ def _describe(times: Timetable) -> str:
         f"{augmented}, "
         f"{group.stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
         f"evaluated {len(times.events)} times"
+    )
+
+
+def _measured(times: Timetable, drawn: Compute) -> str:
+    """What the instruments do, and what that costs in training images."""
+    if not instruments.are_to_measure(times.group, drawn):
+        return ""
+    counts = [len(when) for when in times.measured]
+    images = [min(drawn.study.measure_images, len(pool.indices)) for pool in times.pools]
+    known = [f"{name} {PASSES[name]:g}" for name in drawn.programs.instruments if name in PASSES]
+    known += [f"{name} unknown" for name in drawn.programs.instruments if name not in PASSES]
+    return (
+        f"\n    measured {_span(counts)} times on {_span(images)} images, passes over these: {', '.join(known)}; "
+        f"in all what {instruments.passes(times, drawn):,} training images cost"
     )
 
 

@@ -130,8 +130,13 @@ def rows(
     steps: np.ndarray,
     done: np.ndarray,
     values: Mapping[str, np.ndarray],
+    dear: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[list[Row], list[bool]]:
-    """Table rows of this event, for the runs that it concerns; and which runs are recorded to their end now."""
+    """Table rows of this event, for the runs that it concerns; and which runs are recorded to their end now.
+
+    `dear` is what instruments measured, of which NaN has no row.
+    """
+    values, dear = {**values, **(dear or {})}, dear or {}
     table: list[Row] = []
     for i in np.flatnonzero(due(times, closed, epoch, done)):
         run = group.runs[i]
@@ -145,6 +150,7 @@ def rows(
         at_step = {"epoch": float(steps[i] / times.epoch_steps[i]), "step": int(steps[i])}
         missing = set(RUNNING) if steps[i] < times.epoch_steps[i] else set()
         missing |= {name for name in values if name.startswith(ENDS) and np.isnan(values[name][i])}
+        missing |= {name for name in dear if np.isnan(dear[name][i])}
         metrics: Sequence[str] = [name for name in values if name not in missing]
         table += [{**common, **at_step, "metric": name, "value": _number(values[name][i])} for name in metrics]
     return table, [bool(was or now) for was, now in zip(closed, done, strict=True)]

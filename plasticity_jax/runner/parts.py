@@ -10,23 +10,25 @@ from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.config.remedies import Remedy as Named
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.diagnostics import DIAGNOSTICS
+from plasticity_jax.diagnostics import DIAGNOSTICS, INSTRUMENTS
 from plasticity_jax.lookup import OWN, lookup
 from plasticity_jax.models import interface
 from plasticity_jax.storage.fingerprints import fingerprint
 from plasticity_jax.training.evaluation import Diagnostic
+from plasticity_jax.training.measuring import Instrument
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.resets import RESETS, OwnReset
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Functions of a study: a user's network (or None), and resets, diagnostics and remedies by name."""
+    """Functions of a study: a user's network (or None), and resets, diagnostics, remedies and instruments by name."""
 
     model: nn.Module | None = None
     resets: Mapping[str, OwnReset] = dataclasses.field(default_factory=dict)
     diagnostics: Mapping[str, Diagnostic] = dataclasses.field(default_factory=dict)
     remedies: Mapping[str, apply.Function] = dataclasses.field(default_factory=dict)
+    instruments: Mapping[str, Instrument] = dataclasses.field(default_factory=dict)
 
     def network(self, pack: spec.Pack, dataset: Dataset) -> nn.Module:
         """The network of a pack; one of a user is checked."""
@@ -49,7 +51,8 @@ class Parts:
         given |= {f"reset {name}": reset for name, reset in self.resets.items() if name in named}
         given |= {f"remedy {each.name}": self.remedies[each.name] for each in _remedies(study, self.remedies)}
         given |= {f"diagnostic {name}": diagnostic for name, diagnostic in self.diagnostics.items()}
-        of_the_lab = {id(function) for known in (RESETS, DIAGNOSTICS) for function in known.values()}
+        given |= {f"instrument {name}": instrument for name, instrument in self.instruments.items()}
+        of_the_lab = {id(function) for known in (RESETS, DIAGNOSTICS, INSTRUMENTS) for function in known.values()}
         return {name: fingerprint(thing) for name, thing in given.items() if id(thing) not in of_the_lab}
 
 
@@ -64,12 +67,21 @@ def complete(own: Parts | None, study: spec.Study) -> Parts:
     diagnostics = {
         name: lookup(DIAGNOSTICS, name, "diagnostics") for name in study.diagnostics if name not in own.diagnostics
     }
+    instruments = {
+        name: lookup(INSTRUMENTS, name, "instruments") for name in study.instruments if name not in own.instruments
+    }
     remedies = dict(own.remedies)
     for named in _remedies(study, [each.name for each in _remedies(study) if OWN.fullmatch(each.name)]):
         remedies.setdefault(named.name, lookup({}, named.name, f"remedies.{named.name}"))
     for named in _remedies(study):
         apply.check(named, remedies)
-    return Parts(own.model, resets | dict(own.resets), diagnostics | dict(own.diagnostics), remedies)
+    return Parts(
+        own.model,
+        resets | dict(own.resets),
+        diagnostics | dict(own.diagnostics),
+        remedies,
+        instruments | dict(own.instruments),
+    )
 
 
 def _remedies(study: spec.Study, names: Collection[str] | None = None) -> list[Named]:

@@ -58,7 +58,7 @@ def _compute(
 ) -> Compute:
     pack = dataclasses.replace(pack, model=dataclasses.replace(pack.model, dtype=choice["dtype"]))
     model, normalisation, shape = parts.network(pack, dataset), scale(study, dataset), dataset.train_images.shape[1:]
-    functions = parts.diagnostics, parts.resets, parts.remedies
+    functions = parts.diagnostics, parts.resets, parts.remedies, parts.instruments
     return Compute(
         pack=pack,
         study=study,

@@ -32,7 +32,8 @@ class Timetable:
 
     pools: training images.  held_out, tests: validation and test images.
     epoch_steps, steps: steps in an epoch and in the stage.
-    points: epochs at which the run is evaluated.  events: all epochs at which the group stops to evaluate or keep.
+    points: epochs at which the run is evaluated.  measured: those at which instruments measure it too.
+    events: all epochs at which the group stops to evaluate or keep.
     """
 
     group: Group
@@ -43,6 +44,7 @@ class Timetable:
     epoch_steps: list[int]
     steps: list[int]
     points: list[frozenset[float]]
+    measured: list[frozenset[float]]
     events: list[float]
 
     def target(self, run: int, epoch: float) -> int:
@@ -75,12 +77,14 @@ def draw_up(group: Group, study: spec.Study, dataset: Dataset) -> Timetable:
     tests = [subsets.test_images(d, seed, dataset.test_labels, span, study.test_images) for d, seed, span in drawn]
     both = [lengths(run.stage, len(p.indices)) for p, run in zip(pools, group.runs, strict=True)]
     epoch_steps, steps = [n for n, _ in both], [total for _, total in both]
+    lasting = list(zip(group.runs, epoch_steps, steps, strict=True))
+    measured = [frozenset(_measured(run.stage, n, total)) for run, n, total in lasting]
     points = [
-        frozenset(_points(run.stage, total / n, study.window))
-        for run, n, total in zip(group.runs, epoch_steps, steps, strict=True)
+        frozenset(_points(run.stage, total / n, study.window)) | extra
+        for (run, n, total), extra in zip(lasting, measured, strict=True)
     ]
     events = sorted(set().union(*points, map(float, group.keep)))
-    return Timetable(group, dataset, pools, held_out, tests, epoch_steps, steps, points, events)
+    return Timetable(group, dataset, pools, held_out, tests, epoch_steps, steps, points, measured, events)
 
 
 def lengths(stage: spec.Stage, images: int) -> tuple[int, int]:
@@ -107,6 +111,15 @@ def _points(stage: spec.Stage, epochs: float, window: float) -> list[float]:
     sparse = [float(e) for e in whole if stage.eval_every and e % stage.eval_every == 0]
     dense = [float(e) for e in whole if stage.eval_every and stage.eval_tail and e > tail and e % stage.eval_tail == 0]
     return [0.0, *sparse, *dense, float(epochs)]
+
+
+def _measured(stage: spec.Stage, epoch_steps: int, steps: int) -> list[float]:
+    """Epochs, not all of them whole, at which instruments measure a run of so many steps."""
+    first = [step / epoch_steps for step in stage.measure_steps if step <= steps]
+    if not stage.measure_every:
+        return first
+    end = steps / epoch_steps
+    return [*first, *(float(e) for e in range(stage.measure_every, math.ceil(end), stage.measure_every)), end]
 
 
 def source(pool: subsets.Pool, data: spec.Data, length: int, classes: Any = (), patched: Any = ()) -> batches.Source:

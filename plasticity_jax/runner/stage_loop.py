@@ -5,10 +5,8 @@ checkpoints while it runs, the networks at epochs that later groups continue fro
 `end` is whole is never walked again.
 """
 
-import dataclasses
 import functools
 import shutil
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,20 @@ import numpy as np
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data import batches
-from plasticity_jax.errors import CheckpointError, Preempted
+from plasticity_jax.errors import CheckpointError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import multihost, run_axis
 from plasticity_jax.parallel.programs import Start
-from plasticity_jax.runner import evaluation, schedule
+from plasticity_jax.runner import evaluation, instruments, schedule
 from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dispatch import Pace
+from plasticity_jax.runner.saver import Place, Saver, is_place, saved_tree
 from plasticity_jax.storage import metrics, networks
-from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.tensorboard import Board
 from plasticity_jax.training import optimizers, resets, state
 from plasticity_jax.training.remedies import apply
 
 Tree = Any
-CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
 
 
 def walk(group: Group, context: Context) -> dict[str, Any]:
@@ -54,6 +51,7 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     board = _board(group, context) if multihost.first() else None
     pace = Pace(group, context, schedule.tasks(times, context.slots, context.states_like(group)))
     evaluator = evaluation.Evaluator(group, context)
+    looks = _looks(group, context)
     while at.event < len(times.events) and not all(at.closed):
         epoch = times.events[at.event]
         targets = np.array([times.target(i, epoch) for i in range(count)], np.int32)
@@ -69,14 +67,21 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
         if due.any():
             with context.timed("evaluate"):
                 values = evaluator.measure(states, due, functools.partial(saver.stop_if_asked, states, at))
-        rows, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values)
+        dear: dict[str, np.ndarray] = {}
+        memories, looked_at = at.memories, instruments.due(times, at.closed, epoch, pace.done)
+        if looks and looked_at.any():
+            saver.save_if_due(states, at)
+            stop = functools.partial(saver.stop_if_asked, states, at)
+            with context.timed("measure"):
+                dear, memories = instruments.measure(group, context, states, looks, memories, looked_at, stop)
+        rows, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values, dear)
         with context.clock("records"):
             saver.table.append(rows)
             if board:
                 board.append(rows)
         if epoch in group.keep:
             _keep(group, context, "snapshots", int(epoch), run_axis.fetch(_kept(group, context, states), count), pools)
-        at = Place(at.event + 1, closed, _mean(values["test_accuracy"]) if values else at.accuracy)
+        at = Place(at.event + 1, closed, _mean(values["test_accuracy"]) if values else at.accuracy, memories)
     host = run_axis.fetch({**_kept(group, context, states), "step": states.step, "failed": states.failed}, count)
     steps, failed = host.pop("step"), host.pop("failed")
     for epoch in group.keep:
@@ -88,59 +93,6 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     if board:
         board.close()
     return outcome
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a group stands: the next event, the runs recorded to their end, and the last mean test accuracy (percent).
-
-    The mean is over the runs that were evaluated last.
-    """
-
-    event: int
-    closed: list[bool]
-    accuracy: float
-
-
-class Saver:
-    """The rolling checkpoints of a group, each with the mark of the table that belongs to it."""
-
-    def __init__(self, context: Context, rolling: Checkpoints, count: int, path: Path, mark: metrics.Mark | None):
-        self.context = context
-        self.rolling = rolling
-        self.count = count
-        self.table = metrics.Table(path, mark, write=multihost.first())
-        self.last = time.monotonic()
-        self.pause = context.study.checkpoint_seconds
-        self.pools = schedule.digests(context.timetables[rolling.directory.parent.name])
-
-    def save(self, states: Tree, at: Place) -> None:
-        """Save now, and decide how long to go without from what it took."""
-        start = time.monotonic()
-        self.count += 1
-        with self.context.clock("checkpoint"):
-            meta = {"next": at.event, "closed": at.closed, "mark": self.table.mark(), "pools": self.pools}
-            self.rolling.save(self.count, run_axis.fetch(states, len(at.closed)), meta)
-        self.context.clock.save()
-        self.last = time.monotonic()
-        self.pause = max(self.context.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
-
-    def save_if_due(self, states: Tree, at: Place) -> None:
-        if multihost.agree(time.monotonic() - self.last > self.pause):
-            self.save(states, at)
-
-    def stop_if_asked(self, states: Tree, at: Place) -> None:
-        """Save and raise Preempted if a signal came."""
-        if multihost.any_of(self.context.stopped()):
-            self.save(states, at)
-            raise Preempted(f"stopped in stage {self.rolling.directory.parent.name}; saved")
-
-    def close(self) -> None:
-        """The group is over: rolling checkpoints are of no more use."""
-        self.rolling.close()
-        multihost.once(lambda: shutil.rmtree(self.rolling.directory, ignore_errors=True))
-        self.table.close()
-        self.context.clock.save()
 
 
 def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
@@ -174,7 +126,8 @@ def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
 def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Saver]:
     """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
     rolling, path = context.checkpoints(group.name, "checkpoints", keep=2), _table(group, context)
-    saved = rolling.latest(context.states_like(group), functools.partial(is_place, group))
+    memories = _memories(group, context)
+    saved = rolling.latest(saved_tree(context.states_like(group), memories), functools.partial(is_place, group))
     mark = saved[2]["mark"] if saved else None
     if mark and not multihost.once(lambda: metrics.fits(path, mark)):
         context.progress.note(
@@ -188,21 +141,35 @@ def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Sa
         multihost.once(lambda: shutil.rmtree(rolling.directory))
         saved = None
     if saved:
-        count, states, meta = saved
+        count, tree, meta = saved
+        states, memories = tree if memories else (tree, memories)
         schedule.check_digests(context.timetables[group.name], meta, context.directory.parent)
-        place = Place(meta["next"], meta["closed"], float("nan"))
+        place = Place(meta["next"], meta["closed"], float("nan"), memories)
         return context.programs.place(states), place, Saver(context, rolling, count, path, meta["mark"])
     with context.timed("begin"):
         states = _begin(group, context)
-    place = Place(0, [False] * len(group.runs), float("nan"))
+    place = Place(0, [False] * len(group.runs), float("nan"), memories)
     return states, place, Saver(context, rolling, 0, path, None)
 
 
-def is_place(group: Group, meta: Any) -> bool:
-    """Whether the meta of a rolling checkpoint is what a `Saver` writes."""
-    closed = meta.get("closed") if isinstance(meta, dict) else None
-    flags = isinstance(closed, list) and len(closed) == len(group.runs) and all(isinstance(c, bool) for c in closed)
-    return flags and metrics.is_count(meta.get("next")) and metrics.is_mark(meta.get("mark"))
+def _memories(group: Group, context: Context) -> dict[str, Tree]:
+    """What the instruments remember at the start of a group; nothing where they do not measure it."""
+    if not instruments.are_to_measure(group, context):
+        return {}
+    return instruments.memories(context, context.timetables[group.name], context.states_like(group).params)
+
+
+def _looks(group: Group, context: Context) -> Tree:
+    """The rows by which instruments look at the runs of a group; None where there is nothing to measure."""
+    if not instruments.are_to_measure(group, context):
+        return None
+    times, like = context.timetables[group.name], context.states_like(group)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
+    restore = functools.cache(functools.partial(_restore, context))
+    parents = [_parent(run, context, one, restore)[0] for run in group.runs]
+    initial = [context.programs.init(state.init_key(run.seed))[0] for run in group.runs]
+    tasks = schedule.tasks(times, context.slots, like)
+    return instruments.rows(times, context, tasks, *map(run_axis.stack_on_host, (initial, parents)))
 
 
 def is_outcome(group: Group, meta: Any) -> bool:

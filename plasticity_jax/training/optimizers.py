@@ -120,6 +120,24 @@ def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.Gradien
     return optax.GradientTransformation(init, update)
 
 
+def scales(optim: Optim, h: Hyper, opt: Tree, square: Tree) -> Tree | None:
+    """What the step to come divides each number of the gradient by, if `square` is that of the gradient.
+
+    Adam and RMSprop divide by the root of the second moment that they keep in their state `opt`; None for the others.
+    """
+
+    def divides(part: Tree) -> bool:
+        return isinstance(part, (optax.ScaleByAdamState, optax.ScaleByRmsState))
+
+    kept = [part for part in jax.tree.leaves(opt, is_leaf=divides) if divides(part)]
+    if not kept or optim.name not in ("adam", "adamw", "rmsprop"):
+        return None
+    moment = jax.tree.map(lambda old, new: h.b2 * old + (1 - h.b2) * new, kept[0].nu, square)
+    if isinstance(kept[0], optax.ScaleByAdamState):
+        moment = jax.tree.map(lambda v, n: v / (1 - h.b2 ** (n + 1)), moment, kept[0].count)
+    return jax.tree.map(lambda v: jnp.sqrt(v) + h.eps, moment)
+
+
 def count_by_weight(opt: Tree, params: Tree) -> Tree:
     """An optimiser's new state in which each single weight has a count of its own, since it may begin anew alone."""
     structure: Any = jax.tree.structure(params)

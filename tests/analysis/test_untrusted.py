@@ -23,7 +23,7 @@ from plasticity_jax.config.plan import unfold
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import LabError, WorkdirError
 from plasticity_jax.launch import attempts, job, job_states, jobs, local
-from plasticity_jax.runner import stage_loop
+from plasticity_jax.runner import saver, stage_loop
 from plasticity_jax.storage import environment, metrics, networks, tensorboard, workdir
 from tests.support import small, synthetic
 
@@ -257,13 +257,13 @@ ENDED = [{"id": run.id, "sha256": "0", "failed": False, "steps": 3} for run in G
 
 
 def test_what_a_checkpoint_says_about_itself_is_known():
-    assert stage_loop.is_place(GROUP, PLACE) and stage_loop.is_outcome(GROUP, {"mark": PLACE["mark"], "runs": ENDED})
+    assert saver.is_place(GROUP, PLACE) and stage_loop.is_outcome(GROUP, {"mark": PLACE["mark"], "runs": ENDED})
 
 
 @given(st.one_of(spoilt(PLACE), VALUES))
 def test_a_place_from_anybody_is_sound_or_damage(meta):
-    if stage_loop.is_place(GROUP, meta):
-        at = stage_loop.Place(meta["next"], meta["closed"], 0.0)
+    if saver.is_place(GROUP, meta):
+        at = saver.Place(meta["next"], meta["closed"], 0.0, {})
         assert at.event >= 0 and all(isinstance(closed, bool) for closed in at.closed)
         assert metrics.fits(Path("/nowhere"), meta["mark"]) in (True, False)
 

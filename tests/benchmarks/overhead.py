@@ -24,7 +24,7 @@ from unittest import mock
 import plasticity_jax
 from plasticity_jax import experiment, strict_json
 from plasticity_jax.errors import LabError
-from plasticity_jax.runner import evaluation, output, progress, stage_loop
+from plasticity_jax.runner import evaluation, output, progress, saver, stage_loop
 from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.storage import metrics, tensorboard, workdir
 from tests.benchmarks import machine, share, start
@@ -57,9 +57,9 @@ def events(arguments: Sequence[str], steps: int) -> tuple[Found, dict[str, Any]]
         stage.update(steps=steps, eval_every=0, eval_tail=0)
     found: Found = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch, contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(stage_loop, "CHECKPOINT_SHARE", 0))
+        stack.enter_context(mock.patch.object(saver, "CHECKPOINT_SHARE", 0))
         for owner, name, kind, of in (
-            (stage_loop.Saver, "save", "checkpoint", lambda saver, *_: saver.rolling.directory.parent.name),
+            (saver.Saver, "save", "checkpoint", lambda own, *_: own.rolling.directory.parent.name),
             (stage_loop, "_keep", "keep", lambda group, *_: group.name),
             (evaluation, "measure", "evaluate", lambda group, *_: group.name),
             (metrics.Table, "append", "rows", lambda table, *_: table.path.parent.name),
@@ -117,7 +117,7 @@ def shares(parts: Sequence[Stage], status: float, launch: float, checkpoint_seco
     train = sum(part.train for part in parts)
     spent = dict.fromkeys(("checkpoint", "records", "evaluate"), 0.0)
     for part in parts:
-        pause = max(checkpoint_seconds, stage_loop.CHECKPOINT_SHARE * part.checkpoint)
+        pause = max(checkpoint_seconds, saver.CHECKPOINT_SHARE * part.checkpoint)
         working = part.train + part.evaluations * part.evaluate
         spent["checkpoint"] += working / pause * part.checkpoint + part.kept * part.keep
         spent["records"] += part.evaluations * part.records

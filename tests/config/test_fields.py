@@ -38,6 +38,7 @@ WHERE = {
 # Other values; other numbers and truths can be had from the number or truth.
 OTHER = {
     "augment": "crop",
+    "measure_steps": (2,),
     "name": "other",
     "branch": "other",
     "after": "before",

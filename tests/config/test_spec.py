@@ -32,6 +32,8 @@ def record(name: str, branch: str = "", after: str = spec.INIT, rate: float = 1e
         "reset": RESET,
         "eval_every": 1,
         "eval_tail": 1,
+        "measure_steps": (),
+        "measure_every": 0,
         "remedies": (),
     }
     return spec.Stage(name=name, branch=branch or name, after=after, **(values | fields))

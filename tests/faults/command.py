@@ -16,7 +16,7 @@ import sklearn.datasets  # noqa: F401  what a study on digits imports on its way
 
 from plasticity_jax import experiment, main  # noqa: F401
 from plasticity_jax.launch import local
-from plasticity_jax.runner import dispatch, stage_loop
+from plasticity_jax.runner import dispatch, saver
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
@@ -43,7 +43,7 @@ def command(
     """
     os.environ.update(environ)
     print_to(log)
-    dispatch.CALL_SECONDS, stage_loop.CHECKPOINT_SHARE = 0.005, 0
+    dispatch.CALL_SECONDS, saver.CHECKPOINT_SHARE = 0.005, 0
     seen = watch(directory, stop_at, jump)
     try:
         sys.exit(main.main(argv))

@@ -387,14 +387,14 @@ STUDIES = (
     ),
     Fault(
         "a checkpoint has no mark",
-        LAB + "runner/stage_loop.py",
+        LAB + "runner/saver.py",
         '"mark": self.table.mark(), "pools"',
         '"mark": {"bytes": 0, "crc32": 0}, "pools"',
         "runner/resume",
     ),
     Fault(
         "resuming leaves an event out",
-        LAB + "runner/stage_loop.py",
+        LAB + "runner/saver.py",
         '"next": at.event,',
         '"next": at.event + 1,',
         "runner/resume",

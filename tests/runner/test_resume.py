@@ -20,7 +20,7 @@ from plasticity_jax import main
 from plasticity_jax.configs import multistage
 from plasticity_jax.errors import LabError, Preempted, WorkdirError
 from plasticity_jax.parallel import programs
-from plasticity_jax.runner import dispatch, stage_loop
+from plasticity_jax.runner import dispatch, saver
 from plasticity_jax.storage import checkpoints, metrics, workdir
 from tests.support import commands, small
 
@@ -55,7 +55,7 @@ def unbroken(tmp_path_factory):
 def eager(monkeypatch):
     """Calls of a few steps, and a checkpoint before every one."""
     monkeypatch.setattr(dispatch, "CALL_SECONDS", 0.0)
-    monkeypatch.setattr(stage_loop, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(saver, "CHECKPOINT_SHARE", 0)
 
 
 class Killed(BaseException):
@@ -70,7 +70,7 @@ PLACES = [
     (checkpoints.Checkpoints, "save"),
     (checkpoints.Checkpoints, "close"),
     (metrics.Table, "append"),
-    (stage_loop.shutil, "rmtree"),
+    (saver.shutil, "rmtree"),
     (workdir, "write_json"),
 ]
 
@@ -174,7 +174,7 @@ def stopped(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs.Programs, "advance", advance)
         patch.setattr(dispatch, "CALL_SECONDS", 0.0)
-        patch.setattr(stage_loop, "CHECKPOINT_SHARE", 0)
+        patch.setattr(saver, "CHECKPOINT_SHARE", 0)
         with pytest.raises(Preempted, match="stopped in stage tune"):
             small.run(config(), directory)
     return directory
@@ -265,7 +265,7 @@ def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs.Programs, "advance", advance)
         patch.setattr(dispatch, "CALL_SECONDS", 0.0)
-        patch.setattr(stage_loop, "CHECKPOINT_SHARE", 0)
+        patch.setattr(saver, "CHECKPOINT_SHARE", 0)
         with pytest.raises(Preempted, match="stopped in stage pretrain"):
             small.run(config(), tmp_path)
     damage_snapshot(tmp_path / "main" / "pretrain")
@@ -408,7 +408,7 @@ def test_where_data_lie_and_how_often_to_save_may_change(half, unbroken):
 
 def child(directory: str) -> None:
     """Runs the study with checkpoints at every chance, in calls of a few steps."""
-    dispatch.CALL_SECONDS, stage_loop.CHECKPOINT_SHARE = 0.005, 0
+    dispatch.CALL_SECONDS, saver.CHECKPOINT_SHARE = 0.005, 0
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         os.dup2(null.fileno(), sys.stderr.fileno())
         small.run(config(), Path(directory))

@@ -22,7 +22,9 @@ DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH, 
 DETECTOR = optim.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, True)
 OPTIM = optim.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
-STAGE = spec.Stage("train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, ())
+STAGE = spec.Stage(
+    "train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, (), 0, ()
+)
 MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32", "relu", 0.0, (), False)
 MLP = models.build(MODEL, 4)
 RESNET = models.build(spec.Model("resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False), 4)
@@ -67,7 +69,17 @@ def study(**fields) -> spec.Study:
         seeds=(0,),
         packs=(),
     )
-    values |= dict(control="train", window=0.25, diagnostics=(), train_eval_images=0, mean=(), std=(), eval_batch=32)
+    values |= dict(
+        control="train",
+        window=0.25,
+        diagnostics=(),
+        instruments=(),
+        measure_images=64,
+        train_eval_images=0,
+        mean=(),
+        std=(),
+        eval_batch=32,
+    )
     return spec.Study(**values | dict(strategy="map", checkpoint_seconds=600.0) | fields)
 
 

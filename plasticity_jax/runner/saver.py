@@ -1,0 +1,84 @@
+"""The rolling checkpoints of a group that trains: where it stands, and when that is saved."""
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax.config.plan import Group
+from plasticity_jax.errors import Preempted
+from plasticity_jax.parallel import multihost, run_axis
+from plasticity_jax.runner import schedule
+from plasticity_jax.runner.context import Context
+from plasticity_jax.storage import metrics
+from plasticity_jax.storage.checkpoints import Checkpoints
+
+Tree = Any
+CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a group stands: the next event, the runs recorded to their end, and the last mean test accuracy (percent).
+
+    The mean is over the runs that were evaluated last.  memories: of the study's instruments, for all runs.
+    """
+
+    event: int
+    closed: list[bool]
+    accuracy: float
+    memories: dict[str, Tree]
+
+
+class Saver:
+    """The rolling checkpoints of a group, each with the mark of the table that belongs to it."""
+
+    def __init__(self, context: Context, rolling: Checkpoints, count: int, path: Path, mark: metrics.Mark | None):
+        self.context = context
+        self.rolling = rolling
+        self.count = count
+        self.table = metrics.Table(path, mark, write=multihost.first())
+        self.last = time.monotonic()
+        self.pause = context.study.checkpoint_seconds
+        self.pools = schedule.digests(context.timetables[rolling.directory.parent.name])
+
+    def save(self, states: Tree, at: Place) -> None:
+        """Save now, and decide how long to go without from what it took."""
+        start = time.monotonic()
+        self.count += 1
+        with self.context.clock("checkpoint"):
+            meta = {"next": at.event, "closed": at.closed, "mark": self.table.mark(), "pools": self.pools}
+            self.rolling.save(self.count, saved_tree(run_axis.fetch(states, len(at.closed)), at.memories), meta)
+        self.context.clock.save()
+        self.last = time.monotonic()
+        self.pause = max(self.context.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))
+
+    def save_if_due(self, states: Tree, at: Place) -> None:
+        if multihost.agree(time.monotonic() - self.last > self.pause):
+            self.save(states, at)
+
+    def stop_if_asked(self, states: Tree, at: Place) -> None:
+        """Save and raise Preempted if a signal came."""
+        if multihost.any_of(self.context.stopped()):
+            self.save(states, at)
+            raise Preempted(f"stopped in stage {self.rolling.directory.parent.name}; saved")
+
+    def close(self) -> None:
+        """The group is over: rolling checkpoints are of no more use."""
+        self.rolling.close()
+        multihost.once(lambda: shutil.rmtree(self.rolling.directory, ignore_errors=True))
+        self.table.close()
+        self.context.clock.save()
+
+
+def saved_tree(states: Tree, memories: dict[str, Tree]) -> Tree:
+    """What a rolling checkpoint holds."""
+    return (states, memories) if memories else states
+
+
+def is_place(group: Group, meta: Any) -> bool:
+    """Whether the meta of a rolling checkpoint is what a `Saver` writes."""
+    closed = meta.get("closed") if isinstance(meta, dict) else None
+    flags = isinstance(closed, list) and len(closed) == len(group.runs) and all(isinstance(c, bool) for c in closed)
+    return flags and metrics.is_count(meta.get("next")) and metrics.is_mark(meta.get("mark"))
