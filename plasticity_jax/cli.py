@@ -22,6 +22,7 @@ COMMANDS = {
     "figures": ("plasticity_jax.analysis.figures", "draw the figures of studies"),
     "claims": ("plasticity_jax.analysis.verify", "hold studies against the claims of the papers"),
     "remedies": ("plasticity_jax.analysis.remedies", "compare remedies: recovered share, cost, settings"),
+    "power": ("plasticity_jax.analysis.power", "say how many seeds a claim needs"),
     "report": ("plasticity_jax.analysis.report.report", "put studies on one page"),
     "collect": ("plasticity_jax.analysis.collect", "keep the numbers of a study in a few small files"),
     "sweep": ("plasticity_jax.launch.sweep", "plan a sweep"),

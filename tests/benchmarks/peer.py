@@ -113,7 +113,9 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         try:
             found = json.dumps(answer(json.loads(line)), allow_nan=False)
         except Exception as error:  # whatever it is, the other side must hear of it
-            found = json.dumps({"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"})
+            found = json.dumps(
+                {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}, allow_nan=False
+            )
         channel.write(found + "\n")
         channel.flush()
 

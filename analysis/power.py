@@ -1,0 +1,185 @@
+"""How many seeds a claim needs, from how the seeds of a study scatter.
+
+    python -m analysis.power DIR [DIR...] [--points 1.0] [--power 0.8] [--json FILE]
+
+For every claim in points of accuracy that the studies can be held against: the standard deviation of its effect over
+the seeds at hand, and how many seeds the rule of `analysis.stats` needs, for the given power, to find it reproduced
+
+    above, below        if the true effect is `--points` in the direction that is claimed
+    not_below, within   if the true effect is zero, with the margin of the claim
+
+The number is for choosing n *before* a study is run; a study is judged at the n that its config names, and not at the
+first n that gives a verdict.  A few seeds know their own scatter badly, so there are two numbers: by the standard
+deviation that was measured, and by the upper end of its one-sided 80 % interval (Browne 1995), which is the one to plan
+with.  The power is exact for normal differences: of the non-central t distribution, and of two one-sided tests by an
+integral over the standard deviation (Schuirmann 1987).
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Iterable, Sequence
+
+from plasticity_jax import analysis, strict_json
+from plasticity_jax.analysis import stats, studies
+from plasticity_jax.analysis.contrasts import Claim
+from plasticity_jax.analysis.judgement import judge
+from plasticity_jax.config import paths
+from plasticity_jax.errors import LabError
+from plasticity_jax.runner import output
+
+POINTS, POWER = 1.0, 0.8
+UPPER = 0.8  # level of the bound of a standard deviation
+MOST = 10_000  # seeds
+NODES = 400  # of the integral over the standard deviation
+COLUMNS = "  {:<26} {:>10} {:>3} {:>6} {:>6} {:>9} {:>8} {:>8}"
+HEAD = ("claim", "holds if", "n", "sd", "up to", "power now", "seeds", "at most")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A claim about one study, and the seeds that it needs.
+
+    n, sd: seeds at hand, and the standard deviation of the effect between them in points.  upper: the bound of it.
+    power: the probability of the verdict `reproduced` with n seeds.
+    needed, at_most: seeds for the power asked for, by `sd` and by `upper`; None if more than `MOST`.
+    """
+
+    study: str
+    directory: str
+    claim: str
+    direction: str
+    n: int
+    sd: float
+    upper: float
+    power: float
+    needed: int | None
+    at_most: int | None
+
+
+def rows(found: Iterable[studies.Study], points: float = POINTS, target: float = POWER) -> list[Row]:
+    """A row for each claim in points that two seeds or more have measured and that scatters."""
+    result = []
+    for each in judge(found):
+        if each.claim.unit == "points" and each.low is not None:
+            sd = _sd(list(each.by_seed.values()))
+            upper = bound(sd, each.n)
+            size, direction = _size(each.claim, points), each.claim.direction
+            result.append(
+                Row(
+                    study=each.claim.study,
+                    directory=str(each.directory),
+                    claim=each.claim.id,
+                    direction=direction,
+                    n=each.n,
+                    sd=sd,
+                    upper=upper,
+                    power=power(direction, size, sd, each.n),
+                    needed=seeds(direction, size, sd, target),
+                    at_most=seeds(direction, size, upper, target),
+                )
+            )
+    return result
+
+
+def power(direction: str, size: float, sd: float, n: int) -> float:
+    """The probability that n seeds have the verdict `reproduced`.
+
+    Args:
+      direction: of `analysis.stats`.
+      size: the true effect in the direction claimed; of `not_below` and `within` the margin, where it is zero.
+      sd: of the effect between seeds, normal.
+    """
+    from scipy import integrate
+    from scipy import stats as distributions
+
+    if n < 2:
+        return 0.0
+    half = distributions.t.ppf((1 + stats.level(direction)) / 2, n - 1)
+    shift = size / sd * math.sqrt(n)
+    if direction != stats.WITHIN:
+        return float(distributions.nct.sf(half, n - 1, shift))
+    # Given a standard deviation of c times the true one, the mean has to be within shift - half * c, in its own unit.
+    # The mean is normal, c * sqrt(n - 1) has the chi distribution, and the two are independent.
+    end = min(shift / half, distributions.chi.isf(1e-12, n - 1) / math.sqrt(n - 1))
+    start = distributions.chi.ppf(1e-12, n - 1) / math.sqrt(n - 1)
+    if end <= start:
+        return 0.0
+    nodes = [start + (end - start) * i / NODES for i in range(NODES + 1)]
+    density = distributions.chi.pdf([c * math.sqrt(n - 1) for c in nodes], n - 1) * math.sqrt(n - 1)
+    inside = [max(0.0, 2 * distributions.norm.cdf(shift - half * c) - 1) for c in nodes]
+    return float(integrate.simpson(density * inside, x=nodes))
+
+
+def seeds(direction: str, size: float, sd: float, target: float = POWER) -> int | None:
+    """The least number of seeds with this power; None if it is above `MOST`."""
+    low, high = 1, 2
+    while power(direction, size, sd, high) < target:
+        low, high = high, 2 * high
+        if low >= MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(direction, size, sd, middle) >= target else (middle, high)
+    return high if high <= MOST else None
+
+
+def bound(sd: float, n: int) -> float:
+    """The upper end of the one-sided interval of a standard deviation that n values have: sd * sqrt((n-1) / chi2)."""
+    from scipy import stats as distributions
+
+    return sd * math.sqrt((n - 1) / distributions.chi2.ppf(1 - UPPER, n - 1))
+
+
+def table(found: Sequence[Row], points: float = POINTS, target: float = POWER) -> str:
+    """The rows for people, study by study."""
+    lines = [f"seeds for a power of {target:.0%}, by an effect of {points:g} points or the margin of the claim", ""]
+    for directory in dict.fromkeys(row.directory for row in found):
+        of_study = [row for row in found if row.directory == directory]
+        lines += [f"{of_study[0].study}: {directory}", COLUMNS.format(*HEAD)]
+        for row in of_study:
+            counts = [f"> {MOST:,}" if count is None else f"{count:,}" for count in (row.needed, row.at_most)]
+            numbers = f"{row.sd:.2f}", f"{row.upper:.2f}", f"{row.power:.0%}"
+            lines += [COLUMNS.format(row.claim, row.direction, row.n, *numbers, *counts)]
+        lines += [""]
+    if not found:
+        lines += ["no claim in points that two seeds have measured", ""]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    output.outlive_readers()
+    parser = argparse.ArgumentParser(prog="plasticity power", description=__doc__.splitlines()[0])
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("--points", type=float, default=POINTS, help="true effect of directions (default %(default)s)")
+    parser.add_argument("--power", type=float, default=POWER, help="of the verdict (default %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the same for machines")
+    options = parser.parse_args(argv)
+    try:
+        if not options.points > 0:
+            raise LabError(f"--points={options.points:g}: must be above 0")
+        if not 0.5 <= options.power < 1:
+            raise LabError(f"--power={options.power:g}: must be in [0.5, 1)")
+        read = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
+        found = rows(read, options.points, options.power)
+        if options.json:
+            out = paths.given(options.json)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(strict_json.dumps([dataclasses.asdict(row) for row in found], indent=2) + "\n")
+    except (LabError, OSError) as e:
+        sys.exit(f"analysis.power: {e}")
+    print(table(found, options.points, options.power))
+
+
+def _size(claim: Claim, points: float) -> float:
+    return points if claim.direction in (stats.ABOVE, stats.BELOW) else claim.margin
+
+
+def _sd(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+if __name__ == "__main__":
+    main()
