@@ -38,8 +38,9 @@ os.environ["TFDS_DATA_DIR"] = os.path.join(SCRATCH, "tfds")
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-hypothesis.settings.register_profile("lab", deadline=None, max_examples=30, derandomize=True, database=None)
-hypothesis.settings.load_profile("lab")
+DRAWN = {"night": 100, "day": 12}  # cases of a property; the same ones every time
+for name, count in DRAWN.items():
+    hypothesis.settings.register_profile(name, deadline=None, max_examples=count, derandomize=True, database=None)
 
 KEPT = Path(__file__).parents[1] / ".cache"
 CHEAP = (
@@ -47,8 +48,10 @@ CHEAP = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 )
-# What takes longest is begun first, lest one worker be left with it while the other has nothing to do.
-LONGEST = (
+# What takes longest is begun first, lest one worker be left with it while the other has nothing to do.  `target` makes
+# jax forget its programs, which takes long where there are many.
+FIRST = (
+    "target",
     "configs",
     "resume",
     "protocols",
@@ -71,6 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle how and where programs are compiled, before anything is; the workers of pytest-xdist inherit both."""
+    hypothesis.settings.load_profile("day" if config.getoption("--cheap") else "night")
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     import jax
@@ -92,13 +96,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         exact = [item for item in items if item.get_closest_marker("exact")]
         config.hook.pytest_deselected(items=exact)
         items[:] = [item for item in items if not item.get_closest_marker("exact")]
-    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    place = {f"test_{name}": number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 20, 20)
     gc.enable()
     sys.dont_write_bytecode = True  # beside config files that tests write, and write again within the second
 

@@ -377,6 +377,7 @@ def test_the_table_says_what_it_is():
         assert text in printed
 
 
+@pytest.mark.long
 def test_without_pytorch_all_else_is_measured(no_torch, monkeypatch, capsys, tmp_path):
     plan = plans.quick(["map"])
     monkeypatch.setattr(ours, "MODEL", "mlp")  # compiles at once
@@ -388,6 +389,7 @@ def test_without_pytorch_all_else_is_measured(no_torch, monkeypatch, capsys, tmp
     assert "torch eager:" not in printed.out and "2 map" in printed.out
 
 
+@pytest.mark.long
 def test_the_command_starts():
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

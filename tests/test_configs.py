@@ -158,7 +158,7 @@ def small_batches(config):
     config.grid = tuple(axes)
 
 
-DAILY = ("multistage", "blending", "splits", "stepdecay")  # test_protocols trains others by day
+DAILY = ("splits",)  # a stage after the other; test_protocols trains others by day
 STUDIES = [
     pytest.param(path, "digits", marks=() if path.stem in DAILY else pytest.mark.long, id=f"{path.stem}-digits")
     for path in FILES
@@ -197,7 +197,7 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
     assert others == {pair["treatment"].partition("[")[0] for pair in result["contrasts"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_multistage_runs_on_digits(tmp_path):
     """The network, the optimiser and the diagnostics of the protocol, in every other respect tiny."""
     config = importlib.import_module("plasticity_jax.configs.multistage").get_config("digits")

@@ -79,14 +79,25 @@ def test_saved_metrics_are_read_as_shown_without_runs_that_diverged(tmp_path, mo
     assert names["last"].to_dict() == {("fresh", 0): 80.0}
 
 
-NETWORKS = [pytest.param(Six(10), id="tiny"), pytest.param(None, id="its-own", marks=pytest.mark.long)]
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_the_plan_runs(network: Any, tmp_path: Path) -> None:
+def my_plan() -> Any:
+    """The config of the example with a plan of one's own."""
     names: dict = {}
     exec(block("# my_plan.py"), names)
-    config = names["get_config"]()
+    return names["get_config"]()
+
+
+def test_the_plan_is_one(tmp_path: Path, capsys) -> None:
+    assert plasticity_jax.run(my_plan(), tmp_path / "plan", dry_run=True) == {}
+    assert "programs to compile" in capsys.readouterr().out
+
+
+NETWORKS = [pytest.param(Six(10), id="tiny"), pytest.param(None, id="its-own")]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_plan_runs(network: Any, tmp_path: Path) -> None:
+    config = my_plan()
     config.seeds, config.strategy = (0,), "loop"  # which compiles the fewest programs
     config.diagnostics = () if network else config.diagnostics  # the tiny one has no features
     for stage in config.stages.values():

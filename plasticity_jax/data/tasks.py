@@ -45,6 +45,8 @@ def tasks(tasks: spec.Tasks, seed: int, epoch_steps: int, classes: np.ndarray, t
       classes: bool [K], those that are told apart.
       trained: whether it is about images that the run trains on, since only these have other labels.
     """
+    if tasks.change == "none":
+        return ()
     key = np.asarray(jax.random.key_data(batches.key(seed, "tasks")))
     steps = np.int32(tasks.epochs * epoch_steps)
     if tasks.change == "pixels":

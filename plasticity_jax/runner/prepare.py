@@ -90,13 +90,15 @@ def check(drawn: Compute) -> None:
 
     Or if the network lacks what a remedy works on, or a user's does not tell all classes apart.
     """
+    treated = any(times.group.stage.remedies for times in drawn.timetables.values())
+    features = _outputs(drawn)[1] if treated else {}  # once, since tracing a network takes long
     for times in drawn.timetables.values():
         like = state.like(drawn.network, times.group.stage, drawn.parts.remedies)
         parameters.select(like.params, times.group.stage.trained)
         for run in times.group.runs:
             factors(run.stage.reset, like)
         if times.group.stage.remedies:
-            apply.check_network(times.group.stage, units.sites(drawn.programs.model), _outputs(drawn)[1])
+            apply.check_network(times.group.stage, units.sites(drawn.programs.model), features)
     if drawn.parts.brings_network(drawn.pack):
         _check_outputs(drawn)
 

@@ -103,6 +103,7 @@ def test_a_run_of_two_jobs_counts_once_and_by_the_longer(trained, tmp_path):
     same(analysis.load(sweep / "mine"), analysis.load(trained[0]))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_figures_claims_and_collect_take_a_study_of_a_sweep(trained, tmp_path):
     study = trained[1] / "mine"

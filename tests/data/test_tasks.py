@@ -1,5 +1,7 @@
 """A stream of tasks: what each task is depends on the seed and its number alone, for training and evaluation alike."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +76,7 @@ def test_each_task_is_trained_on_as_it_is_drawn(change):
     began = first_state(MLP, record).replace(step=row.epoch_steps)  # where the second task begins
     after = train(began, (row, began.step + 3), IMAGES, model=MLP, stage=record)
     known = IMAGES.images, row.source.labels, row.source.indices
-    images, drawn = tasks.seen(row.source.tasks, 1, *known)
+    images, drawn = jax.jit(tasks.seen)(row.source.tasks, 1, *known)
     single = row._replace(source=row.source._replace(tasks=(), labels=drawn))
     alike = train(began, (single, began.step + 3), IMAGES._replace(images=images), model=MLP, stage=record)
     assert same(after.params, alike.params) and not same(after.params, began.params)
@@ -88,8 +90,9 @@ def test_the_reset_happens_at_the_start_of_every_later_task_however_calls_are_cu
     n, none = int(row.epoch_steps), row_of(times)
     before = train(began, (row, n), IMAGES, model=MLP, stage=record)
     assert same(before.params, train(began, (none, n), IMAGES, model=MLP, stage=record).params)  # not of the first
-    fresh = state.init_network(MLP, jax.random.fold_in(jax.random.fold_in(row.key, 9), 1), SHAPE)
-    expected = resets.again(before, *fresh, row.reset)
+    draw = jax.jit(lambda key: state.init_network(MLP, jax.random.fold_in(jax.random.fold_in(key, 9), 1), SHAPE))
+    fresh = draw(row.key)
+    expected = jax.jit(resets.again)(before, *fresh, row.reset)
     assert same(expected.params["layer1"], before.params["layer1"])
     assert same(expected.params["head"], fresh[0]["head"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(expected.opt))
@@ -108,11 +111,12 @@ def test_evaluation_shows_the_task_that_was_learned_last():
     source = jax.tree.map(lambda leaf: leaf[0], scored["test"].source)
     learned = first_state(MLP).replace(step=2 * source.tasks.steps)  # the end of the second task
     test = IMAGES._replace(images=jnp.asarray(DATASET.test_images))
-    found = evaluation.evaluate_batch(learned, source, 0, test, model=MLP, batch=50)
-    places = tasks.order(source.tasks, 1, 64)
+    evaluate = jax.jit(functools.partial(evaluation.evaluate_batch, model=MLP, batch=50))
+    found = evaluate(learned, source, 0, test)
+    places = order(source.tasks, 1, 64)
     shown = test._replace(images=tasks.moved(test.images, places))
-    plain = evaluation.evaluate_batch(learned, source._replace(tasks=()), 0, shown, model=MLP, batch=50)
-    still = evaluation.evaluate_batch(learned, source._replace(tasks=()), 0, test, model=MLP, batch=50)
+    plain = evaluate(learned, source._replace(tasks=()), 0, shown)
+    still = evaluate(learned, source._replace(tasks=()), 0, test)
     assert same(found, plain) and not same(found, still)
 
 

@@ -4,7 +4,6 @@ import functools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -62,12 +61,14 @@ def test_what_belongs_to_a_unit_reaches_only_its_activations_and_leaves_by_its_r
     width = units.at(began.params, site.layer)["kernel"].shape[-1]
     chosen = {each.name: np.zeros(units.at(began.params, each.layer)["kernel"].shape[-1], bool) for each in sites}
     chosen[site.name] = np.arange(width) == 1
-    masks = units.masks(began.params, began.stats, sites, chosen)
-    silent = jax.tree.map(lambda hit, leaf: jnp.where(hit, 0, leaf), masks.outgoing, began.params)
-    other = jax.tree.map(lambda hit, leaf: jnp.where(hit, leaf + 0.5, leaf), masks.incoming, silent)
-    stats = jax.tree.map(lambda hit, leaf: jnp.where(hit, leaf + 0.5, leaf), masks.stats, began.stats)
+    half = np.float32(0.5)
+    masks = jax.device_get(jax.jit(lambda chosen: units.masks(began.params, began.stats, sites, chosen))(chosen))
+    silent = jax.tree.map(lambda hit, leaf: np.where(hit, np.float32(0), leaf), masks.outgoing, began.params)
+    other = jax.tree.map(lambda hit, leaf: np.where(hit, leaf + half, leaf), masks.incoming, silent)
+    stats = jax.tree.map(lambda hit, leaf: np.where(hit, leaf + half, leaf), masks.stats, began.stats)
     (before, shown), (after, moved) = (
-        treated.outputs(NETWORKS[name], *each, IMAGES) for each in ((silent, began.stats), (other, stats))
+        jax.device_get(treated.outputs(NETWORKS[name], *each, IMAGES))
+        for each in ((silent, began.stats), (other, stats))
     )
     np.testing.assert_array_equal(before, after)
     differs = np.any(np.asarray(shown[site.name] != moved[site.name]), axis=tuple(range(shown[site.name].ndim - 1)))

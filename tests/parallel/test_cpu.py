@@ -17,7 +17,9 @@ MAIN, SWEEP = "plasticity_jax.main --dry_run", "launch.sweep --memory_gb=1 --dry
     ("command", "variable", "line"),
     [
         (MAIN, "JAX_PLATFORMS=cuda", "jax finds no device (JAX_PLATFORMS=cuda): "),
-        (SWEEP, "JAX_PLATFORMS=nonsense", "jax finds no device (JAX_PLATFORMS=nonsense): "),
+        pytest.param(
+            *(SWEEP, "JAX_PLATFORMS=nonsense", "jax finds no device (JAX_PLATFORMS=nonsense): "), marks=pytest.mark.long
+        ),
         (MAIN, "JAX_ENABLE_X64=nonsense", "jax cannot be imported: "),
     ],
 )

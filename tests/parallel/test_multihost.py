@@ -276,7 +276,7 @@ def test_a_stop_before_training_of_the_second_stops_both(tmp_path):
     assert workdir.read_json(tmp_path / "status.json")["status"] == "preempted"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stop_before_training_stops_both_and_an_error_of_the_first_ends_both_in_one_line(tmp_path):
     """Only the first one sees either: a signal, and that the directory is another study's."""
     stopped, refused = tmp_path / "stopped", tmp_path / "refused"

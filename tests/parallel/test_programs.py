@@ -50,7 +50,7 @@ def compilations():
     return seen
 
 
-@pytest.mark.parametrize("strategy", ["map", "loop"])
+@pytest.mark.parametrize("strategy", [pytest.param("map", marks=pytest.mark.long), "loop"])
 def test_calls_of_one_shape_compile_once(strategy, compile_anew):
     made, record = make(strategy), stage()
     counts = []
@@ -107,7 +107,7 @@ def test_stages_of_one_shape_share_a_program(other, count, monkeypatch, compile_
     assert made.compiled == len(compiled) == count
 
 
-@pytest.mark.parametrize(("strategy", "programs"), [("vmap", 2), ("loop", 1)])
+@pytest.mark.parametrize(("strategy", "programs"), [pytest.param("vmap", 2, marks=pytest.mark.long), ("loop", 1)])
 def test_another_number_of_runs_is_another_program_but_by_loop(strategy, programs, compile_anew):
     made, record = make(strategy), stage()
     for count in (1, 2, 1):
@@ -123,7 +123,12 @@ def test_first_weights():
     assert made.compiled == 1
 
 
-@pytest.mark.parametrize("strategy", run_axis.STRATEGIES)
+BY_DAY = ("map", "split")  # in turns, and side by side on the devices
+
+
+@pytest.mark.parametrize(
+    "strategy", [pytest.param(name, marks=() if name in BY_DAY else pytest.mark.long) for name in run_axis.STRATEGIES]
+)
 def test_evaluation_is_of_each_run(strategy):
     made, after = make(strategy), states(3)
     host = jax.device_get(after)

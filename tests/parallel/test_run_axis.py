@@ -165,16 +165,21 @@ def test_every_process_has_a_device_at_work(monkeypatch, processes, each, strate
         run_axis.layout("loop", runs_)
 
 
-def test_all_cores_are_devices_unless_somebody_chose():
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, cpu.threads()),
+        pytest.param({"JAX_NUM_CPU_DEVICES": "3"}, 3, marks=pytest.mark.long),
+        pytest.param({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3, marks=pytest.mark.long),
+    ],
+)
+def test_all_cores_are_devices_unless_somebody_chose(asked, found):
     use = "from plasticity_jax.parallel import run_axis; run_axis.use_all_cores()"
     code = f"import os, jax; {use}; print(jax.device_count())"
-    asked = {"JAX_NUM_CPU_DEVICES": "3"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, {}
-    found = []
-    for each in asked:
-        kept = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
-        call = [sys.executable, "-W", "error", "-c", code]
-        found.append(subprocess.run(call, env=kept | each, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    assert [int(line) for line in found] == [3, 3, cpu.threads()]
+    kept = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    call = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(call, env=kept | asked, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert int(done.stdout) == found
 
 
 def test_stack_and_take():

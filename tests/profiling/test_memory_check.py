@@ -106,11 +106,15 @@ def two(strategy):
     return config
 
 
-def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
+@pytest.mark.long
+def test_turns_are_no_remedy_where_not_even_one_would_fit(tmp_path, monkeypatch):
     give(monkeypatch, IMAGES)
     with pytest.raises(RoomError) as refused:
         small.run(two("vmap"), tmp_path)
     assert "so not even one would fit; take a smaller" in str(refused.value)
+
+
+def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
     found = needs(two("map"), tmp_path, monkeypatch)
     need = max(found, key=lambda need: need.total(need.runs, "map"))
     give(monkeypatch, (need.line(1) + need.line(2)) // 2)
@@ -159,6 +163,7 @@ def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch
     assert small.hashes(small.run(config, tmp_path / "stopped")) == small.hashes(found)  # finished: nothing to refuse
 
 
+@pytest.mark.long  # by day the same line is looked at from Python
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_the_command_refuses_with_one_line(tmp_path, capsys):
     """A network of terabytes, on any machine."""

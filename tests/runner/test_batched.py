@@ -35,8 +35,8 @@ NETWORKS = {
 }
 
 
-def study(strategy, **fields):
-    found = small.single(epochs=2.0)
+def study(strategy, epochs=2.0, **fields):
+    found = small.single(epochs=epochs)
     found.update(strategy=strategy, **fields)
     return found
 
@@ -56,7 +56,7 @@ def test_trained_together_and_by_turns_runs_are_the_same(name, tmp_path):
 
 
 def test_stopped_in_the_middle_it_ends_with_the_same_bits(tmp_path, monkeypatch):
-    model, settings = Blocks(), study("batched", checkpoint_seconds=0.0)
+    model, settings = Blocks(), study("batched", epochs=1.0, checkpoint_seconds=0.0)
     monkeypatch.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
     monkeypatch.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
     unbroken = small.run(settings, tmp_path / "unbroken", model=model)

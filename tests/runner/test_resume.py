@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 def config() -> ConfigDict:
     """Evaluations, a snapshot, checkpoints at every chance."""
-    found = small.config(strategy="map", validation_images=8, checkpoint_seconds=0.0)
+    found = small.config(validation_images=8, checkpoint_seconds=0.0)
     found.stages.tune.epochs = 2.0
     found.stages.tune.branches = small.branches(**small.WARM, early={"after": "pretrain@1"})
     return found
@@ -448,8 +448,8 @@ def test_killed_at_random_times(tmp_path, unbroken):
     assert outcome(tmp_path / "broken") == outcome(unbroken)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
+@pytest.mark.long  # by day signals are sent to this process, and tests/test_main.py looks at the exit status
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_command_stops_and_goes_on(number, tmp_path, capsys):
     broken = tmp_path / "what[1] is* this?\n%s"
     overrides = {

@@ -34,9 +34,9 @@ def lonely(strategy: str) -> ConfigDict:
     return config
 
 
-@pytest.mark.parametrize(
-    "strategy", ["map", *(pytest.param(name, marks=pytest.mark.long) for name in ("loop", "vmap", "batched"))]
-)
+# By day tests/test_experiment.py has runs beside diverging ones, and tests/runner/test_learning_stages.py a run alone.
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["map", "loop", "vmap", "batched"])
 def test_a_run_is_the_same_alone_and_in_company(strategy, tmp_path):
     own = dict(model=small.Net() if strategy in ("map", "batched") else None)  # where convolutions belong
     many = small.run(crowd(strategy), tmp_path / "many", **own)

@@ -40,13 +40,16 @@ def switched(**switches):
             jax.config.update(name, value)
 
 
-def draws():
-    """What a seed and jax's types decide, in bytes."""
-    key = batches.key(3, "init")
+@jax.jit  # once for each setting of the switches
+def drawn(key):
     images = np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 8, 8, 1)
     found = [jax.random.normal(key, (7,)), jax.random.permutation(key, 9), jax.random.bits(key, (3,))]
-    found += [batches.augment(key, jnp.asarray(images)), jnp.arange(3) / 2 + np.float32(1)]
-    return [(str(each.dtype), np.asarray(each).tobytes()) for each in found]
+    return [*found, batches.augment(key, jnp.asarray(images)), jnp.arange(3) / 2 + np.float32(1)]
+
+
+def draws():
+    """What a seed and jax's types decide, in bytes."""
+    return [(str(each.dtype), np.asarray(each).tobytes()) for each in drawn(batches.key(3, "init"))]
 
 
 pinned_draws = conditions.pinned()(draws)

@@ -1,5 +1,7 @@
 """Each remedy after every so many steps against its definition; ReDo is in `test_replacement`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,9 +29,14 @@ def begun(name, model=NARROW):
 
 def watch_and_act(name, network, activity, at=1, **numbers):
     """The network after what `apply` does with it after a step."""
-    record = treated.treated(treated.remedy(name, **numbers))
+    rows = apply.rows(treated.treated(treated.remedy(name, **numbers)))
+    return jax.device_get(after_step(name, network, np.float32(activity), np.int32(at), rows))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def after_step(name, network, activity, at, rows):
     now = treated.now_of(NARROW, network, {"layer1": activity}, at=at)
-    return apply.after_step(network, now, apply.rows(record), record)
+    return apply.after_step(network, now, rows, treated.treated(treated.remedy(name)))
 
 
 def silent(network):
@@ -56,7 +63,7 @@ def test_continual_backprop_replaces_the_stated_number_in_10000_steps():
 
         return jax.lax.scan(one, (network, jnp.int32(0)), jnp.arange(10_000))
 
-    (after, count), mature = train(network)
+    (after, count), mature = jax.device_get(train(network))
     owed = after.memory["continual_backprop"]["owed"]["layer1/owed"]
     assert 60 < count < 80  # of 80 that there would be if all were mature
     assert abs(float(count) + float(owed) - np.sum(mature) * 1e-3) < 0.5  # float32 adds up 10,000 thousandths
@@ -71,7 +78,7 @@ def test_continual_backprop_replaces_the_mature_unit_of_least_utility():
     ages = np.float32([5, 5, 5, 1, 1, 5, 5, 5])
     memory = memory | {
         "age": memory["age"] | {"layer1": ages},
-        "owed": memory["owed"] | {"layer1/owed": jnp.float32(0.9)},
+        "owed": memory["owed"] | {"layer1/owed": np.float32(0.9)},
     }
     network = network._replace(memory={"continual_backprop": memory})
     after = watch_and_act("continual_backprop", network, activity, rate=0.02, maturity=2, decay=0.0)

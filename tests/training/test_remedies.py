@@ -76,9 +76,9 @@ def test_of_runs_that_are_mapped_at_once_each_is_treated_at_its_own_time():
     def act(numbers):
         return apply.after_step(network, now, numbers, record)
 
-    at_once = jax.jit(jax.vmap(act))(run_axis.stack(numbers))
+    at_once, one = jax.jit(jax.vmap(act))(run_axis.stack(numbers)), jax.jit(act)
     for row, each in enumerate(numbers):
-        found, alone = run_axis.take(at_once, row), jax.device_get(act(each))
+        found, alone = run_axis.take(at_once, row), jax.device_get(one(each))
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
     silent = [int(np.sum(~np.any(at_once.params["head"]["kernel"][row], -1))) for row in range(3)]

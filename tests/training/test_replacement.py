@@ -28,19 +28,28 @@ def levels(model, network, dormant):
 
 
 def redo(model, network, dormant, threshold=0.1):
-    now = treated.now_of(model, network, levels(model, network, dormant))
-    return periodic.redo(network, now, threshold=threshold), now.fresh(now.key)
+    activity = levels(model, network, dormant)
+
+    @jax.jit
+    def act(network, activity):
+        now = treated.now_of(model, network, activity)
+        return periodic.redo(network, now, threshold=threshold), now.fresh(now.key)
+
+    return jax.device_get(act(network, activity))
 
 
 @pytest.mark.parametrize("model", [DEEP, RESNET], ids=["mlp", "resnet"])
 def test_redo_does_not_change_the_function_where_the_recycled_unit_is_silent(model):
     network = treated.network_of(model, optim=ADAM)
     site = units.sites(model)[0]
-    into, *_ = units.masks(
-        network.params, network.stats, (site,), {site.name: np.arange(len(levels(model, network, {})[site.name])) == 1}
+    chosen = {site.name: np.arange(len(levels(model, network, {})[site.name])) == 1}
+    into, *_ = jax.device_get(
+        jax.jit(lambda chosen: units.masks(network.params, network.stats, (site,), chosen))(chosen)
     )
     silent = network._replace(
-        params=jax.tree.map(lambda hit, leaf: jnp.where(hit, -1.0 * (leaf.ndim == 1), leaf), into, network.params),
+        params=jax.tree.map(
+            lambda hit, leaf: np.where(hit, np.float32(-1.0 * (leaf.ndim == 1)), leaf), into, network.params
+        ),
         stats=treated.drawn(model)[1],
     )
     after, _ = redo(model, silent, {site.name: [1]})
@@ -86,8 +95,13 @@ def test_redo_replaces_all_that_belongs_to_a_unit_and_nothing_else():
 def test_redo_compares_each_units_share_of_its_layers_mean(threshold, replaced):
     network = treated.network_of(DEEP, optim=ADAM)
     level = np.float32([2, 0.5, 0, 0.1, 2, 2])  # of a mean of 1.1: 0.45 and 0.09
-    now = treated.now_of(DEEP, network, {"layer1": 10 * level, "layer2": 10 * level + 30})._replace(examples=10.0)
-    after = periodic.redo(network, now, threshold=threshold)
+
+    @jax.jit
+    def act(threshold):
+        now = treated.now_of(DEEP, network, {"layer1": 10 * level, "layer2": 10 * level + 30})._replace(examples=10.0)
+        return periodic.redo(network, now, threshold=threshold)
+
+    after = jax.device_get(act(threshold))
     silent = [unit for unit in range(6) if not np.any(after.params["layer2"]["kernel"][unit])]
     assert silent == replaced and same(after.params["head"], network.params["head"])
 
@@ -104,9 +118,9 @@ def test_memories_of_a_replaced_unit_begin_again():
     vectors = jax.tree.map(lambda leaf: leaf + 3, units.by_unit(network.params))
     network = network._replace(memory={"l2_init": first, "ages": (vectors, jnp.float32(7))})
     hit = {site.name: np.arange(6) == 2 for site in units.sites(DEEP)}
-    after = replacement.replace_units(
-        network, units.sites(DEEP), hit, treated.now_of(DEEP, network).fresh(jax.random.key(1))
-    )
+    fresh = treated.now_of(DEEP, network).fresh(jax.random.key(1))
+    act = jax.jit(lambda network, hit: replacement.replace_units(network, units.sites(DEEP), hit, fresh))
+    after = jax.device_get(act(network, hit))
     assert same(after.memory["l2_init"]["layer1"]["kernel"][:, 2], after.params["layer1"]["kernel"][:, 2])
     assert same(after.memory["l2_init"]["layer1"]["kernel"][:, 1], first["layer1"]["kernel"][:, 1])
     ages, seven = after.memory["ages"]

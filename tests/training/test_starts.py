@@ -24,7 +24,8 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("shape", [(12, 7), (7, 12), (3, 3, 8, 8)])
 def test_the_polar_factor_is_orthogonal_and_the_nearest(shape):
-    found = np.asarray(starts.polar(jnp.float32(RNG.normal(size=shape)) * 30), np.float64).reshape(-1, *shape[-2:])
+    drawn = np.float32(RNG.normal(size=shape)) * 30
+    found = np.asarray(jax.jit(starts.polar)(drawn), np.float64).reshape(-1, *shape[-2:])
     for x in found:
         small = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
         np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-3)
@@ -34,7 +35,7 @@ def test_fire_takes_the_nearest_orthogonal_matrix_by_svd_and_scales_it():
     network = treated.network_of(RESNET)
     network.params["head"]["kernel"][:] = RNG.normal(size=network.params["head"]["kernel"].shape)
     network.params["stem"]["conv"]["kernel"][0, 0] = 0
-    after = starts.fire(network, None).params
+    after = jax.device_get(jax.jit(lambda network: starts.fire(network, None).params)(network))
 
     def nearest(matrix):
         u, _, vt = np.linalg.svd(matrix, full_matrices=False)
@@ -56,14 +57,16 @@ def test_dash_shrinks_by_the_cosine_with_the_descent_and_leaves_normalisations()
     network, slopes = treated.network_of(RESNET), []
     for seed in (1, 2):
         rng = np.random.default_rng(seed)
-        slopes.append(jax.tree.map(lambda leaf, rng=rng: jnp.float32(rng.normal(size=leaf.shape)), network.params))
+        slopes.append(jax.tree.map(lambda leaf, rng=rng: np.float32(rng.normal(size=leaf.shape)), network.params))
 
     def sweep(params, stats, fold, carry):
         for slope in slopes:
             carry = fold(carry, slope)
         return carry
 
-    after = starts.dash(network, Begun((), (), None, sweep), momentum=0.3, least=0.2).params
+    begun = Begun((), (), None, sweep)
+    after = jax.jit(lambda network: starts.dash(network, begun, momentum=0.3, least=0.2).params)(network)
+    after = jax.device_get(after)
     g = jax.tree.map(lambda a, b: -0.3 * (0.7 * a + b), *slopes)
 
     def cosine(a, b):

@@ -118,7 +118,9 @@ def test_the_moving_average_follows_weights_and_statistics():
     assert same(plain.params, state.params)  # it looks on, and changes nothing
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize(
+    "name", ["sgd", "adamw", *(pytest.param(name, marks=pytest.mark.long) for name in ("adam", "rmsprop"))]
+)
 def test_frozen_modules_stay_to_the_bit_whatever_pulls_at_them(name):
     """Weight decay, momentum, moments of a stage before, clipping, an average, and means over three micro-batches."""
     rule = changed(OPTIM, name=name, weight_decay=0.1, momentum=0.0 if name.startswith("adam") else 0.9, clip_norm=0.1)
@@ -209,7 +211,21 @@ CASES = {
     "ema": stage(ema=0.9),
     "patches": stage(patch=changed(PATCH, share=0.5)),
     "classes": stage(classes=(1, 3)),
+    "all at once": stage(
+        augment="crop_flip",
+        patch=changed(PATCH, share=0.5),
+        classes=(1, 3),
+        trained=("head",),
+        micro_batch=4,
+        ema=0.9,
+        momentum=0.9,
+        weight_decay=0.1,
+        schedule="cosine",
+        warmup=0.2,
+    ),
 }
+# These share two programs, and what each other one adds to a step is also in `all at once`.
+DAILY = ("plain", "replacement", "blend", "autodecay", "all at once")
 # The numbers of a recipe are data: stages that differ in them alone share a program, as in a study.
 SHARED: dict[tuple, spec.Stage] = {}
 
@@ -232,7 +248,7 @@ def train_to(stage, *targets, row=None, start=None):
     return state
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in DAILY else pytest.mark.long) for c in CASES])
 def test_result_does_not_depend_on_the_calls(case):
     """Bit by bit; epochs are of 7 or 4 steps, so calls end before, at and behind the end of one, or step over it."""
     whole = train_to(CASES[case], STEPS)
@@ -242,8 +258,9 @@ def test_result_does_not_depend_on_the_calls(case):
     assert same(whole, train_to(CASES[case], *range(1, STEPS + 1)))
 
 
-def test_results_of_all_cases_differ():
-    ends = [train_to(CASES[case], STEPS).params for case in CASES if case != "ema"]
+@pytest.mark.parametrize("cases", [DAILY, pytest.param(CASES, marks=pytest.mark.long)], ids=["daily", "all"])
+def test_results_of_all_cases_differ(cases):
+    ends = [train_to(CASES[case], STEPS).params for case in cases if case != "ema"]
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
@@ -251,7 +268,7 @@ permutations = jax.jit(sampling.permutations, static_argnums=2)
 augmented = jax.jit(sampling.augment, static_argnames="flip")
 
 
-@pytest.mark.parametrize("augment", ["none", "crop", "crop_flip"])
+@pytest.mark.parametrize("augment", ["none", pytest.param("crop", marks=pytest.mark.long), "crop_flip"])
 def test_advance_walks_through_the_permuted_pool(augment):
     """The same by hand: steps on batches that are gathered here, each with its learning rate and its crops."""
     record = changed(PLAIN, augment=augment)

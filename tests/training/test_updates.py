@@ -28,7 +28,8 @@ def act(name, model, **numbers):
     remedy = UPDATES[name]
     if not callable(remedy):
         network = network._replace(memory={name: remedy.start(network, Begun(first, (first, {}), None, None))})
-    after = getattr(remedy, "act", remedy)(network, None, **numbers).params
+    change = getattr(remedy, "act", remedy)
+    after = jax.device_get(jax.jit(lambda network: change(network, None, **numbers).params)(network))
     return *(parameters.paths(tree) for tree in (first, network.params, after)), network, after
 
 
