@@ -22,7 +22,7 @@ NETWORKS = {
         spec.Model("resnet", 1, 2, "cifar", "none", "float32", "relu", 0.0, (), False), 4
     ),
     "crelu": models.build(spec.Model("resnet", 1, 2, "cifar", "none", "float32", "crelu", 0.0, (), False), 4),
-    "bottleneck": resnet.ResNet(4, (1,), 2, "cifar", "batch", jnp.float32, block="bottleneck"),
+    "bottleneck": resnet.ResNet(4, (1,), 2, "cifar", "batch", np.float32, block="bottleneck"),
     "wide_resnet": models.build(
         spec.Model("wide_resnet", 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False), 4
     ),

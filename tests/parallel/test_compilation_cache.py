@@ -199,7 +199,6 @@ def test_a_resumed_study_compiles_only_what_is_left(tmp_path, monkeypatch, compi
         return advance(self, stage, states, *args)
 
     config = small.config(seeds=(0,))
-    config.stages.tune.epochs = 2.0
     with monkeypatch.context() as patch, pytest.raises(Preempted):
         patch.setattr(programs.Programs, "advance", stop_in_tune)
         small.run(config, tmp_path)
