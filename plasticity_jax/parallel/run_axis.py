@@ -216,7 +216,7 @@ def _put(tree: Tree, sharding: NamedSharding) -> Tree:
             return leaf
         if multihost.alone():
             return jax.device_put(leaf, sharding)
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if _is_key(leaf):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
         held = np.asarray(leaf)
         return jax.make_array_from_callback(held.shape, sharding, lambda part: held[part])
@@ -246,11 +246,20 @@ def take(rows: Tree, index: int) -> Tree:
 def apart(rows: Tree) -> list[Tree]:
     """All rows, in order: what `take` gives for each, without an operation of jax for every row of every leaf."""
     leaves, structure = jax.tree.flatten(rows)
-    listed = [list(_numpy(leaf).asarray(leaf)) for leaf in leaves]
+    listed = [_keys(leaf) if _is_key(leaf) else list(_numpy(leaf).asarray(leaf)) for leaf in leaves]
     return [jax.tree.unflatten(structure, row) for row in zip(*listed, strict=True)]
+
+
+def _keys(keys: jax.Array) -> list[jax.Array]:
+    """Random keys one by one; taken apart as numbers, which takes no program."""
+    impl = jax.random.key_impl(keys)
+    return [jax.random.wrap_key_data(data, impl=impl) for data in np.asarray(jax.random.key_data(keys))]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _numpy(leaf: Any) -> ModuleType:
     """What slices and stacks arrays like this one: numpy where the CPU has them, since there it takes no program."""
-    key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jnp if key or (isinstance(leaf, jax.Array) and target.backend() != "cpu") else np
+    return jnp if _is_key(leaf) or (isinstance(leaf, jax.Array) and target.backend() != "cpu") else np

@@ -194,13 +194,13 @@ def test_a_resumed_study_compiles_only_what_is_left(tmp_path, monkeypatch, compi
     advance = programs.Programs.advance
 
     def stop_in_tune(self, stage, states, *args):
-        if stage.name == "tune" and int(np.max(states.step)) >= 6:
+        if stage.name == "tune" and int(np.max(states.step)) > 6:
             os.kill(os.getpid(), signal.SIGTERM)
         return advance(self, stage, states, *args)
 
-    config = small.config(seeds=(0,))
+    config = small.config()
     with monkeypatch.context() as patch, pytest.raises(Preempted):
         patch.setattr(programs.Programs, "advance", stop_in_tune)
         small.run(config, tmp_path)
-    assert studied(config, tmp_path) == 3  # init, advance and evaluate; the stage began before
+    assert studied(config, tmp_path) == 2  # advance and evaluate; the stage began before
     assert studied(config, tmp_path) == 0

@@ -98,7 +98,7 @@ def test_donated_states_are_given_away(strategy, donate):
 def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_products(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
     assert {model: run_axis.choose("auto", model, 4) for model in models.MODELS} == {
-        "resnet": "cores",
+        **dict.fromkeys(models.RESNETS, "cores"),
         "wide_resnet": "cores",
         "mlp": "vmap",
         "logistic": "vmap",
