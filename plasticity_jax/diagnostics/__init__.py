@@ -24,11 +24,15 @@ from typing import Any
 
 from jax import Array
 
+from plasticity_jax.diagnostics.curvature import curvature, spectrum
 from plasticity_jax.diagnostics.dormancy import dormant_fraction
+from plasticity_jax.diagnostics.fisher import fisher
+from plasticity_jax.diagnostics.flatness import flatness
 from plasticity_jax.diagnostics.noise import noise
 from plasticity_jax.diagnostics.norms import distance_to_init, weight_norm
 from plasticity_jax.diagnostics.rank import effective_rank
 from plasticity_jax.diagnostics.subject import Remembering, Subject
+from plasticity_jax.diagnostics.subspace import subspace
 
 DIAGNOSTICS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Array]]] = {
     "weight_norm": weight_norm,
@@ -39,9 +43,19 @@ DIAGNOSTICS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Array]]] = {
 
 INSTRUMENTS: dict[str, Callable[[Subject], dict[str, Array]] | Remembering] = {
     "noise": noise,
+    "fisher": fisher,
+    "curvature": curvature,
+    "spectrum": spectrum,
+    "subspace": subspace,
+    "flatness": flatness,
 }
 
 # What each costs, in gradients of each of the images that it looks at.
 PASSES = {
-    "noise": 2.0,
+    "noise": 3.0,
+    "fisher": 2.0,
+    "curvature": 160.0,
+    "spectrum": 320.0,
+    "subspace": 82.0,
+    "flatness": 11.0,
 }

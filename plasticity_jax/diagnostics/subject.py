@@ -133,13 +133,21 @@ class Subject:
 
         return self.mean(product, params)
 
-    def by_example(self, fold: Callable[[Tree, Tree, Part], Tree], start: Tree) -> Tree:
-        """`carry = fold(carry, gradients, part)` with the gradients of the examples of each part, leaves [B, ...]."""
+    def by_example(
+        self,
+        fold: Callable[[Tree, Tree, Part], Tree],
+        start: Tree,
+        losses: Callable[[Tree, Part], Array] | None = None,
+    ) -> Tree:
+        """`carry = fold(carry, gradients, part)` with the gradients of the examples of each part, leaves [B, ...].
+
+        They are those of other losses [B], where these are given.
+        """
+        chosen = losses or self.losses
 
         def one(part: Part) -> Tree:
-            return jax.grad(lambda params: self.losses(params, jax.tree.map(lambda leaf: leaf[None], part))[0])(
-                self.params
-            )
+            alone = jax.tree.map(lambda leaf: leaf[None], part)
+            return jax.grad(lambda params: chosen(params, alone)[0])(self.params)
 
         size = 1 if target.backend() == "cpu" else EXAMPLES
         return self.over(lambda carry, part: fold(carry, jax.vmap(one)(part), part), start, size)

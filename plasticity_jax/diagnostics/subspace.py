@@ -1,0 +1,62 @@
+"""Whether the gradient lies in the small space of the Hessian's largest eigenvalues, and whether that space stays.
+
+Cost class: 40 products with the Hessian, about 80 gradients of the whole probe; what is remembered has twenty times the
+size of the parameters for ten classes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from plasticity_jax.diagnostics.lanczos import lanczos, signs
+from plasticity_jax.diagnostics.subject import Part, Remembering, Subject, dot
+
+Tree = Any
+DEPTH, TOP = 40, 10
+
+
+def overlap(a: Tree, b: Tree) -> Array:
+    """|A^T B|_F^2 / k of two bases of k orthonormal vectors, leaves [k, ...]: 1 for the same space."""
+    inner = sum(
+        jnp.reshape(x, (len(x), -1)) @ jnp.reshape(y, (len(y), -1)).T
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+    return jnp.sum(jnp.square(inner)) / len(inner)
+
+
+def _measure(subject: Subject) -> tuple[dict[str, Array], Tree]:
+    """Gur-Ari et al. 2018, "Gradient descent happens in a tiny subspace" (arXiv 1812.04754), sections 2 and 3.
+
+    The space V is that of the ten largest eigenvalues of the Hessian of the mean loss.  Scalars:
+
+        gradient_in_top       |V^T g|^2 / |g|^2, g the gradient of the mean loss
+        top_overlap_first     |V^T V_0|_F^2 / 10, V_0 that of the first measurement of the stage
+        top_overlap_last      the same with the measurement before; both are NaN at the first one
+    """
+    start = signs(jax.random.fold_in(subject.key, 0), subject.params)
+    ritz = lanczos(lambda vector: subject.hessian(subject.params, vector), start, DEPTH)
+    top = jax.tree.map(lambda vectors: vectors[-TOP:], ritz.vectors)
+    slope = subject.gradient(subject.params)
+    along = sum(
+        jnp.reshape(v, (len(v), -1)) @ jnp.ravel(g)
+        for v, g in zip(jax.tree.leaves(top), jax.tree.leaves(slope), strict=True)
+    )
+    found = {
+        "gradient_in_top": jnp.sum(jnp.square(along)) / dot(slope, slope),
+        "top_overlap_first": overlap(top, subject.memory["first"]),
+        "top_overlap_last": overlap(top, subject.memory["last"]),
+    }
+    first = jax.tree.map(lambda old, new: jnp.where(jnp.isnan(old), new, old), subject.memory["first"], top)
+    return found, {"first": first, "last": top}
+
+
+def _start(params: Tree, probe: Part) -> Tree:
+    del probe
+    count = min(TOP, DEPTH, sum(leaf.size for leaf in jax.tree.leaves(params)))
+    space = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), jnp.float32), params)
+    return {"first": space, "last": space}
+
+
+subspace = Remembering(_measure, _start)
