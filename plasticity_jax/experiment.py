@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from plasticity_jax import study_config, target
 from plasticity_jax.config import parse, paths, spec
 from plasticity_jax.config.plan import Group, Run
+from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.models import interface
@@ -169,7 +170,9 @@ def _compile(packs: Sequence[Compute]) -> None:
 def _own_data(study: spec.Study, dataset: Dataset) -> Dataset:
     if study.holdout:
         raise ConfigError(f"config.holdout={study.holdout}: own arrays come with a test set; set config.holdout=0")
-    return dataset
+    if study.resize:
+        raise ConfigError(f"config.resize={study.resize}: own arrays are used as they are; set config.resize=0")
+    return datasets.seen(dataset, study.image_size)
 
 
 @contextlib.contextmanager

@@ -208,6 +208,28 @@ def test_nothing_is_held_out_of_own_arrays(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_own_arrays_are_not_resized(tmp_path):
+    with pytest.raises(ConfigError, match="config.resize=4: own arrays are used as they are; set config.resize=0"):
+        small.run(small.config(resize=4), tmp_path)
+
+
+def test_networks_that_see_the_middle_are_those_of_images_cut_to_it(tmp_path):
+    toy = small.TOY
+    train, test = (images[:, 2:6, 2:6] for images in (toy.train_images, toy.test_images))
+    cut = datasets.from_arrays("toy", train, toy.train_labels, test, toy.test_labels)
+
+    def trained(name, dataset, **top):
+        config = small.single(epochs=1.0)
+        config.update(mean=(0.5,), std=(0.25,), seeds=(0,), **top)
+        result = small.run(config, tmp_path / name, dataset=dataset)
+        return small.hashes(result), small.numbers(small.rows(tmp_path / name, "train"))
+
+    assert trained("seen", toy, image_size=4) == trained("cut", cut)
+    (last,) = small.rows(tmp_path / "seen", "train", metric="test_accuracy", epoch=1.0)
+    kept = plasticity_jax.evaluate(tmp_path / "seen", "train", 0, dataset=toy)
+    assert kept["accuracy"] == pytest.approx(last["value"])
+
+
 def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
     result = small.run(small.config(grid=(("model.width", (4, 8)),)), tmp_path)
     assert [run["run"] for run in result["runs"]][:2] == [

@@ -8,6 +8,9 @@ AUGMENT = {False: "none", True: "crop_flip"}  # `augment` was a truth value
 ADDED: dict[str, Any] = {
     "holdout": 0.0,
     "holdout_seed": 0,
+    "test_split": "test",
+    "resize": 0,
+    "image_size": 0,
     "instruments": [],
     "measure_images": 2048,
 }  # since then, with the values that they had

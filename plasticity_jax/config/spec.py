@@ -39,7 +39,7 @@ INIT = "init"
 END = -1  # the epoch that means "where the stage ended"
 
 RECIPES = ("random", "split", "blend")
-AUGMENT = ("none", "crop", "crop_flip")
+AUGMENT = ("none", "crop", "crop_flip", "resized_crop", "resized_crop_flip")
 CHANGES = ("none", "labels", "pixels")
 KEEP = ("keep", "modules", "all")
 
@@ -147,7 +147,8 @@ class Stage:
     micro_batch: images of a batch whose gradient is computed at once, 0 for all; BatchNorm takes its statistics over
         them (ghost batches).
     augment: what happens to the images of each batch: `none`, `crop` (padded by 4 black pixels and cropped at random
-        to the old size) or `crop_flip` (half of them mirrored too, which makes other digits and letters of some).
+        to the old size), `resized_crop` (a random part of 8 to 100 % of the area, resized), or `crop_flip` and
+        `resized_crop_flip` (half of them mirrored too, which makes other digits and letters of some).
     trained: module names, or `all`; the others are frozen to the bit, and so are their moments and all running
         statistics, which BatchNorm then uses.
     ema: decay per step of an exponential moving average of weights and statistics, evaluated too; 0 for none.
@@ -238,6 +239,11 @@ class Study:
 
     holdout, holdout_seed: share of the training images that is the test set of data without a test split, and the seed
         that draws it.
+    test_split: what TFDS calls the test set; for joined sets one for all or one for each, as `validation+test`.
+    resize: the shorter side of images becomes so long where they are read, and the middle of the longer one is kept; 0
+        for images as they are, all of one size.
+    image_size: height and width of what networks see of an image, its middle or what `resized_crop` makes of it; 0 for
+        all of it.
     instruments: diagnostics that are dear, and so measured only when stages say (`measure_steps`, `measure_every`).
     measure_images: of each run's training images, so many are what instruments look at; all where there are fewer.
     train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
@@ -252,6 +258,9 @@ class Study:
     data_dir: Annotated[str, text]
     holdout: Annotated[float, real("[0, 1)")]
     holdout_seed: Annotated[int, whole(0)]
+    test_split: Annotated[str, some_text]
+    resize: Annotated[int, whole(0)]
+    image_size: Annotated[int, whole(0)]
     train_images: Annotated[int, whole(0)]
     validation_images: Annotated[int, whole(0)]
     test_images: Annotated[int, whole(0)]
@@ -270,6 +279,7 @@ class Study:
     checkpoint_seconds: Annotated[float, real("[0, inf)")]
 
     @property
-    def data(self) -> tuple[str, str, float, int]:
+    def data(self) -> tuple[str, str, float, int, str, int, int]:
         """The data set, as `datasets.load` takes it."""
-        return self.dataset, self.data_dir, self.holdout, self.holdout_seed
+        held = self.holdout, self.holdout_seed
+        return self.dataset, self.data_dir, *held, self.test_split, self.resize, self.image_size

@@ -82,7 +82,7 @@ def batch_slots(k: Array, order: Array, step: Array, steps: Array, position: Arr
 
 
 def normalise(images: Array, mean: Array, std: Array) -> Array:
-    """uint8 [B, H, W, C] to float32 with the data set's mean and standard deviation per channel."""
+    """[B, H, W, C] with values up to 255 to float32 with the data set's mean and standard deviation per channel."""
     mean, std = (channel.reshape(1, 1, 1, -1) for channel in (mean, std))
     return (images.astype(jnp.float32) / 255.0 - mean) / std
 

@@ -7,31 +7,21 @@ TFDS sets are read through TFDS's random-access data source, without TensorFlow.
 first; nothing touches the network before that.  Neither this module nor a read imports jax.
 """
 
-import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from plasticity_jax.config import paths
-from plasticity_jax.data import digits, synthetic, tfds
+from plasticity_jax.data import cache, digits, synthetic, tfds
+from plasticity_jax.data.cache import Made
+from plasticity_jax.data.contents import ARRAYS, digest, moments
 from plasticity_jax.data.labels import numbered
 from plasticity_jax.data.subsets import Span
 from plasticity_jax.errors import ConfigError, DataError
-
-Made = tuple[dict[str, np.ndarray], int, tuple[str, ...]]  # the arrays, how many classes, and notes
-ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-CHUNK = 5000  # images counted at once: bounds the memory held besides them
-CACHE_FORMAT = 2
-# CIFAR-10 as Hare & Tortoise, DASH and the public reproduction of the warm-start experiment normalise it.  The
-# deviations are not those of all pixels (0.247, 0.243, 0.262), but staying with them keeps results comparable.
-CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +36,7 @@ class Dataset:
         images before them are the test set proper.
     members: where each of several joined data sets lies.
     notes: what the plan says about it.
+    side: height and width of the middle of the images, which is what networks see; 0 for all.
     """
 
     name: str
@@ -61,6 +52,13 @@ class Dataset:
     probes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     members: tuple[Span, ...] = ()
     notes: tuple[str, ...] = ()
+    side: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels that networks see."""
+        height, width, channels = self.train_images.shape[1:]
+        return self.side or height, self.side or width, channels
 
     @property
     def tests(self) -> int:
@@ -82,13 +80,24 @@ class Dataset:
         return self.members[member - 1]
 
 
-def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int = 0) -> Dataset:
+def load(
+    name: str,
+    data_dir: str = "",
+    holdout: float = 0.0,
+    holdout_seed: int = 0,
+    test_split: str = "test",
+    resize: int = 0,
+    side: int = 0,
+) -> Dataset:
     """Load `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as `A+B`.
 
     Joined sets keep their order; the classes of the second follow those of the first, and so on.  All are
     normalised as the first one is.
 
-    Where a set has no test split, a share `holdout` of its training images, drawn by `holdout_seed`, is the test set.
+    The test set of a TFDS set is its `test_split`; for joined sets that is one for all or one for each, as
+    `validation+test`.  Where there is none, a share `holdout` of the training images, drawn by `holdout_seed`, is.
+    Images are brought to `resize` pixels a side by `resize.fit`; 0 leaves them as they are, all of one size.
+    Networks see the middle, `side` high and wide, of any images; 0 for all.
 
     An empty `data_dir` means $TFDS_DATA_DIR, or ~/tensorflow_datasets; it may be the set itself.  A set that is not
     prepared there is an error, except for cifar10 and cifar100, which are then prepared (see `cifar`).  Decoded arrays
@@ -97,13 +106,45 @@ def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int 
 
     Raises:
       DataError: not prepared, unreadable, no image classification set with the splits `train` and `test`, images of
-        several sizes joined, or images to be held out where there is a test split.
+        several sizes joined, images smaller than what is to be seen of them, or images to be held out where there is a
+        test split.
     """
-    if "+" in name:
-        return join([load(each, data_dir, holdout, holdout_seed) for each in name.split("+")])
+    parts = [
+        _load(each, data_dir, holdout, holdout_seed, split, resize) for each, split in taken_apart(name, test_split)
+    ]
+    return seen(join(parts) if len(parts) > 1 else parts[0], side)
+
+
+def taken_apart(name: str, test_split: str) -> list[tuple[str, str]]:
+    """The names of joined sets and their test splits.
+
+    Raises:
+      DataError: not one test split, nor one for each.
+    """
+    names, tests = name.split("+"), test_split.split("+")
+    if len(tests) not in (1, len(names)):
+        raise DataError(f"config.test_split={test_split}: give one split, or one for each of {name}")
+    return [(each, tests[i % len(tests)]) for i, each in enumerate(names)]
+
+
+def seen(data: Dataset, side: int) -> Dataset:
+    """The data set of whose images networks see the middle, `side` high and wide; 0 for all.
+
+    Raises:
+      DataError: the images are smaller.
+    """
+    height, width = data.train_images.shape[1:3]
+    if side > min(height, width):
+        raise DataError(f"config.image_size={side}: images of {data.name} are {height}x{width}; see config.resize")
+    return dataclasses.replace(data, side=side)
+
+
+def _load(name: str, data_dir: str, holdout: float, holdout_seed: int, test_split: str, resize: int) -> Dataset:
     if name in SOURCES:
-        if holdout:
-            raise DataError(f"data set {name} has a test set; set config.holdout=0")
+        plain = {"holdout": (holdout, 0), "test_split": (test_split, "test"), "resize": (resize, 0)}
+        for key, (value, only) in plain.items():
+            if value != only:
+                raise DataError(f"data set {name} has a test set, and images of one size; set config.{key}={only}")
         return SOURCES[name]()
     root = paths.given(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").absolute()
     with tfds.quiet():
@@ -113,8 +154,10 @@ def load(name: str, data_dir: str = "", holdout: float = 0.0, holdout_seed: int 
         source = [str(place), [[file, stat.st_size, stat.st_mtime_ns] for file, stat in files]]
         full_name = "/".join([builder.name, *([builder.builder_config.name] if builder.builder_config else [])])
         held = (holdout, holdout_seed) if holdout else None
-        made_of = [*source, held] if held else source
-        return _cached(full_name, str(builder.version), made_of, lambda: tfds.read(builder, held))
+        made_of = (
+            source + ([held] if held else []) + ([test_split, resize] if (test_split, resize) != ("test", 0) else [])
+        )
+        return _cached(full_name, str(builder.version), made_of, lambda: tfds.read(builder, held, test_split, resize))
 
 
 def _graded() -> Dataset:
@@ -173,18 +216,23 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         raise DataError(f"data set {name}: joined images must be of one size, not {' and '.join(map(str, sizes))}")
     if any(part.probes for part in parts):
         raise DataError(f"data set {name}: one that has further test sets cannot be joined")
-    counts = [(len(part.train_labels), len(part.test_labels), part.classes) for part in parts]
-    ends = np.cumsum([(0, 0, 0), *counts], axis=0).tolist()
-    spans = tuple(Span(*zip(before, after, strict=True)) for before, after in zip(ends[:-1], ends[1:], strict=True))
+    members = spans([(len(part.train_labels), len(part.test_labels), part.classes) for part in parts])
 
     def put_together(key: str) -> np.ndarray:
-        shifts = [span.classes[0] if key.endswith("labels") else 0 for span in spans]
-        return np.concatenate([getattr(part, key) + shift for part, shift in zip(parts, shifts, strict=True)])
+        if key.endswith("images"):
+            return np.concatenate([getattr(part, key) for part in parts])
+        return np.concatenate([getattr(part, key) + span.classes[0] for part, span in zip(parts, members, strict=True)])
 
     arrays = {key: put_together(key) for key in ARRAYS}
     notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
-    joined = _dataset(name, "+".join(part.version for part in parts), arrays, ends[-1][2], notes=notes)
-    return dataclasses.replace(joined, mean=parts[0].mean, std=parts[0].std, members=spans)
+    joined = _dataset(name, "+".join(part.version for part in parts), arrays, members[-1].classes[1], notes=notes)
+    return dataclasses.replace(joined, mean=parts[0].mean, std=parts[0].std, members=members)
+
+
+def spans(counts: Sequence[tuple[int, int, int]]) -> tuple[Span, ...]:
+    """Where each of several joined sets lies, by their images to train, images to test and classes."""
+    ends = np.cumsum([(0, 0, 0), *counts], axis=0).tolist()
+    return tuple(Span(*zip(before, after, strict=True)) for before, after in zip(ends[:-1], ends[1:], strict=True))
 
 
 def _dataset(
@@ -224,74 +272,26 @@ def _dataset(
         arrays[key].setflags(write=False)
     if classes < 2:
         raise DataError(f"data set {name}: there is only one class; classification needs two")
-    mean, std = _moments(name, arrays["train_images"])
+    mean, std = moments(name, arrays["train_images"])
     return Dataset(
         name=name,
         version=version,
         classes=classes,
         mean=mean,
         std=std,
-        sha256=_digest(arrays),
+        sha256=digest(arrays),
         probes=dict(probes or {}),
         notes=(*notes, *more),
         **arrays,  # type: ignore[arg-type]
     )
 
 
-def _moments(name: str, images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if name.startswith("cifar10") and not name.startswith("cifar100") and images.shape[-1] == 3:
-        return CIFAR10_MEAN, CIFAR10_STD
-    counts = np.zeros((images.shape[-1], 256), np.int64)  # exact, and without a float copy of all images
-    for start in range(0, len(images), CHUNK):
-        for channel, row in enumerate(counts):
-            row += np.bincount(images[start : start + CHUNK, ..., channel].ravel(), minlength=256)
-    weights, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
-    mean = weights @ values
-    std = np.sqrt(np.sum(weights * (values - mean[:, None]) ** 2, axis=1))
-    return tuple(map(float, mean)), tuple(float(s) if s > 1e-12 else 1.0 for s in std)
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for key in ARRAYS:
-        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[key]).data)
-    return digest.hexdigest()
-
-
-# ---- cache ----
-
-
 def _cached(name: str, version: str, source: Any, make: Callable[[], Made]) -> Dataset:
-    """`make`, or what it made last time if `source` (where the data lies and how it looks there) is the same.
-
-    One file per set and place, replaced as a whole; whatever is wrong with it, the data are read afresh.
-    """
-    fingerprint = json.dumps([CACHE_FORMAT, name, version, source], allow_nan=False)
-    place = source[0] if isinstance(source, list) else ""
-    key = hashlib.sha256(json.dumps([name, version, place], allow_nan=False).encode()).hexdigest()[:16]
-    path = _cache_dir() / f"{name.replace('/', '-')}-{version}-{key}.npz"
-    with contextlib.suppress(Exception):  # absent, cut short, of another numpy, not readable: all the same
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in ARRAYS}
-            if stored["fingerprint"].item() == fingerprint and stored["sha256"].item() == _digest(arrays):
-                notes = tuple(stored["notes"].tolist())
-                return _dataset(name, version, arrays, int(stored["classes"]), notes=notes)
-    arrays, classes, notes = make()
+    """`make`, or what it made last time if `source` is the same."""
+    where = cache.entry(name, version, source)
+    stored = cache.read(where)
+    arrays, classes, notes = stored or make()
     data = _dataset(name, version, arrays, classes, notes=notes)
-    arrays = {key: getattr(data, key) for key in ARRAYS}
-    described: dict[str, Any] = {"classes": data.classes, "notes": np.asarray(data.notes, str)}
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as new:
-                np.savez(new, fingerprint=fingerprint, sha256=data.sha256, **described, **arrays)
-            os.replace(temporary, path)
-        finally:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+    if not stored:
+        cache.write(where, {key: getattr(data, key) for key in ARRAYS}, data.sha256, data.classes, data.notes)
     return data
-
-
-def _cache_dir() -> pathlib.Path:
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "plasticity_jax" / "datasets"

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 from absl import logging
 
+from plasticity_jax.data import resize as resizing
 from plasticity_jax.errors import DataError
 
 CHUNK = 5000  # examples read at once: bounds the memory held besides the result
+LARGER = 10  # fewer of those that are to be resized, since they are larger
 
 
 def find(name: str, root: pathlib.Path) -> Any:
@@ -101,10 +104,15 @@ def prepare(name: str, root: pathlib.Path) -> Any:
     )
 
 
-def read(builder: Any, holdout: tuple[float, int] | None = None) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
-    """Decode the splits `train` and `test`; returns the arrays, the number of classes, and notes.
+def read(
+    builder: Any, holdout: tuple[float, int] | None = None, test_split: str = "test", resize: int = 0
+) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
+    """Decode the split `train` and the test set; returns the arrays, the number of classes, and notes.
 
-    Without a split `test`, `holdout` is the share of `train` that becomes it, and the seed of which images that are.
+    Args:
+      holdout: where there is no test split, the share of `train` that becomes it, and the seed of which images are.
+      test_split: what the test split is called.
+      resize: the side that all images are brought to by `resize.fit`; 0 leaves them as they are.
     """
     import tensorflow_datasets as tfds
 
@@ -120,16 +128,17 @@ def read(builder: Any, holdout: tuple[float, int] | None = None) -> tuple[dict[s
             )
     classes = features[label].num_classes
     arrays: dict[str, np.ndarray] = {}
-    splits = ("train",) if holdout else ("train", "test")
-    if holdout and "test" in builder.info.splits:
-        raise DataError(f"data set {builder.name} has a split test; set config.holdout=0")
-    for split in splits:
+    splits = {"train": "train"} if holdout else {"train": "train", "test": test_split}
+    if holdout and test_split in builder.info.splits:
+        raise DataError(f"data set {builder.name} has a split {test_split}; set config.holdout=0")
+    for side, split in splits.items():
         if split not in builder.info.splits:
-            hint = "; config.holdout=0.2 holds out a fifth of train" if split == "test" else "; it is needed"
+            other = "; config.test_split names another, and config.holdout=0.2 holds out a fifth of train"
+            hint = other if side == "test" else "; it is needed"
             raise DataError(f"data set {builder.name} has no split {split}, only {sorted(builder.info.splits)}{hint}")
         size = builder.info.splits[split].num_examples
         logging.info("reading %s %s: %d images", builder.name, split, size)
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _stack(builder, split, size, image, label)
+        arrays[f"{side}_images"], arrays[f"{side}_labels"] = _stack(builder, split, size, image, label, resize)
     if not holdout:
         return arrays, classes, ()
     share, seed = holdout
@@ -145,10 +154,10 @@ def read(builder: Any, holdout: tuple[float, int] | None = None) -> tuple[dict[s
     return parts, classes, (note,)
 
 
-def _stack(builder: Any, split: str, size: int, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _stack(builder: Any, split: str, size: int, image: str, label: str, side: int) -> tuple[np.ndarray, np.ndarray]:
     where = f"data set {builder.name} in {builder.data_path}, split {split}"
     images, labels, at = None, np.zeros(size, np.int32), 0
-    examples = _chunks(builder, split)
+    examples = _chunks(builder, split, max(1, CHUNK // LARGER) if side else CHUNK)
     while at < size:
         try:
             chunk = next(examples)
@@ -158,15 +167,19 @@ def _stack(builder: Any, split: str, size: int, image: str, label: str) -> tuple
             raise DataError(
                 f"{where} cannot be read ({_line(error)}); if it is damaged, delete that directory and prepare it again"
             ) from error
-        if images is None:
-            images = np.zeros((size, *chunk[0][image].shape), np.uint8)
         for example in chunk:
             picture = example[image]
             if picture.dtype != np.uint8:
                 raise DataError(f"{where}: images are {picture.dtype}; only uint8 can be used")
+            if side:
+                picture = resizing.fit(picture, side)
+            if images is None:
+                _check_memory(where, size, picture)
+                images = np.zeros((size, *picture.shape), np.uint8)
             if picture.shape != images.shape[1:]:
                 raise DataError(
-                    f"{where}: images differ in size, {images.shape[1:]} and {picture.shape}; resize them first"
+                    f"{where}: images differ in size, {images.shape[1:]} and {picture.shape}; config.resize=SIDE "
+                    "brings them to one"
                 )
             images[at], labels[at] = picture, example[label]
             at += 1
@@ -175,17 +188,27 @@ def _stack(builder: Any, split: str, size: int, image: str, label: str) -> tuple
     return images, labels
 
 
-def _chunks(builder: Any, split: str) -> Iterator[list[dict[str, np.ndarray]]]:
+def _check_memory(where: str, count: int, image: np.ndarray) -> None:
+    """Raise a DataError if so many images are more than this machine has memory left for."""
+    need, available = count * image.nbytes, psutil.virtual_memory().available
+    if need > available:
+        raise DataError(
+            f"{where}: {count:,} images of {'x'.join(map(str, image.shape))} need {need / 1e9:.1f} GB of memory, and "
+            f"there are {available / 1e9:.1f}; take a smaller config.resize or data set"
+        )
+
+
+def _chunks(builder: Any, split: str, count: int) -> Iterator[list[dict[str, np.ndarray]]]:
     try:
         source = builder.as_data_source(split=split)  # as tfds.data_source does
     except NotImplementedError:  # the file format has no random access, as TFRECORD, TFDS's default
-        yield from _tensorflow_chunks(builder, split)
+        yield from _tensorflow_chunks(builder, split, count)
         return
-    for start in range(0, len(source), CHUNK):
-        yield source.__getitems__(range(start, min(start + CHUNK, len(source))))
+    for start in range(0, len(source), count):
+        yield source.__getitems__(range(start, min(start + count, len(source))))
 
 
-def _tensorflow_chunks(builder: Any, split: str) -> Iterator[list[dict[str, np.ndarray]]]:
+def _tensorflow_chunks(builder: Any, split: str, count: int) -> Iterator[list[dict[str, np.ndarray]]]:
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
             f"data set {builder.name} in {builder.data_path} is stored as {builder.info.file_format.value}, which only "
@@ -199,7 +222,7 @@ def _tensorflow_chunks(builder: Any, split: str) -> Iterator[list[dict[str, np.n
     chunk = []
     for example in tfds.as_numpy(builder.as_dataset(split=split, read_config=in_order)):
         chunk.append(example)
-        if len(chunk) == CHUNK:
+        if len(chunk) == count:
             yield chunk
             chunk = []
     if chunk:

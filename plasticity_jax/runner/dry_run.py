@@ -91,7 +91,10 @@ def shared_images(timetables: Timetables) -> int:
 def _describe_images(dataset: Dataset) -> list[str]:
     height, width, channels = dataset.train_images.shape[1:]
     counts = f"{len(dataset.train_labels):,} to train and {dataset.tests:,} to test"
-    lines = [f"  images: {counts}, height {height}, width {width}, channels {channels}; {dataset.classes} classes"]
+    seen = f", of which networks see {dataset.side}x{dataset.side}" if dataset.side else ""
+    lines = [
+        f"  images: {counts}, height {height}, width {width}{seen}, channels {channels}; {dataset.classes} classes"
+    ]
     lines += [f"  note: {note}" for note in dataset.notes]
     if channels > CHANNELS:
         lines.append(

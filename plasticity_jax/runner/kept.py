@@ -43,12 +43,12 @@ def evaluate(
     """
     network, params, stats = networks.load(directory, branch, seed, stage, epoch=epoch, hparams=hparams, model=model)
     study, _, group, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})
-    data = dataset or datasets.load(*study.data)
+    data = datasets.seen(dataset, study.image_size) if dataset else datasets.load(*study.data)
     run = group.runs[row]
     span = data.span(run.stage.data.member)
     tests = subsets.test_images(run.stage.data, run.seed, data.test_labels, span, study.test_images)
     source = schedule.plain_source(tests, data.test_labels, classes=schedule.told_apart(run, data))
-    images = step.Images(data.test_images, *prepare.scale(study, data))
+    images = step.Images(data.test_images, *prepare.scale(study, data), data.side)
     plain = dataclasses.replace(run.stage, remedies=(), ema=0.0)
     one = state.create(params, stats, plain).replace(opt=(), clock=())  # as `evaluation` looks at states
     batch = min(study.eval_batch, len(tests))

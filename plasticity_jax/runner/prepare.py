@@ -39,7 +39,7 @@ def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) 
     choice = {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}
     drawn = _compute(pack, study, dataset, parts, timetables, choice)
     if parts.brings_network(pack):
-        try_out(drawn.programs.model, *drawn.network, dataset.train_images.shape[1:])
+        try_out(drawn.programs.model, *drawn.network, dataset.shape)
     return drawn
 
 
@@ -57,7 +57,7 @@ def _compute(
     choice: Mapping[str, str],
 ) -> Compute:
     pack = dataclasses.replace(pack, model=dataclasses.replace(pack.model, dtype=choice["dtype"]))
-    model, normalisation, shape = parts.network(pack, dataset), scale(study, dataset), dataset.train_images.shape[1:]
+    model, normalisation, shape = parts.network(pack, dataset), scale(study, dataset), dataset.shape
     functions = parts.diagnostics, parts.resets, parts.remedies, parts.instruments
     return Compute(
         pack=pack,
@@ -66,8 +66,8 @@ def _compute(
         parts=parts,
         timetables=timetables,
         network=state.network_like(model, shape),
-        images=step.Images(dataset.train_images, *normalisation),
-        test_images=step.Images(dataset.test_images, *normalisation),
+        images=step.Images(dataset.train_images, *normalisation, dataset.side),
+        test_images=step.Images(dataset.test_images, *normalisation, dataset.side),
         programs=Programs(model, shape, choice["strategy"], study.eval_batch, *functions),
     )
 
@@ -105,7 +105,7 @@ def check(drawn: Compute) -> None:
 
 def _outputs(drawn: Compute) -> tuple[jax.ShapeDtypeStruct, Mapping[str, jax.ShapeDtypeStruct]]:
     """The shapes of logits and features for 2 images."""
-    images = jax.ShapeDtypeStruct((2, *drawn.dataset.train_images.shape[1:]), np.float32)
+    images = jax.ShapeDtypeStruct((2, *drawn.dataset.shape), np.float32)
     call = functools.partial(forward, drawn.programs.model, train=False)
     return jax.eval_shape(call, *drawn.network, images)[:2]
 

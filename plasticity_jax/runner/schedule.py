@@ -69,7 +69,7 @@ def draw_up(group: Group, study: spec.Study, dataset: Dataset) -> Timetable:
         if study.test_images > last - first:
             raise ConfigError(f"config.test_images={study.test_images}: {dataset.name} has {last - first} test images")
     for patch in {each.patch for each in data}:
-        if patch.share and patch.size > min(dataset.train_images.shape[1:3]):
+        if patch.share and patch.size > min(dataset.shape[:2]):
             raise ConfigError(f"data.patch.size={patch.size}: the images of {dataset.name} are smaller")
     drawn = list(zip(data, [run.seed for run in group.runs], spans, strict=True))
     pools = [subsets.pool(d, seed, labels, dataset.classes, *counts, span) for d, seed, span in drawn]

@@ -45,7 +45,7 @@ def settle(
         "version": dataset.version,
         "sha256": dataset.sha256,
         "classes": dataset.classes,
-        "image_shape": list(dataset.train_images.shape[1:]),
+        "image_shape": list(dataset.shape),
     }
     now |= {"choices": choices, "own": dict(own)}
     if not path.exists():

@@ -2,9 +2,10 @@
 
 from typing import Any, NamedTuple
 
+import flax.struct
 from jax import Array
 
-from plasticity_jax.data import batches
+from plasticity_jax.data import batches, crops
 from plasticity_jax.data.batches import Leaf, Source
 from plasticity_jax.training.hyper import Hyper
 
@@ -34,16 +35,37 @@ class Task(NamedTuple):
     reset: Any = ()
 
 
-class Images(NamedTuple):
-    """The images of a data set, uint8 [N, H, W, C], and its float32 [C] mean and deviation."""
+class Images(flax.struct.PyTreeNode):
+    """The images of a data set, uint8 [N, H, W, C], and its float32 [C] mean and deviation.
+
+    side: height and width of what networks see of them; 0 for all.
+    """
 
     images: Leaf
     mean: Leaf
     std: Leaf
+    side: int = flax.struct.field(pytree_node=False, default=0)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels that networks see."""
+        height, width, channels = self.images.shape[1:]
+        return self.side or height, self.side or width, channels
+
+    def seen(self, indices: Array) -> Array:
+        """[B, height, width, C] with values up to 255: the middle of each image."""
+        return crops.middle(self.images[indices], *self.shape[:2])
 
     def take(self, indices: Array) -> Array:
-        """float32 [B, H, W, C], normalised."""
-        return batches.normalise(self.images[indices], self.mean, self.std)
+        """The same as float32, normalised."""
+        return batches.normalise(self.seen(indices), self.mean, self.std)
+
+    def augmented(self, k: Array, indices: Array, how: str) -> Array:
+        """The same by a way of `spec.AUGMENT`, which draws by a key."""
+        flip = how.endswith("_flip")
+        if how.startswith("resized_crop"):
+            return crops.resized_crop(k, self.images[indices], *self.shape[:2], flip)
+        return batches.augment(k, self.seen(indices), flip=flip)
 
 
 class Probe(NamedTuple):

@@ -140,7 +140,7 @@ def advance(
     detector, stream = schedules.detector(stage.optim, task.watch), task.source.tasks
 
     first_task = state.step // stream.steps if stream else 0
-    sites = images.images.shape[1] * images.images.shape[2] if tasks.moves(stream) else 0
+    sites = images.shape[0] * images.shape[1] if tasks.moves(stream) else 0
     places = jnp.stack([tasks.order(stream, first_task + i, sites) for i in (0, 1)]) if sites else None
 
     def body(state: TrainState) -> TrainState:
@@ -149,11 +149,11 @@ def advance(
         order = orders[epoch - first_epoch]
         slots = batches.batch_slots(batch_key, order, state.step, task.steps, position, stage.batch_size, task.source)
         slots = sharding.split(slots)
-        pixels = images.images[task.source.indices[slots]]
-        if stage.augment != "none":
-            draw = jax.random.fold_in(augment_key, state.step)
-            pixels = batches.augment(draw, pixels, flip=stage.augment == "crop_flip")
         indices, label = task.source.indices[slots], task.source.labels[slots]
+        if stage.augment == "none":
+            pixels = images.seen(indices)
+        else:
+            pixels = images.augmented(jax.random.fold_in(augment_key, state.step), indices, stage.augment)
         number = state.step // stream.steps if stream else 0
         here = None if places is None else places[number - first_task]
         pixels, label = tasks.seen(stream, number, pixels, label, indices, here)
@@ -165,7 +165,7 @@ def advance(
         if stage.remedies:
             draw = jax.random.fold_in(reference_key, state.step)
             others = sharding.split(jax.random.randint(draw, slots.shape, 0, task.source.size))
-            reference = images.images[task.source.indices[others]]
+            reference = images.seen(task.source.indices[others])
             reference = reference if here is None else tasks.moved(reference, here)
             batch["reference"] = batches.normalise(reference, images.mean, images.std)
         state, metrics = train_step(state, batch, model=model, stage=stage, task=task, own=own)
@@ -182,7 +182,7 @@ def _between_tasks(state: TrainState, task: Task, images: Images, model: nn.Modu
     key = jax.random.fold_in(jax.random.fold_in(task.key, 9), number)  # 6 to 8: references, starts, sweeps
 
     def reset(state: TrainState) -> TrainState:
-        return resets.again(state, *init_network(model, key, images.images.shape[1:]), task.reset)
+        return resets.again(state, *init_network(model, key, images.shape), task.reset)
 
     return when((number > 0) & (state.step % task.source.tasks.steps == 0), reset, state)
 

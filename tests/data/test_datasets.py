@@ -1,5 +1,6 @@
 """Data sets: what is read is what was written, from wherever it lies, and every failure is one line."""
 
+import functools
 import importlib.metadata
 import io
 import json
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from plasticity_jax.data import datasets, labels
+from plasticity_jax.data import datasets, labels, resize
 from plasticity_jax.data import tfds as prepared
 from plasticity_jax.errors import DataError
 
@@ -260,7 +261,50 @@ def test_no_image_classification(tmp_path, features, expected):
 def test_images_of_differing_sizes(tmp_path):
     pictures = [np.zeros((6, 7, 3), np.uint8), np.zeros((7, 6, 3), np.uint8)]
     write(tmp_path, image=tfds.features.Image(shape=(None, None, 3)), pictures=pictures)
-    refused(lambda: datasets.load("tiny", str(tmp_path)), "differ in size", "(6, 7, 3) and (7, 6, 3)")
+    refused(lambda: datasets.load("tiny", str(tmp_path)), "differ in size", "(6, 7, 3) and (7, 6, 3)", "config.resize")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_images_of_differing_sizes_are_brought_to_one(tmp_path, monkeypatch, cached):
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (6 + i, 9 - i, 3), np.uint8) for i in range(5)]
+    write(tmp_path, image=tfds.features.Image(shape=(None, None, 3)), pictures=pictures)
+    load = functools.partial(datasets.load, "tiny", str(tmp_path))
+    before = load(resize=5) if cached else None
+    monkeypatch.setattr(prepared, "CHUNK", 20)  # two at once
+    data = load(resize=4)
+    np.testing.assert_array_equal(data.train_images, [resize.fit(picture, 4) for picture in pictures])
+    assert data.shape == (4, 4, 3) and (before is None or before.shape == (5, 5, 3))
+
+
+def test_networks_see_the_middle(tmp_path):
+    write(tmp_path)
+    data = datasets.load("tiny", str(tmp_path), side=4)
+    assert (data.shape, data.train_images.shape[1:]) == ((4, 4, 3), (6, 7, 3))
+    refused(lambda: datasets.load("tiny", str(tmp_path), side=7), "config.image_size=7", "6x7")
+
+
+def test_what_does_not_fit_into_the_memory_is_not_read(tmp_path, monkeypatch):
+    write(tmp_path)
+    memory = prepared.psutil.virtual_memory()
+    monkeypatch.setattr(prepared.psutil, "virtual_memory", lambda: memory._replace(available=2500))
+    refused(lambda: datasets.load("tiny", str(tmp_path)), "20 images of 6x7x3", "need 0.0 GB", "config.resize")
+    monkeypatch.setattr(prepared.psutil, "virtual_memory", lambda: memory._replace(available=2520))
+    assert len(datasets.load("tiny", str(tmp_path)).train_labels) == 20
+
+
+def test_another_split_can_be_the_test_set(tmp_path):
+    wrote = write(tmp_path, splits=(("train", 20), ("validation", 10), ("test", 10)))
+    data = datasets.load("tiny", str(tmp_path), test_split="validation")
+    assert_holds(data, wrote | {"test": wrote["validation"]})
+    assert_holds(datasets.load("tiny", str(tmp_path)), wrote)
+    both = datasets.load("tiny+tiny", str(tmp_path), test_split="validation+test")
+    np.testing.assert_array_equal(both.test_images, [*wrote["validation"][0], *wrote["test"][0]])
+    refused(lambda: datasets.load("tiny", str(tmp_path), test_split="dev"), "no split dev", "config.test_split")
+    refused(
+        lambda: datasets.load("tiny", test_split="test+test"), "config.test_split=test+test", "one for each of tiny"
+    )
+    refused(lambda: datasets.load("digits", resize=4), "digits", "set config.resize=0")
 
 
 def test_images_of_sixteen_bits(tmp_path):

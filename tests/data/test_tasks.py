@@ -78,7 +78,7 @@ def test_each_task_is_trained_on_as_it_is_drawn(change):
     known = IMAGES.images, row.source.labels, row.source.indices
     images, drawn = jax.jit(tasks.seen)(row.source.tasks, 1, *known)
     single = row._replace(source=row.source._replace(tasks=(), labels=drawn))
-    alike = train(began, (single, began.step + 3), IMAGES._replace(images=images), model=MLP, stage=record)
+    alike = train(began, (single, began.step + 3), IMAGES.replace(images=images), model=MLP, stage=record)
     assert same(after.params, alike.params) and not same(after.params, began.params)
 
 
@@ -110,11 +110,11 @@ def test_evaluation_shows_the_task_that_was_learned_last():
     assert scored["test"].own and scored["validation"].own
     source = jax.tree.map(lambda leaf: leaf[0], scored["test"].source)
     learned = first_state(MLP).replace(step=2 * source.tasks.steps)  # the end of the second task
-    test = IMAGES._replace(images=jnp.asarray(DATASET.test_images))
+    test = IMAGES.replace(images=jnp.asarray(DATASET.test_images))
     evaluate = jax.jit(functools.partial(evaluation.evaluate_batch, model=MLP, batch=50))
     found = evaluate(learned, source, 0, test)
     places = order(source.tasks, 1, 64)
-    shown = test._replace(images=tasks.moved(test.images, places))
+    shown = test.replace(images=tasks.moved(test.images, places))
     plain = evaluate(learned, source._replace(tasks=()), 0, shown)
     still = evaluate(learned, source._replace(tasks=()), 0, test)
     assert same(found, plain) and not same(found, still)

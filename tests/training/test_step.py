@@ -12,6 +12,7 @@ import pytest
 from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches as sampling
+from plasticity_jax.data import crops
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner import schedule
@@ -266,9 +267,12 @@ def test_results_of_all_cases_differ(cases):
 
 permutations = jax.jit(sampling.permutations, static_argnums=2)
 augmented = jax.jit(sampling.augment, static_argnames="flip")
+resized = jax.jit(crops.resized_crop, static_argnums=(2, 3, 4))
 
 
-@pytest.mark.parametrize("augment", ["none", pytest.param("crop", marks=pytest.mark.long), "crop_flip"])
+@pytest.mark.parametrize(
+    "augment", ["none", pytest.param("crop", marks=pytest.mark.long), "crop_flip", "resized_crop_flip"]
+)
 def test_advance_walks_through_the_permuted_pool(augment):
     """The same by hand: steps on batches that are gathered here, each with its learning rate and its crops."""
     record = changed(PLAIN, augment=augment)
@@ -282,7 +286,10 @@ def test_advance_walks_through_the_permuted_pool(augment):
         pixels = DATASET.train_images[chosen]
         if augment != "none":
             draw = jax.random.fold_in(augment_key, n)
-            pixels = augmented(draw, pixels, flip=augment == "crop_flip")
+            if augment.startswith("resized"):
+                pixels = resized(draw, pixels, 8, 8, True)
+            else:
+                pixels = augmented(draw, pixels, flip=augment == "crop_flip")
         image = (np.asarray(pixels) / np.float32(255) - mean) / std
         state, sums = step(state, {"image": image, "label": DATASET.train_labels[chosen]}, MLP)
         tallies.append([float(sums["loss"]), float(sums["correct"]), 16.0, float(sums["gradient_norm"])])

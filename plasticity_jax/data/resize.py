@@ -1,0 +1,23 @@
+"""Images brought to one size where they are read: a function of the image alone, without jax."""
+
+import numpy as np
+from PIL import Image
+
+
+def fit(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [side, side, C]: the shorter side resized to `side`, and the middle of the longer one.
+
+    Bilinear, with a kernel as wide as the step where the image becomes smaller; as torchvision's Resize and CenterCrop.
+
+    Args:
+      image: uint8 [H, W, C] of 1, 3 or 4 channels.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (side, side):
+        return image
+    shorter = min(height, width)
+    sizes = max(side, side * width // shorter), max(side, side * height // shorter)
+    plain = image[..., 0] if image.shape[-1] == 1 else image
+    resized = np.asarray(Image.fromarray(plain).resize(sizes, Image.Resampling.BILINEAR)).reshape(*sizes[::-1], -1)
+    top, left = (resized.shape[0] - side) // 2, (resized.shape[1] - side) // 2
+    return resized[top : top + side, left : left + side]
