@@ -222,7 +222,7 @@ def group(make: Callable[..., Any], **fields: Check) -> Check:
 
     def check(value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
-            raise error(where, value, f"must be a group with the keys {', '.join(fields)}")
+            raise error(where, value, f"must be a group with the keys {_few(list(fields))}")
         missing = [key for key in fields if key not in value]
         for key in value:
             if key not in fields:
@@ -232,6 +232,10 @@ def group(make: Callable[..., Any], **fields: Check) -> Check:
         return make(**{key: one(value[key], f"{where}.{key}") for key, one in fields.items()})
 
     return check
+
+
+def _few(keys: Sequence[str], most: int = 10) -> str:
+    return ", ".join([*keys[:most], *([".."] if len(keys) > most else [])])
 
 
 def unknown(where: str, key: str, known: Collection[str]) -> ConfigError:

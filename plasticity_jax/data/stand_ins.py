@@ -63,28 +63,28 @@ def load(
 
 
 def _black(name: str, sizes: Sequence[Size], resize: int) -> Dataset:
-    """The set of this name, or the joined sets, as one black image that is there as often as it has to be."""
-    if not (resize or all(size.image for size in sizes)):
+    """The set of this name, or the joined sets, as one black pixel that is there as often as it has to be."""
+    shapes = {(resize, resize, 3) if resize else size.image for size in sizes}
+    if None in shapes or len(shapes) > 1:
         raise DataError(f"data set {name}: images differ in size; config.resize=SIDE brings them to one")
+    (shape,) = shapes
+
+    def black(count: int, *shape: int) -> np.ndarray:
+        return np.broadcast_to(np.uint8(0), (count, *shape))
 
     def labels(count: int, size: Size) -> np.ndarray:
         return np.arange(count) % size.classes
 
-    def images(count: int, size: Size) -> np.ndarray:
-        shape = (resize, resize, 3) if resize else size.image or ()
-        return np.broadcast_to(np.uint8(0), (count, *shape))
-
     few = []
     for each, size in zip(name.split("+"), sizes, strict=True):
-        split = images(size.classes, size), labels(size.classes, size)
+        split = black(size.classes, 1, 1, shape[-1]), labels(size.classes, size)  # one of each class
         few.append(datasets.from_arrays(each, *split, *split))
     whole = datasets.join(few) if len(few) > 1 else few[0]
     members = datasets.spans([(size.train, size.test, size.classes) for size in sizes])
 
     def all_of(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         shifted = [labels(n, size) + span.classes[0] for n, size, span in zip(counts, sizes, members, strict=True)]
-        black = np.broadcast_to(np.uint8(0), (sum(counts), *whole.train_images.shape[1:]))
-        return black, np.concatenate(shifted).astype(np.int32)
+        return black(sum(counts), *shape), np.concatenate(shifted).astype(np.int32)
 
     train, test = all_of([size.train for size in sizes]), all_of([size.test for size in sizes])
     return dataclasses.replace(
