@@ -67,9 +67,10 @@ def line(program: Footprint, strategy: str, count: int, fixed: int, each: int) -
     """
     if strategy == "loop":  # the results are collected one by one, and then stacked
         return Line(fixed + program.temporaries + program.code, each + 2 * program.outputs)
-    made, new = program.outputs // count, (program.outputs - program.aliased) // count
-    # Runs that take turns share their temporaries, but for a buffer in which the results are collected.
-    growth = -(-program.temporaries // count) if strategy in SIDE_BY_SIDE else made
+    new = (program.outputs - program.aliased) // count
+    # Runs that take turns share their temporaries, but for a buffer in which the results are collected, if these do not
+    # take the place of arguments.
+    growth = -(-program.temporaries // count) if strategy in SIDE_BY_SIDE else new
     temporaries = max(0, program.temporaries - growth * count)
     return Line(fixed + temporaries + program.code, each + new + growth)
 
@@ -80,7 +81,7 @@ def sequential(found: Line, program: Footprint, count: int) -> Line:
     One run's temporaries are needed once, beside a copy of its row of the results; what is shared by all runs stays.
     """
     one, made = -(-program.temporaries // count), program.outputs // count
-    return Line(found.fixed + one + made, found.each - one + made)
+    return Line(found.fixed + one + made, found.each - one + (program.outputs - program.aliased) // count)
 
 
 def size(tree: Any) -> int:

@@ -119,7 +119,8 @@ def compile_over(
 ) -> Program:
     """Compile `fn` for `states` and `rows` (leaves [R, ...]) and unsplit `shared`, given as arrays or their shapes.
 
-    `donate` gives the buffers of the states to the result.  The program takes its arguments from where `place` and
+    `donate` is for an `fn` that returns a state like its own, alone or with something else: (state, other).  The buffers
+    of the states are then given to the result.  The program takes its arguments from where `place` and
     `replicate` bring them, and brings nothing anywhere; R is a number of rows as `place` makes them.
 
     Raises:
@@ -128,7 +129,8 @@ def compile_over(
     count = jax.tree.leaves((states, rows))[0].shape[0]
 
     def mapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
-        return jax.lax.map(lambda pair: fn(*pair, *shared), (states, rows))
+        over = _in_place if donate else jax.lax.map
+        return over(lambda pair: fn(*pair, *shared), (states, rows))
 
     def vmapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
         return jax.vmap(lambda *pair: fn(*pair, *shared))(states, rows)
@@ -154,6 +156,21 @@ def compile_over(
             return Program(call, one.seconds, one.footprint, one.compiled)
         case _:
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
+
+
+def _in_place(fn: Callable[[tuple[Tree, Tree]], Tree], rows: tuple[Tree, Tree]) -> Tree:
+    """`jax.lax.map` where the states that come out take the places of those that went in: nothing is there twice."""
+    made = jax.eval_shape(fn, jax.tree.map(_row_shape, rows))
+    whole = jax.tree.structure(made) == jax.tree.structure(rows[0])
+
+    def body(number: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        found = fn(jax.tree.map(lambda leaf: leaf[number], (carry[0], rows[1])))
+        return jax.tree.map(lambda leaf, new: leaf.at[number].set(new), carry, (found, ()) if whole else found)
+
+    count = len(jax.tree.leaves(rows)[0])
+    others = () if whole else jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), made[1])
+    found = jax.lax.fori_loop(0, count, body, (rows[0], others))
+    return found[0] if whole else found
 
 
 def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True) -> Program:
