@@ -1,13 +1,15 @@
 """Several processes that train one study: how they find each other, agree, share results and end together.
 
 All of them walk the same plan in step.  The first one writes every file and makes every decision that a clock, a
-signal or a disk has a part in; here the others hear of it.  A process that is alone talks to nobody.
+signal or a disk has a part in; here the others hear of it, by jax's coordination service: the devices have no part in
+it, so nothing waits for what they were given to do.  A process that is alone talks to nobody.
 
 Processes find each other by `jax.distributed`: started by `srun` in a SLURM job they do by themselves, elsewhere by the
 environment variables JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -24,9 +26,11 @@ T = TypeVar("T")
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 TASKS = "SLURM_STEP_NUM_TASKS"
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what jax looks at
+WEEK = 7 * 24 * 3600 * 1000  # milliseconds for which processes wait for each other, while none is lost
 SILENCE = 60  # seconds without a sign of life after which a process counts as lost
 
 _by_itself = False
+_exchanges = itertools.count()  # every process counts alike
 
 
 def join(ask: bool = False, patience: float = 300.0) -> None:
@@ -143,7 +147,7 @@ def once(act: Callable[[], T]) -> T:
                 said = {"found": act()}
             except LabError as error:
                 said = {"error": str(error), "kind": type(error).__name__}
-    said = _tell(said)
+    said = _everywhere(said)[0]
     if "error" in said:
         kinds = {kind.__name__: kind for kind in _kinds(LabError)}
         raise kinds[said["kind"]](said["error"]) from None
@@ -160,6 +164,23 @@ def in_turn(act: Callable[[], T]) -> T:
 def fetch(tree: Any) -> Any:
     """The arrays of a tree in numpy, also those of which this process holds only a part; every process must ask."""
     return _jax().device_get(tree) if alone() else _jax().tree.map(_whole, tree)
+
+
+def fetch_few(tree: Any) -> Any:
+    """`fetch` for few integers or bools, leaves [R], from a program that may not be the last one on the devices."""
+    if alone():
+        return fetch(tree)
+    leaves, structure = _jax().tree.flatten(tree)
+    own = [
+        [[part.index[0].start or 0, np.asarray(part.data).tolist()] for part in x.addressable_shards] for x in leaves
+    ]
+    told = _everywhere(own)
+    whole = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
+    for process in told:
+        for leaf, parts in zip(whole, process, strict=True):
+            for start, values in parts:
+                leaf[start : start + len(values)] = values
+    return structure.unflatten(whole)
 
 
 def leave(status: int) -> int:
@@ -198,24 +219,21 @@ def _whole(leaf: Any) -> Any:
     return multihost_utils.process_allgather(leaf, tiled=True)
 
 
-def _everywhere(value: int) -> list[int]:
-    """The values of all processes, in their order."""
-    from jax.experimental import multihost_utils
+def _everywhere(said: Any) -> list[Any]:
+    """What all processes say, plain JSON, in their order."""
+    import orbax.checkpoint as ocp  # late: it takes a second to load
 
-    halves = np.array(divmod(value, 1 << 31), np.int32)  # jax has no longer integers
-    return [int(high) * (1 << 31) + int(low) for high, low in multihost_utils.process_allgather(halves)]
+    client, number, own = ocp.multihost.get_jax_distributed_client(), next(_exchanges), _jax().process_index()
+    client.key_value_set(f"{_exchange(number)}/{own}", strict_json.dumps(said))
+    client.wait_at_barrier(_exchange(number), WEEK)
+    # All that are here have read what was said last.
+    client.key_value_delete(f"{_exchange(number - 1)}/{own}")
+    found = {int(name.rpartition("/")[2]): text for name, text in client.key_value_dir_get(_exchange(number))}
+    return [strict_json.loads(found[index]) for index in range(_jax().process_count())]
 
 
-def _tell(said: Any) -> Any:
-    """JSON of the first process, in all of them."""
-    text = np.frombuffer(strict_json.dumps(said).encode(), np.uint8)
-    length = agree(len(text))
-    padded = np.zeros(length, np.uint8)
-    if first():
-        padded[:] = text
-    from jax.experimental import multihost_utils
-
-    return strict_json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+def _exchange(number: int) -> str:
+    return f"plasticity_jax/exchange/{number}"
 
 
 def _jax() -> Any:

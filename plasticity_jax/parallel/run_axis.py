@@ -119,8 +119,8 @@ def compile_over(
 ) -> Program:
     """Compile `fn` for `states` and `rows` (leaves [R, ...]) and unsplit `shared`, given as arrays or their shapes.
 
-    `donate` is for an `fn` that returns a state like its own, alone or with something else: (state, other).  The buffers
-    of the states are then given to the result.  The program takes its arguments from where `place` and
+    `donate` is for an `fn` that returns a state like its own, alone or with something else: (state, other).  The
+    buffers of the states are then given to the result.  The program takes its arguments from where `place` and
     `replicate` bring them, and brings nothing anywhere; R is a number of rows as `place` makes them.
 
     Raises:
@@ -220,9 +220,12 @@ def replicate(tree: Tree, strategy: str, count: int) -> Tree:
     return _put(tree, _shardings(mesh_for(strategy, count))[1])
 
 
-def fetch(rows: Tree, count: int) -> Tree:
-    """What `place` brought to the devices, or a program made there, in numpy, of `count` runs; every process asks."""
-    return jax.tree.map(lambda leaf: leaf[:count], multihost.fetch(rows))
+def fetch(rows: Tree, count: int, few: bool = False) -> Tree:
+    """What `place` brought to the devices, or a program made there, in numpy, of `count` runs; every process asks.
+
+    `few` is for integers and bools [R], which do not wait for later programs.
+    """
+    return jax.tree.map(lambda leaf: leaf[:count], (multihost.fetch_few if few else multihost.fetch)(rows))
 
 
 def _put(tree: Tree, sharding: NamedSharding) -> Tree:

@@ -73,4 +73,4 @@ class Pace:
         self.size = fitting(taken, seconds)
 
     def _read(self, progress: Tree) -> None:
-        self.steps, self.done = run_axis.fetch(progress, len(self.group.runs))
+        self.steps, self.done = run_axis.fetch(progress, len(self.group.runs), few=True)

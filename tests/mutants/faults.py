@@ -416,8 +416,8 @@ STUDIES = (
     Fault(
         "rows are of the wrong runs where shares are uneven",
         LAB + "parallel/run_axis.py",
-        "lambda leaf: leaf[:count], multihost",
-        "lambda leaf: leaf[-count:], multihost",
+        "lambda leaf: leaf[:count], (multihost",
+        "lambda leaf: leaf[-count:], (multihost",
         "parallel/run_axis",
     ),
     Fault(

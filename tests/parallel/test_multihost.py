@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plasticity_jax.errors import CheckpointError, ConfigError, LabError, Preempted
-from plasticity_jax.parallel import multihost, programs
+from plasticity_jax.parallel import multihost, programs, run_axis
 from plasticity_jax.storage import workdir
 from tests.parallel.test_devices import CLOSE, found, numbers, stopping
 from tests.support import crew, small
@@ -132,6 +132,30 @@ def talk() -> None:
 
 def fail(error: Exception) -> None:
     raise error
+
+
+def talk_while_devices_work() -> None:
+    """Of what was computed before, and whether to stop, all hear while a later program is still at work."""
+    run_axis.use_all_cores()
+    rows = run_axis.place({"step": np.arange(3, dtype=np.int32), "done": np.array([True, False, True])}, "cores")
+    program = jax.jit(lambda rows: jax.tree.map(lambda leaf: leaf ^ 1, rows))
+    computed = program(rows)
+    matrix = jax.device_put(np.full((500, 500), 1e-3, np.float32), jax.local_devices()[0])
+    work = jax.jit(lambda x: jax.lax.fori_loop(0, 2000, lambda _, y: x @ y, x)).lower(matrix).compile()
+    multihost.agree(0)  # both begin at once
+    result = work(matrix)
+    found = run_axis.fetch(computed, 3, few=True)
+    assert multihost.any_of(jax.process_index() == 1) and not result.is_ready()
+    assert found["step"].tolist() == [1, 0, 3] and found["done"].tolist() == [False, True, False]
+    assert run_axis.fetch(computed["step"], 3).tolist() == [1, 0, 3]
+
+
+@pytest.mark.slow
+def test_talk_does_not_wait_for_the_devices(tmp_path):
+    code = "from plasticity_jax.parallel import multihost; multihost.join(); "
+    code += "from tests.parallel import test_multihost as test; test.talk(); test.talk_while_devices_work()"
+    ended = crew.finish(crew.start(code, tmp_path, count=2), 120)
+    assert [status for status, _ in ended] == [0, 0], "\n".join(text for _, text in ended)
 
 
 def child(scratch: str) -> None:
