@@ -39,7 +39,7 @@ def test_there_are_configs():
     assert "multistage" in [path.stem for path in FILES]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [pytest.param(p, marks=pytest.mark.long if p == "small" else ()) for p in PRESETS])
 def test_presets_are_studies(file, preset):
     study = study_config.parse(module(file).get_config(preset))
     assert len(study.seeds) >= 2  # or there is no interval

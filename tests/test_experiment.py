@@ -503,6 +503,7 @@ def head_size(state, batch):
 """
 
 
+@pytest.mark.long  # by day remedies are; other own code is refused in tests/storage/test_conditions.py
 def test_own_parts_are_named_in_the_config(tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)

@@ -32,7 +32,7 @@ def slope(dtype, images):
     def loss(params, images):
         return jnp.mean(jnp.square(net.apply(params, sharding.split(images))))
 
-    return jax.grad(loss), net.init(jax.random.key(0), images)
+    return jax.grad(loss), jax.jit(net.init)(jax.random.key(0), images)
 
 
 def in_parts(fn):

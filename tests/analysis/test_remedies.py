@@ -1,5 +1,6 @@
 """The table of remedies on studies whose every number is known, without training."""
 
+import functools
 import math
 
 import pytest
@@ -45,6 +46,12 @@ def config_of(arg):
     return config
 
 
+@functools.cache
+def usual():
+    """The study that most tests look at."""
+    return study()
+
+
 def study(arg="digits", effect=EFFECT, **given):
     chooses = given.pop("chooses", lambda value: value)
     return synthetic.study(config_of(arg), world(effect, chooses), metrics=METRICS, **given)
@@ -55,7 +62,7 @@ def rows(*found):
 
 
 def test_a_true_effect_is_recovered():
-    found = rows(study())
+    found = rows(usual())
     treated = found["half", "shrink_perturb"]
     assert treated.setting == "shrink=0.4" and len(treated.values) == 5
     assert treated.recovered.form == ratios.BETWEEN and treated.recovered.value == pytest.approx(0.75, abs=0.1)
@@ -74,7 +81,7 @@ def test_without_an_effect_no_share_is_told():
 
 
 def test_the_correction_is_over_all_protocols():
-    alone, both = rows(study()), rows(study(), study("digits,protocol=tenth"))
+    alone, both = rows(usual()), rows(usual(), study("digits,protocol=tenth"))
     key = "half", "shrink_perturb"
     assert alone[key].p == both[key].p and alone[key].holm < both[key].holm
     assert len(both) == 2 * len(alone)
@@ -110,7 +117,7 @@ def test_a_setting_that_fails_somewhere_is_not_taken():
 
 
 def test_the_time_of_a_step_is_that_of_its_leg():
-    found = study()
+    found = usual()
     plain = rows(found)["half", "l2_init"]
     assert math.isnan(plain.time)
     legs = remedies.restore_study(found.config).packs[0]
@@ -148,11 +155,11 @@ def test_a_match_is_judged_by_non_inferiority():
     better = study(effect=EFFECT | {"shrink_perturb": {1: 4.5, 2: 5.0, 3: 4.0}})
     judged = {each.claim.id: each.verdict for each in judge([better])}
     assert judged["shrink_perturb-matches-fresh"] == "reproduced"
-    assert {each.claim.id: each.verdict for each in judge([study()])}["last_reset-matches-fresh"] == "contradicted"
+    assert {each.claim.id: each.verdict for each in judge([usual()])}["last_reset-matches-fresh"] == "contradicted"
 
 
 def test_the_command_writes_the_table_and_pictures(tmp_path, capsys):
-    where = synthetic.write(study(), tmp_path / "half")
+    where = synthetic.write(usual(), tmp_path / "half")
     remedies.main([str(where), "--out", str(tmp_path / "out" / "table.md")])
     text = (tmp_path / "out" / "table.md").read_text()
     assert capsys.readouterr().out.strip() in text

@@ -144,6 +144,7 @@ def test_grey_images_keep_their_channel(tmp_path):
     assert len(data.mean) == len(data.std) == 1
 
 
+@pytest.mark.long
 def test_reading_needs_neither_tensorflow_nor_jax(tmp_path):
     write(tmp_path / "data")
     code = (

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from plasticity_jax.data import subsets
@@ -12,7 +12,6 @@ from plasticity_jax.errors import ConfigError
 from tests.support import tiny
 
 EVERYTHING = tiny.DATA
-quick = settings(deadline=None, max_examples=60, derandomize=True)
 seeds, shares = st.integers(0, 2**31), st.floats(0, 1)
 
 
@@ -43,7 +42,6 @@ def members(made):
 # ---- the order ----
 
 
-@quick
 @given(problems(), seeds)
 def test_everything_is_all_but_the_validation_images(problem, seed):
     labels, _, train, validation = problem
@@ -57,7 +55,6 @@ def test_everything_is_all_but_the_validation_images(problem, seed):
     assert everything.base == len(everything.indices)
 
 
-@quick
 @given(problems(), seeds, shares, shares)
 def test_halves_nest_in_the_whole(problem, seed, a, b):
     whole = pool(EVERYTHING, seed, problem).indices
@@ -77,14 +74,14 @@ def test_order_depends_on_the_seed_only_and_is_uniform():
     firsts = []
     for seed in range(2000):
         half = subsets.pool(recipe(fraction=0.5), seed, labels, 4)
-        noisy = subsets.pool(recipe(fraction=0.5, label_noise=0.5, gamma=0.9, replacement=True), seed, labels, 4)
-        np.testing.assert_array_equal(half.indices, noisy.indices)
+        if seed % 10 == 0:
+            noisy = subsets.pool(recipe(fraction=0.5, label_noise=0.5, gamma=0.9, replacement=True), seed, labels, 4)
+            np.testing.assert_array_equal(half.indices, noisy.indices)
         firsts.append(np.bincount(half.indices, minlength=40))
     share = np.mean(firsts, axis=0)  # each image is in the half of half of the seeds, +-4.5 deviations
     assert np.abs(share - 0.5).max() < 4.5 * 0.5 / np.sqrt(2000)
 
 
-@quick
 @given(problems(), seeds)
 def test_pools_are_functions_of_recipe_and_seed(problem, seed):
     for data in (recipe(fraction=0.7), recipe(recipe="split", splits=2, uniform=0.4), recipe(recipe="blend")):
@@ -118,7 +115,6 @@ def parts_of(problem, count, uniform, seed):
     return parts, subsets.everything(seed, len(labels), train, validation)
 
 
-@quick
 @given(splits())
 def test_split_is_cumulative_and_ends_with_everything(case):
     problem, count, uniform, seed = case
@@ -128,7 +124,6 @@ def test_split_is_cumulative_and_ends_with_everything(case):
     assert parts[count] == set(everything.tolist())
 
 
-@quick
 @given(splits())
 def test_split_is_the_union_of_an_even_and_a_class_part(case):
     problem, count, uniform, seed = case
@@ -149,7 +144,6 @@ def test_split_is_the_union_of_an_even_and_a_class_part(case):
         assert with_class - strays <= arrived
 
 
-@quick
 @given(problems(), st.integers(1, 20), seeds)
 def test_split_with_everything_uniform_is_iid_increments_of_equal_size(problem, count, seed):
     labels, classes = problem[:2]
@@ -161,7 +155,6 @@ def test_split_with_everything_uniform_is_iid_increments_of_equal_size(problem, 
     np.testing.assert_array_equal(arrival, shuffled)  # the classes play no part
 
 
-@quick
 @given(problems(), seeds, st.data())
 def test_split_with_nothing_uniform_is_class_incremental(problem, seed, data):
     labels, classes = problem[:2]
@@ -176,7 +169,6 @@ def test_split_with_nothing_uniform_is_class_incremental(problem, seed, data):
         seen |= fresh
 
 
-@quick
 @given(splits())
 def test_split_sizes_of_the_uniform_part_are_exact(case):
     """With one label the classes reveal nothing, so all but the first group's images are those dealt out."""
@@ -213,7 +205,6 @@ def test_split_groups_are_of_true_classes():
 # ---- blend (A.2) ----
 
 
-@quick
 @given(problems(), seeds, st.floats(0.1, 1))
 def test_blend_is_everything_with_the_biased_half_in_front(problem, seed, fraction):
     everything = pool(EVERYTHING, seed, problem).indices
@@ -227,7 +218,6 @@ def test_blend_is_everything_with_the_biased_half_in_front(problem, seed, fracti
 # ---- label noise ----
 
 
-@quick
 @given(problems(), seeds, shares, shares)
 def test_noise_is_exact_another_class_and_nested(problem, seed, a, b):
     labels, classes = np.asarray(problem[0]), problem[1]
@@ -335,7 +325,6 @@ LABELS = np.concatenate([np.arange(40) % 4, 4 + np.arange(100) % 10])
 TESTS = np.concatenate([np.arange(10) % 4, 4 + np.arange(50) % 10])
 
 
-@quick
 @given(seeds, st.integers(1, 9))
 def test_ranges_of_classes_share_none_and_leave_none_out(seed, cut):
     low, high = (subsets.told_apart(recipe(classes=each), seed, SPAN) for each in ((0, cut), (cut, 10)))
@@ -343,7 +332,6 @@ def test_ranges_of_classes_share_none_and_leave_none_out(seed, cut):
     assert np.array_equal(low, np.sort(low)) and low.dtype == np.int32
 
 
-@quick
 @given(seeds, st.floats(0.1, 1), shares)
 def test_images_of_some_classes_keep_the_order_and_the_share_is_of_them(seed, fraction, noise):
     def of(classes, fraction, noise=0.0):
@@ -362,7 +350,6 @@ def test_images_of_some_classes_keep_the_order_and_the_share_is_of_them(seed, fr
     assert np.sum(wrong.labels != LABELS[wrong.indices]) == round(50 * noise)
 
 
-@quick
 @given(seeds, st.integers(0, 40))
 def test_a_member_has_the_images_that_it_has_alone(seed, held):
     data, alone = recipe(fraction=0.5), LABELS[40:] - 4

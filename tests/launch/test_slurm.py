@@ -292,7 +292,7 @@ def test_without_slurm_a_line_says_so(tmp_path, monkeypatch, capsys):
     commands.refused(commands.call(slurm.main, *flags, capture=capsys), "no SLURM here")
 
 
-@pytest.mark.slow
+@pytest.mark.long  # by day tests/test_documented.py makes the plans that READMEs show
 def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path, monkeypatch, capsys):
     sweep = tmp_path / "sweep"
     flags = ["--config=tests/slurm/study.py:long", f"--workdir={sweep}", "--time=4:00:00", "--gpus=2", "--dry_run"]

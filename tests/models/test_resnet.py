@@ -74,7 +74,7 @@ def test_resnet18_has_the_parameters_of_torchvisions(stem, count):
     [
         ("resnet34", 21_797_672),
         ("resnet50", 25_557_032),
-        ("resnet101", 44_549_160),
+        pytest.param("resnet101", 44_549_160, marks=pytest.mark.long),
         pytest.param("resnet152", 60_192_808, marks=pytest.mark.long),  # more of the same blocks
     ],
 )
@@ -205,7 +205,9 @@ PYTORCH = {  # network, and how near its gradients come
 }
 
 
-@pytest.mark.parametrize("case", PYTORCH)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.long if case == "cifar_d2" else ()) for case in PYTORCH]
+)
 def test_values_gradients_and_statistics_are_those_of_pytorch(case):
     net, near = PYTORCH[case]
     with np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "resnet_torch.npz") as file:
@@ -248,7 +250,7 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(case):
     "norm, stem",
     [
         pytest.param("batch", "imagenet", marks=pytest.mark.long),  # whose gradients are compared with PyTorch's
-        ("layer", "imagenet"),
+        pytest.param("layer", "imagenet", marks=pytest.mark.long),  # what it normalises is below
         pytest.param("group", "imagenet", marks=pytest.mark.long),  # other groups of the same layer
         ("none", "cifar"),
     ],

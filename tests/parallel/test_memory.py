@@ -62,6 +62,7 @@ def test_runs_that_take_turns_have_their_states_once():
     assert eight.aliased > 0.99 * eight.outputs and eight.temporaries - three.temporaries < state
 
 
+@pytest.mark.long
 def test_a_line_of_turns_follows_from_one_side_by_side():
     found, fixed, each = compiled(MLP, "vmap", "advance", 8)
     guess = memory.sequential(memory.line(found, "vmap", 8, fixed, each), found, 8)

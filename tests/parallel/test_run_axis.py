@@ -207,8 +207,8 @@ MOMENTUM = stage(momentum=0.9, augment="crop_flip")
 KINDS = {"mlp": (MLP, MOMENTUM), "convolved": (CONVOLVED, stage(momentum=0.9))}
 ROWS = [(0, 100, 10), (1, 100, 5), (2, 30, 10)]  # seed, images, steps
 BY_DAY = {  # convolutions where they have a way or devices of their own, matrix products elsewhere
-    "mlp": ("map", "vmap", "loop"),
-    "convolved": ("batched", "seedwise", "cores", "split"),
+    "mlp": ("map", "loop"),
+    "convolved": ("batched", "cores", "split"),
 }
 
 

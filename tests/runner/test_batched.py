@@ -55,6 +55,7 @@ def test_trained_together_and_by_turns_runs_are_the_same(name, tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long  # by day other strategies are, which share all that saves and restores
 def test_stopped_in_the_middle_it_ends_with_the_same_bits(tmp_path, monkeypatch):
     model, settings = Blocks(), study("batched", epochs=1.0, checkpoint_seconds=0.0)
     monkeypatch.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)

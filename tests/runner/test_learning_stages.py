@@ -49,8 +49,10 @@ def without_ends(directory):
     return small.numbers([row for row in rows if not row["metric"].startswith("learning_stage_end")])
 
 
-# Drift and weight norm are computed for their detectors; losses are there anyway, so one of these is enough by day.
-DETECTORS = [pytest.param(name, marks=pytest.mark.long if name in ("plateau", "slope") else ()) for name in SILENT]
+# Some are told of losses, which are there anyway, others of what is computed for them; by day one of each.
+DETECTORS = [
+    pytest.param(name, marks=pytest.mark.long if name in ("plateau", "slope", "sasa") else ()) for name in SILENT
+]
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -64,6 +66,7 @@ def test_a_detector_that_never_speaks_is_step_decay_to_the_bit(detector, step_de
 
 
 @pytest.mark.exact
+@pytest.mark.long
 def test_so_it_is_with_convolutions_and_running_statistics(tmp_path):
     found = [
         small.hashes(small.run(config(schedule, **SILENT["window"]), tmp_path / schedule, model=small.Net()))
@@ -120,17 +123,9 @@ class Killed(BaseException):
     """Nothing catches it, so nothing is saved after it, as after SIGKILL."""
 
 
-# The others hold their state in the same way, as trees of arrays.
-@pytest.mark.parametrize(
-    "detector",
-    [
-        "window",
-        pytest.param("slope", marks=pytest.mark.long),
-        pytest.param("sasa", marks=pytest.mark.long),
-        pytest.param("abel", marks=pytest.mark.long),
-        pytest.param("plateau", marks=pytest.mark.long),
-    ],
-)
+# By day tests/runner/test_resume.py kills a study, and tests/training/test_detectors.py goes on with saved states.
+@pytest.mark.long
+@pytest.mark.parametrize("detector", ["window", "slope", "sasa", "abel", "plateau"])
 def test_killed_in_the_middle_of_a_stage_it_goes_on_as_if_nothing_had_been(detector, tmp_path, monkeypatch):
     """Killed after every few calls of a few steps each: inside epochs, inside stages, before and after their ends."""
     numbers = {"rtol": 0.08, "atol": 0.0, "patience": 0, "keep": 0.5, "significance": 0.2}

@@ -272,7 +272,7 @@ def test_networks_are_the_family_of_the_appendix():
     assert [(pack.model.depth, pack.model.width) for pack in packs] == list(
         itertools.product((1, 2, 3, 4), (16, 32, 64, 128))
     )
-    for pack in packs[::5]:  # every depth and every width
+    for pack in (packs[0], packs[-1]):  # the smallest and the largest
         depth, width = pack.model.depth, pack.model.width
         params, _ = state.network_like(models.build(pack.model, 10), (32, 32, 3))
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}

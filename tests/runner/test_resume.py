@@ -314,8 +314,16 @@ def damage_table(directory: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"test_accuracy", b"test-accuracy", 1))
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "tune"])
-@pytest.mark.parametrize("damage", [damage_end, damage_table, shutil.rmtree])
+@pytest.mark.parametrize(
+    ("damage", "stage"),
+    [
+        (damage_end, "pretrain"),
+        (damage_table, "tune"),
+        (shutil.rmtree, "tune"),
+        *(pytest.param(*both, marks=pytest.mark.long) for both in ((damage_end, "tune"), (damage_table, "pretrain"))),
+        pytest.param(shutil.rmtree, "pretrain", marks=pytest.mark.long),
+    ],
+)
 def test_a_damaged_end_is_made_again(damage, stage, tmp_path, unbroken, seen):
     directory = shutil.copytree(unbroken, tmp_path / "damaged")
     damage(directory / "main" / stage)

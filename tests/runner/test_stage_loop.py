@@ -111,6 +111,7 @@ def test_pools_of_a_seed_nest():
 
 
 FROZEN = dict(learning_rate=1e-30)  # steps that change no weight
+first_weights = jax.jit(state.init_network, static_argnums=(0, 2))
 
 
 def test_a_stage_after_an_epoch_starts_from_the_parameters_of_then(tmp_path):
@@ -168,7 +169,7 @@ def test_fresh_runs_start_from_the_first_weights_of_the_seed(tmp_path):
     result = small.run(config, tmp_path)
     for seed in (0, 1):
         model, found, _ = plasticity_jax.load(tmp_path, "fresh", seed)
-        first, _ = state.init_network(model, state.init_key(seed), (8, 8, 1))
+        first, _ = first_weights(model, state.init_key(seed), (8, 8, 1))
         for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(first), strict=True):
             np.testing.assert_allclose(leaf, other, rtol=1e-6)
     assert small.hashes(result)["fresh/seed0"] != small.hashes(result)["fresh/seed1"]
@@ -186,7 +187,7 @@ def test_every_stage_has_fresh_weights_of_its_own(tmp_path):
         config.stages[name] = small.stage(after="pretrain", steps=1, reset={"modules": ("all",)})
         config.stages[name].optim.update(FROZEN)
     found = small.hashes(small.run(config, tmp_path))
-    first, _ = state.init_network(plasticity_jax.load(tmp_path, "tune", 0)[0], state.init_key(0), (8, 8, 1))
+    first, _ = first_weights(plasticity_jax.load(tmp_path, "tune", 0)[0], state.init_key(0), (8, 8, 1))
     assert len({*found.values(), parameters.sha256(first)}) == 3
 
 

@@ -287,7 +287,7 @@ def test_a_small_capacity_still_lets_a_stage_end(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("how", ["jit", "vmap"])
+@pytest.mark.parametrize("how", [pytest.param("jit", marks=pytest.mark.long), "vmap"])
 def test_a_detector_says_the_same_in_company(name, how):
     rng, detector = np.random.default_rng(2), ALL[name]
     runs = [falling(60, rest, noise=0.02, seed=rest) - 0.3 * (name == "sasa") for rest in (5, 20, 40)]

@@ -103,7 +103,10 @@ def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("network", "modules"), [("mlp", ("layer2", "head")), ("resnet", ("module5", "head"))])
+@pytest.mark.parametrize(
+    ("network", "modules"),
+    [("mlp", ("layer2", "head")), pytest.param("resnet", ("module5", "head"), marks=pytest.mark.long)],
+)
 def test_injection_keeps_the_function_and_trains_new_weights_beside_the_old(network, modules):
     """f(live) + f(old) - f(drawn) is what the network was, in both modes; gradients pass through all three."""
     record = spec.Model(network, 2 if network == "mlp" else 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False)
