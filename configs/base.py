@@ -167,6 +167,7 @@ def stage(
     config.measure_steps = ()
     config.measure_every = 0
     config.remedies = ConfigDict(dict(remedies or {}), sort_keys=False)
+    config.label_smoothing = 0.0
     config.branches = ConfigDict(dict(branches or {}), sort_keys=False)
     _update(config.data, data or {}, "data")
     _update(config.reset, reset or {}, "reset")
@@ -207,6 +208,8 @@ def optimiser(name: str, **overrides: Any) -> ConfigDict:
                 "significance": 0.05,
                 "end_last": True,
             },
+            "decayed": "all",
+            "reference_batch": 0,
         }
     )
     _update(config, OPTIMISERS[name] | overrides, "optimiser")

@@ -67,11 +67,11 @@ def _point(point: Any, first: bool) -> Any:
 
 def _stage(stage: Mapping[str, Any], first: bool) -> dict[str, Any]:
     old = stage.get("augment")
-    now = {"remedies": [], "measure_steps": [], "measure_every": 0, **stage} | (
+    now = {"remedies": [], "measure_steps": [], "measure_every": 0, "label_smoothing": 0.0, **stage} | (
         {"augment": AUGMENT[old]} if isinstance(old, bool) else {}
     )
     if isinstance(now.get("optim"), dict):
-        now["optim"] = {"rho": 0.0, **now["optim"]}
+        now["optim"] = {"rho": 0.0, "decayed": "all", "reference_batch": 0, **now["optim"]}
     if isinstance(now.get("data"), dict):
         now["data"] = {"tasks": TASKS, **now["data"]}
     if first:

@@ -6,7 +6,19 @@ The rules are those of `spec`.
 import dataclasses
 from typing import Annotated
 
-from plasticity_jax.config.rules import COMPILED, COMPILED_COUNT, COMPILED_IF_ANY, NameOf, real, several, truth, whole
+from plasticity_jax.config.rules import (
+    COMPILED,
+    COMPILED_COUNT,
+    COMPILED_IF_ANY,
+    NameOf,
+    one_of,
+    real,
+    several,
+    truth,
+    whole,
+)
+
+DECAYED = ("all", "kernels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +54,9 @@ class Optim:
 
     name: `sgd`, `adam`, `adamw`, `rmsprop` or `muon`.  momentum 0 means none.  weight_decay is L2 for all but `adamw`
     and `muon`, where it is decoupled.  clip_norm 0 means none.
+    decayed: what weight decay acts on: `all` parameters, or `kernels`, which leaves out biases, scales and offsets.
+    reference_batch: the batch size that `learning_rate` is meant for; for others it grows in proportion (the linear
+        scaling rule of Goyal et al. 2017, section 2.1, who warm up for 5 epochs).  0 for the rate as it is.
     rho: the radius of sharpness-aware minimisation (SAM), which any of them can be; 0 for none.
     schedule: `constant`, `step` (times `decay` at each of `milestones`), `autodecay` (the same, but each learning
         stage between milestones may be ended early by `detector`), `cosine` or `linear` (both down to `decay` times
@@ -64,6 +79,12 @@ class Optim:
     milestones: Annotated[tuple[float, ...], several(real("(0, 1)")), COMPILED_COUNT]
     decay: Annotated[float, real("[0, 1]")]
     detector: Detector
+    decayed: Annotated[str, one_of(DECAYED), COMPILED]
+    reference_batch: Annotated[int, whole(0)]
+
+    def rate(self, batch_size: int) -> float:
+        """The learning rate for batches of this size."""
+        return self.learning_rate * batch_size / self.reference_batch if self.reference_batch else self.learning_rate
 
     @property
     def unused(self) -> tuple[str, ...]:

@@ -158,6 +158,8 @@ class Stage:
     measure_every: they measure every so many epochs too, and where the run ends; 0 for neither.  Wherever they measure,
         the run is evaluated as well, whether or not the study has instruments.
     remedies: what is done against the loss of plasticity, in this order; a config gives each one's numbers by its name.
+    label_smoothing: share of each label that is spread over the classes that are told apart (Szegedy et al. 2016,
+        section 7); the training loss is that of the smoothed labels, and all other losses are of plain ones.
     """
 
     name: Annotated[str, some_text]
@@ -179,6 +181,7 @@ class Stage:
     measure_steps: Annotated[tuple[int, ...], several(whole(0))]
     measure_every: Annotated[int, whole(0)]
     remedies: Annotated[tuple[Remedy, ...], ByName(), Compiled(programs)]
+    label_smoothing: Annotated[float, real("[0, 1)"), COMPILED_IF_ANY]
 
     def shape(self) -> dict[str, Any]:
         """What is compiled into the program: runs of a stage that agree in it train side by side."""

@@ -64,10 +64,9 @@ def load(
 
 def _black(name: str, sizes: Sequence[Size], resize: int) -> Dataset:
     """The set of this name, or the joined sets, as one black pixel that is there as often as it has to be."""
-    shapes = {(resize, resize, 3) if resize else size.image for size in sizes}
-    if None in shapes or len(shapes) > 1:
+    shape = (resize, resize, 3) if resize else sizes[0].image
+    if shape is None or not resize and {size.image for size in sizes} != {shape}:
         raise DataError(f"data set {name}: images differ in size; config.resize=SIDE brings them to one")
-    (shape,) = shapes
 
     def black(count: int, *shape: int) -> np.ndarray:
         return np.broadcast_to(np.uint8(0), (count, *shape))

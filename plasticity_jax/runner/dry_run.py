@@ -113,7 +113,7 @@ def _describe(times: Timetable) -> str:
         f"  stage {group.name}: {len(runs)} runs ({branches}), {_span(times.steps)} steps = {_span(epochs)} epochs "
         f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {group.stage.batch_size}"
         f"{augmented}, "
-        f"{group.stage.optim.name} at {_span([run.stage.optim.learning_rate for run in runs])}, "
+        f"{group.stage.optim.name} at {_span([run.stage.optim.rate(run.stage.batch_size) for run in runs])}, "
         f"evaluated {len(times.events)} times"
     )
 

@@ -233,7 +233,7 @@ def tasks(timetable: Timetable, length: int, like: TrainState | None = None) -> 
         Task(
             key=np.asarray(jax.random.key_data(batches.key(run.seed, "stage", run.stage.name))),
             source=training_source(timetable, row, length),
-            hyper=hyper.hyper(run.stage.optim),
+            hyper=hyper.of_stage(run.stage),
             steps=np.int32(timetable.steps[row]),
             epoch_steps=np.int32(timetable.epoch_steps[row]),
             until_accuracy=np.float32(run.stage.until_accuracy),
@@ -241,6 +241,7 @@ def tasks(timetable: Timetable, length: int, like: TrainState | None = None) -> 
             watch=hyper.watch(run.stage.optim.detector) if run.stage.optim.schedule == "autodecay" else (),
             starts=starts(run.stage.optim.milestones, timetable.steps[row]),
             remedies=apply.rows(run.stage),
+            smoothing=np.float32(run.stage.label_smoothing) if run.stage.label_smoothing else (),
             reset=resets.factors(run.stage.reset, like) if run.stage.data.tasks.change != "none" and like else (),
         )
         for row, run in enumerate(timetable.group.runs)

@@ -55,6 +55,16 @@ def among(logits: Array, classes: Any) -> Array:
     return logits if isinstance(classes, tuple) else jnp.where(classes, logits, OUT)
 
 
+def cross_entropy(logits: Array, labels: Array, classes: Any, smoothing: Any) -> Array:
+    """Of each example, [B]; the share `smoothing` of each label is spread over the `classes`, unless it is ()."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if isinstance(smoothing, tuple):
+        return losses
+    shares = jnp.ones(logits.shape[-1]) if isinstance(classes, tuple) else classes
+    spread = -jnp.average(jax.nn.log_softmax(logits), -1, shares)
+    return (1 - smoothing) * losses + smoothing * spread
+
+
 def trained(params: Tree, modules: tuple[str, ...]) -> Tree:
     """Which leaves are trained: a bool for each."""
     return parameters.select(params, modules)
@@ -90,6 +100,7 @@ def gradient(
     remedies: Any = (),
     time: Array | float = 0.0,
     own: Own = NONE,
+    smoothing: Any = (),
 ) -> tuple[Tree, Sums, Tree]:
     """The gradient of the mean loss and of what regularisers add to it, zero for frozen modules.
 
@@ -97,6 +108,7 @@ def gradient(
       batch: image float32 [B, H, W, C], label int32 [B]; B is a multiple of the micro-batch.
       classes: those that are told apart, as `among` takes them.
       key: of this step, for networks with Dropout; each micro-batch draws anew.  A frozen module stops Dropout.
+      smoothing: as `cross_entropy` takes it.
       remedies, time: the numbers of the stage's remedies, and the share of the stage that is over; `own` are a user's.
 
     Returns:
@@ -113,7 +125,7 @@ def gradient(
         )
         logits, features, stats = forward(model, params, state.stats, part["image"], all(moves), key)
         logits = among(logits, classes)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, part["label"]).mean()
+        loss = cross_entropy(logits, part["label"], classes, smoothing).mean()
         count = jnp.float32(part["label"].size)
         correct = jnp.sum(jnp.argmax(logits, -1) == part["label"]).astype(jnp.float32)
         sums = {"loss": loss * count, "correct": correct, "count": count}

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from plasticity_jax.config.optim import Detector, Optim
+from plasticity_jax.config.spec import Stage
 from plasticity_jax.training import detectors
 
 ArrayLike = jax.Array | np.ndarray | float
@@ -45,6 +46,11 @@ class Hyper(NamedTuple):
 def hyper(optim: Optim) -> Hyper:
     """The traced half of `optim`; the other half is in `Stage.shape`."""
     return Hyper(*(np.asarray(getattr(optim, name), np.float32) for name in Hyper._fields))
+
+
+def of_stage(stage: Stage) -> Hyper:
+    """That of a stage, with the learning rate for its batch size."""
+    return hyper(stage.optim)._replace(learning_rate=np.asarray(stage.optim.rate(stage.batch_size), np.float32))
 
 
 def watch(detector: Detector) -> Watch:

@@ -20,6 +20,7 @@ class Task(NamedTuple):
     starts: int32 [K - 1], the steps at which step decay begins the second and later learning stages.
     remedies: the numbers of the stage's remedies, a dictionary for each.
     reset: the `Factors` of the stage's reset, where a stream of tasks repeats it; else ().
+    smoothing: float32, the share of each label that is spread over the classes; () for none.
     """
 
     key: Leaf
@@ -33,6 +34,7 @@ class Task(NamedTuple):
     starts: Leaf
     remedies: Any = ()
     reset: Any = ()
+    smoothing: Any = ()
 
 
 class Images(flax.struct.PyTreeNode):

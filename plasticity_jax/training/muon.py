@@ -21,7 +21,7 @@ def muon(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
     A convolution is a matrix of [height x width x inputs, outputs].  Updates are scaled to the root mean square 0.2, so
     that one rate suits both.  Its moments are trees of all parameters, zero where they are not used, for resets.
     """
-    del optim
+    decay = h.weight_decay if optim.decayed == "all" else 0.0
     shapes = optax.contrib.MuonDimensionNumbers
 
     def numbers(params: Tree) -> Tree:
@@ -34,14 +34,23 @@ def muon(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
     rule = optax.contrib.muon(
         learning_rate,
         beta=h.momentum,
-        weight_decay=h.weight_decay,
+        weight_decay=decay,
         adam_b1=h.b1,
         adam_b2=h.b2,
-        adam_weight_decay=h.weight_decay,
+        adam_weight_decay=decay,
         muon_weight_dimension_numbers=numbers,
         consistent_rms=0.2,
     )
-    return _whole(rule)
+    whole = _whole(rule)
+    if optim.decayed == "all":
+        return whole
+
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        updates, state = whole.update(updates, state, params)
+        less = learning_rate * h.weight_decay
+        return jax.tree.map(lambda u, p: u - less * p if p.ndim > 1 else u, updates, params), state
+
+    return whole._replace(update=update)
 
 
 def _whole(rule: Rule) -> Rule:

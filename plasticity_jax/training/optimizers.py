@@ -33,10 +33,9 @@ def adam(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
 
 def adamw(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
     """Adam with weight decay beside the gradient."""
-    del optim
     return optax.chain(
         scale_by_adam(h.b1, h.b2, h.eps),
-        optax.add_decayed_weights(h.weight_decay),
+        weight_decay(optim, h),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -81,12 +80,23 @@ def optimiser(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
         raise ConfigError(f"optim.name={optim.name!r}: choose one of {', '.join(OPTIMISERS)}")
     rule = OPTIMISERS[optim.name](optim, h, learning_rate)
     clip = optax.clip_by_global_norm(h.clip_norm) if optim.clip_norm > 0 else optax.identity()
-    decay = optax.identity() if optim.name in DECOUPLED else optax.add_decayed_weights(h.weight_decay)
+    decay = optax.identity() if optim.name in DECOUPLED else weight_decay(optim, h)
     whole = optax.chain(clip, decay, rule)
     if optim.rho == 0:
         return whole
     ascent = optax.chain(optax.contrib.normalize(), optax.sgd(h.rho))
     return optax.contrib.sam(whole, ascent, opaque_mode=True)
+
+
+def weight_decay(optim: Optim, h: Hyper) -> Rule:
+    """Adds the decay to the updates of what is `decayed`; its state is the same whatever that is."""
+    if optim.decayed == "all":
+        return optax.add_decayed_weights(h.weight_decay)
+
+    def add(updates: Tree, params: Tree) -> Tree:
+        return jax.tree.map(lambda g, p: g + h.weight_decay * p if p.ndim > 1 else g, updates, params)
+
+    return optax.stateless(add)
 
 
 def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.GradientTransformation:

@@ -41,9 +41,9 @@ def train_step(
     `own` are a user's remedies.
     """
     draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; 0 to 3 are those of `advance`
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {"smoothing": task.smoothing}
     if stage.remedies:
-        given = {"remedies": task.remedies, "time": state.step / task.steps, "own": own}
+        given |= {"remedies": task.remedies, "time": state.step / task.steps, "own": own}
 
     def slope(params: Any) -> tuple[Any, dict[str, Any], Any]:
         at = state.replace(params=params)

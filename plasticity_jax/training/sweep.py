@@ -35,7 +35,8 @@ def sweep(model: nn.Module, stage: spec.Stage, task: Task, images: Images) -> Ca
                 image = patches.paste(task.source.patches, key, slots, slots, image, label)
             batch = {"image": image, "label": label}
             key = jax.random.fold_in(jax.random.fold_in(task.key, 8), number)
-            slope, _, _ = gradient(network, batch, task.source.classes, model=model, stage=plain, key=key)
+            how = {"model": model, "stage": plain, "key": key, "smoothing": task.smoothing}
+            slope, _, _ = gradient(network, batch, task.source.classes, **how)
             return fold(carry, slope)
 
         return jax.lax.fori_loop(0, -(-task.source.size // stage.batch_size), body, carry)

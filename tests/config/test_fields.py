@@ -22,6 +22,7 @@ AUTODECAY = dict(schedule="autodecay", milestones=(0.3, 0.6))
 # Where a field counts, if it does not in a plain stage; the part of its path that is longest is looked up.
 WHERE = {
     "ema": {"ema": 0.5},
+    "label_smoothing": {"label_smoothing": 0.5},
     "eval_tail": {"eval_every": 3},
     "data.fraction": {"fraction": 0.5},
     "data.splits": {"recipe": "split", "splits": 3},
@@ -48,6 +49,7 @@ OTHER = {
     "data.tasks.change": "pixels",
     "optim.name": "adam",
     "optim.schedule": "cosine",
+    "optim.decayed": "kernels",
     "optim.milestones": (0.25,),
     "optim.detector.name": "plateau",
     "reset.modules": ("all",),

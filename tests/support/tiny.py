@@ -20,10 +20,12 @@ from plasticity_jax.training.remedies import apply
 PATCH = spec.Patch(0.0, 3, 1.25, 0.1, 1, 0.2, 1.75)
 DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH, spec.Tasks("none", 1))
 DETECTOR = optim.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, True)
-OPTIM = optim.Optim("sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR)
+OPTIM = optim.Optim(
+    "sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR, "all", 0
+)
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
 STAGE = spec.Stage(
-    "train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, (), 0, ()
+    "train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, (), 0, (), 0.0
 )
 MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32", "relu", 0.0, (), False)
 MLP = models.build(MODEL, 4)
@@ -120,7 +122,7 @@ def task(stage: spec.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> ste
     return step.Task(
         key=batches.key(seed, "stage", stage.name),
         source=schedule.source(pool, stage.data, len(DATASET.train_labels), classes, patched),
-        hyper=hyper.hyper(stage.optim),
+        hyper=hyper.of_stage(stage),
         steps=np.int32(steps),
         epoch_steps=np.int32(-(-n // stage.batch_size)),
         until_accuracy=np.float32(stage.until_accuracy),
@@ -128,6 +130,7 @@ def task(stage: spec.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> ste
         watch=hyper.watch(stage.optim.detector) if stage.optim.schedule == "autodecay" else (),
         starts=schedule.starts(stage.optim.milestones, steps),
         remedies=apply.rows(stage),
+        smoothing=np.float32(stage.label_smoothing) if stage.label_smoothing else (),
     )
 
 

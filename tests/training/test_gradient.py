@@ -51,6 +51,35 @@ def test_full_batch_gradients_are_equal_whatever_the_micro_batch(model):
         assert (float(parts["correct"]), float(parts["count"])) == (float(sums["correct"]), N)
 
 
+@pytest.mark.parametrize("classes", [(), np.array([True, False, True, True])], ids=["all", "some"])
+def test_labels_are_spread_over_the_classes_that_are_told_apart(classes):
+    """As torch.nn.CrossEntropyLoss(label_smoothing=0.2) has it among those classes."""
+    logits, labels = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32), np.array([0, 2, 3, 0, 2, 3])
+    told = np.ones(4, bool) if isinstance(classes, tuple) else classes
+    log_p = logits[:, told] - np.log(np.exp(logits[:, told]).sum(-1, keepdims=True))
+    target = 0.8 * (labels[:, None] == np.flatnonzero(told)) + 0.2 / told.sum()
+    found = jax.jit(gradient.cross_entropy)(gradient.among(logits, classes), labels, classes, np.float32(0.2))
+    np.testing.assert_allclose(found, -(target * log_p).sum(-1), rtol=1e-5)
+
+
+def test_smoothed_labels_are_those_of_the_gradient_and_of_its_loss():
+    state = first_state(MLP)
+
+    @jax.jit
+    def both(smoothing):
+        plain = compute(state, batch(), MLP, stage())
+        return plain, gradient.gradient(state, batch(), (), model=MLP, stage=stage(), smoothing=smoothing)
+
+    (slope, sums, _), (smooth, smoothed, _) = both(np.float32(0.0))
+    close(smooth, slope)
+    assert float(smoothed["loss"]) == pytest.approx(float(sums["loss"]))
+    (_, sums, _), (smooth, smoothed, _) = both(np.float32(0.3))
+    logits = np.asarray(gradient.forward(MLP, state.params, {}, batch()["image"], train=True)[0])
+    wanted = jax.jit(gradient.cross_entropy)(logits, batch()["label"], (), np.float32(0.3)).sum()
+    assert float(smoothed["loss"]) == pytest.approx(float(wanted), rel=1e-5) != float(sums["loss"])
+    assert not same(smooth, slope)
+
+
 def test_it_is_the_gradient_of_the_mean_loss():
     state, sample = first_state(MLP), batch()
 

@@ -11,7 +11,7 @@ from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.training import hyper, optimizers, schedules
-from tests.support.tiny import OPTIM, changed, same
+from tests.support.tiny import OPTIM, changed, same, stage
 
 PARAMS = {"a": np.float32([1.0, -2.0, 0.5]), "b": np.float32([[0.3, 3.0], [-0.1, 0.0]])}
 GRADS = [{"a": np.float32([t, 1e-3, -0.3]), "b": np.float32([[4.0, -t], [0.2, 1e-5]])} for t in (1.0, -0.5, 2.0)]
@@ -30,6 +30,8 @@ SPECS = {
     "adam_large_eps": {"name": "adam", "eps": 0.3},
     "adamw": {"name": "adamw", "weight_decay": 0.1},
     "adamw_clipped": {"name": "adamw", "weight_decay": 0.1, "clip_norm": 1.0, "eps": 0.1},
+    "sgd_kernels": {"momentum": 0.8, "weight_decay": 0.1, "decayed": "kernels"},
+    "adamw_kernels": {"name": "adamw", "weight_decay": 0.1, "decayed": "kernels"},
     "rmsprop": {"name": "rmsprop", "b2": 0.99},
     "rmsprop_large_eps": {"name": "rmsprop", "b2": 0.9, "eps": 0.3},
     "rmsprop_momentum_l2": {"name": "rmsprop", "b2": 0.99, "momentum": 0.9, "weight_decay": 0.1},
@@ -39,11 +41,13 @@ SPECS = {
 def reference(spec, x, grads, rates):
     """The optimiser on one flat vector in float64, written down from PyTorch's documentation."""
     x, m, v = x.astype(np.float64), 0.0, 0.0
+    kernel = flat({name: np.full(leaf.shape, leaf.ndim > 1) for name, leaf in PARAMS.items()})  # as `b` is, and not `a`
+    decay = spec.weight_decay * (kernel if spec.decayed == "kernels" else 1)
     for t, (g, rate) in enumerate(zip(grads, rates, strict=True), 1):
         if spec.clip_norm:
             g = g * min(1.0, spec.clip_norm / np.linalg.norm(g))
         if spec.name != "adamw":
-            g = g + spec.weight_decay * x
+            g = g + decay * x
         if spec.name == "sgd":
             m = spec.momentum * m + g
             step = g + spec.momentum * m if spec.nesterov else m
@@ -53,7 +57,7 @@ def reference(spec, x, grads, rates):
         else:
             m, v = spec.b1 * m + (1 - spec.b1) * g, spec.b2 * v + (1 - spec.b2) * g**2
             step = m / (1 - spec.b1**t) / (np.sqrt(v / (1 - spec.b2**t)) + spec.eps)
-            step = step + (spec.weight_decay * x if spec.name == "adamw" else 0.0)
+            step = step + (decay * x if spec.name == "adamw" else 0.0)
         x = x - rate * step
     return x
 
@@ -95,6 +99,7 @@ def test_runs_with_their_own_numbers_share_a_program(name):
 def test_state_does_not_depend_on_the_numbers(name):
     spec = changed(OPTIM, name=name, momentum=0.5, clip_norm=1.0)
     other = changed(spec, learning_rate=7.0, momentum=0.9, b1=0.1, b2=0.2, eps=0.3, weight_decay=0.4, clip_norm=5.0)
+    other = changed(other, decayed="kernels", reference_batch=7)  # nor on these
     states = [optimizers.optimiser(s, hyper.hyper(s), s.learning_rate).init(PARAMS) for s in (spec, other)]
     assert same(*states)
 
@@ -160,6 +165,33 @@ def test_muon_is_that_of_optax():
     chosen = optimizers.of_parameters(opt, parameters.select(NET, ("stem",)))
     moments = [leaf for leaf, hit in zip(jax.tree.leaves(opt), jax.tree.leaves(chosen), strict=True) if hit]
     assert [leaf.shape for leaf in moments if leaf.ndim] == 3 * [(3, 3, 2, 4)]  # of Muon, and two of AdamW
+
+
+def test_muon_decays_all_or_kernels():
+    """Biases then move as they do without any decay."""
+
+    @jax.jit
+    def step(h, none):
+        found = []
+        for decayed, numbers in (("all", h), ("kernels", h), ("all", none)):
+            rule = optimizers.optimiser(changed(OPTIM, name="muon", decayed=decayed), numbers, 0.02)
+            found.append(rule.update(SLOPES[0], rule.init(NET), NET)[0])
+        return found
+
+    h = hyper.hyper(changed(OPTIM, momentum=0.9, weight_decay=0.1))
+    everything, kernels, nothing = step(h, h._replace(weight_decay=np.float32(0)))
+    for module, name in (("hidden", "kernel"), ("stem", "kernel"), ("head", "kernel")):
+        np.testing.assert_allclose(kernels[module][name], everything[module][name], atol=1e-6)
+        assert not np.allclose(kernels[module][name], nothing[module][name], atol=1e-5)
+    for module in ("hidden", "head"):
+        np.testing.assert_array_equal(kernels[module]["bias"], nothing[module]["bias"])
+
+
+@pytest.mark.parametrize(("reference", "batch", "rate"), [(0, 16, 0.1), (256, 16, 0.1 / 16), (256, 512, 0.2)])
+def test_the_rate_grows_with_the_batch_where_a_reference_is_given(reference, batch, rate):
+    record = stage(batch_size=batch, reference_batch=reference)
+    assert record.optim.learning_rate == 0.1
+    assert same(hyper.of_stage(record), hyper.hyper(record.optim)._replace(learning_rate=np.asarray(rate, np.float32)))
 
 
 @pytest.mark.parametrize("name", ["momentum", "adam"])

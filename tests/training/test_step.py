@@ -210,6 +210,7 @@ CASES = {
     "micro": stage(micro_batch=4, shuffle=False),
     "frozen": stage(trained=("head",), weight_decay=0.1),
     "ema": stage(ema=0.9),
+    "smoothed": stage(label_smoothing=0.1, reference_batch=8, decayed="kernels", weight_decay=0.1),
     "patches": stage(patch=changed(PATCH, share=0.5)),
     "classes": stage(classes=(1, 3)),
     "all at once": stage(
