@@ -64,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, schedules=("all", "two"))
     config = base("autodecay")
+    config.model.dtype = "float32"  # on every device
     config.model.stem = "cifar"
     config.diagnostics = ()
     config.control = "train"

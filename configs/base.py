@@ -94,6 +94,7 @@ def base(name: str = "") -> ConfigDict:
     config.mean = ()
     config.std = ()
     config.eval_batch = 500
+    config.matmul_precision = "default"
     config.strategy = "auto"
     config.checkpoint_seconds = 5.0
     config.grid = ()

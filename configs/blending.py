@@ -47,6 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "smoke": (0.5,),
     }[preset]
     config = base("blending")
+    config.model.dtype = "float32"  # on every device
     config.stages.tune = stage(
         epochs=500,
         branches={

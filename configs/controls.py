@@ -43,6 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
     config = base("controls")
+    config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350)
     config.stages.tune = stage(epochs=500)
     config.grid = (("model.stem", ("imagenet", "cifar")),)

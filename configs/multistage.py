@@ -47,6 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
     preset, chosen = parse_arg(arg, presets.NAMES, optimiser=tuple(OPTIMISERS))
     optim = optimiser(chosen["optimiser"])
     config = base("multistage")
+    config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
     config.stages.tune = stage(
         epochs=500,

@@ -64,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }[preset]
     rates = (0.03, 0.1)
     config = base("noise")
+    config.model.dtype = "float32"  # on every device
     rule = optimiser("momentum", learning_rate=rates[-1], weight_decay=5e-4)
     going_on = {"reset": {"optimiser": "keep"}, "optim": rule, "after": "before", "steps": after}
     config.stages.before = stage(optim=rule, steps=before, ema=0.98)

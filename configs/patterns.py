@@ -60,6 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, study=("patches", "graded"))
     config = base(f"patterns_{chosen['study']}")
+    config.model.dtype = "float32"  # on every device
     config.diagnostics = ()
     config.window = 0.05
     (_patches if chosen["study"] == "patches" else _graded)(config, preset)

@@ -53,6 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "smoke": (1, 5),
     }[preset]
     config = base("pretrain_length")
+    config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=lengths[-1], optim=optim)
     warm = {f"pretrain-{epochs}": {"after": f"pretrain@{epochs}"} for epochs in lengths}
     config.stages.tune = stage(epochs=500, optim=optim, branches={"fresh": {"after": "init"}, **warm})

@@ -93,6 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
         if chosen[key] != default and protocol != place:
             raise ConfigError(f"argument {key}={chosen[key]} is for protocol={place} alone")
     config = base(f"remedies_{protocol}{'_noisy' * bool(noise)}")
+    config.model.dtype = "float32"  # on every device
     only = () if chosen["remedies"] == "all" else tuple(chosen["remedies"].split("+"))
     if protocol in STREAMS:
         _stream(config, protocol, preset, only)

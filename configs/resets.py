@@ -57,6 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "smoke": [(6,), (3, 4, 5, 6)],
     }[preset]
     config = base("resets")
+    config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350)
     config.stages.tune = stage(
         epochs=500,

@@ -52,6 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "smoke": [(2, 1.0), (3, 0.0)],
     }[preset]
     config = base("splits")
+    config.model.dtype = "float32"  # on every device
     for part in range(1, max(splits for splits, _ in chains)):
         longer = [(splits, uniform) for splits, uniform in chains if splits > part]
         config.stages[f"part{part}"] = stage(

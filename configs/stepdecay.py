@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, model=tuple(MODELS))
     config = base("stepdecay")
+    config.model.dtype = "float32"  # on every device
     config.model.update(MODELS[chosen["model"]], stem="cifar")
     config.diagnostics = ("weight_norm",)
     config.train_eval_images = 10_000

@@ -61,6 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if preset == "digits" and target != TARGETS[0]:
         raise ConfigError(f"arguments digits and target={target} exclude each other; give one of them")
     config = base("transfer")
+    config.model.dtype = "float32"  # on every device
     config.model.stem = "cifar"
     config.diagnostics = ("weight_norm",)
     config.control = "fresh"

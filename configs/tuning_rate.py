@@ -45,6 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     optim = optimiser(chosen["optimiser"])
     factors = (1, 3, 10) if preset == "small" else (1, 3, 10, 30)
     config = base("tuning_rate")
+    config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
     config.stages.tune = stage(
         epochs=500,

@@ -68,6 +68,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ConfigError(f"arguments digits and dataset={chosen['dataset']} exclude each other; give one of them")
     study, chunks = chosen["study"], {"": 50, "small": 4, "digits": 5, "smoke": 3}[preset]
     config = base(f"warm_start_{study}")
+    config.model.dtype = "float32"  # on every device
     config.dataset = chosen["dataset"]
     config.window = 0.01  # the metric is the accuracy at the end of training, as theirs
     config.model.update(width=16, stem="cifar")  # the thin network of the released code

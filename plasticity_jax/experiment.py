@@ -84,7 +84,6 @@ def run(
         return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=parts)
 
 
-@conditions.pinned()
 def run_study(
     study: spec.Study,
     workdir: str | Path,
@@ -95,6 +94,18 @@ def run_study(
     own: Parts | None = None,
 ) -> Result:
     """`run` for a study that a config was resolved to."""
+    with conditions.pinned(study.matmul_precision):
+        return _run(study, workdir, dry_run, autotune, dataset, own)
+
+
+def _run(
+    study: spec.Study,
+    workdir: str | Path,
+    dry_run: bool,
+    autotune: bool,
+    dataset: Dataset | None,
+    own: Parts | None,
+) -> Result:
     run_axis.use_all_cores()
     cpu.start_jax()
     cpu.use_one_lapack_thread()

@@ -44,6 +44,7 @@ def test_presets_are_studies(file, preset):
     study = study_config.parse(module(file).get_config(preset))
     assert len(study.seeds) >= 2  # or there is no interval
     for pack in study.packs:
+        assert pack.model.dtype == "float32"  # whatever the device
         for _, plan in pack.plans:
             assert all(stage.steps == 30 for stage in plan) == (preset == "smoke")
     assert (study.dataset == "digits") == (preset == "digits")

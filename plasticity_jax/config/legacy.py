@@ -12,6 +12,7 @@ ADDED: dict[str, Any] = {
     "resize": 0,
     "image_size": 0,
     "instruments": [],
+    "matmul_precision": "default",
     "measure_images": 2048,
 }  # since then, with the values that they had
 

@@ -42,6 +42,7 @@ RECIPES = ("random", "split", "blend")
 AUGMENT = ("none", "crop", "crop_flip", "resized_crop", "resized_crop_flip")
 CHANGES = ("none", "labels", "pixels")
 KEEP = ("keep", "modules", "all")
+PRECISIONS = ("default", "high", "highest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +253,8 @@ class Study:
     train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
     mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
     control: the branch that the others are compared with.
+    matmul_precision: of products and convolutions of float32 numbers on accelerators, as `jax.default_matmul_precision`
+        has it; `default` is what jax is told otherwise.
     window: the metric is the mean test accuracy over this last share of a run's last stage.
     name: what the analysis knows the study by, to judge its claims and draw its figure; empty for no such thing.
     """
@@ -278,6 +281,7 @@ class Study:
     mean: Annotated[tuple[float, ...], several(real("(-inf, inf)"), distinct=False)]
     std: Annotated[tuple[float, ...], several(real("(0, inf)"), distinct=False)]
     eval_batch: Annotated[int, whole(1)]
+    matmul_precision: Annotated[str, one_of(PRECISIONS)]
     strategy: Annotated[str, NameOf("strategies")]
     checkpoint_seconds: Annotated[float, real("[0, inf)")]
 

@@ -166,7 +166,9 @@ class Programs:
         leaves, structure = jax.tree.flatten(args)
         dealt = len(jax.tree.leaves((states, rows))) if strategy == "loop" else 0  # leaves [R, ...]
         sizes = [leaf.shape[i < dealt :] for i, leaf in enumerate(leaves)]
-        key = (kind, shape, structure, *zip(sizes, [str(leaf.dtype) for leaf in leaves], strict=True))
+        switches: Any = jax.config
+        kinds = zip(sizes, [str(leaf.dtype) for leaf in leaves], strict=True)
+        key = kind, shape, structure, switches.jax_default_matmul_precision, *kinds
         fn, donate = self._function(kind, stage), kind == "advance"
         return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, donate=donate))
 

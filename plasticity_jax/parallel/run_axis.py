@@ -161,7 +161,8 @@ def compile_over(
 def _in_place(fn: Callable[[tuple[Tree, Tree]], Tree], rows: tuple[Tree, Tree]) -> Tree:
     """`jax.lax.map` where the states that come out take the places of those that went in: nothing is there twice."""
     made = jax.eval_shape(fn, jax.tree.map(_row_shape, rows))
-    whole = jax.tree.structure(made) == jax.tree.structure(rows[0])
+    structure: Any = jax.tree.structure(made)
+    whole = structure == jax.tree.structure(rows[0])
 
     def body(number: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
         found = fn(jax.tree.map(lambda leaf: leaf[number], (carry[0], rows[1])))

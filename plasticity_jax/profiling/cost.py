@@ -23,6 +23,7 @@ from plasticity_jax.profiling import autotune, memory_check
 from plasticity_jax.runner import prepare, schedule
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.parts import complete
+from plasticity_jax.storage import conditions
 
 ROUNDS = 3
 
@@ -129,6 +130,11 @@ def measure(
     Raises:
       LabError: the unit cannot be trained here.
     """
+    with conditions.pinned(study.matmul_precision):
+        return _measure(pack, study, dataset, say, time_it)
+
+
+def _measure(pack: spec.Pack, study: spec.Study, dataset: Dataset, say: Callable[[str], None], time_it: bool) -> Cost:
     context = _unit(dataclasses.replace(pack, plans=pack.plans[:1]), study, dataset)
     say("compiling")
     needs = tuple(need for times in context.timetables.values() for need in memory_check.needs_of(times, context))

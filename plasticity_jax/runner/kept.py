@@ -53,7 +53,8 @@ def evaluate(
     one = state.create(params, stats, plain).replace(opt=(), clock=())  # as `evaluation` looks at states
     batch = min(study.eval_batch, len(tests))
     measure = jax.jit(functools.partial(evaluation.evaluate, model=network, batch=batch))
-    found = jax.device_get(measure(one, source, (0, -(-len(tests) // batch)), images))
+    with conditions.pinned(study.matmul_precision):
+        found = jax.device_get(measure(one, source, (0, -(-len(tests) // batch)), images))
     sums = {name: float(np.sum(by_batch, dtype=np.float64)) for name, by_batch in found.items()}
     count = sums["count"]
     return {"loss": sums["loss"] / count, "accuracy": 100.0 * sums["correct"] / count, "images": int(count)}

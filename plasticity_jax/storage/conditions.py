@@ -42,8 +42,11 @@ TF32 = "NVIDIA_TF32_OVERRIDE"  # overrules jax' precision of matrix products on 
 
 
 @contextlib.contextmanager
-def pinned() -> Iterator[None]:
+def pinned(precision: str = "default") -> Iterator[None]:
     """Inside, or as a decorator, random numbers and types are the lab's, whatever the environment says.
+
+    Args:
+      precision: of matrix products, a study's `matmul_precision`; `default` leaves jax's own switch as it is.
 
     Raises:
       LabError: jax has a switch on that cannot be undone here.
@@ -59,6 +62,7 @@ def pinned() -> Iterator[None]:
         jax.enable_x64(PINNED["jax_enable_x64"]),
         jax.numpy_dtype_promotion(PINNED["jax_numpy_dtype_promotion"]),
         jax.numpy_rank_promotion(PINNED["jax_numpy_rank_promotion"]),
+        jax.default_matmul_precision(_value(PRECISION) if precision == "default" else precision),
     ):
         yield
 

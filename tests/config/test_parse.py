@@ -60,7 +60,7 @@ def test_figure_1_at_the_scale_of_the_paper():
     (pack,) = study.packs
     ((hparams, stage_records),) = pack.plans
     assert (pack.name, hparams) == ("main", ())
-    assert pack.model == spec.Model("resnet", 2, 64, "imagenet", "batch", "auto", "relu", 0.0, (), False)
+    assert pack.model == spec.Model("resnet", 2, 64, "imagenet", "batch", "float32", "relu", 0.0, (), False)
     assert (study.dataset, study.seeds, study.control, study.window) == ("cifar10", (0, 1, 2, 3, 4), "fresh", 0.2)
     assert [(s.name, s.branch, s.after, s.epochs, s.data.fraction) for s in stage_records] == [
         ("pretrain", "pretrain", "init", 350.0, 0.5),
@@ -234,6 +234,7 @@ MALFORMED = {
     "mean": [(0.5, "a"), 0.5],
     "std": [(0.5, 0.0), (float("nan"),)],
     "eval_batch": [0, "500"],
+    "matmul_precision": ["bfloat16", "", None],
     "strategy": ["fast", "", None],
     "checkpoint_seconds": [-1, float("inf"), "30"],
     "model": [3, {}, None],

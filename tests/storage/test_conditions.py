@@ -198,6 +198,21 @@ def test_a_key_that_nobody_writes_is_damage(tmp_path):
         settled(tmp_path)
 
 
+def test_a_study_names_the_precision_of_its_products(begun, tmp_path):
+    """Its programs are compiled with it, it is recorded, and a directory does not go on with another one."""
+    with conditions.pinned("highest"), conditions.pinned():
+        text = jax.jit(lambda x: x @ x).lower(np.ones((2, 2), np.float32)).as_text()
+    assert "HIGHEST" in text and "HIGHEST" not in jax.jit(lambda x: x @ x).lower(np.ones((2, 2), np.float32)).as_text()
+    wanted = small.single(epochs=1.0)
+    wanted.matmul_precision = "highest"
+    small.run(wanted, tmp_path)
+    assert environment.read(tmp_path)["matmul_precision"] == "highest"
+    assert workdir.read_json(tmp_path / "config.json")["matmul_precision"] == "highest"
+    wanted.matmul_precision = "high"
+    with pytest.raises(LabError, match="belongs to another config"):
+        small.run(wanted, tmp_path)
+
+
 def test_another_precision_of_products_does_not_go_on_unnoticed(begun):
     with jax.default_matmul_precision("highest"), pytest.raises(LabError, match="precision of matrix products"):
         small.run(small.config(), begun[0])

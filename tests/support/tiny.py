@@ -84,6 +84,7 @@ def study(**fields) -> spec.Study:
         mean=(),
         std=(),
         eval_batch=32,
+        matmul_precision="default",
     )
     return spec.Study(**values | dict(strategy="map", checkpoint_seconds=600.0) | fields)
 
