@@ -6,11 +6,12 @@ They stand in a `contrasts.Sum` like a `contrasts.Term`, and are undefined for a
     chosen("redo", "validation_accuracy")                                  the point of the grid that is best for all
     best(family("probe-stage-1[weight_decay={}]"), "validation_accuracy")  the run of a seed that is best by that
     between(family("train[schedule=compressed-{}]"), "train[schedule=autodecay]")    at the length of another run
+    ranked(("noise_trace", 0.0), ("test_accuracy", "window"))              do they go together over the runs of a seed?
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -133,6 +134,66 @@ class Between(Derived):
                 x, y = zip(*sorted((steps[label][seed], values[label][seed]) for label in measured), strict=True)
                 interpolated[seed] = float(np.interp(length, x, y))
         return interpolated
+
+
+What = tuple[str, studies.When]  # a metric, and when
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks(Derived):
+    """Spearman's rank correlation of two measurements over the runs of one seed, of each of several labels one.
+
+    given: a third measurement, at equal ranks of which they are compared (the partial correlation of the ranks).
+    Undefined for a seed with less than three labels (four with `given`), or where one of them is the same in all.
+    """
+
+    labels: tuple[str, ...]
+    first: What
+    second: What
+    given: What | None = None
+
+    @property
+    def label(self) -> str:
+        given = f" at equal {self.given[0]}" if self.given else ""
+        return f"rank correlation of {self.first[0]} and {self.second[0]}{given}"
+
+    def by_seed(self, study: studies.Study) -> dict[int, float]:
+        columns = [
+            {label: studies.values(study, label, *what, self.stage) for label in self.labels}
+            for what in (self.first, self.second, self.given)
+            if what
+        ]
+        found = {}
+        for seed in sorted(set().union(*(values for column in columns for values in column.values()))):
+            labels = [label for label in self.labels if all(seed in column[label] for column in columns)]
+            value = rank_correlation(*([column[label][seed] for label in labels] for column in columns))
+            if math.isfinite(value):
+                found[seed] = value
+        return found
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float], given: Sequence[float] | None = None) -> float:
+    """Spearman's, or at equal ranks of a third; NaN where it is not defined."""
+    from scipy.stats import rankdata  # a second that only judging waits for
+
+    ranks = [rankdata(each) for each in (first, second, given) if each is not None]
+    if len(first) <= len(ranks) or any(np.ptp(each) == 0 for each in ranks):
+        return math.nan
+    r = np.corrcoef(ranks)
+    if given is None:
+        return float(r[0, 1])
+    left = (1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2)
+    return float((r[0, 1] - r[0, 2] * r[1, 2]) / math.sqrt(left)) if left > contrasts.TINY else math.nan
+
+
+def ranked(first: What, second: What, given: What | None = None) -> Contrast:
+    """A rank correlation over all runs of a seed that no stage continues from."""
+
+    def find(known: Known) -> Sum | None:
+        labels = tuple(label for stage, label in known if not stage)
+        return Sum((Ranks(1.0, labels, first, second, given),)) if len(labels) > 2 else None
+
+    return find
 
 
 def over(top: Operand, bottom: Operand) -> Contrast:

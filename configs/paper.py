@@ -26,11 +26,12 @@ from plasticity_jax.configs import (
     stepdecay,
     transfer,
     tuning_rate,
+    two_phases,
     warm_start,
 )
 from plasticity_jax.configs.base import parse_arg, sweep
 
-STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls)
+STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls, two_phases)
 LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)
 
 

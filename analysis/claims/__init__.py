@@ -8,6 +8,7 @@ from plasticity_jax.analysis.claims import (
     berariu2021,
     controls,
     remedies,
+    two_phases,
     you2019,
     you2019_implications,
     you2019_patterns,
@@ -17,6 +18,7 @@ from plasticity_jax.analysis.contrasts import Claim
 CLAIMS: tuple[Claim, ...] = (
     *berariu2021.CLAIMS,
     *controls.CLAIMS,
+    *two_phases.CLAIMS,
     *ash2020.CLAIMS,
     *you2019.CLAIMS,
     *you2019_patterns.CLAIMS,

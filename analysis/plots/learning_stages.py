@@ -71,13 +71,13 @@ def noise(study: Study) -> list[Chart]:
     charts = [sketch.chart(study, "noise", said, "from most noise to none", series, y_label=y_label, **how)]
     for arm in (arm for arm in ("plain", "full") if arm in arms):
         point = f"[arm={arm},rate={rates[-1]}]"
-        before = _by_step(study, f"before{point}", "train_eval_loss", "before")
+        before = sketch.by_step(study, f"before{point}", "train_eval_loss", "before")
         start = max((x for points in before.values() for x in points), default=0.0)
         branches = {"keep": "after", **changes}
         shifted = {seed: {x - start: y for x, y in points.items()} for seed, points in before.items()}
         lines = [spec.series("before", shifted, "shared")]
         lines += [
-            spec.series(name, _by_step(study, f"{name}{point}", "train_eval_loss", stage))
+            spec.series(name, sketch.by_step(study, f"{name}{point}", "train_eval_loss", stage))
             for name, stage in branches.items()
         ]
         how = {"y_label": NATS, "form": "curve", "origin": True, "view": _late(lines)}
@@ -176,13 +176,13 @@ def transfer(study: Study) -> list[Chart]:
     series = [
         across(
             f"target, {called.removeprefix('a ')}",
-            {x: _of(study, you2019_implications.target(way, name)) for x, name in enumerate(networks)},
+            {x: sketch.of(study, you2019_implications.target(way, name)) for x, name in enumerate(networks)},
         )
         for way, (_, called) in you2019_implications.WAYS.items()
     ]
     at: dict[str, Contrast] = {f"stage-{k}": you2019_implications.source(k) for k in (1, 2, 3)}
     at |= {f"constant-{k}": you2019_implications.source(k, "constant") for k in (2, 3)}
-    sources = {x: _of(study, at[name]) for x, name in enumerate(networks) if name in at}
+    sources = {x: sketch.of(study, at[name]) for x, name in enumerate(networks) if name in at}
     series.append(across("source", sources, "shared"))
     strong = contrasts.minus(
         you2019_implications.target("probe", "stage-3"), you2019_implications.target("probe", "stage-1")
@@ -219,14 +219,8 @@ def _values(study: Study, label: str, at: studies.When) -> dict[int, float]:
     return studies.values(study, label, at=at)
 
 
-def _of(study: Study, contrast: Contrast) -> dict[int, float]:
-    """A contrast seed by seed; nothing where the study lacks a part of it."""
-    total = contrast(contrasts.known(study))
-    return contrasts.by_seed(study, total) if total else {}
-
-
 def _said(study: Study, name: str, contrast: Contrast, unit: str = " points") -> str:
-    return effect(name, _of(study, contrast), unit)
+    return effect(name, sketch.of(study, contrast), unit)
 
 
 def _transition(study: Study, arm: str, rate: str, name: str, stage: str) -> dict[int, float]:
@@ -238,16 +232,6 @@ def _transition(study: Study, arm: str, rate: str, name: str, stage: str) -> dic
         for branch, where in when.items()
     }
     return captions.difference(losses, "keep", name)
-
-
-def _by_step(study: Study, label: str, metric: str, stage: str) -> dict[int, dict[float, float]]:
-    """seed -> step -> value of the runs of a label in a stage."""
-    rows = study.table[(study.table.label == label) & (study.table.metric == metric) & (study.table.stage == stage)]
-    curves_of: dict[int, dict[float, float]] = {}
-    for seed, step, value in zip(rows.seed, rows.step, rows.value.astype(float), strict=True):
-        if np.isfinite(value):
-            curves_of.setdefault(int(seed), {})[float(step)] = value
-    return curves_of
 
 
 def _by_epoch(study: Study, labels: Mapping[str, str], metric: str) -> list[Series]:

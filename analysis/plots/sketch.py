@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plasticity_jax.analysis import studies
+import numpy as np
+
+from plasticity_jax.analysis import contrasts, studies
+from plasticity_jax.analysis.contrasts import Contrast
 from plasticity_jax.analysis.plots import captions, curves
 from plasticity_jax.analysis.plots.captions import Found
 from plasticity_jax.analysis.plots.spec import Chart, Series, level
@@ -34,6 +37,22 @@ def by_point(study: Study, *keys: str) -> dict[tuple[str, ...], dict[int, float]
 def at(labels: Mapping[float, str], found: Found) -> dict[float, Mapping[int, float]]:
     """What was found of each label, by the x that it stands at."""
     return {x: found.get(label, {}) for x, label in labels.items()}
+
+
+def by_step(study: Study, label: str, metric: str, stage: str) -> dict[int, dict[float, float]]:
+    """seed -> step -> value of the runs of a label in a stage; what is not finite is left out."""
+    rows = study.table[(study.table.label == label) & (study.table.metric == metric) & (study.table.stage == stage)]
+    curves_of: dict[int, dict[float, float]] = {}
+    for seed, step, value in zip(rows.seed, rows.step, rows.value.astype(float), strict=True):
+        if np.isfinite(value):
+            curves_of.setdefault(int(seed), {})[float(step)] = value
+    return curves_of
+
+
+def of(study: Study, contrast: Contrast) -> dict[int, float]:
+    """A contrast seed by seed; nothing where the study lacks a part of it."""
+    total = contrast(contrasts.known(study))
+    return contrasts.by_seed(study, total) if total else {}
 
 
 def last(labels: Mapping[float, str]) -> list[str]:

@@ -1,0 +1,89 @@
+"""The charts of the studies that measure why: noise, curvature and flatness beside accuracy; the forms are ours."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.claims import two_phases as account
+from plasticity_jax.analysis.plots import captions, curves, sketch, spec
+from plasticity_jax.analysis.plots.captions import MINUS, effect
+from plasticity_jax.analysis.plots.spec import Chart, across
+from plasticity_jax.analysis.studies import Study
+
+SHOWN = {"fresh": "fresh", "warm": "warm", "warm-10x": "other", "fresh-10x": "other"}  # over the steps, and their roles
+NAMES = {
+    "noise_trace": "noise of the gradient, tr(\N{GREEK CAPITAL LETTER SIGMA})",
+    "preconditioned_noise_of_update": "noise of a step of Adam, rate tr/B",
+    "noise_of_update": "noise of an update, rate tr(\N{GREEK CAPITAL LETTER SIGMA})/B",
+    "adaptive_sharpness": "adaptive sharpness (nats)",
+    "fisher_trace": "trace of the Fisher matrix",
+}
+
+
+def two_phases(study: Study) -> list[Chart]:
+    """Accuracy, noise and the Fisher trace over the steps of tuning; width at its end; and both against accuracy."""
+    names = {label: label for label in SHOWN}
+    (accuracy,) = curves.learning(study, "two_phases", names=names) or (None,)
+    over_steps = [
+        _over_steps(study, f"two_phases_{name}", metric, said)
+        for name, metric, said in (
+            ("noise", "noise_trace", _said(study, f"fresh {MINUS} warm, first third of tuning", "noise-early")),
+            ("adam", "preconditioned_noise_of_update", _said(study, f"fresh {MINUS} warm, first third", "noise-adam")),
+            ("fisher", "fisher_trace", ""),
+        )
+    ]
+    scores = sketch.by_label(study)
+    widths = {label: studies.values(study, label, *account.SHARPNESS) for label in scores}
+    bars = [across("at the end of tuning", dict(enumerate(widths.values())), "warm")]
+    how: dict[str, Any] = {"ticks": tuple((float(x), label) for x, label in enumerate(widths)), "joined": False}
+    width = sketch.chart(
+        study,
+        "two_phases_width",
+        [_said(study, f"warm {MINUS} fresh", "wider", " nats")],
+        "",
+        bars,
+        NAMES["adaptive_sharpness"],
+        **how,
+    )
+    against = [
+        _against(study, f"two_phases_by_{name}", scores, what, _said(study, "rank correlation", claim))
+        for name, what, claim in (
+            ("noise", account.NOISE, "rank-noise"),
+            ("adam", account.ADAM_NOISE, "rank-noise-adam"),
+            ("width", account.SHARPNESS, "rank-width"),
+        )
+    ]
+    return [*([accuracy] if accuracy else []), *over_steps, width, *against]
+
+
+CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {"two_phases": two_phases}
+
+
+def _over_steps(study: Study, name: str, metric: str, said: str) -> Chart:
+    """A metric over the updates of the last stage, from the first one on."""
+    series = [
+        spec.series(label, sketch.by_step(study, label, metric, "tune"), role)
+        for label, role in SHOWN.items()
+        if label in studies.labels(study)
+    ]
+    what = NAMES.get(metric, metric)
+    return sketch.chart(study, name, [said], "updates of tuning", series, what, scale="symlog", zero=True)
+
+
+def _against(study: Study, name: str, scores: captions.Found, what: tuple[str, studies.When], said: str) -> Chart:
+    """Accuracy against the mean of something else, a point for each branch."""
+    means = {label: list(studies.values(study, label, *what).values()) for label in scores}
+    series = [
+        across(label, {float(np.mean(values)): scores[label]}, sketch.ROLES.get(label, "other"))
+        for label, values in means.items()
+        if values
+    ]
+    return sketch.chart(study, name, [said], NAMES.get(what[0], what[0]), series)
+
+
+def _said(study: Study, name: str, claim: str, unit: str = "") -> str:
+    """What a claim measures, with its interval."""
+    (contrast,) = [each.contrast for each in account.CLAIMS if each.id == claim]
+    return effect(name, sketch.of(study, contrast), unit)

@@ -1,0 +1,87 @@
+"""Two phases of learning, measured: the account that Berariu et al. 2021 (section 3) give of the gap.
+
+    python -m plasticity_jax.main --config=configs/two_phases.py --workdir=runs/two_phases
+    python -m plasticity_jax.main --config=configs/two_phases.py:small --workdir=runs/two_phases-small
+    python -m plasticity_jax.main --config=configs/two_phases.py:digits --workdir=runs/two_phases-digits
+
+Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
+`adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the three, the scale of the paper.
+
+Protocol: that of `configs/multistage.py`; `tune` begins from fresh weights and from those of the pretraining, on the
+same batches:
+    fresh, fresh-10x   fresh weights, at the rate of pretraining and at ten times that
+    warm, warm-10x     after the whole pretraining, at both rates
+    warm-1, warm-5, .. after so many epochs of it
+    head-reset         after all of it, with a fresh last layer
+    shrink-perturb     after all of it, 0.4 times the weights and 0.1 times fresh ones (Ash & Adams 2020)
+At the first steps of tuning (0, 1, 2, 4, ..), every so many epochs and at the end, on fixed training images: the noise
+of the gradient, and of the update that it makes (`plasticity_jax/diagnostics/noise.py`); the trace of the Fisher
+matrix; two measures of flatness that do not depend on the scale of the weights (`flatness.py`); and at the scale of
+the paper the curvature (`curvature.py`), which costs ten times as much as the others together.
+
+Claim: learning explores first, carried from basin to basin by the noise of the gradient, and refines then.  A
+pretrained network has less noise when tuning begins, so it explores less and ends in a narrower minimum; ten times the
+rate amplifies the noise that is left, and mends a part of the gap.
+
+Choices: the paper measures accuracy alone, so all that is measured here is ours: the trace of the covariance of
+gradients as noise, adaptive sharpness and the rise along filter-normalised directions as width, the times, and the
+branches beside `fresh`, `warm` and `warm-10x`.  Whether noise and width tell which branch ends well is a rank
+correlation over the branches of one seed, and whether noise acts through width a partial one: what goes together over
+branches that differ in more than noise, and no proof that one makes the other.
+
+Expected:
+    paper    no number.  By its account the noise at the start of tuning is lower in `warm` than in `fresh`, the minimum
+             narrower, and both are raised by ten times the rate.
+    small    not yet run.
+    digits   not yet run.
+
+Cost, of 8 branches (paper: 9) of 5 seeds; all branches of a seed share its pretraining:
+    paper    `--dry_run` tells it; not yet measured on a GPU.
+    small    not yet measured.  50 + 40 epochs.
+    digits   not yet measured.  30 + 40 epochs, measured on 256 images.
+"""
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
+
+LENGTHS = {"": (1, 10, 100), "small": (1, 5), "digits": (1, 5), "smoke": (1, 5)}  # of shorter pretrainings, in epochs
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
+    preset, chosen = parse_arg(arg, presets.NAMES, optimiser=tuple(OPTIMISERS))
+    optim = optimiser(chosen["optimiser"])
+    faster = {"optim": {"learning_rate": 10 * optim.learning_rate}}
+    config = base("two_phases")
+    config.instruments = ("noise", "fisher", "flatness") if preset else ("noise", "fisher", "flatness", "curvature")
+    config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
+    config.stages.tune = stage(
+        epochs=500,
+        optim=optim,
+        measure_steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        measure_every=50,
+        branches={
+            "fresh": {"after": "init"},
+            "fresh-10x": {"after": "init", **faster},
+            "warm": {"after": "pretrain"},
+            "warm-10x": {"after": "pretrain", **faster},
+            **{f"warm-{epochs}": {"after": f"pretrain@{epochs}"} for epochs in LENGTHS[preset]},
+            "head-reset": {"after": "pretrain", "reset": {"modules": ("head",)}},
+            "shrink-perturb": {"after": "pretrain", "reset": {"modules": ("all",), "shrink": 0.4, "perturb": 0.1}},
+        },
+    )
+    presets.apply(config, preset)
+    match preset:
+        case "small":
+            config.seeds = (0, 1, 2, 3, 4)
+            config.stages.tune.update(measure_steps=(0, 1, 4, 16, 64), measure_every=10)
+        case "digits":
+            presets.lengths(config, pretrain=30, tune=40, eval_every=5)
+            config.stages.tune.update(measure_steps=(0, 1, 4, 16, 64), measure_every=20)
+            config.measure_images = 256
+        case "smoke":
+            config.stages.tune.update(measure_steps=(0, 8), measure_every=0)
+            config.measure_images = 128
+    return config
