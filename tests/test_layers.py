@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.support.sources import holds_for_all, tree
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "plasticity_jax"
@@ -71,8 +71,7 @@ def file_of(module: str) -> Path:
 
 def imports(path: Path, inside: bool = True) -> Iterator[str]:
     """Dotted names that a file imports, `inside` functions too; `from a import b` gives a.b if that is a file."""
-    tree = ast.parse(path.read_text(), str(path))
-    for node in ast.walk(tree) if inside else tree.body:
+    for node in ast.walk(tree(path)) if inside else tree(path).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,8 +95,11 @@ def floor(module: str) -> int:
     return floors[0]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_imports_from_floors_below(path):
+def test_a_module_imports_from_floors_below():
+    holds_for_all(imports_from_floors_below, MODULES)
+
+
+def imports_from_floors_below(path):
     module = name_of(path)
     for imported in imports(path):
         assert imported.partition(".")[0] not in AROUND, (
@@ -129,8 +131,11 @@ def test_the_detectors_need_nothing_of_this_project():
     assert not [name for name in needed if name.startswith(PACKAGE)]
 
 
-@pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_packages_around_it_stay_outside(path):
+def test_the_packages_around_it_stay_outside():
+    holds_for_all(stays_outside, OTHERS)
+
+
+def stays_outside(path):
     package = path.relative_to(ROOT).parts[0]
     for imported in imports(path):
         assert imported.partition(".")[0] not in AROUND, (
@@ -156,7 +161,7 @@ def test_code_in_texts_names_modules_that_exist():
     pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("analysis/*.ipynb")]
     texts = {path: path.read_text() for path in pages}
     for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "launch").rglob("*.py")]:
-        nodes = ast.walk(ast.parse(path.read_text()))
+        nodes = ast.walk(tree(path))
         texts[path] = "\n".join(
             node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
         )

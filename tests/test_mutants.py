@@ -8,14 +8,18 @@ import pytest
 from tests.mutants import __main__ as main
 from tests.mutants import copies
 from tests.mutants.faults import FAULTS, Fault
+from tests.support.sources import holds_for_all
 
 ROOT = Path(__file__).parents[1]
 LEAST = 60  # faults
 TOY = Fault("wrong", "toy.py", "a + b", "a - b", "toy")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_fits_its_file(fault):
+def test_every_fault_fits_its_file():
+    holds_for_all(fits_its_file, FAULTS, lambda fault: fault.name)
+
+
+def fits_its_file(fault):
     text = (ROOT / fault.file).read_text()
     ast.parse(changed := copies.changed(text, fault))
     assert changed != text

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import holds_for_all, tree
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
@@ -61,8 +63,11 @@ def test_extras_are_the_documented_ones():
     assert set(EXTRAS) == ACCELERATORS | {"analysis", "bench", "tensorboard", "test", "xmanager"}
 
 
-@pytest.mark.parametrize("requirement", [*PROJECT["project"]["dependencies"], *sum(EXTRAS.values(), [])])
-def test_every_dependency_says_what_it_is_for(requirement):
+def test_every_dependency_says_what_it_is_for():
+    holds_for_all(says_what_it_is_for, [*PROJECT["project"]["dependencies"], *sum(EXTRAS.values(), [])])
+
+
+def says_what_it_is_for(requirement):
     lines = (ROOT / "pyproject.toml").read_text().splitlines()
     where = [i for i, line in enumerate(lines) if f'"{requirement}"' in line]
     assert where
@@ -87,11 +92,13 @@ def test_the_wheel_holds_all_four_packages_inside_one():
     assert not [folder for folder in folders if not (ROOT / folder / "__init__.py").exists()]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "plasticity_jax").rglob("*.py")), ids=lambda path: path.name)
-def test_a_module_says_what_it_is_and_stays_short(path):
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "begin it with a docstring"
-    assert len(text.splitlines()) <= LONGEST, "split it: one noun per file"
+def test_a_module_says_what_it_is_and_stays_short():
+    holds_for_all(says_what_it_is_and_is_short, sorted((ROOT / "plasticity_jax").rglob("*.py")))
+
+
+def says_what_it_is_and_is_short(path):
+    assert ast.get_docstring(tree(path)), "begin it with a docstring"
+    assert len(path.read_text().splitlines()) <= LONGEST, "split it: one noun per file"
 
 
 def test_no_file_hides_a_module_of_python():
