@@ -514,7 +514,7 @@ NETWORKS = (
         '(7, 1) if self.stem == "imagenet"',
         "models/resnet",
     ),
-    Fault("a block subtracts", LAB + "models/resnet.py", "(x + y), inner", "(x - y), inner", "models/resnet"),
+    Fault("a block subtracts", LAB + "models/resnet.py", "(x + y), {", "(x - y), {", "models/resnet"),
     Fault(
         "layer norm is over channels",
         LAB + "models/layers.py",
