@@ -16,6 +16,8 @@ NAMES = {
     "cifar100": "CIFAR-100",
     "svhn_cropped": "SVHN",
     "digits": "scikit-learn's digits",
+    "imagenet2012": "ImageNet",
+    "imagenet_resized/64x64": "ImageNet at 64x64",
 }
 NAMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # whose names say the depth
 SIZES = {

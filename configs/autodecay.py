@@ -5,7 +5,9 @@
     python -m plasticity_jax.main --config=configs/autodecay.py:digits --workdir=runs/autodecay-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `schedules=all` (default) or `two`,
-which are `stepdecay` and `autodecay` alone.  Without one of the first three, the scale of the paper.
+which are `stepdecay` and `autodecay` alone.  Without one of the first three, CIFAR-10 as a whole, or with
+`scale=imagenet64` or `scale=imagenet` ResNet-50 on ImageNet for 90 epochs, with decays at 30, 60 and 80 (at 15 and 45
+first, if early and late), which is the network and the data of the paper.
 
 Protocol: the training of `configs/stepdecay.py` under several schedules, an axis of the grid, on the same data from the
 same weights.  A first group shares the rate 0.1:
@@ -41,6 +43,7 @@ Expected:
              plateau, sasa and abel never fired, so they are step decay to the last bit.  3 seeds (measured on CIFAR-10
              re-encoded as JPEG: analysis/results/autodecay).
     digits   the machinery only.
+    imagenet64, imagenet     not run: no number of ours.
 
 Cost:
     paper    an H100 trains 3 seeds of one schedule at about 40,000 images/s (bfloat16, `map`).
@@ -56,13 +59,12 @@ from ml_collections import ConfigDict
 from plasticity_jax.configs import presets
 from plasticity_jax.configs.base import AUGMENT, base, parse_arg, stage, step_decay
 
-STEPS = (1 / 3, 2 / 3)
-EARLY, LATE = (1 / 6, 2 / 3), (1 / 2, 2 / 3)
+EARLY, LATE = 1 / 6, 1 / 2  # where the first decay is instead
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
-    preset, chosen = parse_arg(arg, presets.NAMES, schedules=("all", "two"))
+    preset, chosen = parse_arg(arg, presets.NAMES, schedules=("all", "two"), scale=presets.SCALES)
     config = base("autodecay")
     config.model.dtype = "float32"  # on every device
     config.model.stem = "cifar"
@@ -73,6 +75,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.stages.train = stage(
         epochs=180, augment=AUGMENT[config.dataset], optim=step_decay(), eval_every=1, eval_tail=0
     )
+    presets.imagenet(config, chosen["scale"], preset)
     presets.apply(config, preset)
     presets.learning_stages(config, preset)
     if preset in ("small", "digits"):
@@ -81,7 +84,7 @@ def get_config(arg: str = "") -> ConfigDict:
     least = {"": 1000, "small": 100, "digits": 50, "smoke": 4}[preset]
     shares = {"smoke": (50,)}.get(preset, (50, 75) if preset else (50, 60, 70, 80, 90))
     rates = () if preset else (0.05, 0.2)
-    schedules = _schedules(config.stages.train.epochs, least, shares, rates)
+    schedules = _schedules(config.stages.train, least, shares, rates)
     if preset:
         del schedules["early"], schedules["autodecay-keep"]
     if chosen["schedules"] == "two":
@@ -90,16 +93,20 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def _schedules(epochs: float, least: int, shares: Sequence[int], rates: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """Every schedule as a value of the axis."""
+def _schedules(
+    train: ConfigDict, least: int, shares: Sequence[int], rates: Sequence[float]
+) -> dict[str, dict[str, Any]]:
+    """Every schedule of the stage `train` as a value of the axis."""
+    epochs, (_, *rest) = train.epochs, train.optim.milestones
+    early, late = ((first, *rest) for first in (EARLY, LATE))
     schedules = {
         "stepdecay": _rule(),
         **{f"compressed-{share}": _rule() | _length(epochs, share) for share in shares},
-        "early": _rule(milestones=EARLY),
-        "late": _rule(milestones=LATE),
+        "early": _rule(milestones=early),
+        "late": _rule(milestones=late),
         "autodecay": _auto("window"),
         "autodecay-keep": _auto("window", end_last=False),
-        "autodecay-late": _auto("window") | _rule("autodecay", milestones=LATE),
+        "autodecay-late": _auto("window") | _rule("autodecay", milestones=late),
         "plateau": _auto("plateau", rtol=1e-4),
         "slope": _auto("slope", least=least),
         "sasa": _auto("sasa", least=least),

@@ -49,7 +49,13 @@ REMEDIES: dict[str, dict[str, Any]] = {
 
 # How images of a data set may be changed and still show their class: a mirrored digit is another one or none, and a
 # crop of so small an image as one of `digits` is another image.
-AUGMENT = {"cifar10": "crop_flip", "cifar100": "crop_flip", "svhn_cropped": "crop", "digits": "none"}
+AUGMENT = {
+    "cifar10": "crop_flip",
+    "cifar100": "crop_flip",
+    "svhn_cropped": "crop",
+    "digits": "none",
+    **dict.fromkeys(("imagenet2012", "imagenet_resized/64x64", "caltech101", "caltech_birds2011"), "resized_crop_flip"),
+}
 
 
 def base(name: str = "") -> ConfigDict:

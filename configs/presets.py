@@ -6,7 +6,8 @@
 
 from ml_collections import ConfigDict
 
-from plasticity_jax.configs.base import AUGMENT
+from plasticity_jax.configs.base import AUGMENT, step_decay
+from plasticity_jax.errors import ConfigError
 
 
 def small(config: ConfigDict) -> None:
@@ -64,6 +65,34 @@ def learning_stages(config: ConfigDict, preset: str, batch: int = 32, small: flo
         config.test_images = 2000
     else:
         config.stages.train.augment = AUGMENT["digits"]
+
+
+SCALES = ("cifar", "imagenet64", "imagenet")
+THIRDS, USUAL = (1 / 3, 2 / 3), (1 / 3, 2 / 3, 8 / 9)  # of 90 epochs: decays at 30 and 60, and at 80
+
+
+def imagenet(config: ConfigDict, scale: str, preset: str, milestones: tuple[float, ...] = USUAL) -> None:
+    """ResNet-50 on ImageNet for 90 epochs in the stage `train`, at 64x64 (`imagenet64`) or 224x224 (`imagenet`).
+
+    The recipe is the usual one: SGD at 0.1 with momentum 0.9 and batches of 256, weight decay 1e-4, random resized
+    crops and flips.  Images are on the device: 16.4 GB of them at 64x64, and 262 GB at 256x256, of which networks see
+    the middle 224.
+
+    Raises:
+      ConfigError: a smaller scale was asked for too.
+    """
+    if scale == SCALES[0]:
+        return
+    if preset:
+        raise ConfigError(f"arguments {preset} and {scale} exclude each other; give one of them")
+    config.dataset = {"imagenet64": "imagenet_resized/64x64", "imagenet": "imagenet2012"}[scale]
+    config.test_split = "validation"
+    if scale == "imagenet":
+        config.update(resize=256, image_size=224)
+    config.seeds = (0, 1, 2)
+    config.model.update(name="resnet50", width=64, stem="imagenet", dtype="auto")
+    rule = step_decay(weight_decay=1e-4, milestones=milestones)
+    config.stages.train.update(epochs=90.0, batch_size=256, augment=AUGMENT[config.dataset], optim=rule)
 
 
 PRESETS = {"small": small, "digits": digits, "smoke": smoke}

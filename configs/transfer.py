@@ -7,7 +7,9 @@
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `target=held_out` (default: the half of
 the classes that the source leaves out, which needs no other data set), `cifar100` or `svhn_cropped`, but these not
-beside `digits`.  Without one of the first three, the scale of the paper.
+beside `digits`.  Without one of the first three, CIFAR-10 as a whole; with `source=imagenet64` ImageNet at 64x64, with
+ResNet-50 for 90 epochs in stages of 30, and `target=caltech_birds2011` (CUB-200) or `caltech101` too, of which TFDS has
+the paper's: images of a target are brought to 64x64.
 
 Protocol: `train` trains on the source, by step decay in three learning stages and, as a control, at a constant rate for
 as long.  Networks are taken in the middle of the first stage, at the end of each, and untrained.  Each of them goes to
@@ -23,9 +25,9 @@ transfer of stage k is the gain in A_tgt over that in A_src from stage k - 1 on.
 Claim, weak: what later stages add transfers less, their marginal transfer is below one.  Strong: the last stage
 transfers worse than the first, though it is better on the source.
 
-Choices: the paper transfers from ImageNet to sets that are not to be had here; which protocol, and by which measure, is
-not known.  Data sets, both ways of transfer, the measures and the control at a constant rate are ours.  Which classes
-are held out differs from seed to seed.
+Choices: the paper transfers from ImageNet; which protocol, and by which measure, is not known.  Data sets, both ways of
+transfer, the measures and the control at a constant rate are ours.  Which classes are held out differs from seed to
+seed.
 
 Expected:
     paper    later stages improve the source more than the target; it prints no number.
@@ -35,6 +37,7 @@ Expected:
              the pretrained network of Figure 1 those of stages 1 and 3 end 8.3 [6.0, 10.6] and 8.0 [6.2, 9.8] points
              ABOVE fresh weights.  3 seeds (measured on CIFAR-10 re-encoded as JPEG: analysis/results/transfer).
     digits   the machinery only.
+    source=imagenet64        not run: no number of ours.
 
 Cost:
     small    7.4 million images; 63 min on 2 slow CPU cores that had other work too.
@@ -49,18 +52,21 @@ from plasticity_jax.configs import presets
 from plasticity_jax.configs.base import AUGMENT, base, optimiser, parse_arg, stage, step_decay
 from plasticity_jax.errors import ConfigError
 
-TARGETS = ("held_out", "cifar100", "svhn_cropped")
-CLASSES = 10  # of the source's data set
+SOURCES = {"cifar10": 10, "imagenet64": 1000}  # classes
+LARGER = ("caltech_birds2011", "caltech101")  # images, so that they go with ImageNet
+TARGETS = ("held_out", "cifar100", "svhn_cropped", *LARGER)
 DECAYS, RATES = (0.0, 1e-3, 1e-2), (1e-3, 1e-2, 1e-1)
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
-    preset, chosen = parse_arg(arg, presets.NAMES, target=TARGETS)
-    target = chosen["target"]
+    preset, chosen = parse_arg(arg, presets.NAMES, target=TARGETS, source=SOURCES)
+    source, target = chosen["source"], chosen["target"]
     if preset == "digits" and target != TARGETS[0]:
         raise ConfigError(f"arguments digits and target={target} exclude each other; give one of them")
-    config = base("transfer")
+    if target in LARGER and source == "cifar10":
+        raise ConfigError(f"arguments source=cifar10 and target={target} exclude each other; give source=imagenet64")
+    config, classes = base("transfer"), SOURCES[source]
     config.model.dtype = "float32"  # on every device
     config.model.stem = "cifar"
     config.diagnostics = ("weight_norm",)
@@ -69,10 +75,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.validation_images = 5000
     held_out = target == TARGETS[0]
     whole: dict[str, Any] = {"member": 0 if held_out else 1}
-    source = {"classes": (0, CLASSES // 2)} if held_out else whole
-    onto = {"classes": (CLASSES // 2, CLASSES)} if held_out else {"member": 2}
     config.stages.train = stage(
-        data=source,
+        data={"classes": (0, classes // 2)} if held_out else whole,
         epochs=180,
         augment=AUGMENT[config.dataset],
         optim=step_decay(),
@@ -80,13 +84,18 @@ def get_config(arg: str = "") -> ConfigDict:
         eval_tail=0,
         branches={"stepdecay": {}, "constant": {"optim": {"decay": 1.0}}},
     )
+    presets.imagenet(config, presets.SCALES[0] if source == "cifar10" else source, preset, presets.THIRDS)
     presets.apply(config, preset)
     presets.learning_stages(config, preset, digits=30)
     if not held_out:
         config.dataset = f"{config.dataset}+{target}"
+    if not held_out and source == "imagenet64":
+        config.update(resize=64, test_split="validation+test")
+    if target in LARGER:
+        config.validation_images = 1000
     if preset:
         config.validation_images = {"small": 1000, "digits": 200, "smoke": 200}[preset]
-    _go_on(config, preset, onto, whole)
+    _go_on(config, preset, {"classes": (classes // 2, classes)} if held_out else {"member": 2}, whole)
     if preset == "smoke":
         for name in ("probe", "finetune", "tune"):
             config.stages[name].update(steps=30, eval_every=0, eval_tail=0)

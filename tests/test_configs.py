@@ -11,6 +11,7 @@ from plasticity_jax import study_config
 from plasticity_jax.config import parse
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.configs import base
+from plasticity_jax.data import stand_ins
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.launch import planner
 from plasticity_jax.runner import prepare
@@ -64,6 +65,57 @@ def test_no_digit_is_mirrored(file):
 def test_images_of_a_target_are_augmented_as_they_may_be(target, augment):
     stages = importlib.import_module("plasticity_jax.configs.transfer").get_config(f"target={target}").stages
     assert (stages.train.augment, stages.finetune.augment) == ("crop_flip", augment)
+
+
+@pytest.mark.parametrize(("arg", "sizes"), [("scale=imagenet64", (0, 0)), ("scale=imagenet", (256, 224))])
+@pytest.mark.parametrize("name", ["stepdecay", "autodecay"])
+def test_the_paper_s_network_and_data(name, arg, sizes):
+    """ResNet-50 for 90 epochs with decays at 30, 60 and 80, and batches of 256."""
+    study = study_config.parse(importlib.import_module(f"plasticity_jax.configs.{name}").get_config(arg))
+    assert (study.resize, study.image_size, study.test_split) == (*sizes, "validation")
+    (_, plan), *_ = study.packs[0].plans
+    stage = plan[0]
+    assert (study.packs[0].model.name, stage.epochs, stage.batch_size) == ("resnet50", 90, 256)
+    assert [share * stage.epochs for share in stage.optim.milestones] == pytest.approx([30, 60, 80])
+    assert (stage.optim.learning_rate, stage.optim.weight_decay, stage.augment) == (0.1, 1e-4, "resized_crop_flip")
+
+
+def test_the_paper_s_targets():
+    get_config = importlib.import_module("plasticity_jax.configs.transfer").get_config
+    study = study_config.parse(get_config("source=imagenet64,target=caltech_birds2011"))
+    assert study.dataset == "imagenet_resized/64x64+caltech_birds2011"
+    assert (study.resize, study.test_split, study.validation_images) == (64, "validation+test", 1000)
+    stages = {(stage.name, stage.branch): stage for stage in study.packs[0].plans[0][1]}
+    assert stages["probe", "probe-stage-2"].after == "train/stepdecay@60"
+    assert stages["finetune", "finetune-stage-3"].augment == "resized_crop_flip"
+    halves = study_config.parse(get_config("source=imagenet64"))
+    assert {stage.data.classes for stage in halves.packs[0].plans[0][1]} == {(0, 500), (500, 1000), ()}
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "line"),
+    [
+        ("stepdecay", "small,scale=imagenet", "arguments small and imagenet exclude each other"),
+        ("transfer", "digits,source=imagenet64", "arguments digits and imagenet64 exclude each other"),
+        ("transfer", "target=caltech101", "source=cifar10 and target=caltech101 exclude each other"),
+    ],
+)
+def test_scales_that_exclude_each_other(name, arg, line):
+    with pytest.raises(ConfigError, match=line):
+        importlib.import_module(f"plasticity_jax.configs.{name}").get_config(arg)
+
+
+def test_imagenet_can_be_planned_without_it(capsys):
+    config = importlib.import_module("plasticity_jax.configs.stepdecay").get_config("scale=imagenet64")
+    config.seeds = (0,)
+    assert (
+        plasticity_jax.run(config, "unused", dry_run=True, dataset=stand_ins.load(*study_config.parse(config).data))
+        == {}
+    )
+    text = capsys.readouterr().out
+    assert "1,281,167 to train and 50,000 to test, height 64, width 64, channels 3; 1000 classes" in text
+    assert "450,450 steps = 90 epochs" in text and "25,557,032 parameters" in text
+    assert "augmented by resized_crop_flip" in text
 
 
 def test_digits_can_be_planned_without_a_download(file, capsys):
