@@ -150,6 +150,11 @@ def largest(members: Family) -> Contrast:
     return lambda known: _last(members(known))
 
 
+def smallest(members: Family) -> Contrast:
+    """The member with the smallest number."""
+    return lambda known: next(iter(members(known).values()), None)  # they come in order
+
+
 def spread(members: Family) -> Contrast:
     """The member with the largest number minus the one with the smallest; None if there is only one."""
 

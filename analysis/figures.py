@@ -72,7 +72,7 @@ def multistage(study: Study) -> list[Chart]:
 def pretrain_length(study: Study) -> list[Chart]:
     """Figure 2; and when the half is fit."""
     scores = sketch.by_label(study)
-    warm = {float(match[1]): label for label in scores if (match := re.fullmatch(r"pretrain-(\d+)", label))}
+    warm = sketch.numbered(r"pretrain-(\d+)", scores)
     series = [
         across("pretrain, then tune", sketch.at({0.0: FRESH, **warm}, scores), "warm"),
         sketch.level_of(FRESH, scores),

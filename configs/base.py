@@ -145,6 +145,7 @@ def stage(
             "replacement": False,
             "shuffle": True,
             "label_noise": 0.0,
+            "deficit": "none",
             "patch": {
                 "share": 0.0,
                 "size": 7,

@@ -1,4 +1,4 @@
-"""All studies of the papers as one sweep: Berariu et al. 2021, Ash & Adams 2020, You et al. 2019.
+"""All studies of the papers as one sweep: Berariu et al. 2021 and what they lean on, Ash & Adams 2020, You et al. 2019.
 
     python -m launch.local --config=configs/paper.py:digits --workdir=runs/paper-digits
     python -m launch.sweep --config=configs/paper.py --workdir=runs/paper --hours=12          # only plan it
@@ -16,6 +16,7 @@ from plasticity_jax.configs import (
     autodecay,
     blending,
     controls,
+    critical_period,
     multistage,
     noise,
     patterns,
@@ -32,6 +33,7 @@ from plasticity_jax.configs import (
 from plasticity_jax.configs.base import parse_arg, sweep
 
 STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls, two_phases)
+LEANT_ON = (critical_period,)  # by Berariu et al., in their appendix B
 LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)
 
 
@@ -41,6 +43,6 @@ def get_config(arg: str = "") -> ConfigDict:
     online = ",".join(filter(None, [preset, "study=online"]))
     studies = [study.get_config(preset) for study in STUDIES]
     studies += [warm_start.get_config(preset), warm_start.get_config(online)]
-    studies += [study.get_config(preset) for study in LEARNING_STAGES]
+    studies += [study.get_config(preset) for study in (*LEANT_ON, *LEARNING_STAGES)]
     studies.append(patterns.get_config(",".join(filter(None, [preset, "study=graded"]))))
     return sweep({config.name: config for config in studies})

@@ -55,6 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
     optim = optimiser(chosen["optimiser"])
     faster = {"optim": {"learning_rate": 10 * optim.learning_rate}}
     config = base("two_phases")
+    config.model.dtype = "float32"  # on every device
     config.instruments = ("noise", "fisher", "flatness") if preset else ("noise", "fisher", "flatness", "curvature")
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
     config.stages.tune = stage(

@@ -4,6 +4,7 @@ The next paper is a file like `berariu2021` with its claims, and a line here; no
 """
 
 from plasticity_jax.analysis.claims import (
+    appendix_b,
     ash2020,
     berariu2021,
     controls,
@@ -20,6 +21,7 @@ CLAIMS: tuple[Claim, ...] = (
     *controls.CLAIMS,
     *two_phases.CLAIMS,
     *ash2020.CLAIMS,
+    *appendix_b.CLAIMS,
     *you2019.CLAIMS,
     *you2019_patterns.CLAIMS,
     *you2019_implications.CLAIMS,

@@ -9,6 +9,7 @@ from plasticity_jax.analysis import studies
 from plasticity_jax.analysis.claims import two_phases as account
 from plasticity_jax.analysis.plots import captions, curves, sketch, spec
 from plasticity_jax.analysis.plots.captions import MINUS, effect
+from plasticity_jax.analysis.plots.sketch import FRESH
 from plasticity_jax.analysis.plots.spec import Chart, across
 from plasticity_jax.analysis.studies import Study
 
@@ -58,7 +59,32 @@ def two_phases(study: Study) -> list[Chart]:
     return [*([accuracy] if accuracy else []), *over_steps, width, *against]
 
 
-CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {"two_phases": two_phases}
+def critical_period(study: Study) -> list[Chart]:
+    """Accuracy against the length of the deficit, and the Fisher trace over the epochs before it ends."""
+    scores = sketch.by_label(study)
+    lengths = {kind: sketch.numbered(rf"{kind}-(\d+)", scores) for kind in ("blur", "clear")}
+    series = [
+        across("blurred images first", sketch.at({0.0: FRESH, **lengths["blur"]}, scores), "warm"),
+        across("clear images first", sketch.at({0.0: FRESH, **lengths["clear"]}, scores), "other"),
+    ]
+    last = [max(found) for found in lengths.values() if found]
+    effects = [captions.gap(scores, lengths["clear"][t], lengths["blur"][t]) for t in last[:1] if t in lengths["clear"]]
+    traces = [
+        spec.series(f"{kind} images", sketch.by_step(study, kind, "fisher_trace", "before"), role)
+        for kind, role in (("blur", "warm"), ("clear", "other"))
+    ]
+    x_label = "epochs on blurred (or on clear) images first (0: none)"
+    how: dict[str, Any] = {"form": "curve", "zero": True}
+    return [
+        sketch.chart(study, "critical_period", effects, x_label, series),
+        sketch.chart(study, "critical_period_fisher", [], "updates", traces, NAMES["fisher_trace"], **how),
+    ]
+
+
+CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
+    "two_phases": two_phases,
+    "critical_period": critical_period,
+}
 
 
 def _over_steps(study: Study, name: str, metric: str, said: str) -> Chart:

@@ -1,6 +1,7 @@
 """Charts of a study's metric, by label or by the values of its hyper-parameters: what all figures are made of."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,11 @@ def of(study: Study, contrast: Contrast) -> dict[int, float]:
     """A contrast seed by seed; nothing where the study lacks a part of it."""
     total = contrast(contrasts.known(study))
     return contrasts.by_seed(study, total) if total else {}
+
+
+def numbered(pattern: str, labels: Iterable[str]) -> dict[float, str]:
+    """The labels that a pattern matches wholly, by the number that is its first group."""
+    return {float(match[1]): label for label in labels if (match := re.fullmatch(pattern, label))}
 
 
 def last(labels: Mapping[float, str]) -> list[str]:

@@ -74,7 +74,7 @@ def _stage(stage: Mapping[str, Any], first: bool) -> dict[str, Any]:
     if isinstance(now.get("optim"), dict):
         now["optim"] = {"rho": 0.0, "decayed": "all", "reference_batch": 0, **now["optim"]}
     if isinstance(now.get("data"), dict):
-        now["data"] = {"tasks": TASKS, **now["data"]}
+        now["data"] = {"tasks": TASKS, "deficit": "none", **now["data"]}
     if first:
         now = {**STAGE, **now}
         for key, added in (("data", DATA), ("optim", {"detector": DETECTOR})):

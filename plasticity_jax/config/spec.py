@@ -41,6 +41,7 @@ END = -1  # the epoch that means "where the stage ended"
 RECIPES = ("random", "split", "blend")
 AUGMENT = ("none", "crop", "crop_flip", "resized_crop", "resized_crop_flip")
 CHANGES = ("none", "labels", "pixels")
+DEFICITS = ("none", "blur")
 KEEP = ("keep", "modules", "all")
 PRECISIONS = ("default", "high", "highest")
 
@@ -94,6 +95,8 @@ class Data:
     replacement: draw every example independently instead of walking through a permutation per epoch.
     shuffle: walk through another permutation each epoch; without, every epoch has the same order and batches.
     label_noise: share of the images whose label is replaced by another class.
+    deficit: how images are worse where they are trained on, and not where networks are scored: `none`, or `blur`, a
+        quarter of the resolution; see `deficits` for the source.
     """
 
     member: Annotated[int, whole(0)]
@@ -109,6 +112,7 @@ class Data:
     label_noise: Annotated[float, real("[0, 1]")]
     patch: Patch
     tasks: Tasks
+    deficit: Annotated[str, one_of(DEFICITS), COMPILED]
 
     @property
     def unused(self) -> tuple[str, ...]:

@@ -144,7 +144,7 @@ def plain_source(
     indices: np.ndarray, labels: np.ndarray, length: int = 0, classes: Any = (), patched: Any = ()
 ) -> batches.Source:
     """A source that is only evaluated on: the images at `indices` in this order, padded to `length` slots."""
-    none = spec.Patch(0.0, 1, 0.0, 0.0, 1, 0.0, 0.0), spec.Tasks("none", 1)
+    none = spec.Patch(0.0, 1, 0.0, 0.0, 1, 0.0, 0.0), spec.Tasks("none", 1), "none"
     data = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.0, False, False, 0.0, *none)
     pool = subsets.Pool(indices, labels[indices], len(indices))
     return source(pool, data, max(length, len(indices)), classes, patched)

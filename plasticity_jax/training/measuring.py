@@ -16,7 +16,7 @@ import optax
 from jax import Array
 
 from plasticity_jax.config import spec
-from plasticity_jax.data import tasks
+from plasticity_jax.data import deficits, tasks
 from plasticity_jax.diagnostics.subject import PART, Part, Remembering, Subject
 from plasticity_jax.models import products
 from plasticity_jax.training import step
@@ -83,7 +83,8 @@ def subject_of(
     number = tasks.learned(stream, state.step) if stream else 0
 
     def seen(part: Part) -> tuple[Array, Array]:
-        return tasks.seen(stream, number, images.take(part.index), part.label, part.index)
+        image, label = tasks.seen(stream, number, images.take(part.index), part.label, part.index)
+        return deficits.seen(stage.data.deficit, image), label
 
     def of_logits(logits: Array, label: Array) -> Array:
         return optax.softmax_cross_entropy_with_integer_labels(logits, label)

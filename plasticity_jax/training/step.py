@@ -12,7 +12,7 @@ import optax
 
 from plasticity_jax import sharding
 from plasticity_jax.config import spec
-from plasticity_jax.data import batches, patches, tasks
+from plasticity_jax.data import batches, deficits, patches, tasks
 from plasticity_jax.models import units
 from plasticity_jax.training import detectors, resets, schedules
 from plasticity_jax.training.autodecay import tick
@@ -157,7 +157,7 @@ def advance(
         number = state.step // stream.steps if stream else 0
         here = None if places is None else places[number - first_task]
         pixels, label = tasks.seen(stream, number, pixels, label, indices, here)
-        image = batches.normalise(pixels, images.mean, images.std)
+        image = deficits.seen(stage.data.deficit, batches.normalise(pixels, images.mean, images.std))
         if task.source.patches:
             draw, numbers = jax.random.fold_in(patch_key, state.step), jnp.arange(len(slots))
             image = patches.paste(task.source.patches, draw, numbers, slots, image, label)
@@ -167,7 +167,8 @@ def advance(
             others = sharding.split(jax.random.randint(draw, slots.shape, 0, task.source.size))
             reference = images.seen(task.source.indices[others])
             reference = reference if here is None else tasks.moved(reference, here)
-            batch["reference"] = batches.normalise(reference, images.mean, images.std)
+            reference = batches.normalise(reference, images.mean, images.std)
+            batch["reference"] = deficits.seen(stage.data.deficit, reference)
         state, metrics = train_step(state, batch, model=model, stage=stage, task=task, own=own)
         return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
 

@@ -11,7 +11,7 @@ from jax import Array
 
 from plasticity_jax import sharding
 from plasticity_jax.config import spec
-from plasticity_jax.data import patches
+from plasticity_jax.data import deficits, patches
 from plasticity_jax.training.gradient import gradient
 from plasticity_jax.training.state import create
 from plasticity_jax.training.step import Images, Task
@@ -30,6 +30,7 @@ def sweep(model: nn.Module, stage: spec.Stage, task: Task, images: Images) -> Ca
         def body(number: Array, carry: Any) -> Any:
             slots = sharding.split(number * stage.batch_size + jnp.arange(stage.batch_size)) % task.source.size
             image, label = images.take(task.source.indices[slots]), task.source.labels[slots]
+            image = deficits.seen(stage.data.deficit, image)
             if task.source.patches:
                 key = patches.evaluation_key(task.source.patches)
                 image = patches.paste(task.source.patches, key, slots, slots, image, label)

@@ -286,6 +286,7 @@ MALFORMED = {
     "stages.tune.data.gamma": [0, 1],
     "stages.tune.data.replacement": [0],
     "stages.tune.data.label_noise": [-0.1, 2],
+    "stages.tune.data.deficit": ["blurr", "", True],
     "stages.tune.data.tasks": [None, "labels"],
     "stages.tune.data.tasks.change": ["pixel", ""],
     "stages.tune.data.tasks.epochs": [0, 1.5],

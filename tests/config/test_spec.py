@@ -10,7 +10,7 @@ from plasticity_jax.config.plan import Group, parse_after, unfold
 from plasticity_jax.errors import ConfigError
 
 PATCH = spec.Patch(0.0, 7, 1.25, 0.1, 1, 0.2, 1.75)
-DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH, spec.Tasks("none", 1))
+DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH, spec.Tasks("none", 1), "none")
 DETECTOR = optim.Detector("window", 5, 0.01, 1e-3, 0.0, 10, 0, 0.125, 4096, 0.05, True)
 OPTIM = optim.Optim(
     "adam", 1e-3, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR, "all", 0

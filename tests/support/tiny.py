@@ -18,7 +18,7 @@ from plasticity_jax.training import hyper, state, step
 from plasticity_jax.training.remedies import apply
 
 PATCH = spec.Patch(0.0, 3, 1.25, 0.1, 1, 0.2, 1.75)
-DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH, spec.Tasks("none", 1))
+DATA = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.5, False, True, 0.0, PATCH, spec.Tasks("none", 1), "none")
 DETECTOR = optim.Detector("window", 2, 0.01, 1e-3, 0.0, 2, 0, 0.5, 16, 0.05, True)
 OPTIM = optim.Optim(
     "sgd", 0.1, 0.0, False, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0, "constant", 0.0, (), 0.1, DETECTOR, "all", 0

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from plasticity_jax.data import deficits
 from plasticity_jax.diagnostics.subject import Part, dot
 from plasticity_jax.models import pooling, products
 from plasticity_jax.training import measuring, optimizers, step
@@ -141,3 +142,21 @@ def test_the_subject_after_the_step_to_come_is_that_of_the_step():
 
     for a, b in zip(*map(jax.tree.leaves, go(state, row)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_loss_is_that_of_images_as_the_stage_sees_them():
+    """Blurred where it trains on blurred ones."""
+    state = first_state(MLP, STAGE)
+
+    @functools.partial(jax.jit, static_argnames="record")
+    def loss(record):
+        return subject_of(MLP, state, record).loss(state.params)
+
+    @jax.jit
+    def by_hand():
+        images, labels = batch()
+        logits = forward(MLP, state.params, state.stats, deficits.blur(images), train=False)[0]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    blurred, clear = loss(changed(STAGE, data=changed(STAGE.data, deficit="blur"))), loss(STAGE)
+    assert float(blurred) == pytest.approx(float(by_hand()), rel=1e-5) != pytest.approx(float(clear), rel=1e-3)

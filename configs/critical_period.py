@@ -1,0 +1,83 @@
+"""Is there a critical period for learning to see sharply?  Achille et al. 2019, "Critical learning periods".
+
+    python -m plasticity_jax.main --config=configs/critical_period.py --workdir=runs/critical_period
+    python -m plasticity_jax.main --config=configs/critical_period.py:small --workdir=runs/critical_period-small
+    python -m plasticity_jax.main --config=configs/critical_period.py:digits --workdir=runs/critical_period-digits
+
+Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
+
+Protocol: `before` trains on blurred images (`blur`, a quarter of the resolution on each side) or, as a control, on the
+images as they are (`clear`).  `tune` goes on from what these were after t epochs, with their momentum, on clear images
+and for equally many epochs whatever t is: `blur-10`, `clear-10`, ..; and from first weights (`fresh`).  Every network
+is scored on clear images.  The trace of the Fisher matrix is measured over `before` and `tune`, on the images that the
+stage trains on.
+
+Claim: the longer the deficit lasts the lower the final accuracy, although each network has all the time to recover
+that a fresh one has; a deficit of the first epochs is outgrown.  The Fisher trace rises while the network begins to
+learn, and falls then.
+
+Choices: the blur, its length t from the start, and that training goes on for equally long after it are the paper's, as
+we know them from its text; the network, SGD with momentum 0.9 at 0.05 falling to a tenth at three fifths and four
+fifths of `tune`, and the values of t are ours.  So is the control `clear`: networks that were trained for as long
+before, without a deficit.  It tells the deficit from what Berariu et al. see, a loss by pretraining as such.
+
+Expected, in test accuracy:
+    paper    a fall that steepens over the first 40 epochs of deficit and levels off about epoch 80 (from memory).
+    small    not yet run.
+    digits   not yet run.
+
+Cost, of 5 seeds (small: 3); all t of a seed are one training:
+    paper    `--dry_run` tells it; not yet measured on a GPU.
+    small    not yet measured.  t of 2, 5, 10, 20 and 40; 40 epochs on clear images.
+    digits   not yet measured.  t of 2, 5 and 10; 30 epochs on clear images; width 4.
+"""
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage
+
+LENGTHS = {"": (10, 20, 40, 60, 80, 100, 140), "small": (2, 5, 10, 20, 40), "digits": (2, 5, 10), "smoke": (1, 5)}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
+    preset, _ = parse_arg(arg, presets.NAMES)
+    lengths = LENGTHS[preset]
+    rule = {"learning_rate": 0.05, "weight_decay": 5e-4}
+    config = base("critical_period")
+    config.model.dtype = "float32"  # on every device
+    config.model.stem = "cifar"
+    config.diagnostics = ("weight_norm",)
+    config.instruments = ("fisher",)
+    config.stages.before = stage(
+        epochs=lengths[-1],
+        optim=optimiser("momentum", **rule),
+        measure_steps=(0,),
+        measure_every=5,
+        branches={"blur": {"data": {"deficit": "blur"}}, "clear": {}},
+    )
+    config.stages.tune = stage(
+        epochs=160,
+        optim=optimiser("momentum", **rule, schedule="step", milestones=(0.6, 0.8)),
+        reset={"optimiser": "keep"},
+        measure_every=10,
+        branches={
+            "fresh": {"after": "init"},
+            **{f"{kind}-{t}": {"after": f"before/{kind}@{t}"} for t in lengths for kind in ("blur", "clear")},
+        },
+    )
+    presets.apply(config, preset)
+    match preset:
+        case "small":
+            config.model.stem = "imagenet"
+            presets.lengths(config, pretrain=lengths[-1], tune=40, eval_every=5)
+        case "digits":
+            presets.lengths(config, pretrain=lengths[-1], tune=30, eval_every=5)
+            config.model.width = 4
+            config.stages.before.measure_every = 2
+            config.measure_images = 256
+        case "smoke":
+            for each in config.stages.values():
+                each.measure_every = 0
+    return config

@@ -1,0 +1,24 @@
+"""Deficits: how images are worse than they are, where a stage trains on them.
+
+    blur   a quarter of the resolution on each side, as an eye with a cataract sees (Achille et al. 2019, "Critical
+           learning periods in deep networks", arXiv 1711.08856, section 2: 32x32 images as if of 8x8)
+
+A deficit is a function of the images alone, and is one of training: networks are scored on images as they are.
+"""
+
+import jax
+from jax import Array
+
+FACTOR = 4  # of the resolution
+
+
+def blur(images: Array) -> Array:
+    """Images [B, H, W, C] scaled down to a quarter of each side, at least one pixel, and up again, both linearly."""
+    batch, height, width, channels = images.shape
+    small = (batch, max(1, height // FACTOR), max(1, width // FACTOR), channels)
+    return jax.image.resize(jax.image.resize(images, small, "linear"), images.shape, "linear")
+
+
+def seen(deficit: str, images: Array) -> Array:
+    """Images float32 [B, H, W, C] as a stage with a deficit (`none` or `blur`) sees them."""
+    return blur(images) if deficit == "blur" else images
