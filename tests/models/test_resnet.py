@@ -45,6 +45,7 @@ def initial(net, shape=(1, 32, 32, 3), seed=0):
     return jax.device_get(quick_jit(lambda key: net.init(key, jnp.zeros(shape), True))(jax.random.key(seed)))
 
 
+@functools.cache
 def shapes(net, shape=(1, 32, 32, 3)):
     return jax.eval_shape(lambda key: net.init(key, jnp.zeros(shape), True), jax.random.key(0))
 

@@ -44,7 +44,9 @@ def guarded(guard, *names):
         yield calls
 
 
-@pytest.mark.parametrize("strategy", ["map", "vmap", "cores"])
+@pytest.mark.parametrize(
+    "strategy", [*(pytest.param(name, marks=pytest.mark.long) for name in ("map", "vmap")), "cores"]
+)
 def test_nothing_is_sent_in_passing(strategy, tmp_path):
     """An array of the host that a program is called with would be an error, as would a slice of one of the device."""
     small.run(study(strategy), tmp_path / "plain")
