@@ -60,7 +60,7 @@ class Report:
         self.file = file
         self.found: dict[str, Any] = {"finished": False, "checks": {}, "cells": [], "figure": {}, "notes": []}
         if file.exists():
-            self.found |= workdir.read_json(file, "delete it, or give another --out")
+            self.found |= workdir.read_json(file, "delete it, or give another --out") | {"finished": False, "notes": []}
 
     def write(self) -> None:
         workdir.write_json(self.file, self.found)
@@ -123,7 +123,7 @@ def prepare(flags: argparse.Namespace, report: Report, workers: Crew, left: Call
     try:
         if not flags.quick:
             asked["dataset"], asked["data_dir"] = figure.locate(flags.data_dir)
-    except LabError as error:
+    except (LabError, ImportError) as error:  # TFDS may be missing
         report.note(f"Figure 1 is left out: {error}")
         asked = {}
 

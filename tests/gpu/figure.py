@@ -30,6 +30,15 @@ IMAGES = 294_000_000  # of the whole study, if its plan was not drawn up in time
 START, END = 25.0, 25.0  # seconds before the first step, and after the last
 LEAST = 40  # epochs of tuning with five seeds
 SEEDS = (5, 3)
+KEPT = (
+    "status",
+    "images",
+    "images_planned",
+    "images_per_second",
+    "compilations",
+    "from_cache",
+    "error",
+)  # of status.json
 COLLECT = 20.0  # seconds between two looks at what is there
 PREPARE = (
     "no prepared CIFAR-10 in {place} (give --data_dir DIR, which holds cifar10/ or cifar10_jpeg/ as TFDS prepares it)"
@@ -130,7 +139,7 @@ def _collected(directory: Path, out: Path) -> Entry:
     entry: Entry = {}
     with contextlib.suppress(LabError):
         status = workdir.read_json(directory / "status.json")
-        entry = {key: status.get(key) for key in ("status", "images", "images_per_second", "error") if key in status}
+        entry = {key: status[key] for key in KEPT if key in status}
     try:
         from plasticity_jax.analysis import collect
 
@@ -159,7 +168,7 @@ def compile_figure(dataset: str, data_dir: str, quick: bool) -> Entry:
     calls = [call for times in compute.timetables.values() for call in memory_check.calls(times, compute)]
     with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 4)) as pool:
         list(pool.map(lambda call: compute.programs.program(call.kind, call.stage, *call.args), calls))
-    return {"compiled": compute.programs.compiled, "seconds": compute.programs.seconds}
+    return {"compiled": compute.programs.compiled, "compile_seconds": compute.programs.seconds}
 
 
 def train_figure(directory: str, seconds: float, choice: list[int], **asked: object) -> Entry:
