@@ -4,54 +4,21 @@ ResNet-18 of width 64 with the ImageNet stem on CIFAR-10, eight runs, as `auto` 
 runs are dealt out.
 """
 
-import functools
-from collections.abc import Mapping
-from typing import NamedTuple
-
-import jax
 import pytest
 
 from plasticity_jax import experiment, target
 from plasticity_jax.errors import LabError, RoomError
-from plasticity_jax.parallel import memory, run_axis
+from plasticity_jax.parallel import memory
 from tests.aot import described, hlo
+from tests.aot.programs import ALONE, SEVERAL, compiled, whole
 
-pytestmark = pytest.mark.aot
-SEVERAL = ("v5e:2x4", "h100:4")
-ALONE = ("v5e:1x1", "h100")
+pytestmark = [pytest.mark.aot, pytest.mark.usefixtures("compile_anew")]  # what is kept does not tell devices apart
 GIB = 2**30
 
 
 def on(*names: str) -> pytest.MarkDecorator:
     """Cases by device; `make test_aot` gives each device a process, so that its cases share what was compiled."""
     return pytest.mark.parametrize("name", names)
-
-
-class Compiled(NamedTuple):
-    """Texts and footprints of programs by their kinds, the shape of the mesh, and the memory of each device."""
-
-    texts: Mapping[str, str]
-    footprints: Mapping[str, memory.Footprint]
-    mesh: Mapping[str, int]
-    memory: int
-
-
-@functools.cache
-def whole(name: str) -> Compiled:
-    """All programs of the study."""
-    return compiled(name, 8)
-
-
-def compiled(name: str, runs: int, *kinds: str, precision: str | None = None, **study: object) -> Compiled:
-    with target.described(name), jax.default_matmul_precision(precision):
-        compute = described.compute(described.study(runs, **study))  # type: ignore[arg-type]
-        made = described.compiled(compute, *kinds)
-        return Compiled(
-            {kind: described.text(program) for kind, program in made.items()},
-            {kind: program.footprint for kind, program in made.items() if program.footprint},
-            dict(run_axis.mesh_for(compute.programs.strategy, runs).shape),
-            target.memory_stats(target.devices()[0])["bytes_limit"],
-        )
 
 
 @pytest.mark.parametrize(

@@ -89,22 +89,25 @@ def measure(wanted: Wanted, dump: Path) -> dict[str, Any]:
     with target.described(wanted.device):
         found = program(wanted)
         text = found.call.as_text()
+    if is_tpu(wanted):
+        return of_tpu(wanted, text, found.footprint.total)
     turns = wanted.runs if wanted.strategy in TURNS else 1
     row: dict[str, Any] = wanted._asdict() | {"memory": found.footprint.total}
-    if is_tpu(wanted):
-        by_kind = hlo.cycles(text)
-        row["cycles"] = turns * sum(by_kind.values())
-        row |= {
-            f"{kind}_cycles": turns * sum(n for name, n in by_kind.items() if name in names)
-            for kind, names in KINDS.items()
-        }
-        return row
     (listed,) = dump.glob("*mapped*.thunk_sequence_after_thunk_passes.txt")
     counts = thunks.count(listed.read_text())
     per_call = counts.pop("host_issues_per_call")
     row |= {name: turns * n for name, n in counts.items()}
     moved, copied = turns * hlo.moved(text), turns * hlo.copied(text)
     return row | {"host_issues_per_call": per_call, "bytes": moved, "copied_bytes": copied}
+
+
+def of_tpu(wanted: Wanted, text: str, memory: int) -> dict[str, Any]:
+    """The row of a program for a TPU from the text of its instructions, and the bytes that it takes."""
+    turns, by_kind = wanted.runs if wanted.strategy in TURNS else 1, hlo.cycles(text)
+    row: dict[str, Any] = wanted._asdict() | {"memory": memory, "cycles": turns * sum(by_kind.values())}
+    for kind, names in KINDS.items():
+        row[f"{kind}_cycles"] = turns * sum(n for name, n in by_kind.items() if name in names)
+    return row
 
 
 def is_tpu(wanted: Wanted) -> bool:
