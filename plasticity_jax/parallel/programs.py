@@ -7,7 +7,7 @@ pool that differs between runs, and `diagnose`.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,6 +25,21 @@ from plasticity_jax.training.remedies.apply import NONE, Own
 
 Tree = Any
 Array = jax.Array
+Parent = tuple[Tree, Tree, Tree]  # its (params, stats, opt)
+
+
+class Start(NamedTuple):
+    """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers.
+
+    initial, task: the first weights of its seed and its task (with the data of its key), for a stage with remedies;
+        else ().
+    """
+
+    params: Tree
+    stats: Tree
+    factors: resets.Factors
+    initial: Tree = ()
+    task: Any = ()
 
 
 class Programs:
@@ -69,14 +84,30 @@ class Programs:
         fn = functools.partial(state.init_network, self.model, image_shape=self.image_shape)
         return jax.device_get(self._program("init", lambda: compiler.compile_one(fn, key, once=True))(key))
 
-    def begin(self, stage: spec.Stage, states: Tree, rows: Tree, images: Images | None = None) -> state.TrainState:
-        """States [R] at step 0 of `stage`, from what the parents left (`states`) and rows of `Start`.
+    def begin(
+        self, stage: spec.Stage, states: Tree, rows: Sequence[tuple[Start, Parent, np.bool_]], images: Images | None
+    ) -> state.TrainState:
+        """States [R] at step 0 of `stage`.
 
-        `images` are given, and must be, where a remedy acts at the start.
+        One run after another begins on each device, so that it takes little memory beside the states.
+
+        Args:
+          states: [R], placed, but by `loop`; they are given away.  Runs may continue from what is in them.
+          rows: for each run its start, what it continues from, on the host, and whether it does; else from its state.
+          images: where a remedy acts at the start, else None.
         """
-        states, rows = self.place((states, rows))
         shared = () if images is None else (self._place(images, states),)
-        return self.program("begin", stage, states, rows, *shared)(states, rows, *shared)
+        if self.strategy == "loop":
+            stacked = run_axis.stack_on_host(rows)
+            return self.program("begin", stage, states, stacked, *shared)(states, stacked, *shared)
+        held = len(jax.tree.leaves(states)[0])
+        groups = run_axis.groups_for(self.strategy, held)
+        for number in range(held // groups):
+            chosen = [rows[min(group * (held // groups) + number, len(rows) - 1)] for group in range(groups)]
+            row = self.place(chosen)
+            program = self.program("begin", stage, states, row, *shared)
+            states = program(states, row, self.replicate(np.int32(number), held), *shared)
+        return states
 
     def advance(
         self, stage: spec.Stage, states: Tree, rows: Tree, images: Images
@@ -161,7 +192,10 @@ class Programs:
         """
         strategy = self.strategy_of(kind)
         count = run_axis.rows_for(strategy, jax.tree.leaves((states, rows))[0].shape[0])
-        args = *jax.tree.map(functools.partial(_shape, rows=count), (states, rows)), *jax.tree.map(_shape, shared)
+        by_row = kind == "begin" and strategy != "loop"
+        of_rows = run_axis.groups_for(strategy, count) if by_row else count
+        states, rows = _shapes(states, count), _shapes(rows, of_rows)
+        args = states, rows, *jax.tree.map(_shape, shared)
         shape = tuple(sorted(stage.shape().items())) if stage else ()
         leaves, structure = jax.tree.flatten(args)
         dealt = len(jax.tree.leaves((states, rows))) if strategy == "loop" else 0  # leaves [R, ...]
@@ -170,6 +204,8 @@ class Programs:
         kinds = zip(sizes, [str(leaf.dtype) for leaf in leaves], strict=True)
         key = kind, shape, structure, switches.jax_default_matmul_precision, *kinds
         fn, donate = self._function(kind, stage), kind == "advance"
+        if by_row:
+            return self._program(key, lambda: run_axis.compile_by_row(fn, strategy, *args))
         return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, donate=donate))
 
     def _program(self, key: Any, compile_it: Callable[[], compiler.Program]) -> compiler.Program:
@@ -200,27 +236,19 @@ class Programs:
         return functools.partial(_diagnose, model=self.model, diagnostics=self.diagnostics)
 
 
-def _shape(leaf: Any, rows: int | None = None) -> jax.ShapeDtypeStruct:
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
     kind = jax.typeof(leaf)  # numpy's int64 becomes int32, as it will on the device
-    return jax.ShapeDtypeStruct(kind.shape if rows is None else (rows, *kind.shape[1:]), kind.dtype)
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
 
 
-class Start(NamedTuple):
-    """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers.
-
-    initial, task: the first weights of its seed and its task, for a stage with remedies; else ().
-    """
-
-    params: Tree
-    stats: Tree
-    factors: resets.Factors
-    initial: Tree = ()
-    task: Any = ()
+def _shapes(tree: Tree, rows: int) -> Tree:
+    """Shapes of leaves [R, ...] for another number of rows."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *_shape(leaf).shape[1:]), _shape(leaf).dtype), tree)
 
 
 def begin(
-    parent: tuple[Tree, Tree, Tree],
-    start: Start,
+    old: state.TrainState,
+    row: tuple[Start, Parent, Array],
     images: Images | None = None,
     *,
     stage: spec.Stage,
@@ -228,13 +256,17 @@ def begin(
     model: nn.Module | None = None,
     remedies: Own = NONE,
 ) -> state.TrainState:
-    """The state that ONE run starts a stage with; `parent` is its (params, stats, opt)."""
+    """The state that ONE run starts a stage with, after the parent in its row or, where that is False there, `old`."""
+    start, parent, is_given = row
+    choose = functools.partial(jnp.where, is_given)
+    params, stats, opt = jax.tree.map(choose, parent, (old.params, old.stats, old.opt))
     given = None
     if stage.remedies:
-        key = jax.random.fold_in(start.task.key, 7)  # 0 to 6 are those of `step`
-        over = sweep.sweep(model, stage, start.task, images) if model and images else None
-        given = resets.Given(start.initial, start.task.remedies, remedies, key, over)
-    return resets.begin(*parent, start.params, start.stats, start.factors, stage, own, given)
+        task = start.task._replace(key=jax.random.wrap_key_data(start.task.key))
+        key = jax.random.fold_in(task.key, 7)  # 0 to 6 are those of `step`
+        over = sweep.sweep(model, stage, task, images) if model and images else None
+        given = resets.Given(start.initial, task.remedies, remedies, key, over)
+    return resets.begin(params, stats, opt, start.params, start.stats, start.factors, stage, own, given)
 
 
 def _advance(

@@ -35,7 +35,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from plasticity_jax import target
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import convolution, products
-from plasticity_jax.parallel import cpu, multihost
+from plasticity_jax.parallel import cpu, multihost, turns
 from plasticity_jax.parallel.compiler import Program, compile_one
 from plasticity_jax.sharding import AXES
 
@@ -129,7 +129,7 @@ def compile_over(
     count = jax.tree.leaves((states, rows))[0].shape[0]
 
     def mapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
-        over = _in_place if donate else jax.lax.map
+        over = turns.in_place if donate else jax.lax.map
         return over(lambda pair: fn(*pair, *shared), (states, rows))
 
     def vmapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
@@ -158,20 +158,14 @@ def compile_over(
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
 
 
-def _in_place(fn: Callable[[tuple[Tree, Tree]], Tree], rows: tuple[Tree, Tree]) -> Tree:
-    """`jax.lax.map` where the states that come out take the places of those that went in: nothing is there twice."""
-    made = jax.eval_shape(fn, jax.tree.map(_row_shape, rows))
-    structure: Any = jax.tree.structure(made)
-    whole = structure == jax.tree.structure(rows[0])
+def compile_by_row(fn: Callable[..., Tree], strategy: str, states: Tree, row: Tree, *shared: Tree) -> Program:
+    """Compile `turns.at_row(fn)`, which donates `states`: on each device, one run at a time.
 
-    def body(number: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        found = fn(jax.tree.map(lambda leaf: leaf[number], (carry[0], rows[1])))
-        return jax.tree.map(lambda leaf, new: leaf.at[number].set(new), carry, (found, ()) if whole else found)
-
-    count = len(jax.tree.leaves(rows)[0])
-    others = () if whole else jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), made[1])
-    found = jax.lax.fori_loop(0, count, body, (rows[0], others))
-    return found[0] if whole else found
+    `row` has leaves [G, ...], one row for each of the `groups_for` these states.
+    """
+    mesh, number = mesh_for(strategy, len(jax.tree.leaves(states)[0])), jax.ShapeDtypeStruct((), np.int32)
+    given = states, row, number, *shared
+    return _compile_dealt(mesh, turns.at_row(fn), *given, donate=True, threads=strategy not in CORES)
 
 
 def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True) -> Program:
@@ -193,8 +187,13 @@ def _shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
 
 def rows_for(strategy: str, count: int) -> int:
     """How many rows the arrays of `count` runs have on their devices, which all have equally many of them."""
-    groups = mesh_for(strategy, count).shape[AXES[0]]
+    groups = groups_for(strategy, count)
     return -(-count // groups) * groups
+
+
+def groups_for(strategy: str, count: int) -> int:
+    """The devices that `count` runs are dealt out to, those that share batches taken together."""
+    return mesh_for(strategy, count).shape[AXES[0]]
 
 
 def place(rows: Tree, strategy: str, idle: Any = None) -> Tree:
@@ -214,6 +213,20 @@ def place(rows: Tree, strategy: str, idle: Any = None) -> Tree:
         return _numpy(leaf).asarray(leaf)[index]
 
     return _put(jax.tree.map(fill, rows), _shardings(mesh_for(strategy, count))[0])
+
+
+def moved(rows: Tree, index: np.ndarray, strategy: str) -> Tree:
+    """Rows that were placed, in another order and number: the i-th is that at index[i]; in one process.
+
+    The old ones are given away, one leaf after another, so that little is there twice.
+    """
+
+    def take(leaf: jax.Array) -> jax.Array:
+        found = place(_numpy(leaf).asarray(leaf)[index], strategy)
+        leaf.delete()
+        return found
+
+    return jax.tree.map(take, rows)
 
 
 def replicate(tree: Tree, strategy: str, count: int) -> Tree:

@@ -16,7 +16,7 @@ from plasticity_jax.config import spec
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
-from plasticity_jax.parallel.programs import Start
+from plasticity_jax.parallel.programs import Parent, Start
 from plasticity_jax.runner import evaluation, instruments, schedule
 from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
@@ -146,12 +146,16 @@ def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Co
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
-    states = context.states_like(times.group)
-    held = call.args[:2] if call.kind == "begin" else (states, states.params, call.args[1])
+    states, fixed = context.states_like(times.group), of_images(context)
+    rows, held = compiled_for, memory.size((states, states.params, call.args[1])) // count
+    if call.kind == "begin":  # one run after another: there is one row, besides the states of all
+        strategy, rows, held = "loop" if strategy == "loop" else "map", 1, memory.size(states) // count
+        fixed += memory.size(call.args[1]) // count
     # A TPU lays arrays out in tiles, which are not full where an axis is short.
-    plain = memory.size(call.args[2:]) + memory.size(call.args[:2]) // count * compiled_for
+    of_one = [memory.size(part) // count for part in call.args[:2]]
+    plain = memory.size(call.args[2:]) + of_one[0] * compiled_for + of_one[1] * rows
     unused = max(0, program.arguments - plain) // compiled_for
-    line = memory.line(program, strategy, compiled_for, of_images(context), memory.size(held) // count + unused)
+    line = memory.line(program, strategy, compiled_for, fixed, held + unused)
     mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
     return Need(times.group.name, call.kind, count, line, mapped)
 
@@ -183,14 +187,16 @@ def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[C
             yield Call(f"measure {name}", stage, (states, row, context.images))
 
 
-def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[Tree, Start]:
+def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[Tree, tuple[Start, Parent, Tree]]:
     """The shapes of what `begin` is called with."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), states)
     factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.group.runs])
     start = Start(states.params, states.stats, factors)
     if times.group.stage.remedies:
-        start = start._replace(initial=states.params, task=schedule.tasks(times, context.slots))
-    return (states.params, states.stats, states.opt), start
+        task = schedule.tasks(times, context.slots)
+        start = start._replace(initial=states.params, task=task._replace(key=jax.random.key_data(task.key)))
+    given = np.ones(len(times.group.runs), np.bool_)
+    return states, (start, (states.params, states.stats, states.opt), given)
 
 
 def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Compute) -> str:

@@ -56,12 +56,16 @@ class Compute:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context(Compute):
-    """A pack that trains: `directory` is its own, and `stopped` says whether a signal came."""
+    """A pack that trains: `directory` is its own, and `stopped` says whether a signal came.
+
+    left: what the group that ended last has left on the devices for the next one, by its name.
+    """
 
     directory: Path
     clock: Clock
     progress: Progress
     stopped: Callable[[], bool]
+    left: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @contextlib.contextmanager
     def timed(self, kind: str, group: str = "") -> Iterator[None]:
@@ -76,6 +80,10 @@ class Context(Compute):
             for each in (kind, f"{kind}/{group}") if group else (kind,):
                 self.clock.add(each, taken)
             self.progress.pause(compiling)
+
+    def kept(self, group: Group, states: Any) -> dict[str, Any]:
+        """The parts of the states of a group that outlive it: `networks.kept`."""
+        return networks.kept(group, [times.group for times in self.timetables.values()], states)
 
     def checkpoints(self, group: str, kind: str, keep: int | None = None) -> Checkpoints:
         return Checkpoints(self.directory / group / kind, keep, self.progress.note)

@@ -7,28 +7,24 @@ checkpoints while it runs, the networks at epochs that later groups continue fro
 
 import functools
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from plasticity_jax.config import spec
-from plasticity_jax.config.plan import Group, Run
-from plasticity_jax.data import batches
+from plasticity_jax.config.plan import Group
 from plasticity_jax.errors import CheckpointError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import multihost, run_axis
-from plasticity_jax.parallel.programs import Start
-from plasticity_jax.runner import evaluation, instruments, schedule
+from plasticity_jax.runner import evaluation, instruments, schedule, start
 from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dispatch import Pace
 from plasticity_jax.runner.saver import Place, Saver, is_place, saved_tree
-from plasticity_jax.storage import metrics, networks
+from plasticity_jax.storage import metrics
 from plasticity_jax.storage.tensorboard import Board
-from plasticity_jax.training import optimizers, resets, state
-from plasticity_jax.training.remedies import apply
+from plasticity_jax.training import state
 
 Tree = Any
 
@@ -48,6 +44,7 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     times, count = context.timetables[group.name], len(group.runs)
     pools = {"pools": schedule.digests(times)}
     states, at, saver = _resume(group, context)
+    context.left.clear()
     board = _board(group, context) if multihost.first() else None
     pace = Pace(group, context, schedule.tasks(times, context.slots, context.states_like(group)))
     evaluator = evaluation.Evaluator(group, context)
@@ -80,15 +77,16 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
             if board:
                 board.append(rows)
         if epoch in group.keep:
-            _keep(group, context, "snapshots", int(epoch), run_axis.fetch(_kept(group, context, states), count), pools)
+            _keep(group, context, "snapshots", int(epoch), run_axis.fetch(context.kept(group, states), count), pools)
         at = Place(at.event + 1, closed, _mean(values["test_accuracy"]) if values else at.accuracy, memories)
-    host = run_axis.fetch({**_kept(group, context, states), "step": states.step, "failed": states.failed}, count)
+    host = run_axis.fetch({**context.kept(group, states), "step": states.step, "failed": states.failed}, count)
     steps, failed = host.pop("step"), host.pop("failed")
     for epoch in group.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
             _keep(group, context, "snapshots", epoch, host, pools)
     outcome = {**pools, "mark": saver.table.mark(), "runs": _outcomes(group, host["params"], steps, failed)}
     _keep(group, context, "end", 0, host, outcome)
+    start.leave(group, context, states)
     saver.close()
     if board:
         board.close()
@@ -97,7 +95,7 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
 
 def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
     """What `walk` returned for a group that ended, if its table and all that was kept of it are still whole."""
-    like = _kept(group, context, context.states_like(group))
+    like = context.kept(group, context.states_like(group))
     end = context.checkpoints(group.name, "end").latest(like, functools.partial(is_outcome, group))
     if not end:
         return None
@@ -113,7 +111,7 @@ def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
 
 def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
     """Whether the networks of these epochs, which later groups continue from, are whole; a note says which is not."""
-    like, snapshots = _kept(group, context, context.states_like(group)), context.checkpoints(group.name, "snapshots")
+    like, snapshots = context.kept(group, context.states_like(group)), context.checkpoints(group.name, "snapshots")
     try:
         for epoch in epochs:
             snapshots.restore(epoch, like)
@@ -147,7 +145,7 @@ def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Sa
         place = Place(meta["next"], meta["closed"], float("nan"), memories)
         return context.programs.place(states), place, Saver(context, rolling, count, path, meta["mark"])
     with context.timed("begin"):
-        states = _begin(group, context)
+        states = start.begin(group, context)
     place = Place(0, [False] * len(group.runs), float("nan"), memories)
     return states, place, Saver(context, rolling, 0, path, None)
 
@@ -165,8 +163,8 @@ def _looks(group: Group, context: Context) -> Tree:
         return None
     times, like = context.timetables[group.name], context.states_like(group)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
-    restore = functools.cache(functools.partial(_restore, context))
-    parents = [_parent(run, context, one, restore)[0] for run in group.runs]
+    restore = start.restorer(context)
+    parents = [start.parent(run, context, one, restore)[0] for run in group.runs]
     initial = [context.programs.init(state.init_key(run.seed))[0] for run in group.runs]
     tasks = schedule.tasks(times, context.slots, like)
     return instruments.rows(times, context, tasks, *map(run_axis.stack_on_host, (initial, parents)))
@@ -213,53 +211,9 @@ def _table(group: Group, context: Context) -> Path:
     return context.directory / group.name / "metrics.jsonl"
 
 
-def _kept(group: Group, context: Context, states: Tree) -> dict[str, Tree]:
-    return networks.kept(group, [times.group for times in context.timetables.values()], states)
-
-
 def _keep(group: Group, context: Context, kind: str, number: int, host: dict[str, Tree], meta: dict[str, Any]) -> None:
     """Save what is kept of the networks of a group for good."""
     where = context.checkpoints(group.name, kind)
     with context.clock("checkpoint"):
         where.save(number, host, meta)
         where.close()
-
-
-def _begin(group: Group, context: Context) -> state.TrainState:
-    """The states at step 0: parents gathered row by row, then the resets."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), context.states_like(group))
-    parents, starts = [], []
-    restore = functools.cache(functools.partial(_restore, context))  # many runs may have one parent
-    for run in group.runs:
-        fresh = context.programs.init(batches.key(run.seed, "fresh", run.stage.name))
-        parents.append(_parent(run, context, one, restore))
-        initial = context.programs.init(state.init_key(run.seed))[0] if run.stage.remedies else ()
-        starts.append(Start(*fresh, resets.factors(run.stage.reset, one), initial))
-    stage, rows = group.stage, run_axis.stack_on_host(starts)
-    if stage.remedies:
-        rows = rows._replace(task=schedule.tasks(context.timetables[group.name], context.slots))
-    images = context.images if apply.acts_at_start(stage) else None
-    return context.programs.begin(stage, run_axis.stack_on_host(parents), rows, images)
-
-
-def _restore(context: Context, name: str, epoch: int) -> dict[str, Tree]:
-    """What was kept of the networks of a group at an epoch, leaves [R, ...]."""
-    group = context.timetables[name].group
-    where = context.checkpoints(name, "end" if epoch == spec.END else "snapshots")
-    tree, meta = where.restore(0 if epoch == spec.END else epoch, _kept(group, context, context.states_like(group)))
-    schedule.check_digests(context.timetables[name], meta, context.directory.parent)
-    return tree
-
-
-def _parent(
-    run: Run, context: Context, one: state.TrainState, restore: Callable[[str, int], dict[str, Tree]]
-) -> tuple[Tree, Tree, Tree]:
-    """(params, stats, opt) that a run continues from: the first weights of its seed, or what another group kept."""
-    opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), one.opt)
-    if run.parent is None:
-        return (*context.programs.init(state.init_key(run.seed)), opt)
-    name, row, epoch = run.parent
-    kept = run_axis.take(restore(name, epoch), row)
-    # Moments that the reset forgets may be those of another optimiser.
-    moments = opt if run.stage.reset.optimiser == "all" else optimizers.counted_like(kept["opt"], opt)
-    return kept["params"], kept["stats"], moments

@@ -5,6 +5,7 @@ import functools
 import operator
 
 import jax
+import numpy as np
 import pytest
 
 from plasticity_jax.config import grid
@@ -129,7 +130,7 @@ def compiled_of(record, like):
     first = functools.partial(programs.begin, stage=record, own=None)
     calls = (
         (advance, one, (task, 3), IMAGES),
-        (first, (one.params, one.stats, one.opt), programs.Start(*NETWORK, begin)),
+        (first, one, (programs.Start(*NETWORK, begin), (one.params, one.stats, one.opt), np.True_)),
     )
     return [str(jax.make_jaxpr(call)(*args)) for call, *args in calls]
 

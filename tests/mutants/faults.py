@@ -450,14 +450,14 @@ STUDIES = (
     ),
     Fault(
         "the noise of a reset has no stage",
-        LAB + "runner/stage_loop.py",
+        LAB + "runner/start.py",
         'batches.key(run.seed, "fresh", run.stage.name)',
         'batches.key(run.seed, "fresh")',
         "runner/stage_loop training/resets",
     ),
     Fault(
         "moments never go on",
-        LAB + "runner/stage_loop.py",
+        LAB + "runner/start.py",
         'opt if run.stage.reset.optimiser == "all" else optimizers.counted_like(kept["opt"], opt)',
         "opt",
         "runner/stage_loop",

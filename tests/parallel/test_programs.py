@@ -29,12 +29,14 @@ def rows(record, until, count=2, **fields):
 
 
 def start(record, made, count=2):
-    """The parents and rows that `begin` takes, on the host."""
+    """The states and rows that `begin` takes."""
     first = jax.device_get([first_state(MLP, record, seed) for seed in range(count)])
     fresh = [made.init(batches.key(seed, "fresh", record.name)) for seed in range(count)]
     factors = resets.factors(record.reset, first[0])
     parents = [(each.params, each.stats, each.opt) for each in first]
-    return run_axis.stack_on_host(parents), run_axis.stack_on_host([programs.Start(*f, factors) for f in fresh])
+    blank = run_axis.stack_on_host(jax.tree.map(np.zeros_like, first))
+    rows = [(programs.Start(*f, factors), parent, np.True_) for f, parent in zip(fresh, parents, strict=True)]
+    return blank if made.strategy == "loop" else made.place(blank), rows
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_calls_of_one_shape_compile_once(strategy, compile_anew):
     for until, n, steps, rate in [(3, 100, 10, 0.1), (5, 100, 10, 0.1), (50, 70, 20, 0.3), (9, 33, 9, 0.01)]:
         other = changed(record, name=f"stage{n}", optim=changed(record.optim, learning_rate=rate), epochs=float(n))
         row = rows(other, until, n=n, steps=steps)
-        began = made.begin(other, *start(other, made))
+        began = made.begin(other, *start(other, made), None)
         ended, _ = made.advance(other, began, row, IMAGES)
         assert ended.step.tolist() == [min(until, -(-n // 16), steps)] * 2
         made.evaluate(ended, DUE[:2], EVERYTHING, (until % 2, n % 4), IMAGES)
@@ -175,8 +177,8 @@ def test_own_resets_are_looked_up_by_name():
 
     made = make(own_resets={"zero": zero})
     plain, own = stage(), stage(function="zero")
-    assert not all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(plain, *start(plain, made)).params))
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(own, *start(own, made)).params))
+    assert not all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(plain, *start(plain, made), None).params))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(own, *start(own, made), None).params))
 
 
 def test_advance_gives_its_states_away():

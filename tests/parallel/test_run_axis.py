@@ -300,7 +300,8 @@ def study_of_four_programs(strategy, count):
     fresh = [made.init(batches.key(seed, "fresh", "train")) for seed in range(count)]
     starts = [programs.Start(*network, resets.factors(record.reset, like)) for network in fresh]
     rows = made.place(run_axis.stack([task(record, seed) for seed in range(count)]))
-    states = made.begin(record, run_axis.stack_on_host(parents), run_axis.stack_on_host(starts))
+    blank = made.place(jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), like))
+    states = made.begin(record, blank, [*zip(starts, parents, [np.True_] * count, strict=True)], None)
     for until in (4, 9):
         steps = made.place(np.full(count, until, np.int32), idle=0)
         states, _ = made.advance(record, states, (rows, steps), IMAGES)

@@ -1,13 +1,17 @@
 """A plan that does not fit into the memory is refused before it trains, with the number of runs that fits."""
 
+import itertools
 import re
 
 import pytest
 
-from plasticity_jax import experiment, main
+from plasticity_jax import experiment, main, study_config
+from plasticity_jax.configs import base
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory
 from plasticity_jax.profiling import memory_check
+from plasticity_jax.runner import prepare
+from plasticity_jax.runner.parts import complete
 from plasticity_jax.storage import workdir
 from tests.support import commands, small
 
@@ -175,3 +179,26 @@ def test_the_command_refuses_with_one_line(tmp_path, capsys):
     *_, last = done.err.strip().splitlines()
     assert re.search(r"stage tune: 16 runs need \d+ TB of memory .* so not even one would fit; take a smaller", last)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {".lock", "status.json"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "model"),
+    [
+        ("map", "mlp"),
+        *(pytest.param(name, "resnet", marks=pytest.mark.long) for name in ("map", "vmap", "cores")),
+    ],
+)
+def test_beginning_a_stage_takes_no_more_than_training(strategy, model):
+    """With Adam: per run, and where the activations are as many as in a residual network, for all runs."""
+    config = small.config(strategy=strategy, seeds=tuple(range(4)))
+    config.model.update(name=model, depth=1, width=8 if model == "resnet" else 64)
+    for stage in config.stages.values():
+        stage.optim = base.optimiser("adam")
+    study = study_config.parse(config)
+    compute = prepare.compute(study.packs[0], study, small.TOY, complete(None, study))
+    found = memory_check.needs_of(compute.timetables["tune"], compute)
+    needs = {need.kind: need for need in itertools.islice(found, 2)}
+    begin, advance = needs["begin"], needs["advance"]
+    assert 0 < begin.line.each <= advance.line.each
+    if model == "resnet":
+        assert begin.total(begin.runs, strategy) <= advance.total(begin.runs, strategy)

@@ -7,14 +7,15 @@ import pytest
 from ml_collections import ConfigDict
 
 import plasticity_jax
-from plasticity_jax import analysis
+from plasticity_jax import analysis, experiment
 from plasticity_jax.config import spec
 from plasticity_jax.configs import base
 from plasticity_jax.errors import Preempted
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import programs
-from plasticity_jax.runner import dispatch
+from plasticity_jax.runner import dispatch, start
 from plasticity_jax.storage import metrics
+from plasticity_jax.storage.checkpoints import Checkpoints
 from tests.support import small
 
 ADAM = base.optimiser("adam", learning_rate=0.01)
@@ -151,3 +152,37 @@ def test_a_dry_run_shows_the_groups(tmp_path, capsys):
         " own: batch_size=32"
     )
     assert all(told in lines[2] for told in ("micro_batch=8", "trained=('head',)", "optim.name='adam'", "ema > 0=True"))
+
+
+@pytest.mark.parametrize("strategy", ["map", pytest.param("cores", marks=pytest.mark.long)])
+def test_the_next_group_finds_its_parents_on_the_devices(strategy, tmp_path, monkeypatch):
+    """And comes to what it comes to from the disk, where a parent is that of several runs, or of an epoch before."""
+    config = small.config(strategy=strategy, seeds=(0, 1, 2))
+    branches = {**small.WARM, "again": {"after": "pretrain"}, "early": {"after": "pretrain@1"}}
+    config.stages.tune.update(epochs=1.0, branches=small.branches(**branches), reset={"optimiser": "keep"})
+    reads, restore = [], Checkpoints.restore
+
+    def reading(self, *args):
+        reads.append(self.directory.name)
+        return restore(self, *args)
+
+    monkeypatch.setattr(Checkpoints, "restore", reading)
+    found = small.run(config, tmp_path / "devices")
+    assert "end" not in reads and "snapshots" in reads
+    monkeypatch.setattr(start, "leave", lambda *args: None)
+    reads.clear()
+    assert small.hashes(small.run(config, tmp_path / "disk")) == small.hashes(found) and "end" in reads
+    assert small.tables(tmp_path / "disk") == small.tables(tmp_path / "devices")
+
+
+def test_what_nobody_continues_from_leaves_the_devices(tmp_path, monkeypatch):
+    seen, walk = [], experiment.stage_loop.walk
+
+    def walking(group, context):
+        ended = walk(group, context)
+        seen.append((group.stage.name, [*context.left]))
+        return ended
+
+    monkeypatch.setattr(experiment.stage_loop, "walk", walking)
+    small.run(small.config(strategy="map"), tmp_path)
+    assert seen == [("pretrain", ["pretrain"]), ("tune", [])]
