@@ -16,7 +16,7 @@ import numpy as np
 
 from plasticity_jax import analysis
 from plasticity_jax.analysis import remedies, studies
-from plasticity_jax.analysis.plots import curves, learning_stages, matplotlib_backend, phases, sketch
+from plasticity_jax.analysis.plots import appendix_b, curves, learning_stages, matplotlib_backend, phases, sketch
 from plasticity_jax.analysis.plots import remedies as treatments
 from plasticity_jax.analysis.plots.captions import MINUS, difference, effect, gap
 from plasticity_jax.analysis.plots.sketch import ACCURACY, FRESH, LOSS, PERTURBED, ROLES, WARM
@@ -265,6 +265,7 @@ CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
     "warm_start_online": warm_start_online,
     **learning_stages.CHARTS,
     **phases.CHARTS,
+    **appendix_b.CHARTS,
     **dict.fromkeys((f"{remedies.PREFIX}{name}" for name in remedies.PROTOCOLS), treatments.charts),
 }
 

@@ -22,18 +22,28 @@ from plasticity_jax.configs import (
     patterns,
     presets,
     pretrain_length,
+    rate_batch,
     resets,
+    spectrum,
     splits,
     stepdecay,
+    subspace,
     transfer,
     tuning_rate,
     two_phases,
     warm_start,
+    when_to_regularise,
 )
 from plasticity_jax.configs.base import parse_arg, sweep
 
 STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls, two_phases)
-LEANT_ON = (critical_period,)  # by Berariu et al., in their appendix B
+LEANT_ON = (
+    critical_period,
+    when_to_regularise,
+    subspace,
+    rate_batch,
+    spectrum,
+)  # by Berariu et al., in their appendix B
 LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)
 
 

@@ -33,12 +33,19 @@ Expected:
     paper    no number.  By its account the noise at the start of tuning is lower in `warm` than in `fresh`, the minimum
              narrower, and both are raised by ten times the rate.
     small    not yet run.
-    digits   not yet run.
+    digits   fresh 80.1 %, warm 75.9 %, a gap of 4.2 points [0.8, 7.6].  Before the first step the noise is *higher* in
+             `warm`, by 17,000 [12,000, 23,000] of tr(Sigma), where `fresh` has 3,700; of the steps of Adam it is as
+             high in both (0.4 [-1.0, 1.7]).  `warm` ends narrower by the rise along random directions (0.27 nats
+             [0.10, 0.44]), which adaptive sharpness does not tell (0.8 [-0.5, 2.2]).  Ten times the rate makes updates
+             of `warm` noisier and its end wider (2.2 nats [1.0, 3.3]).  Rank correlations with accuracy over the
+             branches of a seed: noise of updates 0.47 [0.27, 0.68], adaptive sharpness -0.52 [-0.83, -0.22], rise
+             along random directions -0.86 [-0.98, -0.74].  5 seeds (measured).
 
 Cost, of 8 branches (paper: 9) of 5 seeds; all branches of a seed share its pretraining:
     paper    `--dry_run` tells it; not yet measured on a GPU.
     small    not yet measured.  50 + 40 epochs.
-    digits   not yet measured.  30 + 40 epochs, measured on 256 images.
+    digits   2.3 million images of 8x8, and what 1.1 million cost; 321 s of CPU time, compiling included, on 2 cores
+             that had much other work.  30 + 40 epochs, measured on 256 images.
 """
 
 from ml_collections import ConfigDict

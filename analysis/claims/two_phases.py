@@ -41,7 +41,7 @@ ACCOUNT = (
         "of their covariance.",
         SOURCE,
         _more("fresh", "warm", "noise_trace", 0.0),
-        unit="of tr(Sigma)",
+        unit="tr(Sigma)",
     ),
     Claim(
         "noise-early",
@@ -49,7 +49,7 @@ ACCOUNT = (
         "So it has over the first third of tuning.",
         SOURCE,
         _more("fresh", "warm", "noise_trace", START),
-        unit="of tr(Sigma)",
+        unit="tr(Sigma)",
     ),
     Claim(
         "noise-adam",
@@ -57,7 +57,7 @@ ACCOUNT = (
         "Over the first third of tuning the steps of Adam have more noise in a fresh network than in a pretrained one.",
         SOURCE,
         _more("fresh", "warm", *ADAM_NOISE),
-        unit="of rate tr(Sigma)/B",
+        unit="rate tr(Sigma)/B",
     ),
     Claim(
         "wider",
@@ -83,7 +83,7 @@ ACCOUNT = (
         "updates are noisier.",
         SOURCE,
         _more("warm-10x", "warm", *NOISE),
-        unit="of rate tr(Sigma)/B",
+        unit="rate tr(Sigma)/B",
     ),
     Claim(
         "rate-width",
@@ -111,7 +111,7 @@ OVER_BRANCHES = (
         OURS,
         ranked(NOISE, ACCURACY),
         ABOVE,
-        unit="of rank correlation",
+        unit="rank correlation",
     ),
     Claim(
         "rank-noise-adam",
@@ -121,7 +121,7 @@ OVER_BRANCHES = (
         OURS,
         ranked(ADAM_NOISE, ACCURACY),
         ABOVE,
-        unit="of rank correlation",
+        unit="rank correlation",
     ),
     Claim(
         "rank-width",
@@ -131,7 +131,7 @@ OVER_BRANCHES = (
         OURS,
         ranked(SHARPNESS, ACCURACY),
         BELOW,
-        unit="of rank correlation",
+        unit="rank correlation",
     ),
     Claim(
         "rank-filters",
@@ -140,7 +140,7 @@ OVER_BRANCHES = (
         OURS,
         ranked(FILTERS, ACCURACY),
         BELOW,
-        unit="of rank correlation",
+        unit="rank correlation",
     ),
     Claim(
         "through-width",
@@ -150,7 +150,7 @@ OVER_BRANCHES = (
         OURS,
         minus(ranked(NOISE, ACCURACY), ranked(NOISE, ACCURACY, given=SHARPNESS)),
         ABOVE,
-        unit="of rank correlation",
+        unit="rank correlation",
     ),
 )
 

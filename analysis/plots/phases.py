@@ -1,6 +1,6 @@
-"""The charts of the studies that measure why: noise, curvature and flatness beside accuracy; the forms are ours."""
+"""The charts of the account of two phases: noise and flatness beside accuracy; their form is ours."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,6 @@ from plasticity_jax.analysis import studies
 from plasticity_jax.analysis.claims import two_phases as account
 from plasticity_jax.analysis.plots import captions, curves, sketch, spec
 from plasticity_jax.analysis.plots.captions import MINUS, effect
-from plasticity_jax.analysis.plots.sketch import FRESH
 from plasticity_jax.analysis.plots.spec import Chart, across
 from plasticity_jax.analysis.studies import Study
 
@@ -38,7 +37,10 @@ def two_phases(study: Study) -> list[Chart]:
     scores = sketch.by_label(study)
     widths = {label: studies.values(study, label, *account.SHARPNESS) for label in scores}
     bars = [across("at the end of tuning", dict(enumerate(widths.values())), "warm")]
-    how: dict[str, Any] = {"ticks": tuple((float(x), label) for x, label in enumerate(widths)), "joined": False}
+    how: dict[str, Any] = {
+        "ticks": tuple((float(x), label.replace("-", "-\n")) for x, label in enumerate(widths)),
+        "joined": False,
+    }
     width = sketch.chart(
         study,
         "two_phases_width",
@@ -49,7 +51,7 @@ def two_phases(study: Study) -> list[Chart]:
         **how,
     )
     against = [
-        _against(study, f"two_phases_by_{name}", scores, what, _said(study, "rank correlation", claim))
+        _against(study, f"two_phases_by_{name}", scores, what, _said(study, "rank correlation", claim), name != "width")
         for name, what, claim in (
             ("noise", account.NOISE, "rank-noise"),
             ("adam", account.ADAM_NOISE, "rank-noise-adam"),
@@ -59,32 +61,7 @@ def two_phases(study: Study) -> list[Chart]:
     return [*([accuracy] if accuracy else []), *over_steps, width, *against]
 
 
-def critical_period(study: Study) -> list[Chart]:
-    """Accuracy against the length of the deficit, and the Fisher trace over the epochs before it ends."""
-    scores = sketch.by_label(study)
-    lengths = {kind: sketch.numbered(rf"{kind}-(\d+)", scores) for kind in ("blur", "clear")}
-    series = [
-        across("blurred images first", sketch.at({0.0: FRESH, **lengths["blur"]}, scores), "warm"),
-        across("clear images first", sketch.at({0.0: FRESH, **lengths["clear"]}, scores), "other"),
-    ]
-    last = [max(found) for found in lengths.values() if found]
-    effects = [captions.gap(scores, lengths["clear"][t], lengths["blur"][t]) for t in last[:1] if t in lengths["clear"]]
-    traces = [
-        spec.series(f"{kind} images", sketch.by_step(study, kind, "fisher_trace", "before"), role)
-        for kind, role in (("blur", "warm"), ("clear", "other"))
-    ]
-    x_label = "epochs on blurred (or on clear) images first (0: none)"
-    how: dict[str, Any] = {"form": "curve", "zero": True}
-    return [
-        sketch.chart(study, "critical_period", effects, x_label, series),
-        sketch.chart(study, "critical_period_fisher", [], "updates", traces, NAMES["fisher_trace"], **how),
-    ]
-
-
-CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
-    "two_phases": two_phases,
-    "critical_period": critical_period,
-}
+CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {"two_phases": two_phases}
 
 
 def _over_steps(study: Study, name: str, metric: str, said: str) -> Chart:
@@ -98,7 +75,9 @@ def _over_steps(study: Study, name: str, metric: str, said: str) -> Chart:
     return sketch.chart(study, name, [said], "updates of tuning", series, what, scale="symlog", zero=True)
 
 
-def _against(study: Study, name: str, scores: captions.Found, what: tuple[str, studies.When], said: str) -> Chart:
+def _against(
+    study: Study, name: str, scores: captions.Found, what: tuple[str, studies.When], said: str, wide: bool
+) -> Chart:
     """Accuracy against the mean of something else, a point for each branch."""
     means = {label: list(studies.values(study, label, *what).values()) for label in scores}
     series = [
@@ -106,7 +85,17 @@ def _against(study: Study, name: str, scores: captions.Found, what: tuple[str, s
         for label, values in means.items()
         if values
     ]
-    return sketch.chart(study, name, [said], NAMES.get(what[0], what[0]), series)
+    at = [x for one in series for x in one.x]
+    how: dict[str, Any] = {"scale": "log" if wide else "linear", "ticks": _ticks(at, wide)}
+    return sketch.chart(study, name, [said], NAMES.get(what[0], what[0]), series, **how)
+
+
+def _ticks(at: Sequence[float], wide: bool) -> tuple[tuple[float, str], ...]:
+    """A few round numbers between the least and the greatest."""
+    if not at or min(at) <= 0:
+        return ()
+    places = (np.geomspace if wide else np.linspace)(min(at), max(at), 5)
+    return tuple((float(text), text) for text in dict.fromkeys(f"{x:.2g}" for x in places))
 
 
 def _said(study: Study, name: str, claim: str, unit: str = "") -> str:

@@ -1,0 +1,59 @@
+"""Does the ratio of rate and batch set sharpness and generalisation?  Jastrzebski et al. 2020, "The break-even point".
+
+    python -m plasticity_jax.main --config=configs/rate_batch.py --workdir=runs/rate_batch
+    python -m plasticity_jax.main --config=configs/rate_batch.py:small --workdir=runs/rate_batch-small
+    python -m plasticity_jax.main --config=configs/rate_batch.py:digits --workdir=runs/rate_batch-digits
+
+Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
+
+Protocol: plain SGD at three constant rates, each with three sizes of batches, for equally many epochs from the same
+weights.  Neighbours differ by a factor of two, so that five ratios rate/batch occur, the middle one three times.  At
+the end: the eigenvalues of the Hessian, the noise of the gradient, and two measures of flatness that do not depend on
+the scale of the weights.
+
+Claim: a larger ratio of rate and batch, and so more noise, leads to a less curved region, with less noisy gradients,
+and to a higher accuracy; and what counts is the ratio: with the same one training ends alike.
+
+Choices: the paper's argument is about how rate and batch steer the trajectory early in training; that the ratio sets
+the end is from earlier work of the same authors.  The grid, constant rates, no momentum, no weight decay, and equal
+epochs rather than updates (equally many of rate times updates over batch) are ours.
+
+Expected:
+    paper    no number known to us.
+    small    not yet run.
+    digits   not yet run.
+
+Cost, of 9 points of 5 seeds (small: 3):
+    paper    `--dry_run` tells it; not yet measured on a GPU.
+    small    not yet measured.  30 epochs, measured on 1,024 images.
+    digits   not yet measured.  20 epochs, measured on 128 images.
+"""
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage
+
+RATES, BATCHES = (0.025, 0.05, 0.1), (32, 64, 128)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
+    preset, _ = parse_arg(arg, presets.NAMES)
+    config = base("rate_batch")
+    config.model.update(stem="cifar", dtype="float32")  # on every device
+    config.diagnostics = ("weight_norm",)
+    config.instruments = ("noise", "flatness", "curvature")
+    config.control = "sgd"
+    config.stages.train = stage(epochs=200, optim=optimiser("sgd"), branches={"sgd": {}})
+    presets.apply(config, preset)
+    epochs = {"small": 30.0, "digits": 20.0}.get(preset, config.stages.train.epochs)
+    config.stages.train.update(epochs=epochs, measure_every=int(epochs))
+    if preset:
+        config.model.stem = "imagenet"
+    config.measure_images = {"": 2048, "small": 1024}.get(preset, 128)
+    config.grid = (
+        ("batch", {str(batch): {"stages.train.batch_size": batch} for batch in BATCHES}),
+        ("rate", {str(rate): {"stages.train.optim.learning_rate": rate} for rate in RATES}),
+    )
+    return config

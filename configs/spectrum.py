@@ -1,0 +1,61 @@
+"""All eigenvalues of the Hessian over training.  Ghorbani, Krishnan & Xiao 2019, "Hessian eigenvalue density".
+
+    python -m plasticity_jax.main --config=configs/spectrum.py --workdir=runs/spectrum
+    python -m plasticity_jax.main --config=configs/spectrum.py:small --workdir=runs/spectrum-small
+    python -m plasticity_jax.main --config=configs/spectrum.py:digits --workdir=runs/spectrum-digits
+
+Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
+
+Protocol: SGD with momentum 0.9 at a rate of 0.02 and at a tenth of it, with and without BatchNorm, from the same
+weights.  At the start, every so many epochs and at the end: the density of all eigenvalues by Lanczos quadrature, the
+largest ten, and the trace.
+
+Claim: without BatchNorm a few eigenvalues become large and stand apart from the others, with it they do not; and a
+small rate does not end in a sharper region than a large one.
+
+Choices: that the network without BatchNorm is otherwise the same is the paper's; how far eigenvalues stand apart is
+measured by the largest one over the tenth, which is ours, and so are network, rates and times.
+
+Expected:
+    paper    no number known to us.
+    small    not yet run.
+    digits   not yet run.
+
+Cost, of 4 arms of 5 seeds (small and digits: 3):
+    paper    `--dry_run` tells it; not yet measured on a GPU.
+    small    not yet measured.  30 epochs, measured on 512 images.
+    digits   not yet measured.  30 epochs, measured on 128 images.
+"""
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage
+
+RATES = {"large": 0.02, "small": 0.002}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
+    preset, _ = parse_arg(arg, presets.NAMES)
+    config = base("spectrum")
+    config.model.update(stem="cifar", dtype="float32")  # on every device
+    config.diagnostics = ("weight_norm",)
+    config.instruments = ("spectrum", "curvature")
+    config.control = "large"
+    config.stages.train = stage(
+        epochs=160,
+        optim=optimiser("momentum"),
+        measure_steps=(0,),
+        measure_every=40,
+        branches={name: {"optim": {"learning_rate": rate}} for name, rate in RATES.items()},
+    )
+    presets.apply(config, preset)
+    if preset:
+        config.model.stem = "imagenet"
+    if preset in ("small", "digits"):
+        config.seeds = (0, 1, 2)
+        config.stages.train.update(epochs=30.0, measure_every=15)
+    config.measure_images = {"": 2048, "small": 512}.get(preset, 128)
+    config.grid = (("model.norm", ("batch", "none")),)
+    return config

@@ -1,0 +1,64 @@
+"""Does gradient descent happen in a tiny subspace, and how do warm starts enter it?  Gur-Ari, Roberts & Dyer 2018.
+
+    python -m plasticity_jax.main --config=configs/subspace.py --workdir=runs/subspace
+    python -m plasticity_jax.main --config=configs/subspace.py:small --workdir=runs/subspace-small
+    python -m plasticity_jax.main --config=configs/subspace.py:digits --workdir=runs/subspace-digits
+
+Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
+
+Protocol: that of `configs/multistage.py` with SGD.  At the first steps of tuning and every so many epochs: the share of
+the gradient that lies in the space of the ten largest eigenvalues of the Hessian, and how much of that space is that of
+the measurement before, and that of the first one.
+
+Claim: after a short time the gradient lies mostly in a space of as many dimensions as there are classes, and that space
+changes little from then on.
+
+Choices: ten dimensions for ten classes are the paper's, and plain SGD is; network, rate and times are ours, and so is
+the warm start: by the account of Berariu et al. it should have left the short time behind.
+
+Expected:
+    paper    most of the gradient in the space soon after the start (its abstract; no number is known to us).
+    small    not yet run.
+    digits   not yet run.
+
+Cost, of 2 branches of 5 seeds (small: 3):
+    paper    `--dry_run` tells it; not yet measured on a GPU.
+    small    not yet measured.  50 + 40 epochs, measured on 1,024 images.
+    digits   not yet measured.  30 + 40 epochs, measured on 256 images.
+"""
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import base, optimiser, parse_arg, stage
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
+    preset, _ = parse_arg(arg, presets.NAMES)
+    optim = optimiser("sgd", learning_rate=0.05)
+    config = base("subspace")
+    config.model.dtype = "float32"  # on every device
+    config.diagnostics = ("weight_norm",)
+    config.instruments = ("subspace",)
+    config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
+    config.stages.tune = stage(
+        epochs=500,
+        optim=optim,
+        measure_steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        measure_every=50,
+        branches={"fresh": {"after": "init"}, "pretrain+tune": {"after": "pretrain"}},
+    )
+    presets.apply(config, preset)
+    match preset:
+        case "small":
+            config.stages.tune.measure_every = 5
+            config.measure_images = 1024
+        case "digits":
+            presets.lengths(config, pretrain=30, tune=40, eval_every=5)
+            config.stages.tune.update(measure_steps=(0, 4, 16, 64), measure_every=10)
+            config.measure_images = 256
+        case "smoke":
+            config.stages.tune.update(measure_steps=(0, 8), measure_every=0)
+            config.measure_images = 128
+    return config

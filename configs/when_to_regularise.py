@@ -1,0 +1,76 @@
+"""When does a regulariser matter?  Golatkar, Achille & Soatto 2019, "Time matters in regularizing deep networks".
+
+    python -m plasticity_jax.main --config=configs/when_to_regularise.py --workdir=runs/when_to_regularise
+    python -m plasticity_jax.main --config=configs/when_to_regularise.py:small --workdir=runs/when_to_regularise-small
+    python -m plasticity_jax.main --config=configs/when_to_regularise.py:digits --workdir=runs/when_to_regularise-digits
+
+Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
+
+Protocol: `first` trains with a regulariser (`on`) and without (`off`), `rest` goes on from both with their momentum,
+again with and without it, for equally long:
+    always, early   with it in `first`; and in `rest` too, or no longer
+    late, never     without it in `first`; and with it in `rest`, or without it ever
+The axis `regulariser` is weight decay of 5e-4, or augmentation: crops and flips (without flips for `digits`).
+
+Claim: what counts is the first part.  A regulariser that is taken away after it helps as much as one that stays, and
+one that comes only then does not help.
+
+Choices: the four branches are the paper's; that the switch comes after half of all epochs, SGD with momentum 0.9 at
+0.05, and the fall of the rate to a tenth at half and three quarters of `rest` are ours.
+
+Expected, in test accuracy:
+    paper    early as always, late as never (from memory; no number is known to us).
+    small    not yet run.
+    digits   not yet run.
+
+Cost, of 2 regularisers of 4 branches of 5 seeds (small: 3); two branches of a seed share each `first`:
+    paper    `--dry_run` tells it; not yet measured on a GPU.
+    small    not yet measured.  30 + 30 epochs.
+    digits   not yet measured.  20 + 20 epochs.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from plasticity_jax.configs import presets
+from plasticity_jax.configs.base import AUGMENT, base, optimiser, parse_arg, stage
+
+WITH = (("first", "on"), ("rest", "always"), ("rest", "late"))  # the branches that are regularised
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
+    preset, _ = parse_arg(arg, presets.NAMES)
+    rule = {"learning_rate": 0.05}
+    config = base("when_to_regularise")
+    config.model.update(stem="cifar", dtype="float32")  # on every device
+    config.diagnostics = ("weight_norm",)
+    config.control = "never"
+    config.stages.first = stage(epochs=100, optim=optimiser("momentum", **rule), branches={"on": {}, "off": {}})
+    config.stages.rest = stage(
+        epochs=100,
+        optim=optimiser("momentum", **rule, schedule="step", milestones=(0.5, 0.75)),
+        reset={"optimiser": "keep"},
+        branches={
+            "never": {"after": "first/off"},
+            "late": {"after": "first/off"},
+            "early": {"after": "first/on"},
+            "always": {"after": "first/on"},
+        },
+    )
+    presets.apply(config, preset)
+    if preset:
+        config.model.stem = "imagenet"
+    if preset in ("small", "digits"):
+        epochs = 30 if preset == "small" else 20
+        presets.lengths(config, pretrain=epochs, tune=epochs, eval_every=5)
+        config.stages.rest.eval_tail = 2
+    augment = "crop" if preset == "digits" else AUGMENT[config.dataset]
+    kinds = {"weight_decay": _regularised("optim.weight_decay", 5e-4), "augmentation": _regularised("augment", augment)}
+    config.grid = (("regulariser", kinds),)
+    return config
+
+
+def _regularised(key: str, value: Any) -> dict[str, Any]:
+    return {f"stages.{stage}.branches.{branch}.{key}": value for stage, branch in WITH}
