@@ -32,6 +32,8 @@ Cost:
     paper    `--autotune --config.seeds=0,` on an H100: about 41,000 images/s (strategy `map`).
     small    2.4 million images; 21 min on 2 slow CPU cores that had other work too.
     digits   seconds to minutes; not timed.
+    imagenet64, imagenet     231 million images a seed, not timed; the memory of the programs compiled for an H100 is in
+             tests/benchmarks/README.md: it has room for images of 64x64, and at 224 for all but the 262 GB of images.
 """
 
 from ml_collections import ConfigDict

@@ -42,6 +42,7 @@ Expected:
 Cost:
     small    7.4 million images; 63 min on 2 slow CPU cores that had other work too.
     digits   minutes; not timed.
+    source=imagenet64        neither timed nor compiled for any card.
 """
 
 from typing import Any
