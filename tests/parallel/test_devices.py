@@ -17,7 +17,7 @@ import pytest
 import plasticity_jax
 from plasticity_jax.errors import Preempted
 from plasticity_jax.parallel import programs, run_axis
-from plasticity_jax.runner import dispatch, stage_loop
+from plasticity_jax.runner import dispatch, saver
 from tests.support import crew, small
 
 COUNTS = (1, 2, 4, 8)
@@ -52,7 +52,7 @@ def stopping(when):
     with (
         mock.patch.object(programs.Programs, "advance", advance),
         mock.patch.object(dispatch, "CALL_SECONDS", 0.0),
-        mock.patch.object(stage_loop, "CHECKPOINT_SHARE", 0),
+        mock.patch.object(saver, "CHECKPOINT_SHARE", 0),
     ):
         yield seen
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plasticity_jax.parallel import programs
-from plasticity_jax.runner import dispatch, stage_loop
+from plasticity_jax.runner import dispatch, saver
 from tests.support import small
 
 SILENT = {
@@ -133,7 +133,7 @@ def test_killed_in_the_middle_of_a_stage_it_goes_on_as_if_nothing_had_been(detec
     asked.checkpoint_seconds = 0.0
     expected = small.run(asked, tmp_path / "unbroken")
     monkeypatch.setattr(dispatch, "CALL_SECONDS", 0.0)
-    monkeypatch.setattr(stage_loop, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(saver, "CHECKPOINT_SHARE", 0)
     advance, calls, kills = programs.Programs.advance, 0, 0
 
     def failing(*args, **options):
