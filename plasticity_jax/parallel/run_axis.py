@@ -272,8 +272,8 @@ def stack_on_host(rows: Sequence[Tree]) -> Tree:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
-def take(rows: Tree, index: int) -> Tree:
-    """The row at `index`."""
+def take(rows: Tree, index: int | np.ndarray) -> Tree:
+    """The row at `index`, or the rows at several."""
     return jax.tree.map(lambda leaf: leaf[index], rows)
 
 

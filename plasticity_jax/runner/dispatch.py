@@ -12,6 +12,7 @@ import numpy as np
 from plasticity_jax.config.plan import Group
 from plasticity_jax.parallel import multihost, run_axis
 from plasticity_jax.runner.context import Context
+from plasticity_jax.runner.lineup import Lineup
 from plasticity_jax.training import step
 
 Tree = Any
@@ -24,11 +25,13 @@ def fitting(taken: int, seconds: float) -> int:
 
 
 class Pace:
-    """Trains a group towards `targets`; `steps` and `done` [R] are what was last read of its runs."""
+    """Trains the runs of a line-up towards `targets`; `steps` and `done` [R] are what was last read of all runs."""
 
-    def __init__(self, group: Group, context: Context, rows: step.Task):
+    def __init__(self, group: Group, context: Context, rows: step.Task, lineup: Lineup):
         self.group = group
         self.context = context
+        self.lineup = lineup
+        rows = run_axis.take(rows, lineup.runs)
         self.epoch_steps = rows.epoch_steps
         self.rows = context.programs.place(rows)
         self.size = 1  # steps of the next call
@@ -41,8 +44,10 @@ class Pace:
     def start(self, states: Tree) -> None:
         """Begin with these states; waits until they are computed."""
         self.flying.clear()
-        self._read((states.step, states.done))
-        self.expected = self.steps  # where the runs will be after all calls so far, if none of them ends early
+        self.steps, self.done = self.lineup.fetch(lambda states: (states.step, states.done), states, few=True)
+        self.expected = self.steps[
+            self.lineup.runs
+        ]  # where the runs will be after all calls so far, if none of them ends early
 
     def arrived(self, targets: np.ndarray) -> bool:
         """Whether every run is at its target or at its end."""
@@ -50,6 +55,7 @@ class Pace:
 
     def advance(self, states: Tree, targets: np.ndarray) -> Tree:
         """Dispatch one call; returns states that may still be computing and never pass their target step."""
+        targets = targets[self.lineup.runs]
         until = np.minimum(targets, self.expected + self.size)
         start, compiled = time.perf_counter(), self.context.programs.seconds
         with self.context.timed("train", self.group.name):
@@ -67,10 +73,8 @@ class Pace:
     def _land(self) -> None:
         """Read what the oldest call did, and choose from the time it took how long the next will be."""
         taken, progress = self.flying.pop(0)
-        self._read(progress)
+        found = run_axis.fetch(progress, len(self.lineup.runs), few=True)
+        self.steps, self.done = map(self.lineup.among, found, (self.steps, self.done))
         now = time.perf_counter()
         seconds, self.landed = now - self.landed, now
         self.size = fitting(taken, seconds)
-
-    def _read(self, progress: Tree) -> None:
-        self.steps, self.done = run_axis.fetch(progress, len(self.group.runs), few=True)

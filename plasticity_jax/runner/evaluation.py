@@ -13,6 +13,7 @@ from plasticity_jax.runner import schedule
 from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dispatch import fitting
 from plasticity_jax.runner.eval_sets import probes, scored_on
+from plasticity_jax.runner.lineup import Lineup
 from plasticity_jax.storage.metrics import Row
 from plasticity_jax.training import evaluation, state
 from plasticity_jax.training.state import RUNNING
@@ -23,25 +24,27 @@ ENDS = "learning_stage_end/"
 
 
 class Evaluator:
-    """Evaluates the runs of a group; all that is looked at is brought to the devices here, once."""
+    """Evaluates the runs of a line-up; all that is looked at is brought to the devices here, once."""
 
-    def __init__(self, group: Group, context: Context):
+    def __init__(self, group: Group, context: Context, lineup: Lineup):
         self.group = group
         self.context = context
+        self.runs = lineup.runs
         programs, times = context.programs, context.timetables[group.name]
         self.scored = {
             name: scored._replace(
-                source=programs.place(scored.source)
+                source=programs.place(run_axis.take(scored.source, self.runs))
                 if scored.own
-                else programs.replicate(scored.source, len(group.runs))
+                else programs.replicate(scored.source, len(self.runs))
             )
             for name, scored in scored_on(times, context.study, context.slots).items()
         }
         self.sizes = dict.fromkeys(self.scored, 1)  # batches of the next call
         self.diagnosed: Tree = ()
         if programs.diagnostics:
-            initial = run_axis.stack_on_host([programs.init(state.init_key(run.seed))[0] for run in group.runs])
-            self.diagnosed = programs.place((initial, probes(times)))
+            seeds = [group.runs[run].seed for run in self.runs]
+            initial = run_axis.stack_on_host([programs.init(state.init_key(seed))[0] for seed in seeds])
+            self.diagnosed = programs.place((initial, run_axis.take(probes(times), self.runs)))
 
     def measure(self, states: Tree, due: np.ndarray, stop_if_asked: Callable[[], None]) -> dict[str, np.ndarray]:
         """Every metric [R] of the runs that are `due`, accuracies in percent; NaN where a loss is not finite.
@@ -49,7 +52,8 @@ class Evaluator:
         Stops between calls if asked; nothing is lost then.
         """
         context, times = self.context, self.context.timetables[self.group.name]
-        flags = context.programs.place(due, idle=False)
+        here, epoch_steps = due[self.runs], np.asarray(times.epoch_steps)[self.runs]
+        flags = context.programs.place(here, idle=False)
         evaluated = looked_at(states)
         sums: Tree = {name: self._sums(name, evaluated, flags, stop_if_asked) for name in self.scored}
         if states.average:
@@ -62,8 +66,14 @@ class Evaluator:
             images = context.images, context.test_images
             diagnosed = context.programs.diagnose(evaluated, flags, self.diagnosed, *images)
         ends = states.clock.ends if states.clock else ()
-        sums, diagnosed, last, ends = run_axis.fetch((sums, diagnosed, states.last, ends), len(self.group.runs))
-        return _values(sums, diagnosed, last, ends, due, np.asarray(times.epoch_steps))
+        sums, diagnosed, last, ends = run_axis.fetch((sums, diagnosed, states.last, ends), len(self.runs))
+        values = _values(sums, diagnosed, last, ends, here, epoch_steps)
+        return {name: self._of_all(found) for name, found in values.items()}
+
+    def _of_all(self, values: np.ndarray) -> np.ndarray:
+        whole = np.full(len(self.group.runs), np.nan)
+        whole[self.runs] = values
+        return whole
 
     def _sums(
         self, name: str, states: Tree, flags: Tree, stop_if_asked: Callable[[], None]

@@ -8,8 +8,8 @@ from typing import Any
 
 from plasticity_jax.config.plan import Group
 from plasticity_jax.errors import Preempted
-from plasticity_jax.parallel import multihost, run_axis
-from plasticity_jax.runner import schedule
+from plasticity_jax.parallel import multihost
+from plasticity_jax.runner import lineup, schedule
 from plasticity_jax.runner.context import Context
 from plasticity_jax.storage import metrics
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -34,13 +34,16 @@ class Place:
 class Saver:
     """The rolling checkpoints of a group, each with the mark of the table that belongs to it."""
 
-    def __init__(self, context: Context, rolling: Checkpoints, count: int, path: Path, mark: metrics.Mark | None):
+    def __init__(
+        self, context: Context, rolling: Checkpoints, count: int, path: Path, mark: metrics.Mark | None, runs: int
+    ):
         self.context = context
         self.rolling = rolling
         self.count = count
         self.table = metrics.Table(path, mark, write=multihost.first())
         self.last = time.monotonic()
         self.pause = context.study.checkpoint_seconds
+        self.lineup = lineup.whole(runs)
         self.pools = schedule.digests(context.timetables[rolling.directory.parent.name])
 
     def save(self, states: Tree, at: Place) -> None:
@@ -49,7 +52,9 @@ class Saver:
         self.count += 1
         with self.context.clock("checkpoint"):
             meta = {"next": at.event, "closed": at.closed, "mark": self.table.mark(), "pools": self.pools}
-            self.rolling.save(self.count, saved_tree(run_axis.fetch(states, len(at.closed)), at.memories), meta)
+            self.rolling.save(
+                self.count, saved_tree(self.lineup.fetch(lambda states: states, states), at.memories), meta
+            )
         self.context.clock.save()
         self.last = time.monotonic()
         self.pause = max(self.context.study.checkpoint_seconds, CHECKPOINT_SHARE * (self.last - start))

@@ -46,10 +46,15 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     states, at, saver = _resume(group, context)
     context.left.clear()
     board = _board(group, context) if multihost.first() else None
-    pace = Pace(group, context, schedule.tasks(times, context.slots, context.states_like(group)))
-    evaluator = evaluation.Evaluator(group, context)
+    tasks, strategy = schedule.tasks(times, context.slots, context.states_like(group)), context.programs.strategy
+    pace, evaluator = Pace(group, context, tasks, saver.lineup), evaluation.Evaluator(group, context, saver.lineup)
     looks = _looks(group, context)
     while at.event < len(times.events) and not all(at.closed):
+        fewer = saver.lineup if looks else saver.lineup.after(at.closed, strategy)
+        if fewer is not saver.lineup:
+            saver.lineup, states = fewer.moved(saver.lineup, states, strategy)
+            pace = Pace(group, context, tasks, saver.lineup)
+            evaluator = evaluation.Evaluator(group, context, saver.lineup)
         epoch = times.events[at.event]
         targets = np.array([times.target(i, epoch) for i in range(count)], np.int32)
         pace.start(states)
@@ -77,16 +82,20 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
             if board:
                 board.append(rows)
         if epoch in group.keep:
-            _keep(group, context, "snapshots", int(epoch), run_axis.fetch(context.kept(group, states), count), pools)
+            kept = saver.lineup.fetch(functools.partial(context.kept, group), states)
+            _keep(group, context, "snapshots", int(epoch), kept, pools)
         at = Place(at.event + 1, closed, _mean(values["test_accuracy"]) if values else at.accuracy, memories)
-    host = run_axis.fetch({**context.kept(group, states), "step": states.step, "failed": states.failed}, count)
+    host = saver.lineup.fetch(
+        lambda states: {**context.kept(group, states), "step": states.step, "failed": states.failed}, states
+    )
     steps, failed = host.pop("step"), host.pop("failed")
     for epoch in group.keep:
         if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
             _keep(group, context, "snapshots", epoch, host, pools)
     outcome = {**pools, "mark": saver.table.mark(), "runs": _outcomes(group, host["params"], steps, failed)}
     _keep(group, context, "end", 0, host, outcome)
-    start.leave(group, context, states)
+    if not saver.lineup.ended:
+        start.leave(group, context, states)
     saver.close()
     if board:
         board.close()
@@ -143,11 +152,15 @@ def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Sa
         states, memories = tree if memories else (tree, memories)
         schedule.check_digests(context.timetables[group.name], meta, context.directory.parent)
         place = Place(meta["next"], meta["closed"], float("nan"), memories)
-        return context.programs.place(states), place, Saver(context, rolling, count, path, meta["mark"])
+        return (
+            context.programs.place(states),
+            place,
+            Saver(context, rolling, count, path, meta["mark"], len(group.runs)),
+        )
     with context.timed("begin"):
         states = start.begin(group, context)
     place = Place(0, [False] * len(group.runs), float("nan"), memories)
-    return states, place, Saver(context, rolling, 0, path, None)
+    return states, place, Saver(context, rolling, 0, path, None, len(group.runs))
 
 
 def _memories(group: Group, context: Context) -> dict[str, Tree]:

@@ -2,11 +2,18 @@
 
 import contextlib
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from plasticity_jax.runner import dispatch
+from plasticity_jax.runner import dispatch, lineup
+
+
+class Task(NamedTuple):
+    """What is asked of the rows."""
+
+    epoch_steps: np.ndarray
 
 
 class Device:
@@ -33,7 +40,7 @@ class Device:
     def place(self, rows, idle=None):
         return rows
 
-    def read(self, seen, count, few):
+    def read(self, seen, count, few=False):
         if not isinstance(seen[0], float):
             return seen
         self.now, self.waiting = max(self.now, seen[0]), self.waiting - 1
@@ -47,9 +54,9 @@ def start(monkeypatch):
         monkeypatch.setattr(dispatch.time, "perf_counter", lambda: device.now)
         context = SimpleNamespace(programs=device, images=None, timed=lambda kind, group: contextlib.nullcontext())
         group = SimpleNamespace(stage=None, name="train", runs=range(count))
-        task = SimpleNamespace(epoch_steps=np.full(count, epoch_steps))
+        task = Task(np.full(count, epoch_steps))
         states = SimpleNamespace(step=np.zeros(count, int), done=np.zeros(count, bool))
-        made = dispatch.Pace(group, context, task)
+        made = dispatch.Pace(group, context, task, lineup.whole(count))
         made.start(states)
         return made, states
 

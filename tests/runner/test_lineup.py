@@ -1,0 +1,88 @@
+"""Runs that have ended leave the devices to those that train, by strategies that have all runs at once."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import plasticity_jax
+from plasticity_jax.errors import Preempted
+from plasticity_jax.parallel import programs
+from plasticity_jax.runner import lineup
+from tests.support import small
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_half_of_the_rows_train_or_all_runs_have_one(closed):
+    found = lineup.whole(len(closed)).after(closed, "vmap")
+    training = [run for run, ended in enumerate(closed) if not ended]
+    assert set(training) <= set(found.runs) <= set(range(len(closed))) and len(set(found.runs)) == len(found.runs)
+    if training:
+        assert list(found.runs[: len(training)]) == training or len(found.runs) == len(closed)
+        assert 2 * len(training) >= len(found.runs) or len(found.runs) == len(training)
+    assert found.after(closed, "vmap") is found
+    for strategy in ("map", "cores", "loop"):
+        assert len(lineup.whole(len(closed)).after(closed, strategy).runs) == len(closed)
+
+
+def study(strategy):
+    """Eight runs of which four are left after two epochs, and two after three; one more stage goes on from them."""
+    found = small.single(epochs=1.0)
+    lengths = ("stages.train.epochs", (1.0, 2.0, 3.0, 5.0))
+    found.update(strategy=strategy, grid=(lengths,), validation_images=8, diagnostics=("weight_norm",))
+    found.update(checkpoint_seconds=0.0)
+    return found
+
+
+def widths(monkeypatch, stop_at=0):
+    """How many rows each call trains; the call that is the `stop_at`-th is the last."""
+    seen, real = [], programs.Programs.advance
+
+    def advance(self, stage, states, *args):
+        seen.append(len(states.step))
+        if len(seen) == stop_at:
+            raise KeyboardInterrupt
+        return real(self, stage, states, *args)
+
+    monkeypatch.setattr(programs.Programs, "advance", advance)
+    return seen
+
+
+def numbers(directory):
+    return {(r["run"], r["step"], r["metric"]): r["value"] for r in small.rows(directory, "train")}
+
+
+def test_those_that_train_go_on_in_fewer_rows(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        seen = widths(patch)
+        found = small.run(study("vmap"), tmp_path / "vmap")
+    assert sorted(set(seen), reverse=True) == [8, 4, 2] and seen == sorted(seen, reverse=True)
+    assert len(found["runs"]) == 8 and found["status"] == "finished"
+    small.run(study("map"), tmp_path / "map")
+    together, turns = numbers(tmp_path / "vmap"), numbers(tmp_path / "map")
+    assert together.keys() == turns.keys()
+    np.testing.assert_allclose([*together.values()], [turns[key] for key in together], rtol=1e-3, atol=1e-4)
+    for epochs in (1.0, 3.0, 5.0):
+        which = dict(branch="train", seed=1, hparams={"epochs": epochs})
+        ends = [plasticity_jax.load(tmp_path / name, **which)[1] for name in ("vmap", "map")]
+        for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("stop_at", [-1, pytest.param(-3, marks=pytest.mark.long)])
+def test_stopped_in_fewer_rows_it_ends_with_the_same_bits(stop_at, tmp_path, monkeypatch):
+    monkeypatch.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
+    monkeypatch.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
+    with monkeypatch.context() as patch:
+        seen = widths(patch)
+        unbroken = small.run(study("vmap"), tmp_path / "unbroken")
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Preempted)):
+        widths(patch, len(seen) + stop_at)
+        small.run(study("vmap"), tmp_path / "stopped")
+    with monkeypatch.context() as patch:
+        again = widths(patch)
+        resumed = small.run(study("vmap"), tmp_path / "stopped")
+    assert again and max(again) == 2
+    assert small.hashes(resumed) == small.hashes(unbroken)
+    assert small.tables(tmp_path / "stopped") == small.tables(tmp_path / "unbroken")
