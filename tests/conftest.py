@@ -38,7 +38,7 @@ os.environ["TFDS_DATA_DIR"] = os.path.join(SCRATCH, "tfds")
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-DRAWN = {"night": 100, "day": 12}  # cases of a property; the same ones every time
+DRAWN = {"night": 100, "day": 30}  # cases of a property; the same ones every time
 for name, count in DRAWN.items():
     hypothesis.settings.register_profile(name, deadline=None, max_examples=count, derandomize=True, database=None)
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -356,6 +356,7 @@ def test_tfrecord_without_tensorflow(tmp_path, monkeypatch):
     st.lists(st.integers(0, 7), min_size=1, max_size=10),
     st.booleans(),
 )
+@example([0, 2], [2], False)
 def test_labels_are_numbered_without_gaps_or_refused(train, test, own):
     train, test = np.asarray(train), np.asarray(test)
     known, gaps = set(train.tolist()), set(range(max(*train, *test) + 1)) - set(train.tolist())
