@@ -49,6 +49,15 @@ def test_effective_rank_is_the_exponential_of_the_entropy():
     assert effective_rank(1e-6 * features) == pytest.approx(expected, rel=1e-4)
 
 
+def test_effective_rank_of_collapsed_features_is_that_of_what_is_left():
+    """Three directions, and 61 of a hundred thousandth: the eigenvalues of the Gram matrix would make 2.81 of it."""
+    rng, sigma = np.random.default_rng(0), np.array([3.0, 2.0, 1.0, *[1e-5] * 61])
+    left, right = (np.linalg.qr(rng.standard_normal((rows, 64)))[0] for rows in (512, 64))
+    share = sigma / sigma.sum()
+    expected = np.exp(-(share * np.log(share)).sum())
+    assert effective_rank((left * sigma) @ right.T) == pytest.approx(expected, rel=1e-4)
+
+
 def test_effective_rank_of_nothing_is_zero():
     assert effective_rank(np.zeros((4, 3))) == 0
 
