@@ -76,5 +76,5 @@ def test_an_evaluation_is_read_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(multihost, "fetch", lambda tree: reads.extend(inside) or real(tree))
     with guarded(measuring, "measure") as calls:
-        small.run(study("map"), tmp_path)
+        small.run(study("cores"), tmp_path)
     assert len(reads) == calls["measure"] == 3
