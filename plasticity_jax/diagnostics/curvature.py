@@ -4,6 +4,7 @@ Cost class: products of these matrices with vectors, each about two gradients of
 160 for `spectrum`; memory of twice as many vectors as there are steps.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,4 +84,4 @@ def _matrices(subject: Subject) -> Iterator[tuple[str, Product]]:
         "gauss_newton": subject.gauss_newton,
     }
     for name, product in kinds.items():
-        yield name, lambda vector, product=product: product(subject.params, vector)
+        yield name, functools.partial(product, subject.params)

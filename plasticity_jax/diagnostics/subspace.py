@@ -19,10 +19,8 @@ DEPTH, TOP = 40, 10
 
 def overlap(a: Tree, b: Tree) -> Array:
     """|A^T B|_F^2 / k of two bases of k orthonormal vectors, leaves [k, ...]: 1 for the same space."""
-    inner = sum(
-        jnp.reshape(x, (len(x), -1)) @ jnp.reshape(y, (len(y), -1)).T
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
+    flat, other = ([jnp.reshape(leaf, (len(leaf), -1)) for leaf in jax.tree.leaves(basis)] for basis in (a, b))
+    inner = jnp.concatenate(flat, 1) @ jnp.concatenate(other, 1).T
     return jnp.sum(jnp.square(inner)) / len(inner)
 
 
