@@ -52,10 +52,10 @@ INSTRUMENTS: dict[str, Callable[[Subject], dict[str, Array]] | Remembering] = {
 
 # What each costs, in gradients of each of the images that it looks at.
 PASSES = {
-    "noise": 3.0,
+    "noise": 2.0,
     "fisher": 2.0,
-    "curvature": 160.0,
+    "curvature": 192.0,
     "spectrum": 320.0,
     "subspace": 82.0,
-    "flatness": 11.0,
+    "flatness": 14.0,
 }

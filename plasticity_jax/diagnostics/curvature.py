@@ -1,6 +1,6 @@
 """The curvature of the loss: eigenvalues, trace, rank and spectrum of its Hessian and of its Gauss-Newton matrix.
 
-Cost class: products of these matrices with vectors, each about two gradients of the whole probe: 80 for `curvature`,
+Cost class: products of these matrices with vectors, each about two gradients of the whole probe: 96 for `curvature`,
 160 for `spectrum`; memory of twice as many vectors as there are steps.
 """
 
@@ -12,24 +12,24 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from plasticity_jax.diagnostics.lanczos import Product, lanczos, signs, size
+from plasticity_jax.diagnostics.lanczos import Product, Ritz, lanczos, project, signs, size
 from plasticity_jax.diagnostics.subject import Subject, dot
 
 Tree = Any
-DEPTH = 32  # steps of Lanczos for the eigenvalues
-TRACES = 8  # random vectors for the trace
+DEPTH = 24  # steps of Lanczos from each of two random vectors
 TOP = 10  # eigenvalues that are told
 EPSILON = 0.01  # of the largest eigenvalue: what is smaller counts as nothing
-NODES, VECTORS = 40, 2  # of the spectrum
+NODES, VECTORS = 40, 2  # of the spectrum: steps from each of so many random vectors
 
 
 def curvature(subject: Subject) -> dict[str, Array]:
     """The large eigenvalues of the Hessian and the Gauss-Newton matrix of the mean loss; all are scalars.
 
-        hessian_eigenvalue/1 .. 10   the largest ones, by 32 steps of Lanczos: an outlier to its last digits, the tenth
-                                     from below
+        hessian_eigenvalue/1 .. 10   the largest ones, by 24 steps of Lanczos from two random vectors: an outlier to its
+                                     last digits, the tenth from below
         hessian_smallest             the smallest one: how far the loss curves downwards
-        hessian_trace                by Hutchinson, with 8 random vectors
+        hessian_trace                of the space that the steps from one vector reach, and by Hutchinson of the rest
+                                     with the other vector (Meyer et al. 2021, "Hutch++", arXiv 2010.09649)
         hessian_rank                 how many eigenvalues are above 0.01 of the largest, by quadrature: what is said to
                                      collapse before a new task is learned badly (arXiv 2509.22335)
         relative_sharpness           the largest one times |w|^2, which does not change where BatchNorm makes the
@@ -39,13 +39,13 @@ def curvature(subject: Subject) -> dict[str, Array]:
     """
     found: dict[str, Array] = {}
     for name, product in _matrices(subject):
-        ritz = lanczos(product, signs(jax.random.fold_in(subject.key, 0), subject.params), DEPTH)
-        largest = ritz.values[::-1]
+        both = _from_signs(product, subject, DEPTH)
+        largest = jnp.max(both.values, 0)[::-1]
         found |= {f"{name}_eigenvalue/{i + 1}": largest[i] for i in range(min(TOP, len(largest)))}
-        above = jnp.where(ritz.values > EPSILON * largest[0], ritz.weights, 0.0)
-        found[f"{name}_smallest"] = ritz.values[0]
-        found[f"{name}_rank"] = size(subject.params) * jnp.sum(above)
-        found[f"{name}_trace"] = trace(product, jax.random.fold_in(subject.key, 1), subject.params)
+        above = jnp.where(both.values > EPSILON * largest[0], both.weights, 0.0)
+        found[f"{name}_smallest"] = jnp.min(both.values)
+        found[f"{name}_rank"] = size(subject.params) * jnp.sum(above) / VECTORS
+        found[f"{name}_trace"] = jnp.mean(jnp.stack([_trace(both, i, 1 - i, subject) for i in (0, 1)]))
     norm = dot(subject.params, subject.params)
     return found | {"relative_sharpness": found["hessian_eigenvalue/1"] * norm}
 
@@ -59,23 +59,34 @@ def spectrum(subject: Subject) -> dict[str, Array]:
     """
     found: dict[str, Array] = {}
     for name, product in _matrices(subject):
-        for number in range(VECTORS):
-            start = signs(jax.random.fold_in(subject.key, 2 + number), subject.params)
-            ritz = lanczos(product, start, NODES)
-            for j, (value, weight) in enumerate(zip(ritz.values, ritz.weights / VECTORS, strict=True)):
-                place = number * len(ritz.values) + j
-                found |= {f"{name}_node/{place}": value, f"{name}_weight/{place}": weight}
+        ritz = _from_signs(product, subject, NODES)
+        pairs = zip(ritz.values.ravel(), ritz.weights.ravel() / VECTORS, strict=True)
+        for j, (value, weight) in enumerate(pairs):
+            found |= {f"{name}_node/{j}": value, f"{name}_weight/{j}": weight}
     return found
 
 
-def trace(product: Product, key: Array, like: Tree) -> Array:
-    """The trace of a matrix, by 8 random vectors one after another (Hutchinson 1989)."""
+def _from_signs(product: Product, subject: Subject, depth: int) -> Ritz:
+    """`lanczos` from each random vector, leaves [2, ...]; one after another."""
+    return jax.lax.map(lambda number: lanczos(product, _start(subject, number), depth), jnp.arange(VECTORS))
 
-    def one(key: Array) -> Array:
-        vector = signs(key, like)
-        return dot(vector, product(vector))
 
-    return jnp.mean(jax.lax.map(one, jax.random.split(key, TRACES)))
+def _start(subject: Subject, number: Array | int) -> Tree:
+    return signs(jax.random.fold_in(subject.key, number), subject.params)
+
+
+def _trace(both: Ritz, deflating: int, other: int, subject: Subject) -> Array:
+    """The trace, exact in the space of one run's vectors U, and beside it v^T A v for v = (1 - U U^T) the other's start.
+
+    What A makes of a start is known from the run: it lies within its vectors.
+    """
+    inside, outside = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in (deflating, other))
+    vector = _start(subject, other)
+    along = project(outside.vectors, vector) * outside.values
+    image = jax.tree.map(lambda basis: jnp.tensordot(along, basis, 1), outside.vectors)
+    shadow, lit = project(inside.vectors, vector), project(inside.vectors, image)
+    beside = dot(vector, image) - 2 * jnp.dot(shadow, lit) + jnp.sum(inside.values * jnp.square(shadow))
+    return jnp.sum(inside.values) + beside
 
 
 def _matrices(subject: Subject) -> Iterator[tuple[str, Product]]:

@@ -38,6 +38,12 @@ def lanczos(product: Product, start: Tree, depth: int) -> Ritz:
     return Ritz(values, jnp.square(inner[0]), vectors)
 
 
+def project(basis: Tree, vector: Tree) -> Array:
+    """The inner products, float32 [k], of a vector with each of a basis, leaves [k, ...]."""
+    pairs = zip(jax.tree.leaves(basis), jax.tree.leaves(vector), strict=True)
+    return jnp.sum(jnp.stack([jnp.reshape(b, (len(b), -1)) @ jnp.ravel(v) for b, v in pairs]), 0)
+
+
 def signs(key: Array, like: Tree) -> Tree:
     """A random vector of ones and minus ones (Rademacher), for estimates of traces (Hutchinson 1989)."""
     leaves, structure = jax.tree.flatten(like)

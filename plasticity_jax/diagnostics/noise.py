@@ -40,12 +40,11 @@ def noise(subject: Subject) -> dict[str, Array]:
     """
     sums, count = _sums(subject), subject.count
     mean = jax.tree.map(lambda total: total / count, sums["g"])
-    # The squares are taken around a gradient near the mean, or little would be left of them in float32.
+    # Noise is seldom much less than what it is around, so float32 keeps what is left of the squares.
     variance = jax.tree.map(
-        lambda square, total, around: (square - count * jnp.square(total / count - around)) / (count - 1),
+        lambda square, middle: jnp.maximum(square - count * jnp.square(middle), 0.0) / (count - 1),
         sums["squares"],
-        sums["g"],
-        sums["around"],
+        mean,
     )
     found = _scales("", subject, mean, variance)
     if subject.scales:
@@ -63,11 +62,10 @@ def noise(subject: Subject) -> dict[str, Array]:
 
 
 def _sums(subject: Subject) -> dict[str, Tree]:
-    """Sums over the examples: `g`, `old` (of those trained on before), `squares` (of g - around), `direction` (g/|g|);
+    """Sums over the examples: `g`, `old` (of those trained on before), `squares`, `direction` (g/|g|);
     and how many are `directed`, since they have a gradient, and `olds`.
     """
-    around = subject.gradient(subject.params)
-    zeros = jax.tree.map(jnp.zeros_like, around)
+    zeros = jax.tree.map(jnp.zeros_like, subject.params)
     start = dict.fromkeys(("g", "old", "squares", "direction"), zeros) | {
         "directed": jnp.float32(0),
         "olds": jnp.float32(0),
@@ -84,13 +82,13 @@ def _sums(subject: Subject) -> dict[str, Tree]:
         return {
             "g": add("g", part.weight, gradients),
             "old": add("old", old, gradients),
-            "squares": add("squares", part.weight, jax.tree.map(lambda g, a: jnp.square(g - a), gradients, around)),
+            "squares": add("squares", part.weight, jax.tree.map(jnp.square, gradients)),
             "direction": add("direction", inverse, gradients),
             "directed": carry["directed"] + jnp.sum(inverse > 0, dtype=jnp.float32),
             "olds": carry["olds"] + jnp.sum(old),
         }
 
-    return subject.by_example(fold, start) | {"around": around}
+    return subject.by_example(fold, start)
 
 
 def _scales(prefix: str, subject: Subject, mean: Tree, variance: Tree) -> dict[str, Array]:

@@ -103,6 +103,10 @@ class Subject:
         """The mean loss of all images."""
         return self.mean(lambda part: self.part_loss(params, part), 0.0)
 
+    def slope(self, params: Tree) -> tuple[Array, Tree]:
+        """`loss` and its gradient."""
+        return self.mean(lambda part: jax.value_and_grad(self.part_loss)(params, part), (0.0, params))
+
     def gradient(self, params: Tree) -> Tree:
         """The gradient of `loss`."""
         return self.mean(lambda part: jax.grad(self.part_loss)(params, part), params)

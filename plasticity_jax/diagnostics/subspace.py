@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from plasticity_jax.diagnostics.lanczos import lanczos, signs
+from plasticity_jax.diagnostics.lanczos import lanczos, project, signs
 from plasticity_jax.diagnostics.subject import Part, Remembering, Subject, dot
 
 Tree = Any
@@ -37,12 +37,8 @@ def _measure(subject: Subject) -> tuple[dict[str, Array], Tree]:
     ritz = lanczos(lambda vector: subject.hessian(subject.params, vector), start, DEPTH)
     top = jax.tree.map(lambda vectors: vectors[-TOP:], ritz.vectors)
     slope = subject.gradient(subject.params)
-    along = sum(
-        jnp.reshape(v, (len(v), -1)) @ jnp.ravel(g)
-        for v, g in zip(jax.tree.leaves(top), jax.tree.leaves(slope), strict=True)
-    )
     found = {
-        "gradient_in_top": jnp.sum(jnp.square(along)) / dot(slope, slope),
+        "gradient_in_top": jnp.sum(jnp.square(project(top, slope))) / dot(slope, slope),
         "top_overlap_first": overlap(top, subject.memory["first"]),
         "top_overlap_last": overlap(top, subject.memory["last"]),
     }

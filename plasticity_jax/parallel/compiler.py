@@ -46,22 +46,24 @@ def compile_one(
     donate: bool = False,
     once: bool = False,
     threads: bool = True,
+    quickly: bool = False,
     **shardings: Any,
 ) -> Program:
     """Compile `fn` for `args`, given as arrays or their shapes.
 
     `donate` gives away the buffers of the first argument; `once` is for what runs too seldom to be optimised;
-    without `threads` a CPU device computes on one.  `shardings` are those of `jax.jit`.
+    without `threads` a CPU device computes on one.  `quickly` is for large programs that run a few times: on a CPU their
+    products are those of a library, and all else is not optimised.  `shardings` are those of `jax.jit`.
     """
     start = time.perf_counter()
     where = shardings or target.shardings()
     given = (0,) if donate else ()
-    jitted = jax.jit(fn, donate_argnums=given, compiler_options=options(once, threads), **where)
+    jitted = jax.jit(fn, donate_argnums=given, compiler_options=options(once, threads, quickly), **where)
     call = jitted.lower(*args).compile()
     return Program(call, time.perf_counter() - start, footprint(call), call)
 
 
-def options(once: bool = False, threads: bool = True) -> dict[str, Any]:
+def options(once: bool = False, threads: bool = True, quickly: bool = False) -> dict[str, Any]:
     """XLA's options for the target's backend; what the variable XLA_FLAGS names on a GPU is left to it."""
     settings: dict[str, Any] = {}
     if target.backend() == "cpu":
@@ -70,6 +72,8 @@ def options(once: bool = False, threads: bool = True) -> dict[str, Any]:
         settings = (
             {"xla_backend_optimization_level": 1} if once else {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
         )
+        if quickly:
+            settings["xla_backend_optimization_level"] = 0
         if not threads:
             settings["xla_cpu_multi_thread_eigen"] = False
     if target.backend() == "gpu":

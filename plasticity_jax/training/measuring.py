@@ -147,14 +147,18 @@ def settled(model: nn.Module, params: Tree, stats: Tree, images: Callable[[Part]
     if not stats:
         return stats
 
-    def from_(old: float, part: Part) -> Tree:
-        begin = jax.tree.map(lambda leaf: jnp.full(leaf.shape, old, leaf.dtype), stats)
-        return forward(model, params, begin, images(part), train=True, key=subject.key)[2]
+    def after(part: Part) -> tuple[Tree, Tree]:
+        def from_(old: Array) -> Tree:
+            begin = jax.tree.map(lambda leaf: jnp.full(leaf.shape, old, leaf.dtype), stats)
+            return forward(model, params, begin, images(part), train=True, key=subject.key)[2]
+
+        both = jax.vmap(from_)(jnp.arange(2.0))  # at the cost of one, as all but the statistics is the same
+        return jax.tree.map(lambda leaf: leaf[0], both), jax.tree.map(lambda leaf: leaf[1], both)
 
     parts = len(subject.probe.label) // subject.size(PART)
 
     def add(totals: tuple[Tree, Tree], part: Part) -> tuple[Tree, Tree]:
-        return jax.tree.map(lambda total, leaf: total + leaf / parts, totals, (from_(0.0, part), from_(1.0, part)))
+        return jax.tree.map(lambda total, leaf: total + leaf / parts, totals, after(part))
 
     zeros = jax.tree.map(jnp.zeros_like, stats)
     zero, one = subject.over(add, (zeros, zeros))
