@@ -76,7 +76,7 @@ def _start(subject: Subject, number: Array | int) -> Tree:
 
 
 def _trace(both: Ritz, deflating: int, other: int, subject: Subject) -> Array:
-    """The trace, exact in the space of one run's vectors U, and beside it v^T A v for v = (1 - U U^T) the other's start.
+    """The trace: exact in the space of one run's vectors, and beside it that of what the other's start has outside.
 
     What A makes of a start is known from the run: it lies within its vectors.
     """

@@ -38,7 +38,7 @@ def flatness(subject: Subject) -> dict[str, Array]:
         drawn = _normal(keys[jnp.maximum(number - ASCENTS, 0)], subject.params)
         steepest = jax.tree.map(jnp.multiply, scale, slope)
         # At a minimum the gradient names no point, and a random one is the first.
-        rests = (number == 0) & (dot(steepest, steepest) < 1e-12 * jnp.square(loss))
+        rests = (number == 0) & (dot(steepest, steepest) <= 1e-12 * jnp.square(loss))
         ascent = jax.tree.map(lambda named, random: jnp.where(rests, random, named), steepest, drawn)
         after = _border(subject.params, scale, ascent)
         beside = jax.tree.map(_filtered, subject.params, drawn)

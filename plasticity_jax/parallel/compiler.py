@@ -52,8 +52,8 @@ def compile_one(
     """Compile `fn` for `args`, given as arrays or their shapes.
 
     `donate` gives away the buffers of the first argument; `once` is for what runs too seldom to be optimised;
-    without `threads` a CPU device computes on one.  `quickly` is for large programs that run a few times: on a CPU their
-    products are those of a library, and all else is not optimised.  `shardings` are those of `jax.jit`.
+    without `threads` a CPU device computes on one.  `quickly` is for large programs that run a few times: on a CPU all
+    but their products, which are a library's, is not optimised.  `shardings` are those of `jax.jit`.
     """
     start = time.perf_counter()
     where = shardings or target.shardings()

@@ -206,7 +206,8 @@ class Programs:
         fn, donate = self._function(kind, stage), kind == "advance"
         if by_row:
             return self._program(key, lambda: run_axis.compile_by_row(fn, strategy, *args))
-        return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, donate=donate))
+        quickly = kind.startswith("measure")
+        return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, donate=donate, quickly=quickly))
 
     def _program(self, key: Any, compile_it: Callable[[], compiler.Program]) -> compiler.Program:
         if key not in self.cache:

@@ -115,13 +115,14 @@ def mesh_for(strategy: str, count: int) -> Mesh:
 
 
 def compile_over(
-    fn: Callable[..., Tree], strategy: str, states: Tree, rows: Tree, *shared: Tree, donate: bool
+    fn: Callable[..., Tree], strategy: str, states: Tree, rows: Tree, *shared: Tree, donate: bool, quickly: bool = False
 ) -> Program:
     """Compile `fn` for `states` and `rows` (leaves [R, ...]) and unsplit `shared`, given as arrays or their shapes.
 
     `donate` is for an `fn` that returns a state like its own, alone or with something else: (state, other).  The
     buffers of the states are then given to the result.  The program takes its arguments from where `place` and
     `replicate` bring them, and brings nothing anywhere; R is a number of rows as `place` makes them.
+    `quickly`, by `loop` alone, is as for `compile_one`.
 
     Raises:
       ConfigError: no such strategy.
@@ -148,7 +149,7 @@ def compile_over(
             with convolution.seedwise():
                 return compile_all(vmapped, states, rows, *shared)
         case "loop":
-            one = compile_one(fn, *jax.tree.map(_row_shape, (states, rows)), *shared, donate=donate)
+            one = compile_one(fn, *jax.tree.map(_row_shape, (states, rows)), *shared, donate=donate, quickly=quickly)
 
             def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
                 return stack([one(*row, *shared) for row in apart((states, rows))])
