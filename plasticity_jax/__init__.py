@@ -4,10 +4,15 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["evaluate", "load", "run"]
+__all__ = ["connectivity", "evaluate", "load", "run"]
 __version__ = "0.1.0"
 
-FUNCTIONS = {"evaluate": "runner.kept", "load": "storage.networks", "run": "experiment"}  # and where they are
+FUNCTIONS = {  # and where they are
+    "connectivity": "runner.between",
+    "evaluate": "runner.kept",
+    "load": "storage.networks",
+    "run": "experiment",
+}
 
 # What a wheel has inside this package lies beside it in a checkout.
 _CHECKOUT = Path(__file__).parents[1]

@@ -28,6 +28,8 @@ from plasticity_jax.diagnostics.curvature import curvature, spectrum
 from plasticity_jax.diagnostics.dormancy import dormant_fraction
 from plasticity_jax.diagnostics.fisher import fisher
 from plasticity_jax.diagnostics.flatness import flatness
+from plasticity_jax.diagnostics.geometry import correlation, path, similarity
+from plasticity_jax.diagnostics.kernel import kernel
 from plasticity_jax.diagnostics.noise import noise
 from plasticity_jax.diagnostics.norms import distance_to_init, weight_norm
 from plasticity_jax.diagnostics.rank import effective_rank
@@ -48,6 +50,10 @@ INSTRUMENTS: dict[str, Callable[[Subject], dict[str, Array]] | Remembering] = {
     "spectrum": spectrum,
     "subspace": subspace,
     "flatness": flatness,
+    "correlation": correlation,
+    "similarity": similarity,
+    "path": path,
+    "kernel": kernel,
 }
 
 # What each costs, in gradients of each of the images that it looks at.
@@ -58,4 +64,8 @@ PASSES = {
     "spectrum": 320.0,
     "subspace": 82.0,
     "flatness": 14.0,
+    "correlation": 0.0,
+    "similarity": 1.0,
+    "path": 11.0,
+    "kernel": 32.0,
 }

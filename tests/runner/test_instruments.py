@@ -197,3 +197,17 @@ def test_the_plan_counts_the_programs_of_instruments(warm, capsys, tmp_path):
 def test_a_name_that_is_none_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="instruments.*noise"):
         small.run(small.config(instruments=("nois",)), tmp_path)
+
+
+def test_the_line_between_two_kept_networks(warm):
+    """Its ends are the losses of the networks themselves, on all images that the second one trained on."""
+    which = {"branch": "pretrain+tune", "seed": 0}
+    before = {"branch": "pretrain", "seed": 0, "stage": "pretrain"}
+    found = plasticity_jax.connectivity((warm[1], before), (warm[1], which), points=5, dataset=small.TOY)
+    assert len(found["loss"]) == 5 and found["barrier"] >= 0
+    images = batches.normalise(small.TOY.train_images, np.float32(small.TOY.mean), np.float32(small.TOY.std))
+    for place, run in ((0, before), (-1, which)):
+        model, params, stats = plasticity_jax.load(warm[1], **run)
+        logits = np.asarray(forward(model, params, stats, images, train=False)[0], np.float64)
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), small.TOY.train_labels]
+        assert found["loss"][place] == pytest.approx(losses.mean(), rel=1e-4)

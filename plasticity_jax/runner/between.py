@@ -1,0 +1,82 @@
+"""The loss on the line between two networks that studies have kept."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from plasticity_jax.config import paths
+from plasticity_jax.data import datasets
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.diagnostics.geometry import barrier, line
+from plasticity_jax.errors import LabError
+from plasticity_jax.parallel import run_axis
+from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner.instruments import probes
+from plasticity_jax.storage import conditions, networks
+from plasticity_jax.training import measuring, state
+from plasticity_jax.training.inputs import Images
+
+
+@conditions.pinned()
+def connectivity(
+    first: tuple[str | Path, Mapping[str, Any]],
+    second: tuple[str | Path, Mapping[str, Any]],
+    *,
+    points: int = 11,
+    images: int = 2048,
+    model: nn.Module | None = None,
+    dataset: Dataset | None = None,
+) -> dict[str, Any]:
+    """The mean training loss at equal distances on the straight line between two kept networks of one architecture.
+
+    Linear mode connectivity (Frankle et al. 2020, arXiv 1912.05671, section 2).  At each point BatchNorm has the
+    statistics of the weights there, on the images that are looked at; the network computes in float32.
+
+    Args:
+      first, second: each a working directory, and what `load` takes besides: branch, seed, stage, epoch, hparams.
+      points: on the line, both ends among them.
+      images: so many training images of the second network's stage are looked at, spread over its pool.
+      model: the own module that the studies were run with, if they were.
+      dataset: own arrays, if the second study was run with them.
+
+    Returns:
+      `loss`, a list with one number for each point, and the `barrier`.
+
+    Raises:
+      LabError: no such run, its stage has not ended yet, the networks differ in shape, or the data cannot be had.
+    """
+    (_, start, _), (network, end, stats) = (
+        networks.load(where, **which, model=model) for where, which in (first, second)
+    )
+    shapes = [jax.tree.map(np.shape, params) for params in (start, end)]
+    if shapes[0] != shapes[1]:
+        raise LabError(
+            "the two networks have other parameters, so there is no line between them; take two of one model"
+        )
+    where, which = second
+    study, pack, group, row = networks.find(
+        paths.given(where), which["branch"], which["seed"], which.get("stage", ""), which.get("hparams") or {}
+    )
+    data = dataset or datasets.load(*study.data)
+    timetables = prepare.draw_up(pack, study, data)
+    times = timetables[group.name]
+    probe = list(probes(times, timetables, images))[row]
+    shown = Images(data.train_images, *prepare.scale(study, data))
+    plain = dataclasses.replace(times.group.runs[row].stage, remedies=(), ema=0.0)
+    task = run_axis.take(schedule.tasks(times, max(len(pool.indices) for pool in times.pools)), row)
+
+    @jax.jit
+    def look(start: Any, end: Any, row: measuring.Measured, shown: Images) -> Any:
+        one = state.create(end, stats, plain)
+        subject = measuring.subject_of(one, row, shown, model=network, stage=plain)
+        losses = line(subject, start, end, points)
+        return losses, barrier(losses)
+
+    seen = measuring.Measured(task._replace(remedies={}, watch=()), probe, end, start, np.True_, np.True_)
+    losses, height = jax.device_get(look(start, end, seen, shown))
+    return {"loss": [float(value) for value in losses], "barrier": float(height)}
