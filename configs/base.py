@@ -176,6 +176,7 @@ def stage(
     config.measure_every = 0
     config.remedies = ConfigDict(dict(remedies or {}), sort_keys=False)
     config.label_smoothing = 0.0
+    config.activation_noise = 0.0
     config.branches = ConfigDict(dict(branches or {}), sort_keys=False)
     _update(config.data, data or {}, "data")
     _update(config.reset, reset or {}, "reset")

@@ -10,8 +10,9 @@ Without one of the first three, the scale of the paper.
 
 Protocol:
     patches  Li, Wei & Ma 2019 (arXiv 1907.04595): four fifths of the images carry a 7x7 patch that tells the class, a
-             fifth of these draws nothing but the patch (`data/patches.py`).  Three arms: `large`, rate 0.1
-             times 0.04 at half time; `middle`, 0.02, and `small`, 0.004, both constant.  After every epoch: accuracy on
+             fifth of these draws nothing but the patch (`data/patches.py`).  Four arms: `large`, rate 0.1
+             times 0.04 at half time; `middle`, 0.02, and `small`, 0.004, both constant; and `small-noise`, as `small`
+             with noise on the activations, whose deviation falls from 0.2 to 0.  After every epoch: accuracy on
              clean test images, on those of which four fifths are patched, and on black ones with a patch alone.
     graded   four patterns of 0, 2, 4 and 6 bits, one in each example (`data/synthetic.py`), and a perceptron.
              Step decay from rate 0.6 in three learning stages, and each of its three rates held constant (`rate-1`
@@ -25,8 +26,10 @@ noise, of which the rate is one part.
 Choices: You et al. (first version) verify their mechanism by its implications only, and of the data set of the second
 version little is known.  So both studies stand in for it.  The patches, their constants, the normalisation, WRN-16-10,
 batch 128, Nesterov momentum 0.9, weight decay 5e-4, 60 epochs and the arms `large` and `small` are Li, Wei & Ma's; that
-they draw the test patches anew each epoch is not followed, so that curves differ in the network only, nor is their arm
-with noise on activations.  `middle`, other amplitudes of the patch, ResNet-18 at `small` and all of `graded` are ours.
+they draw the test patches anew each epoch is not followed, so that curves differ in the network only.  That noise on
+activations stands in for a large rate is theirs too; its deviation, where it is added (behind each normalisation), and
+that it falls in a straight line are ours, and this arm is not yet run.  `middle`, other amplitudes of the patch,
+ResNet-18 at `small` and all of `graded` are ours.
 
 Expected, in points:
     paper    no number for the substitutes.
@@ -82,6 +85,7 @@ def _patches(config: ConfigDict, preset: str) -> None:
             "large": {},
             "middle": {"optim": {"learning_rate": 0.02, "decay": 1.0}},
             "small": {"optim": {"learning_rate": 0.004, "decay": 1.0}},
+            "small-noise": {"optim": {"learning_rate": 0.004, "decay": 1.0}, "activation_noise": 0.2},
         },
     )
     presets.apply(config, preset)

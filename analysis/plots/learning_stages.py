@@ -92,7 +92,9 @@ def patterns_patches(study: Study) -> list[Chart]:
     views |= {"patterns_patches_clean": (amplitudes[-1], "test_accuracy")} if amplitudes else {}
     charts = []
     for name, (own, metric) in views.items():
-        series = _by_epoch(study, {arm: f"{arm}[own={own}]" for arm in ("large", "middle", "small")}, metric)
+        series = _by_epoch(
+            study, {arm: f"{arm}[own={own}]" for arm in ("large", "middle", "small", "small-noise")}, metric
+        )
         said = f"accuracy {'on a patch alone' if 'patch' in metric else 'on clean images'}, amplitude {own}"
         chart = sketch.chart(study, name, [said], "epochs", series, f"{metric.replace('_', ' ')} (%)", form="curve")
         charts.append(spec.marked(chart, studies.learning_stages(study, f"large[own={own}]", "train")[1:-1]))

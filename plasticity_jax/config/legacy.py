@@ -16,6 +16,14 @@ ADDED: dict[str, Any] = {
     "measure_images": 2048,
 }  # since then, with the values that they had
 
+ADDED_TO_STAGES: dict[str, Any] = {
+    "remedies": [],
+    "measure_steps": [],
+    "measure_every": 0,
+    "label_smoothing": 0.0,
+    "activation_noise": 0.0,
+}
+
 MODEL = {"activation": "relu", "dropout": 0.0, "injected": [], "zero_scale": False}
 TASKS = {"change": "none", "epochs": 1}
 
@@ -68,9 +76,8 @@ def _point(point: Any, first: bool) -> Any:
 
 def _stage(stage: Mapping[str, Any], first: bool) -> dict[str, Any]:
     old = stage.get("augment")
-    now = {"remedies": [], "measure_steps": [], "measure_every": 0, "label_smoothing": 0.0, **stage} | (
-        {"augment": AUGMENT[old]} if isinstance(old, bool) else {}
-    )
+    augment = {"augment": AUGMENT[old]} if isinstance(old, bool) else {}
+    now: dict[str, Any] = {**ADDED_TO_STAGES, **stage, **augment}
     if isinstance(now.get("optim"), dict):
         now["optim"] = {"rho": 0.0, "decayed": "all", "reference_batch": 0, **now["optim"]}
     if isinstance(now.get("data"), dict):

@@ -133,6 +133,7 @@ def _check_tasks(stage: spec.Stage, where: str) -> None:
 
 
 INJECTION = "plasticity_injection"  # needs a network that is made for it
+WITHOUT_NORM = ("mlp", "logistic")  # whatever `model.norm` says
 
 
 def _final_branches(pack: spec.Pack) -> list[str]:
@@ -154,6 +155,9 @@ def _final_branches(pack: spec.Pack) -> list[str]:
             if not pack.model.injected and any(remedy.name == INJECTION for remedy in stage.remedies):
                 what = f"stage {stage.name} has the remedy {INJECTION}; name the last modules, as ('module5', 'head')"
                 raise rules.error("config.model.injected", (), what)
+            if stage.activation_noise and (pack.model.norm == "none" or pack.model.name in WITHOUT_NORM):
+                what = f"{pack.model.name} with norm {pack.model.norm} normalises nothing that noise could be added to"
+                raise rules.error(f"config.stages.{stage.name}.activation_noise", stage.activation_noise, what)
     return list(final)
 
 

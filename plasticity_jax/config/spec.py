@@ -165,6 +165,8 @@ class Stage:
     remedies: what is done against the loss of plasticity, in this order; a config gives each one's numbers by its name.
     label_smoothing: share of each label that is spread over the classes that are told apart (Szegedy et al. 2016,
         section 7); the training loss is that of the smoothed labels, and all other losses are of plain ones.
+    activation_noise: standard deviation of the noise that training adds to what normalisations give, at the start of
+        the stage; it falls to 0 at its end in proportion to the steps that are left.  See `jitter` for the source.
     """
 
     name: Annotated[str, some_text]
@@ -187,6 +189,7 @@ class Stage:
     measure_every: Annotated[int, whole(0)]
     remedies: Annotated[tuple[Remedy, ...], ByName(), Compiled(programs)]
     label_smoothing: Annotated[float, real("[0, 1)"), COMPILED_IF_ANY]
+    activation_noise: Annotated[float, real("[0, inf)"), COMPILED_IF_ANY]
 
     def shape(self) -> dict[str, Any]:
         """What is compiled into the program: runs of a stage that agree in it train side by side."""

@@ -242,6 +242,7 @@ def tasks(timetable: Timetable, length: int, like: TrainState | None = None) -> 
             starts=starts(run.stage.optim.milestones, timetable.steps[row]),
             remedies=apply.rows(run.stage),
             smoothing=np.float32(run.stage.label_smoothing) if run.stage.label_smoothing else (),
+            noise=np.float32(run.stage.activation_noise) if run.stage.activation_noise else (),
             reset=resets.factors(run.stage.reset, like) if run.stage.data.tasks.change != "none" and like else (),
         )
         for row, run in enumerate(timetable.group.runs)

@@ -19,7 +19,7 @@ from jax import Array
 from plasticity_jax import sharding
 from plasticity_jax.config import spec
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import interface, parameters, units
+from plasticity_jax.models import interface, jitter, parameters, units
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.remedies.apply import NONE, Own
 from plasticity_jax.training.remedies.interface import Seen
@@ -101,6 +101,7 @@ def gradient(
     time: Array | float = 0.0,
     own: Own = NONE,
     smoothing: Any = (),
+    noise: Any = (),
 ) -> tuple[Tree, Sums, Tree]:
     """The gradient of the mean loss and of what regularisers add to it, zero for frozen modules.
 
@@ -109,6 +110,7 @@ def gradient(
       classes: those that are told apart, as `among` takes them.
       key: of this step, for networks with Dropout; each micro-batch draws anew.  A frozen module stops Dropout.
       smoothing: as `cross_entropy` takes it.
+      noise: the deviation of the noise on activations, as `jitter` takes it; a frozen module stops it.
       remedies, time: the numbers of the stage's remedies, and the share of the stage that is over; `own` are a user's.
 
     Returns:
@@ -123,7 +125,8 @@ def gradient(
         params = jax.tree.unflatten(
             structure, [next(given) if hit else leaf for hit, leaf in zip(moves, leaves, strict=True)]
         )
-        logits, features, stats = forward(model, params, state.stats, part["image"], all(moves), key)
+        with jitter.on_activations(noise if all(moves) else (), key):
+            logits, features, stats = forward(model, params, state.stats, part["image"], all(moves), key)
         logits = among(logits, classes)
         loss = cross_entropy(logits, part["label"], classes, smoothing).mean()
         count = jnp.float32(part["label"].size)

@@ -21,6 +21,7 @@ class Task(NamedTuple):
     remedies: the numbers of the stage's remedies, a dictionary for each.
     reset: the `Factors` of the stage's reset, where a stream of tasks repeats it; else ().
     smoothing: float32, the share of each label that is spread over the classes; () for none.
+    noise: float32, the deviation of the noise on activations at the start of the stage; () for none.
     """
 
     key: Leaf
@@ -35,6 +36,7 @@ class Task(NamedTuple):
     remedies: Any = ()
     reset: Any = ()
     smoothing: Any = ()
+    noise: Any = ()
 
 
 class Images(flax.struct.PyTreeNode):

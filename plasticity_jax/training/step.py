@@ -42,6 +42,8 @@ def train_step(
     """
     draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; 0 to 3 are those of `advance`
     given: dict[str, Any] = {"smoothing": task.smoothing}
+    if stage.activation_noise:
+        given["noise"] = task.noise * (1 - state.step / task.steps)
     if stage.remedies:
         given |= {"remedies": task.remedies, "time": state.step / task.steps, "own": own}
 

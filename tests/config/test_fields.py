@@ -24,6 +24,7 @@ AUTODECAY = dict(schedule="autodecay", milestones=(0.3, 0.6))
 WHERE = {
     "ema": {"ema": 0.5},
     "label_smoothing": {"label_smoothing": 0.5},
+    "activation_noise": {"activation_noise": 0.5},
     "eval_tail": {"eval_every": 3},
     "data.fraction": {"fraction": 0.5},
     "data.splits": {"recipe": "split", "splits": 3},
@@ -48,6 +49,7 @@ OTHER = {
     "data.classes": (0, 2),
     "data.recipe": "blend",
     "data.tasks.change": "pixels",
+    "data.deficit": "blur",
     "optim.name": "adam",
     "optim.schedule": "cosine",
     "optim.decayed": "kernels",

@@ -305,6 +305,7 @@ MALFORMED = {
     "stages.tune.optim.decayed": ["", "kernel"],
     "stages.tune.optim.reference_batch": [-1, 0.5],
     "stages.tune.label_smoothing": [-0.1, 1.0],
+    "stages.tune.activation_noise": [-0.1, float("inf")],
     "stages.tune.optim.milestones": [(0,), (1,), 0.5, ("0.5",), (0.5,)],
     "stages.tune.optim.decay": [-0.1, 1.1],
     "stages.tune.optim.detector": [None, "window"],

@@ -38,6 +38,7 @@ def record(name: str, branch: str = "", after: str = spec.INIT, rate: float = 1e
         "measure_every": 0,
         "remedies": (),
         "label_smoothing": 0.0,
+        "activation_noise": 0.0,
     }
     return spec.Stage(name=name, branch=branch or name, after=after, **(values | fields))
 

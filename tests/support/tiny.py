@@ -25,7 +25,27 @@ OPTIM = optim.Optim(
 )
 RESET = spec.Reset((), 0.0, 1.0, "modules", "all", "")
 STAGE = spec.Stage(
-    "train", "train", spec.INIT, DATA, 2.0, 0, 0.0, 16, 0, "none", ("all",), 0.0, OPTIM, RESET, 1, 0, (), 0, (), 0.0
+    "train",
+    "train",
+    spec.INIT,
+    DATA,
+    2.0,
+    0,
+    0.0,
+    16,
+    0,
+    "none",
+    ("all",),
+    0.0,
+    OPTIM,
+    RESET,
+    1,
+    0,
+    (),
+    0,
+    (),
+    0.0,
+    0.0,
 )
 MODEL = spec.Model("mlp", 1, 8, "cifar", "none", "float32", "relu", 0.0, (), False)
 MLP = models.build(MODEL, 4)
@@ -132,6 +152,7 @@ def task(stage: spec.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> ste
         starts=schedule.starts(stage.optim.milestones, steps),
         remedies=apply.rows(stage),
         smoothing=np.float32(stage.label_smoothing) if stage.label_smoothing else (),
+        noise=np.float32(stage.activation_noise) if stage.activation_noise else (),
     )
 
 
