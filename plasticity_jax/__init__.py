@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["connectivity", "evaluate", "load", "run"]
+__all__ = ["connectivity", "evaluate", "load", "run", "trainability"]
 __version__ = "0.1.0"
 
 FUNCTIONS = {  # and where they are
@@ -12,6 +12,7 @@ FUNCTIONS = {  # and where they are
     "evaluate": "runner.kept",
     "load": "storage.networks",
     "run": "experiment",
+    "trainability": "runner.probing",
 }
 
 # What a wheel has inside this package lies beside it in a checkout.

@@ -211,3 +211,15 @@ def test_the_line_between_two_kept_networks(warm):
         logits = np.asarray(forward(model, params, stats, images, train=False)[0], np.float64)
         losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), small.TOY.train_labels]
         assert found["loss"][place] == pytest.approx(losses.mean(), rel=1e-4)
+
+
+def test_fresh_targets_are_fitted_in_pairs_without_touching_the_run(warm):
+    """The fresh branch is the same beside each network of a seed, and the run's directory stays as it is."""
+    before = small.tables(warm[1])
+    given = {"seed": 0, "dataset": small.TOY, "steps": 30, "images": 32}
+    tuned, half = (plasticity_jax.trainability(warm[1], branch, **given) for branch in ("pretrain+tune", "fresh"))
+    assert tuned["fresh"] == half["fresh"] and tuned["aged"] != half["aged"] != half["fresh"]
+    for curves in (tuned["aged"], tuned["fresh"]):
+        assert len(curves["loss"]) == len(curves["accuracy"]) == 15  # two steps an epoch
+        assert curves["loss"][-1] < curves["loss"][0]
+    assert small.tables(warm[1]) == before

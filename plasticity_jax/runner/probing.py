@@ -1,0 +1,87 @@
+"""How well a kept network can still be trained: new targets are fitted from it and, beside it, from fresh weights."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from plasticity_jax.config import paths, spec
+from plasticity_jax.data import batches, datasets
+from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.storage import conditions, networks
+from plasticity_jax.training import hyper, state, step
+from plasticity_jax.training.inputs import Images, Task
+
+
+@conditions.pinned()
+def trainability(
+    directory: str | Path,
+    branch: str,
+    seed: int,
+    stage: str = "",
+    *,
+    epoch: int = spec.END,
+    hparams: Mapping[str, Any] | None = None,
+    model: nn.Module | None = None,
+    dataset: Dataset | None = None,
+    steps: int = 2000,
+    images: int = 1024,
+) -> dict[str, dict[str, list[float]]]:
+    """Fit random labels for a fixed number of steps, from a kept network and from the first weights of its seed.
+
+    Labels say nothing about images, so this is about optimisation alone: what Lyle et al. 2023, "Understanding
+    plasticity in neural networks" (arXiv 2303.01486), fit from checkpoints with targets of their own.  Both branches
+    have the same images, labels, batches and a new optimiser: that of the run's stage, at its rate without a schedule,
+    and without remedies.  Nothing is written, and all other arguments are those of `evaluate`.
+
+    Args:
+      steps: the budget.
+      images: so many of the run's training images are fitted, spread over its pool, or all if there are fewer.
+
+    Returns:
+      `aged` and `fresh`: for each whole epoch over these images its mean `loss` and its `accuracy` (percent), as they
+      were met in training.
+
+    Raises:
+      LabError: no such run, its stage has not ended yet, or the data cannot be had.
+    """
+    network, *aged = networks.load(directory, branch, seed, stage, epoch=epoch, hparams=hparams, model=model)
+    study, pack, group, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})
+    data = dataset or datasets.load(*study.data)
+    pool, run = prepare.draw_up(pack, study, data)[group.name].pools[row], group.runs[row]
+    count = min(images, len(pool.indices))
+    shown = pool.indices[np.arange(count) * len(pool.indices) // count]
+    labels = np.random.default_rng([seed, 0]).integers(0, data.classes, len(data.train_labels))
+    optim = dataclasses.replace(run.stage.optim, schedule="constant", milestones=())
+    plain = dataclasses.replace(
+        run.stage, optim=optim, remedies=(), ema=0.0, augment="none", micro_batch=0, trained=("all",)
+    )
+    epoch_steps = -(-count // plain.batch_size)
+    task = Task(
+        key=batches.key(seed, "trainability"),
+        source=schedule.plain_source(shown, labels)._replace(shuffle=np.bool_(True)),
+        hyper=hyper.hyper(optim),
+        steps=np.int32(steps),
+        epoch_steps=np.int32(epoch_steps),
+        until_accuracy=np.float32(0),
+        ema=np.float32(0),
+        watch=(),
+        starts=np.zeros(0, np.int32),
+    )
+    where = Images(data.train_images, *prepare.scale(study, data))
+    advance = jax.jit(functools.partial(step.advance, model=network, stage=plain))
+    fresh = jax.jit(functools.partial(state.init_network, network, image_shape=data.train_images.shape[1:]))
+    found = {}
+    for name, (params, stats) in {"aged": aged, "fresh": fresh(state.init_key(seed))}.items():
+        now, last = state.create(params, stats, plain), []
+        for end in range(epoch_steps, steps + 1, epoch_steps):
+            now = advance(now, (task, np.int32(end)), where)
+            last.append(np.asarray(now.last[:2], np.float64))
+        found[name] = {key: [float(each[i]) for each in last] for i, key in enumerate(("loss", "accuracy"))}
+    return found
