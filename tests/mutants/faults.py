@@ -456,6 +456,27 @@ STUDIES = (
         "runner/stage_loop training/resets",
     ),
     Fault(
+        "parents on the devices are those of the first run",
+        LAB + "runner/start.py",
+        "run.parent[1] if here and run.parent else 0",
+        "0",
+        "runner/groups",
+    ),
+    Fault(
+        "runs that train on are put where the first ones were",
+        LAB + "runner/lineup.py",
+        "whole[self.runs] = rows",
+        "whole[: len(rows)] = rows",
+        "runner/lineup",
+    ),
+    Fault(
+        "runs that are not due are evaluated",
+        LAB + "parallel/programs.py",
+        "jnp.where(due, last, first)",
+        "jnp.where(due, last, last)",
+        "parallel/programs",
+    ),
+    Fault(
         "moments never go on",
         LAB + "runner/start.py",
         'opt if run.stage.reset.optimiser == "all" else optimizers.counted_like(kept["opt"], opt)',
