@@ -150,7 +150,7 @@ def talk_while_devices_work() -> None:
     assert run_axis.fetch(computed["step"], 3).tolist() == [1, 0, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_talk_does_not_wait_for_the_devices(tmp_path):
     code = "from plasticity_jax.parallel import multihost; multihost.join(); "
     code += "from tests.parallel import test_multihost as test; test.talk(); test.talk_while_devices_work()"
