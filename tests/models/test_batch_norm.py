@@ -16,7 +16,7 @@ SHAPES = [(6, 5, 4, 3), (4, 1, 1, 8)]
 
 def made(train, dtype=jnp.float32):
     """(ours, Flax's) as `layers` has them."""
-    build = functools.partial(layers.batch_norm, 0, train, dtype, "norm")
+    build = functools.partial(layers.batch_norm, 0, train, dtype, "norm", 1.0)
     with products.together():
         ours = build()
     theirs = build()
