@@ -103,11 +103,14 @@ def spectrum(study: Study) -> list[Chart]:
     }
     lines = [spec.series(label, by_seed) for label, by_seed in densities.items()]
     largest = [spec.series(label, sketch.by_step(study, label, SHARPEST, "train")) for label in arms]
-    said = [_said(study, "spectrum", "norm-flattens", "without BatchNorm, largest over tenth, beyond that with it")]
+    said = [_said(study, "spectrum", "norm-flattens", f"largest / tenth, without {MINUS} with BatchNorm")]
     how: dict[str, Any] = {"form": "curve"}
     density = "density (logarithm to base 10)"
+    top = max((y for one in lines for y in one.mean), default=0.0) + 0.5  # intervals of few seeds are far wider
     return [
-        sketch.chart(study, "spectrum", said, "eigenvalues of the Hessian at the end", lines, density, **how),
+        sketch.chart(
+            study, "spectrum", said, "eigenvalues of the Hessian at the end", lines, density, **how, view=(-6.1, top)
+        ),
         sketch.chart(study, "spectrum_largest", [], "updates", largest, EIGENVALUE, **how, zero=True),
     ]
 
