@@ -96,6 +96,7 @@ TUPLES = [
     "instruments",
     "stages.tune.measure_steps",
     "mean",
+    "model.injected",
     "std",
     "stages.tune.trained",
     "stages.tune.data.classes",

@@ -48,7 +48,7 @@ def test_as_many_runs_fit_as_it_says(devices, runs):
 
 def test_a_plan_that_does_not_fit_is_refused_after_its_lines(tmp_path, capsys):
     with pytest.raises(RoomError, match="^main: stage tune: 4 runs need .* so [123] would fit"):
-        compiled(tmp_path, capsys, 60_000)
+        compiled(tmp_path, capsys, 54_000)
     assert len(ROW.findall(capsys.readouterr().out)) == 6
 
 

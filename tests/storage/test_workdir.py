@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from plasticity_jax.config import legacy
 from plasticity_jax.errors import WorkdirError
 from plasticity_jax.storage import workdir
 from tests.support.disks import disk_of
@@ -119,9 +120,9 @@ def test_the_same_config_may_come_again(tmp_path):
 def test_a_directory_of_an_earlier_version_belongs_to_its_config_still(tmp_path):
     study = {"packs": [{"name": "main", "plans": [[[], [{"name": "train", "augment": True}]]]}]}
     (tmp_path / "config.json").write_text(json.dumps(study))
-    study |= {"holdout": 0.0, "holdout_seed": 0}  # which later versions have too
+    study |= legacy.ADDED  # which later versions have too
     stage = study["packs"][0]["plans"][0][1][0]
-    stage |= {"augment": "crop_flip", "remedies": []}
+    stage |= legacy.ADDED_TO_STAGES | {"augment": "crop_flip"}
     workdir.claim(tmp_path, study)
     stage["augment"] = "crop"
     with pytest.raises(WorkdirError, match='augment: "crop_flip" -> "crop"'):
