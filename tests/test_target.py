@@ -25,7 +25,7 @@ def test_only_one_module_asks_jax_for_devices():
 
 
 def test_nothing_else_compiles():
-    """`compiler` does for the target, `target` to ask a compiler, and three what they run at once with kept networks."""
+    """`compiler` does for the target, `target` to ask a compiler, and three to run kept networks at once."""
     files = sorted((ROOT / "plasticity_jax").rglob("*.py"))
     compiling = [path.stem for path in files if re.search(r"\bjax\.(jit|pmap)\b", path.read_text())]
     assert compiling == ["compiler", "between", "kept", "probing", "target"]
