@@ -211,21 +211,18 @@ def small_batches(config):
     config.grid = tuple(axes)
 
 
-DAILY = ("splits",)  # a stage after the other; test_protocols trains others by day
 STUDIES = [
-    pytest.param(path, "digits", marks=() if path.stem in DAILY else pytest.mark.long, id=f"{path.stem}-digits")
-    for path in FILES
+    *(pytest.param(path, "digits", id=f"{path.stem}-digits") for path in FILES),
+    pytest.param(Path("warm_start.py"), "digits,study=online", id="warm_start-online"),
+    pytest.param(Path("patterns.py"), "digits,study=graded", id="patterns-graded"),
 ]
-STUDIES.append(
-    pytest.param(Path("warm_start.py"), "digits,study=online", id="warm_start-online", marks=pytest.mark.long)
-)
-STUDIES.append(pytest.param(Path("patterns.py"), "digits,study=graded", id="patterns-graded", marks=pytest.mark.long))
 NETWORKS = [
-    pytest.param(Six(10), id="tiny", marks=pytest.mark.slow),  # modules of the same names, compiled in less time
-    pytest.param(None, id="its-own", marks=pytest.mark.long),
+    pytest.param(Six(10), id="tiny"),  # modules of the same names, compiled in less time
+    pytest.param(None, id="its-own"),
 ]
 
 
+@pytest.mark.long  # by day all are planned, and test_protocols trains what they are made of
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("path", "arg"), STUDIES)
 def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path):

@@ -184,10 +184,8 @@ def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
         branches={
             "dash": {"after": "pretrain", "remedies": base.treated(dash={"least": 0.0})},
             "fire": {"after": "pretrain", "remedies": base.treated(fire={})},
-            "injection": {"after": "pretrain", "remedies": base.treated(plasticity_injection={})},
         },
     )
-    found.model.injected = ("layer1", "head")
     small.run(found, tmp_path)
     warm, dash, fire = (plasticity_jax.load(tmp_path, name, 0)[1] for name in ("pretrain", "dash", "fire"))
     ratio = dash["layer1"]["kernel"] / warm["layer1"]["kernel"]
@@ -195,6 +193,19 @@ def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
     assert np.all(ratio > -1e-6) and np.all(ratio < 1) and len(np.unique(ratio.round(4))) > 3
     q = fire["layer1"]["kernel"] / np.sqrt(8 / 64)
     np.testing.assert_allclose(q.T @ q, np.eye(8), atol=1e-3)
+
+
+@pytest.mark.long  # by day test_starts
+def test_injection_keeps_the_old_weights_beside_the_new_ones(tmp_path):
+    found = small.config(seeds=(0,), control="injection", strategy="loop")
+    found.model.injected = ("layer1", "head")
+    found.stages.tune = small.stage(
+        epochs=1.0,
+        optim=base.optimiser("sgd", learning_rate=1e-30),
+        branches={"injection": {"after": "pretrain", "remedies": base.treated(plasticity_injection={})}},
+    )
+    small.run(found, tmp_path)
+    warm = plasticity_jax.load(tmp_path, "pretrain", 0)[1]
     params, stats = plasticity_jax.load(tmp_path, "injection", 0)[1:3]
     jax.tree.map(np.testing.assert_array_equal, stats["injected_old"]["params"], warm)
     jax.tree.map(np.testing.assert_array_equal, stats["injected_drawn"]["params"], params)
