@@ -44,8 +44,8 @@ Expected:
 Cost, of 8 branches (paper: 9) of 5 seeds; all branches of a seed share its pretraining:
     paper    `--dry_run` tells it; not yet measured on a GPU.
     small    not yet measured.  50 + 40 epochs.
-    digits   2.3 million images of 8x8, and what 1.1 million cost; 4 min 45 s on 2 CPU cores, compiling included, of which
-             measuring takes 3 min 09 s.  30 + 40 epochs, measured on 256 images.
+    digits   2.3 million images of 8x8, and what 1.1 million cost; 4 min 45 s on 2 CPU cores, compiling included, of
+             which measuring takes 3 min 09 s.  30 + 40 epochs, measured on 256 images.
 """
 
 from ml_collections import ConfigDict
