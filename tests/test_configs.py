@@ -237,8 +237,8 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
     study = study_config.parse(config)
     result = plasticity_jax.run(config, tmp_path, model=network)
     groups = [(pack, group) for pack in study.packs for group in unfold(pack, study.seeds)]
-    final = [run for _, group in groups for run in group.runs if run.final]
-    final.sort(key=lambda run: run.index)
+    by_pack = [[run for of, group in groups if of is pack for run in group.runs if run.final] for pack in study.packs]
+    final = [run for runs in by_pack for run in sorted(runs, key=lambda run: run.index)]
     assert [(run["branch"], run["hparams"], run["status"]) for run in result["runs"]] == [
         (run.branch, dict(run.hparams), "finished") for run in final
     ]
