@@ -1,6 +1,6 @@
-"""The columns of the table that `analysis.load` returns, and what it and others put beside them."""
+"""Names of the columns in the table of results that `analysis.load` returns; a grid axis must not reuse one."""
 
 KEYS = ("pack", "run", "seed", "branch")
 MEASURED = ("stage", "status", "epoch", "step", "metric", "value")
 ADDED = ("directory", "study", "hparams", "label")
-COLUMNS = frozenset((*KEYS, *MEASURED, *ADDED))  # an axis of a grid is a column too, and has another name
+COLUMNS = frozenset((*KEYS, *MEASURED, *ADDED))  # each axis of a grid adds one column, under another name

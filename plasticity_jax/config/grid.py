@@ -1,4 +1,4 @@
-"""The grid of a config: its points, their names, and the packs of points that one program shape can train."""
+"""Expands the grid of a config into points, names them, and groups them into packs that share one compiled program."""
 
 import ast
 import copy
@@ -18,18 +18,18 @@ Changes = tuple[tuple[str, Any], ...]  # (path, value) of every key that changes
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One value of one axis.  `axis` is the path that it changes, or the name of an axis whose values are named."""
+    """One value of one axis; `axis` is the path that it changes, or the name of an axis with named values."""
 
     axis: str
     value: Any
     changes: Changes
 
 
-Point = tuple[Choice, ...]  # a choice of every axis
+Point = tuple[Choice, ...]  # one choice for every axis
 
 
 def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
-    """Every point of the grid; without a grid, one empty point.
+    """Yields every point of the grid; for an empty grid, one empty point.
 
     Args:
       values: the whole config.
@@ -37,14 +37,14 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
         (name, {word: {path: value, ..}}) whose values are named and may change several keys together.
 
     Raises:
-      ConfigError: not such a thing, an axis without values, or a path that is unknown or shared by all runs.
+      ConfigError: the grid has another form, an axis has no values, or a path is unknown or shared by all runs.
     """
     if isinstance(grid, (ConfigDict, Mapping)):
         grid = tuple(grid.items())
     if not isinstance(grid, (tuple, list)):
         raise rules.error("config.grid", grid, "must be a tuple of (path, values) pairs")
     if len(grid) == 2 and isinstance(grid[0], str) and "=" not in grid[0]:
-        grid = (grid,)  # a lone pair
+        grid = (grid,)  # a single pair
     keys = dict(validate.paths(values))
     axes: dict[str, tuple[Choice, ...]] = {}
     reached: dict[str, str] = {}
@@ -64,7 +64,7 @@ def points(values: Mapping[str, Any], grid: Any) -> Iterator[Point]:
     for key, name in zip(_keys(list(axes)), axes, strict=True):
         names.check_key(key, "config.grid")
         if key in columns.COLUMNS:
-            raise ConfigError(f"config.grid: {name} is called like a column of the table of results; take another name")
+            raise ConfigError(f"config.grid: {name} is the name of a column of the table of results; choose another")
         for choice in axes[name]:
             _check_word(name, choice.value)
     yield from itertools.product(*axes.values())
@@ -87,11 +87,11 @@ def _axis(axis: Any) -> tuple[str, tuple[Choice, ...]]:
 
 
 def _check_word(axis: str, value: Any) -> None:
-    """Refuse a value that could not be read back from the table and from config.json."""
+    """Raises a `ConfigError` for a value that cannot be restored from the table of results or config.json."""
     word = _word(value)
     plain = isinstance(word, (str, int, float, bool, type(None)))
     if not plain or (isinstance(word, float) and not math.isfinite(word)):
-        raise ConfigError(f"config.grid: {axis}={value!r}: must be a word, a finite number or a tuple of such")
+        raise ConfigError(f"config.grid: {axis}={value!r}: must be a word, a finite number or a tuple of these")
     if isinstance(word, str) and not word.isprintable():
         raise ConfigError(f"config.grid: {axis}={value!r}: must have no control characters")
 
@@ -101,7 +101,7 @@ def _by_path(changes: Any) -> bool:
 
 
 def _literals(written: str) -> tuple:
-    """The values after `path=` on a command line: Python literals, or bare words."""
+    """The values after `path=` on a command line: Python literals, or words without quotes."""
     try:
         return ast.literal_eval(f"({written},)")
     except (ValueError, SyntaxError):
@@ -116,7 +116,7 @@ def _literals(written: str) -> tuple:
 
 
 def _inherited(path: str) -> str:
-    """The path in the stage of a path in one of its branches: branches name only what they change."""
+    """For a path in a branch, the same path in its stage, since a branch lists only the keys that it changes."""
     keys = path.split(".")
     if len(keys) > 4 and keys[0] == "stages" and keys[2] == "branches":
         return ".".join(keys[:2] + keys[4:])
@@ -124,7 +124,7 @@ def _inherited(path: str) -> str:
 
 
 def _check_path(values: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> None:
-    """Refuse a path that is none of the `keys` of the config, or that all runs share."""
+    """Raises a `ConfigError` for a path that is not among the `keys` of the config, or that all runs share."""
     branch = ".".join(path.split(".")[:4])
     if path not in keys and not (branch in keys and _inherited(path) in keys):
         raise ConfigError(f"config.grid: there is no {path}; did you mean {validate.nearest(path, values)}?")
@@ -137,7 +137,7 @@ def _check_path(values: Mapping[str, Any], keys: Mapping[str, Any], path: str) -
 
 
 def apply(values: Mapping[str, Any], point: Point) -> dict[str, Any]:
-    """A copy of the config at one point."""
+    """A copy of the config with the changes of one point."""
     result = copy.deepcopy(dict(values))
     for path, value in (change for choice in point for change in choice.changes):
         *groups, key = path.split(".")
@@ -149,16 +149,16 @@ def apply(values: Mapping[str, Any], point: Point) -> dict[str, Any]:
 
 
 def hparams(point: Point) -> spec.HParams:
-    """Short keys where they are unambiguous, and tuples as one word, because both become part of a run's name."""
+    """(key, value) of each axis, as in the names of runs: the last key of a path if unambiguous, tuples as one word."""
     keys = _keys([choice.axis for choice in point])
     return tuple((key, _word(choice.value)) for key, choice in zip(keys, point, strict=True))
 
 
 def scopes(points: Sequence[Point]) -> tuple[tuple[str, str], ...]:
-    """The `STAGE` or `STAGE/BRANCH` that each hyper-parameter belongs to; those that reach further concern all."""
+    """(hyper-parameter, `STAGE` or `STAGE/BRANCH` that it belongs to); those that affect several are left out."""
     scoped = []
     for key, *choices in zip(_keys([choice.axis for choice in points[0]]), *points, strict=True):
-        reach = {_scope(path) for choice in choices for path, _ in choice.changes}  # words may change different keys
+        reach = {_scope(path) for choice in choices for path, _ in choice.changes}  # named values may change other keys
         if len(reach) == 1 and (scope := reach.pop()):
             scoped.append((key, scope))
     return tuple(scoped)
@@ -184,7 +184,7 @@ def _word(value: Any) -> Any:
 
 
 def compiled(stage: spec.Stage) -> dict[str, Any]:
-    """What the points of a pack share in each branch: what is compiled, and when to evaluate and measure."""
+    """Fields of a branch that are equal for all points of a pack: those compiled, and when to evaluate and measure."""
     when = ("eval_every", "eval_tail", "measure_steps", "measure_every")
     return stage.shape() | {name: getattr(stage, name) for name in when}
 
@@ -192,7 +192,7 @@ def compiled(stage: spec.Stage) -> dict[str, Any]:
 def packs(
     plans: list[tuple[spec.HParams, spec.Model, spec.Plan]], scopes: tuple[tuple[str, str], ...]
 ) -> tuple[spec.Pack, ...]:
-    """The points grouped by all that is compiled; `scopes` is what the function of that name returns."""
+    """Groups the points by their compiled fields; `scopes` is the result of the function of that name."""
     groups: dict[Any, list] = {}
     for point, model, plan in plans:
         shapes = tuple((stage.name, stage.branch, *compiled(stage).items()) for stage in plan)
@@ -205,7 +205,7 @@ def packs(
 
 
 def _pack_names(packed: list[list[spec.HParams]]) -> list[str]:
-    """`main` for a lone pack, else the values in which the packs differ; a directory of each name is made."""
+    """`main` for a single pack, else the values in which the packs differ; these become directories."""
     if len(packed) == 1:
         return ["main"]
     keys = [key for key, _ in packed[0][0]]

@@ -1,9 +1,9 @@
-"""What earlier versions wrote into config.json, as it would be written now: their results and directories stay good."""
+"""Converts a config.json of an earlier version to today's format, so that old results and directories stay readable."""
 
 from collections.abc import Mapping
 from typing import Any
 
-AUGMENT = {False: "none", True: "crop_flip"}  # `augment` was a truth value
+AUGMENT = {False: "none", True: "crop_flip"}  # `augment` was a bool
 
 ADDED: dict[str, Any] = {
     "holdout": 0.0,
@@ -14,7 +14,7 @@ ADDED: dict[str, Any] = {
     "instruments": [],
     "matmul_precision": "default",
     "measure_images": 2048,
-}  # since then, with the values that they had
+}  # fields added since, with values that keep the old behaviour
 
 ADDED_TO_STAGES: dict[str, Any] = {
     "remedies": [],
@@ -27,9 +27,9 @@ ADDED_TO_STAGES: dict[str, Any] = {
 MODEL = {"activation": "relu", "dropout": 0.0, "injected": [], "zero_scale": False}
 TASKS = {"change": "none", "epochs": 1}
 
-# `evaluate_train` marks the first version.  What had no name then, with the values that it had.
+# The key `evaluate_train` marks the first version.  Fields added since, with values that keep its behaviour.
 FIRST = "evaluate_train"
-ALL = 2**31 - 1  # images: of each pool as many as there are
+ALL = 2**31 - 1  # images: more than any pool has
 STAGE = {"micro_batch": 0, "trained": ["all"], "ema": 0.0}
 PATCH = {"share": 0.0, "size": 7, "shared": 1.25, "own": 0.1, "patterns": 1, "alone": 0.2, "stretch": 1.75}
 DATA = {"member": 0, "classes": [], "shuffle": True, "patch": PATCH}
@@ -49,7 +49,7 @@ DETECTOR = {
 
 
 def study(described: Any) -> Any:
-    """A study as `parse.describe` writes it now; whatever is no study comes back as it is."""
+    """The study in the format that `parse.describe` writes now; anything that is not a study is returned unchanged."""
     packs = described.get("packs") if isinstance(described, dict) else None
     if not isinstance(packs, list):
         return described
@@ -64,7 +64,7 @@ def _pack(pack: Any, first: bool) -> Any:
     plans = pack.get("plans") if isinstance(pack, dict) else None
     if isinstance(plans, list) and isinstance(pack.get("model"), dict):
         pack = {**pack, "model": MODEL | pack["model"]}
-    return {**pack, "plans": [_point(each, first) for each in plans]} if isinstance(plans, list) else pack
+    return {**pack, "plans": [_point(point, first) for point in plans]} if isinstance(plans, list) else pack
 
 
 def _point(point: Any, first: bool) -> Any:

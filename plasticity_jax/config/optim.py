@@ -1,7 +1,4 @@
-"""An optimiser, its schedule of the learning rate, and what may end a learning stage, as records.
-
-The rules are those of `spec`.
-"""
+"""Fields of the optimiser, the learning-rate schedule and the stage detector; annotated as in `spec`."""
 
 import dataclasses
 from typing import Annotated
@@ -23,16 +20,18 @@ DECAYED = ("all", "kernels")
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """What ends a learning stage under the schedule `autodecay`; `detectors` says what each one looks at.
+    """When the schedule `autodecay` ends a learning stage; `training.detectors` defines each detector.
 
     name: `window`, `plateau`, `slope`, `sasa` or `abel`.
-    window: epochs that are averaged (window).  rtol, atol: a smaller gain is none (window; rtol: plateau too).
-    z: a gain below so many of its standard errors is none (window).  patience: epochs without a gain (plateau).
-    least: epochs (window) or updates (slope, sasa) of a learning stage that are looked at before it may end; 0 for the
-        detector's own: none of window; of slope and sasa 1000, or their capacity if that is less.
-    keep, capacity: the last share of the updates that is looked at, and the most of them (slope, sasa).
+    window: number of epochs averaged (window).
+    rtol, atol: smallest relative and absolute gain that counts (window; plateau uses rtol only).
+    z: smallest gain that counts, in standard errors (window).
+    patience: number of epochs without a gain before the stage ends (plateau).
+    least: smallest number of epochs (window) or updates (slope, sasa) before a learning stage may end; 0 for the
+        detector's default: 0 for window; for slope and sasa 1000, or their capacity if that is smaller.
+    keep, capacity: fraction of the most recent updates that is tested, and their largest number (slope, sasa).
     significance: level of the test (slope, sasa).
-    end_last: the last learning stage may be ended too, and with it the stage; else it lasts its full length.
+    end_last: whether the last learning stage, and with it the whole stage, may end early.
     """
 
     name: Annotated[str, NameOf("detectors"), COMPILED]
@@ -52,16 +51,18 @@ class Detector:
 class Optim:
     """An optimiser and its learning-rate schedule.
 
-    name: `sgd`, `adam`, `adamw`, `rmsprop` or `muon`.  momentum 0 means none.  weight_decay is L2 for all but `adamw`
-    and `muon`, where it is decoupled.  clip_norm 0 means none.
-    decayed: what weight decay acts on: `all` parameters, or `kernels`, which leaves out biases, scales and offsets.
-    reference_batch: the batch size that `learning_rate` is meant for; for others it grows in proportion (the linear
-        scaling rule of Goyal et al. 2017, section 2.1, who warm up for 5 epochs).  0 for the rate as it is.
-    rho: the radius of sharpness-aware minimisation (SAM), which any of them can be; 0 for none.
-    schedule: `constant`, `step` (times `decay` at each of `milestones`), `autodecay` (the same, but each learning
-        stage between milestones may be ended early by `detector`), `cosine` or `linear` (both down to `decay` times
-        the learning rate); after a linear warm-up over `warmup`.  `milestones` and `warmup` are shares of the stage,
-        in [0, 1].
+    name: `sgd`, `adam`, `adamw`, `rmsprop` or `muon`.
+    momentum: 0 for none.
+    weight_decay: coefficient of an L2 penalty; decoupled from the gradient for `adamw` and `muon`.
+    clip_norm: largest norm of the gradient; 0 for no clipping.
+    decayed: which parameters are decayed: `all`, or `kernels`, which leaves out biases, scales and offsets.
+    reference_batch: batch size for which `learning_rate` is given; it is scaled in proportion for other sizes (the
+        linear scaling rule of Goyal et al. 2017, section 2.1, who warm up for 5 epochs).  0 for no scaling.
+    rho: radius of sharpness-aware minimisation (SAM), with any optimiser; 0 for none.
+    schedule: `constant`, `step` (times `decay` at each of `milestones`), `autodecay` (as `step`, but `detector` may
+        end each learning stage between milestones early), `cosine` or `linear` (both from the learning rate down to
+        `decay` times it).  All begin with a linear warm-up.
+    milestones, warmup: fractions of the stage's length, in [0, 1].
     """
 
     name: Annotated[str, NameOf("optimizers"), COMPILED]
@@ -83,10 +84,10 @@ class Optim:
     reference_batch: Annotated[int, whole(0)]
 
     def rate(self, batch_size: int) -> float:
-        """The learning rate for batches of this size."""
+        """The learning rate for batches of `batch_size` examples."""
         return self.learning_rate * batch_size / self.reference_batch if self.reference_batch else self.learning_rate
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Groups of keys that change nothing."""
+        """Names of the groups of fields that have no effect."""
         return () if self.schedule == "autodecay" else ("detector",)

@@ -1,7 +1,7 @@
-"""The only door for configs: a ConfigDict goes in, frozen dataclasses come out, or one line says what is wrong."""
+"""Parses and checks a config: from a ConfigDict to a frozen `spec.Study`, or a `ConfigError` of one line."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,19 +13,19 @@ from plasticity_jax.config.rules import Check, Names
 from plasticity_jax.errors import ConfigError
 
 
-def parse(config: ConfigDict | Mapping[str, Any], known: Names) -> spec.Study:
-    """The study that a config asks for.
+def parse(config: ConfigDict | Mapping[str, Any], choices: Names) -> spec.Study:
+    """Returns the study that a config describes.
 
     Args:
-      config: as `configs/base.py` makes it; every key must be there, and no other.
-      known: the names that it may use, by kind; `study_config` collects them.
+      config: as made by `configs/base.py`; every key must be present, and no other.
+      choices: the names that it may use, by kind; `study_config` collects them.
 
     Raises:
-      ConfigError: an unknown or missing key, a wrong type or value, or a plan that cannot be walked.
+      ConfigError: an unknown or missing key, a wrong type or value, or an inconsistent plan.
     """
-    check_study = rules.record(spec.Study, known, without=("packs",), free=("model", "stages", "grid"))
-    check_model = rules.record(spec.Model, known)
-    check_stage = rules.record(spec.Stage, known, without=("name", "branch"), free=("branches",))
+    check_study = rules.record(spec.Study, choices, without=("packs",), free=("model", "stages", "grid"))
+    check_model = rules.record(spec.Model, choices)
+    check_stage = rules.record(spec.Stage, choices, without=("name", "branch"), free=("branches",))
     values = validate.plain(config)
     if "studies" in values:
         raise ConfigError("config.studies: this is a sweep of several studies; run it by plasticity local")
@@ -44,7 +44,7 @@ def parse(config: ConfigDict | Mapping[str, Any], known: Names) -> spec.Study:
 
 
 def describe(study: spec.Study) -> dict[str, Any]:
-    """The resolved study as plain JSON values, the same after a round trip through a file."""
+    """The resolved study as plain JSON values, unchanged by a round trip through a file."""
     return strict_json.loads(strict_json.dumps(dataclasses.asdict(study)))
 
 
@@ -55,7 +55,7 @@ def _plan(values: Any, check: Check) -> spec.Plan:
     for name, stage in values.items():
         where = f"config.stages.{name}"
         _check_name(name, where)
-        _make(check, stage, where, name, name)  # or an error of the stage would be blamed on its first branch
+        _make(check, stage, where, name, name)  # first, so that an error of the stage is not reported for its branch
         branches = stage["branches"]
         if not isinstance(branches, Mapping):
             raise rules.error(f"{where}.branches", branches, "must be a group of branches by name")
@@ -69,7 +69,7 @@ def _plan(values: Any, check: Check) -> spec.Plan:
 def _check_name(name: str, where: str) -> None:
     names.check(name, where)
     if name == spec.INIT:
-        raise ConfigError(f"{where}: {spec.INIT!r} is where every network begins; take another name")
+        raise ConfigError(f"{where}: {spec.INIT!r} is reserved for the initial weights; choose another name")
 
 
 def _merge(stage: Mapping[str, Any], override: Any, where: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _merge(stage: Mapping[str, Any], override: Any, where: str) -> dict[str, Any
         raise rules.error(where, override, "must be a group of what this branch changes")
     merged = {key: value for key, value in stage.items() if key != "branches"}
     for key, value in override.items():
-        if key not in merged and not where.endswith(".remedies"):  # a branch may have more of them than its stage
+        if key not in merged and not where.endswith(".remedies"):  # a branch may add remedies to those of its stage
             raise rules.unknown(where, key, list(merged))
         deeper = isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value, f"{where}.{key}") if deeper else value
@@ -85,59 +85,58 @@ def _merge(stage: Mapping[str, Any], override: Any, where: str) -> dict[str, Any
 
 
 def _make(check: Check, values: Any, where: str, name: str, branch: str) -> spec.Stage:
-    """The record of one branch, with what must hold between its fields."""
+    """The record of one branch; checks what must hold between its fields."""
     fields = check(values, where)
     del fields["branches"]
     stage = spec.Stage(name=name, branch=branch, **fields)
-    data, rule = stage.data, stage.optim
-    if not stage.epochs and not stage.steps:
-        raise rules.error(f"{where}.epochs", stage.epochs, "must be above 0, or give steps")
-    if data.part > data.splits:
-        raise rules.error(f"{where}.data.part", data.part, f"must be at most data.splits={data.splits}")
-    if rule.momentum and rule.name.startswith("adam"):
-        raise rules.error(
-            f"{where}.optim.momentum", rule.momentum, f"{rule.name} has none; set b1, or take sgd or rmsprop"
-        )
-    if rule.nesterov and not rule.momentum:
-        raise rules.error(f"{where}.optim.nesterov", True, "needs optim.momentum above 0")
-    if list(rule.milestones) != sorted(rule.milestones):
-        raise rules.error(f"{where}.optim.milestones", rule.milestones, "must increase")
-    if bool(rule.milestones) != (rule.schedule == "step") and rule.schedule != "autodecay":
-        raise rules.error(
-            f"{where}.optim.milestones",
-            rule.milestones,
-            "the schedule step needs some, autodecay may have some, no other takes any",
-        )
-    if stage.micro_batch and stage.batch_size % stage.micro_batch:
-        raise rules.error(f"{where}.micro_batch", stage.micro_batch, f"must divide batch_size={stage.batch_size}")
-    _check_tasks(stage, f"{where}.data.tasks.change")
-    if data.classes and (len(data.classes) != 2 or data.classes[0] >= data.classes[1]):
-        raise rules.error(f"{where}.data.classes", data.classes, "must be a range (first, last + 1), or empty")
+    for broken, key, value, need in (*_stage_rules(stage), *_task_rules(stage)):
+        if broken:
+            raise rules.error(f"{where}.{key}", value, need)
     return stage
 
 
-def _check_tasks(stage: spec.Stage, where: str) -> None:
-    data = stage.data
-    if data.tasks.change == "none":
+Rule = tuple[object, str, Any, str]  # true if it is broken; the key to report, its value, and what it has to be
+
+
+def _stage_rules(stage: spec.Stage) -> Iterator[Rule]:
+    data, optim, milestones = stage.data, stage.optim, stage.optim.milestones
+    stepped = optim.schedule == "step" if optim.schedule != "autodecay" else bool(milestones)
+    wrong_range = data.classes and (len(data.classes) != 2 or data.classes[0] >= data.classes[1])
+    adam = optim.name.startswith("adam")
+    yield not (stage.epochs or stage.steps), "epochs", stage.epochs, "must be above 0, or give steps"
+    yield data.part > data.splits, "data.part", data.part, f"must be at most data.splits={data.splits}"
+    need = f"{optim.name} has none; set b1, or take sgd or rmsprop"
+    yield optim.momentum and adam, "optim.momentum", optim.momentum, need
+    yield optim.nesterov and not optim.momentum, "optim.nesterov", True, "needs optim.momentum above 0"
+    yield list(milestones) != sorted(milestones), "optim.milestones", milestones, "must increase"
+    need = "the schedule step needs some, autodecay may have some, no other takes any"
+    yield bool(milestones) != stepped, "optim.milestones", milestones, need
+    need = f"must divide batch_size={stage.batch_size}"
+    yield stage.micro_batch and stage.batch_size % stage.micro_batch, "micro_batch", stage.micro_batch, need
+    yield wrong_range, "data.classes", data.classes, "must be a range (first, last + 1), or empty"
+
+
+def _task_rules(stage: spec.Stage) -> Iterator[Rule]:
+    """What a stream of tasks excludes."""
+    change = stage.data.tasks.change
+    if change == "none":
         return
-    if data.patch.share:
-        raise rules.error(
-            where, data.tasks.change, "patches tell the class that an image always has; take none of them"
-        )
-    if stage.reset.function:
-        raise rules.error(where, data.tasks.change, "an own reset happens once; leave reset.function empty")
-    if once := [remedy.name for remedy in stage.remedies if remedy.moment == "start"]:
-        raise rules.error(where, data.tasks.change, f"{once[0]} acts once, where the stage begins; leave it out")
-    if data.tasks.change == "labels" and data.label_noise:
-        raise rules.error(where, data.tasks.change, "all labels are random; set data.label_noise to 0")
+    at_start = ", ".join(remedy.name for remedy in stage.remedies if remedy.moment == "start")
+    for broken, need in (
+        (stage.data.patch.share, "patches always mean the same class; set data.patch.share to 0"),
+        (stage.reset.function, "a custom reset happens only once; leave reset.function empty"),
+        (at_start, f"{at_start} acts only once, at the start of the stage; remove it"),
+        (change == "labels" and stage.data.label_noise, "all labels are random; set data.label_noise to 0"),
+    ):
+        yield broken, "data.tasks.change", change, need
 
 
-INJECTION = "plasticity_injection"  # needs a network that is made for it
-WITHOUT_NORM = ("mlp", "logistic")  # whatever `model.norm` says
+INJECTION = "plasticity_injection"  # a remedy that needs `model.injected`
+WITHOUT_NORM = ("mlp", "logistic")  # these ignore `model.norm`
 
 
 def _final_branches(pack: spec.Pack) -> list[str]:
-    """The branches that nothing continues from, once the plans of the pack can be walked."""
+    """The branches that no stage continues from; raises a `ConfigError` if a plan of the pack is inconsistent."""
     final: dict[str, str] = {}
     for group in unfold(pack, (0,)):  # branches are the same for every seed
         for run in group.runs:
@@ -156,7 +155,9 @@ def _final_branches(pack: spec.Pack) -> list[str]:
                 what = f"stage {stage.name} has the remedy {INJECTION}; name the last modules, as ('module5', 'head')"
                 raise rules.error("config.model.injected", (), what)
             if stage.activation_noise and (pack.model.norm == "none" or pack.model.name in WITHOUT_NORM):
-                what = f"{pack.model.name} with norm {pack.model.norm} normalises nothing that noise could be added to"
+                what = (
+                    f"{pack.model.name} with norm {pack.model.norm} has no normalisation to add noise to; set it to 0"
+                )
                 raise rules.error(f"config.stages.{stage.name}.activation_noise", stage.activation_noise, what)
     return list(final)
 

@@ -1,4 +1,4 @@
-"""Plans unfolded into runs: which of them train side by side (a `Group`), and which networks they start from."""
+"""Expands plans into runs, grouped by compiled program (`Group`), each with the network that it starts from."""
 
 import dataclasses
 import functools
@@ -9,16 +9,16 @@ from plasticity_jax.config.spec import END, HParams, Pack, Plan, Stage
 from plasticity_jax.errors import ConfigError
 
 Key = tuple[str, str]  # stage and branch
-Parent = tuple[Stage, int] | None  # what a stage continues from, and the epoch of it; None for `init`
+Parent = tuple[Stage, int] | None  # the stage and epoch that a stage continues from; None for `init`
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One run of one stage: a row of the run axis.
 
-    parent: (name of a group, row in it, epoch or `END`) of the network it starts from; None for `init`.
-    final: no stage continues from it, so it is a run of the study and not only a step on the way.
-    index: its place among all runs of the pack, stage by stage in the order of the plans.
+    parent: (group name, row, epoch or `END`) of the network it starts from; None for `init`.
+    final: whether no stage continues from it, so that its metric is a result of the study.
+    index: its position among all runs of the pack, stage by stage in the order of the plans.
     """
 
     id: str
@@ -33,10 +33,10 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The runs of a stage that share its compiled programs, and so train side by side.
+    """The runs of a stage that share compiled programs and train side by side.
 
-    name: of its directory: the stage's, followed by `,1`, `,2`, .. where the stage has several groups.
-    keep: the epochs that later groups continue from.
+    name: of its directory: the stage's name, followed by `,1`, `,2`, .. if the stage has several groups.
+    keep: epochs at whose end the networks are saved, because later groups continue from them.
     """
 
     name: str
@@ -45,15 +45,16 @@ class Group:
 
     @property
     def stage(self) -> Stage:
-        """That of its first run; what is compiled is the same in all of them."""
+        """The stage of the first run; its compiled fields are equal in all runs."""
         return self.runs[0].stage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Node:
-    """A run by its whole past, and one object for each: the same run of two points is the same node.
+    """A run identified by all that determines it; equal runs of two grid points are one object.
 
-    epoch: that of the parent.  past: `STAGE` and `STAGE/BRANCH` of this run and of those before it.
+    epoch: of the parent.
+    past: `STAGE` and `STAGE/BRANCH` of this run and of its ancestors.
     """
 
     seed: int
@@ -64,15 +65,13 @@ class _Node:
 
 
 def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Group, ...]:
-    """The groups of a pack, parents before children, sharing whatever is the same.
-
-    Groups of one stage come in the order of their first runs.
+    """The groups of a pack, parents before children; equal runs of different grid points appear once.
 
     Two points of the grid whose stages agree from the start up to some stage share those runs: a grid over the
-    tuning learning rate pretrains once.
+    tuning learning rate pretrains once.  Groups of one stage are in the order of their first runs.
 
     Raises:
-      ConfigError: stages that wait for each other, or a parent that is missing or ambiguous.
+      ConfigError: the stages form a cycle, or a parent is missing or ambiguous.
     """
     parents_of = [{_key(stage): find_parent(plan, stage) for stage in plan} for _, plan in pack.plans]
     nodes_of: dict[str, dict[_Node, HParams]] = {name: {} for name in _in_order(parents_of)}
@@ -113,7 +112,7 @@ def unfold(pack: Pack, seeds: Sequence[int]) -> tuple[Group, ...]:
 
 
 def parse_after(after: str) -> tuple[str, str, int]:
-    """Split `STAGE[/BRANCH][@EPOCH]` into (stage, branch or "", epoch or END).
+    """Splits `STAGE[/BRANCH][@EPOCH]` into (stage, branch or "", epoch or END).
 
     Raises:
       ConfigError: the epoch is not a whole number.
@@ -126,10 +125,10 @@ def parse_after(after: str) -> tuple[str, str, int]:
 
 
 def find_parent(plan: Plan, stage: Stage) -> Parent:
-    """The record that `stage` continues from and the epoch of it; None for `init`.
+    """The stage that `stage` continues from, and the epoch; None for `init`.
 
     Raises:
-      ConfigError: no such stage or branch, or several branches and none named.
+      ConfigError: there is no such stage or branch, or the stage has several branches and `after` names none.
     """
     if stage.after == spec.INIT:
         return None
@@ -147,7 +146,7 @@ def find_parent(plan: Plan, stage: Stage) -> Parent:
 
 
 def by_past(groups: Sequence[Group]) -> dict[tuple, Run]:
-    """The runs by all that made them (seed, stages, epochs): equal keys in other company are the same run."""
+    """The runs by all that determines them (seed, stages, epochs): equal keys in two packs are the same run."""
     pasts: dict[str, list[tuple]] = {}
     for group in groups:
         pasts[group.name] = []
@@ -158,12 +157,12 @@ def by_past(groups: Sequence[Group]) -> dict[tuple, Run]:
 
 
 def run_id(branch: str, hparams: HParams, seed: int) -> str:
-    """The stable name of a run, the same alone and in company: `branch[,key=value..]/seedN`."""
+    """The name of a run, `branch[,key=value..]/seedN`, whatever runs train beside it."""
     return ",".join([branch, *(f"{key}={value}" for key, value in hparams)]) + f"/seed{seed}"
 
 
 def _by_program(name: str, nodes: Mapping[_Node, HParams]) -> Iterator[tuple[str, dict[_Node, HParams]]]:
-    """The groups of a stage, with their names: its runs grouped by what is compiled."""
+    """Names and runs of the groups of a stage: its runs grouped by their compiled fields."""
     shape = functools.cache(lambda stage: tuple(stage.shape().items()))
     groups: dict[tuple, dict[_Node, HParams]] = {}
     for node, hparams in nodes.items():
@@ -173,12 +172,12 @@ def _by_program(name: str, nodes: Mapping[_Node, HParams]) -> Iterator[tuple[str
 
 
 def _key(stage: Stage) -> Key:
-    """What tells a stage of a plan from the others."""
+    """Identifies a stage within a plan."""
     return stage.name, stage.branch
 
 
 def _nodes(plan: Plan, parents: Mapping[Key, Parent], made: dict[tuple, _Node]) -> Callable[[Key, int], _Node]:
-    """From (stage, seed) to its node in a plan; `made` are the nodes of all plans, by what makes them one run."""
+    """A function from (stage, seed) to the node of a plan; `made` collects the nodes of all plans by their fields."""
     stages = {_key(stage): stage for stage in plan}
 
     @functools.cache
@@ -192,7 +191,7 @@ def _nodes(plan: Plan, parents: Mapping[Key, Parent], made: dict[tuple, _Node]) 
 
 
 def _in_order(plans: Sequence[Mapping[Key, Parent]]) -> list[str]:
-    """Stage names, parents first, otherwise as written."""
+    """Stage names, parents first, otherwise in the order of the config."""
     needs: dict[str, set[str]] = {}
     for parents in plans:
         for (name, _), parent in parents.items():
@@ -202,6 +201,6 @@ def _in_order(plans: Sequence[Mapping[Key, Parent]]) -> list[str]:
         ready = [name for name in needs if name not in ordered and needs[name] <= set(ordered)]
         if not ready:
             waiting = sorted(set(needs) - set(ordered))
-            raise ConfigError(f"stages {waiting} wait for each other; one of them must start after {spec.INIT!r}")
+            raise ConfigError(f"stages {waiting} continue from each other; one must start from {spec.INIT!r}")
         ordered.append(ready[0])
     return ordered

@@ -1,7 +1,7 @@
-"""Studies read back from JSON that anybody may have written: the other half of `parse.describe`.
+"""Restores a study from the JSON that `parse.describe` wrote; the file is not trusted.
 
-Types, ranges and structure are checked, and so are the names that become directories: whatever comes back is a study
-whose files lie where they should.  What only holds between its values is for `parse` to say, where they come from.
+Types, ranges, structure and the names that become directories are checked, so no path leads out of the working
+directory.  Rules between fields are checked by `parse` alone, when a study is made.
 """
 
 from typing import Any
@@ -11,20 +11,20 @@ from plasticity_jax.errors import ConfigError
 
 
 def restore_study(described: Any, where: str = "config.json") -> spec.Study:
-    """The study that `parse.describe` wrote down, now or in an earlier version; `where` begins every error.
+    """Returns the study that `parse.describe` wrote, now or in an earlier version; errors begin with `where`.
 
     Raises:
-      ConfigError: it is none, in one line.
+      ConfigError: it is not a valid study.
     """
     study = rules.record(spec.Study, None)(legacy.study(described), where)
     if not study.packs:
-        raise ConfigError(f"{where}: a study has packs")
+        raise ConfigError(f"{where}: the study has no packs")
     taken = set()
     for i, pack in enumerate(study.packs):
         at = f"{where}.packs[{i}]"
         names.check(pack.name, f"{at}.name", commas=True)
         if pack.name in taken or not pack.plans:
-            raise ConfigError(f"{at}: two packs of one name, or one without plans")
+            raise ConfigError(f"{at}: the pack has no plans, or the name of another pack")
         taken.add(pack.name)
         for hparams, plan in pack.plans:
             for key, _ in hparams:
@@ -33,5 +33,5 @@ def restore_study(described: Any, where: str = "config.json") -> spec.Study:
                 names.check(stage.name, f"{at}: stage")
                 names.check(stage.branch, f"{at}: branch of stage {stage.name}")
             if not plan or len({(stage.name, stage.branch) for stage in plan}) < len(plan):
-                raise ConfigError(f"{at}: a plan has stages, and no branch of one twice")
+                raise ConfigError(f"{at}: a plan has no stages, or a branch twice")
     return study

@@ -1,9 +1,10 @@
-"""What a field of a record may hold: annotations of `spec`, and the checks, restored records and shapes that follow.
+"""Rules that annotate the fields of `spec`: what a field may hold, and whether it is compiled.
 
-    rate: Annotated[float, real("(0, inf)")]                  any positive number; data, so it may differ between runs
-    name: Annotated[str, NameOf("optimizers"), COMPILED]      a key of that dict; runs side by side have to share it
+    rate: Annotated[float, real("(0, inf)")]                  any positive number; traced, so it may differ between runs
+    name: Annotated[str, NameOf("optimizers"), COMPILED]      a key of that dict; equal for all runs of one program
 
-A check takes (value, path) and returns the value as a dataclass holds it, or raises a `ConfigError` of one line.
+Checks of configs, records restored from JSON and the compiled fields of a stage all follow from these annotations.  A
+check takes (value, path) and returns the value as the dataclass stores it, or raises a `ConfigError` of one line.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from plasticity_jax.errors import ConfigError
 from plasticity_jax.lookup import OWN
 
 Check = Callable[[Any, str], Any]
-Names = Mapping[str, Collection[str]]  # the keys of the dicts of functions, by the word of a `NameOf`
+Names = Mapping[str, Collection[str]]  # the names that a config may use, by the `kind` of a `NameOf`
 
 LARGEST = 2**31 - 1  # steps, seeds and indices are int32 on the device
 
@@ -30,14 +31,15 @@ class ByNames:
     """A rule whose check depends on the names that a config may use."""
 
     def check(self, names: Names | None) -> Check:
-        """The check; without `names` that of a study of any version, which is read back."""
+        """Returns the check; None for `names` allows any name, for a study restored from a file."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class NameOf(ByNames):
-    """A name, or with `many` several, of a dict of functions that `names` has under `kind`; `empty` takes none too,
-    and `own` a user's `module:function`.
+    """A key of the dict of functions called `kind`, or with `many` a tuple of keys.
+
+    `empty` also allows the empty string, `own` also a custom `module:function`.
     """
 
     kind: str
@@ -46,23 +48,22 @@ class NameOf(ByNames):
     own: bool = False
 
     def check(self, names: Names | None) -> Check:
-        """Without `names`, where a study of another version is read back, any text will do."""
         if names is None:
             return several(some_text) if self.many else text
-        known = one_of(names[self.kind], self.empty, self.own)
-        return several(known) if self.many else known
+        name = one_of(names[self.kind], self.empty, self.own)
+        return several(name) if self.many else name
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """Runs that train side by side share what `of` makes of the field, since it is compiled into their program."""
+    """Marks a field whose value `of(field)` is compiled into the program, so it is equal for all runs of a group."""
 
     of: Callable[[Any], Any]
     suffix: str = ""
 
 
 COMPILED = Compiled(lambda value: value)
-COMPILED_IF_ANY = Compiled(lambda value: value > 0, " > 0")  # 0 leaves out a part of the program
+COMPILED_IF_ANY = Compiled(lambda value: value > 0, " > 0")  # 0 removes a part of the program
 COMPILED_COUNT = Compiled(len)
 
 
@@ -70,9 +71,9 @@ _hints: Any = functools.cache(functools.partial(typing.get_type_hints, include_e
 
 
 def record(kind: Any, names: Names | None, without: Sequence[str] = (), free: Sequence[str] = ()) -> Check:
-    """The check of a mapping with the fields of the dataclass `kind`, which it returns.
+    """A check that turns a mapping into the dataclass `kind`.
 
-    Returns a dict instead, where fields are left out (`without`) or keys of any value come to them (`free`).
+    With fields left out (`without`) or additional unchecked keys (`free`) it returns a dict instead.
     """
     fields = {name: _check(hint, names) for name, hint in _hints(kind).items() if name not in without}
     return group(dict if without or free else kind, **fields, **dict.fromkeys(free, anything))
@@ -91,7 +92,7 @@ def _check(hint: Any, names: Names | None) -> Check:
 
 
 def _row(hint: Any, names: Names | None) -> Check:
-    """A tuple with a check of its own for each place."""
+    """A tuple of fixed length, with one check for each place."""
     checks = [_check(kind, names) for kind in typing.get_args(hint)]
 
     def check(value: Any, where: str) -> tuple:
@@ -103,7 +104,7 @@ def _row(hint: Any, names: Names | None) -> Check:
 
 
 def compiled(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of all of a record that is compiled; for a group that is `unused` only None."""
+    """(dotted path, value) of every compiled field of a record; one None for a group that is `unused`."""
     for name, hint in _hints(type(record)).items():
         value, path = getattr(record, name), prefix + name
         if dataclasses.is_dataclass(hint):
@@ -115,16 +116,16 @@ def compiled(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def error(where: str, value: Any, need: str) -> ConfigError:
-    """The error that names a value, its path, and what it has to be."""
+    """The error that names a path, its value, and what it has to be."""
     return ConfigError(f"{where}={shown(value, 200)}: {need}")
 
 
 def _is(kind: type, value: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)  # True is an int to Python
+    return isinstance(value, kind) and not isinstance(value, bool)  # bool is a subclass of int
 
 
 def whole(low: int) -> Check:
-    """A whole number from `low` on."""
+    """An integer in [`low`, 2**31 - 1]."""
 
     def check(value: Any, where: str) -> int:
         if not _is(numbers.Integral, value):
@@ -145,7 +146,7 @@ def real(interval: str) -> Check:
             raise error(where, value, f"must be a number in {interval}")
         above = low < value or (interval[0] == "[" and value == low)
         below = value < high or (interval[-1] == "]" and value == high)
-        if not (above and below and abs(value) < 1e300):  # inf is no number here, and ints have no largest
+        if not (above and below and abs(value) < 1e300):  # neither inf nor an int too large for a float
             raise error(where, value, f"must be in {interval}")
         return float(value)
 
@@ -176,7 +177,7 @@ def some_text(value: Any, where: str) -> str:
 
 
 def one_of(choices: Collection[str], empty: bool = False, own: bool = False) -> Check:
-    """One of the choices; `empty` also takes the empty string, for none, and `own` a `module:function`."""
+    """One of the choices; `empty` also allows the empty string, `own` a custom `module:function`."""
 
     def check(value: Any, where: str) -> str:
         if not isinstance(value, str):
@@ -193,9 +194,9 @@ def one_of(choices: Collection[str], empty: bool = False, own: bool = False) -> 
 
 
 def several(check_one: Check, least: int = 0, distinct: bool = True, split: bool = True) -> Check:
-    """A tuple of values, at least so many; no value twice where they are to be `distinct`.
+    """A tuple of at least `least` values, without repetition if `distinct`.
 
-    With `split` text is taken apart at its commas: on a command line `a,b` is one string.
+    With `split`, strings are split at commas, since `a,b` on a command line is one string.
     """
 
     def check(value: Any, where: str) -> tuple:
@@ -218,7 +219,7 @@ def _all_text(value: Any) -> bool:
 
 
 def group(make: Callable[..., Any], **fields: Check) -> Check:
-    """A mapping with exactly these keys, given to `make` as keywords."""
+    """A mapping with exactly these keys, passed to `make` as keyword arguments."""
 
     def check(value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
@@ -238,21 +239,21 @@ def _few(keys: Sequence[str], most: int = 10) -> str:
     return ", ".join([*keys[:most], *([".."] if len(keys) > most else [])])
 
 
-def unknown(where: str, key: str, known: Collection[str]) -> ConfigError:
-    """The error for a key that is none of the known ones."""
-    close = max(known, key=lambda name: validate.likeness(name, key))
+def unknown(where: str, key: str, keys: Collection[str]) -> ConfigError:
+    """The error for a key that is not one of `keys`."""
+    close = max(keys, key=lambda name: validate.likeness(name, key))
     written = key if str(key).isprintable() and len(key) <= LONGEST else shown(key)
     return ConfigError(f"{where}.{written}: there is no such key; did you mean {where}.{close}?")
 
 
 def plain(value: Any, where: str) -> Any:
-    """The value of a hyper-parameter: text, a finite number, a truth value, None, or a tuple of such."""
+    """The value of a hyper-parameter: a string, a finite number, a bool, None, or a tuple of these."""
     if isinstance(value, (tuple, list)):
         return tuple(plain(item, where) for item in value)
     if isinstance(value, float) and not math.isfinite(value):
         raise error(where, value, "must be finite")
     if not isinstance(value, (str, int, float, bool, type(None))):
-        raise error(where, value, "must be plain")
+        raise error(where, value, "must be a string, a number, a bool or None")
     return text(value, where) if isinstance(value, str) else value
 
 

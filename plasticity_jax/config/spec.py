@@ -1,18 +1,16 @@
-"""Training plans as data.
+"""A study, its models and its training plans, as frozen dataclasses.
 
-A *plan* is a tuple of `Stage` records.  Each record names what it starts from (`after`), so a plan is a
-tree: one pretraining can feed many tunings, and a fresh control is a stage that starts from `init`.
-Records that share a `name` are the branches of one stage; `branch` tells them apart.  Those that share what
-is compiled train side by side as rows of the run axis, the others after them.
+A *plan* is a tuple of `Stage` records, each of which names the stage that it continues from (`after`), so it is a tree:
+one pretraining can feed many tunings, and a fresh control starts from `init`.  Records of equal `name` are the branches
+of one stage, distinguished by `branch`.  Those whose compiled fields agree train side by side on the run axis.
 
     (Stage("pretrain", branch="pretrain", after="init"),
      Stage("tune", branch="fresh", after="init"),
      Stage("tune", branch="pretrain+tune", after="pretrain"))
 
-Random keys are derived from the seed and the stage *name*, so the two `tune` branches of a seed see the
-same batches.  No field here has a default: every default is written in `configs/base.py`.
-
-A field says its type, its range, and whether runs that train side by side have to share it; see `rules`.
+Random keys are derived from the seed and the stage *name*, so the two `tune` branches of a seed draw the same batches.
+A field's annotation gives its type, its range, and whether it is compiled; see `rules`.  No field has a default here:
+all defaults are in `configs/base.py`.
 """
 
 import dataclasses
@@ -36,7 +34,7 @@ from plasticity_jax.config.rules import (
 )
 
 INIT = "init"
-END = -1  # the epoch that means "where the stage ended"
+END = -1  # as an epoch: the end of the stage
 
 RECIPES = ("random", "split", "blend")
 AUGMENT = ("none", "crop", "crop_flip", "resized_crop", "resized_crop_flip")
@@ -48,13 +46,14 @@ PRECISIONS = ("default", "high", "highest")
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-    """A small pattern pasted into the middle of images, which tells their class; see `patches` for the source.
+    """A small pattern, specific to the class, pasted into the middle of images; see `data.patches` for the source.
 
-    share: of the images that carry one, always the same; 0 for none.  size: pixels of a side.
-    shared: scale of what the patches of all classes have in common, of a normal distribution.
-    own, patterns: how far that of a class lies from it in each number, and how many patterns a class has.
-    alone: probability that a draw of a patched image is black but for the patch.
-    stretch: what `own` is multiplied by then, besides a random number in [0, 1).
+    share: fraction of the images that carry a patch, always the same images; 0 for none.  size: its side in pixels.
+    shared: standard deviation of the normal component common to the patches of all classes.
+    own: distance of a class's pattern from the common component, in every pixel and channel.
+    patterns: number of patterns per class.
+    alone, stretch: probability that a patched image is drawn black except for the patch, and the factor on `own` in
+        that case, times a uniform random number in [0, 1).
     """
 
     share: Annotated[float, real("[0, 1]")]
@@ -68,11 +67,11 @@ class Patch:
 
 @dataclasses.dataclass(frozen=True)
 class Tasks:
-    """A stream of tasks in one stage; see `tasks` for the sources.
+    """A stream of tasks in one stage; see `data.tasks` for the sources.
 
-    change: what is drawn anew for each task: `none`, the `labels` of the training images, or the order of the `pixels`
-        of all images.  At the start of every task the stage's reset happens again; remedies keep their memories.
-    epochs: of a task.
+    change: what is redrawn for each task: `none`, the `labels` of the training images, or the order of the `pixels` of
+        all images.  The stage's reset is applied at the start of every task; remedies keep their memories.
+    epochs: length of a task.
     """
 
     change: Annotated[str, one_of(CHANGES), COMPILED]
@@ -83,20 +82,20 @@ class Tasks:
 class Data:
     """Which training images a stage draws from, and how.
 
-    member: which of the data sets that the study's name joins with `+`, from 1 on; 0 for all of them.
-    classes: a range (first, last + 1) of the seed's random order of the classes, which alone are trained,
-        told apart and tested; empty for all.
+    member: 1-based index of one of the data sets that `Study.dataset` joins with `+`; 0 for all of them.
+    classes: a range (first, last + 1) in the seed's random order of the classes; only these are trained on,
+        classified and tested.  Empty for all.
     recipe: `random` (the first `fraction` of the seed's random order; fraction 1 is everything),
         `split` (D_part of Berariu et al. 2021, appendix A.3), or `blend` (appendix A.2: everything with
         probability 1 - gamma^(50 n/N), else the first `fraction`; always with replacement).
-    fraction: share of the images, in (0, 1].
-    splits, part, uniform: number of data sets n+1, the 1-based index of this one, and the ratio r of A.3.
+    fraction: of the images, in (0, 1].
+    splits, part, uniform: the number of data sets n+1, the 1-based index of this one, and the ratio r of A.3.
     gamma: the blending rate, in (0, 1).
-    replacement: draw every example independently instead of walking through a permutation per epoch.
-    shuffle: walk through another permutation each epoch; without, every epoch has the same order and batches.
-    label_noise: share of the images whose label is replaced by another class.
-    deficit: how images are worse where they are trained on, and not where networks are scored: `none`, or `blur`, a
-        quarter of the resolution; see `deficits` for the source.
+    replacement: draw every example independently instead of going through one permutation per epoch.
+    shuffle: draw a new permutation every epoch; without, all epochs have the same order and batches.
+    label_noise: fraction of the images whose label is replaced by another class.
+    deficit: a degradation of the images in training, not in evaluation: `none`, or `blur`, a quarter of the
+        resolution; see `data.deficits` for the source.
     """
 
     member: Annotated[int, whole(0)]
@@ -116,21 +115,20 @@ class Data:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Groups of keys that change nothing."""
+        """Names of the groups of fields that have no effect."""
         return () if self.patch.share > 0 else ("patch",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reset:
-    """What happens to a network at the start of a stage: `shrink * old + perturb * fresh` on some modules.
+    """What changes at the start of a stage: parameters of some modules become `shrink * old + perturb * fresh`.
 
     modules: module names (`stem`, `module2`, .., `head`), longer parameter paths, or `all`; empty for none.
-    shrink, perturb: (0, 1) re-initialises, (0.4, 0.1) is shrink and perturb (Ash & Adams 2020), (1, 0) is nothing.
-    statistics: which BatchNorm running statistics become fresh: `keep` none, `modules` those of the modules
-        above, `all`.
-    optimiser: which optimiser moments become zero, and with them the count of steps that Adam corrects their bias by:
-        `keep` none, `modules`, `all`.
-    function: a further reset, applied last: `module:function`, or the name of one in `training.resets` or given to
+    shrink, perturb: (0, 1) re-initialises, (0.4, 0.1) is shrink and perturb (Ash & Adams 2020), (1, 0) does nothing.
+    statistics: which BatchNorm running statistics are re-initialised: `keep` for none, those of `modules`, or `all`.
+    optimiser: which optimiser moments become zero, together with the step count of Adam's bias correction: `keep` for
+        none, those of `modules`, or `all`.
+    function: a further reset, applied last: `module:function`, or a name in `training.resets` or in
         `plasticity_jax.run(resets=...)`; empty for none.
     """
 
@@ -144,29 +142,29 @@ class Reset:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One stretch of training under one data recipe and one optimiser.
+    """A period of training with one data recipe and one optimiser.
 
-    after: `init`, or where it continues: `STAGE`, `STAGE/BRANCH`, each optionally `@EPOCH` (a whole epoch).
-    epochs, steps: the length; `steps` counts if it is not 0.
-    until_accuracy: end as soon as the running train accuracy of an epoch reaches this share; 0 for never.
-    micro_batch: images of a batch whose gradient is computed at once, 0 for all; BatchNorm takes its statistics over
-        them (ghost batches).
-    augment: what happens to the images of each batch: `none`, `crop` (padded by 4 black pixels and cropped at random
-        to the old size), `resized_crop` (a random part of 8 to 100 % of the area, resized), or `crop_flip` and
-        `resized_crop_flip` (half of them mirrored too, which makes other digits and letters of some).
-    trained: module names, or `all`; the others are frozen to the bit, and so are their moments and all running
-        statistics, which BatchNorm then uses.
+    after: `init`, or the stage to continue from: `STAGE` or `STAGE/BRANCH`, optionally with `@EPOCH` (an integer).
+    epochs, steps: the length; `steps` is used if it is not 0.
+    until_accuracy: end once the running train accuracy of an epoch reaches this value, in [0, 1]; 0 for never.
+    micro_batch: number of images whose gradient is computed at once, 0 for the whole batch; BatchNorm takes its
+        statistics over them (ghost batches).
+    augment: of the images of each batch: `none`; `crop` (padded by 4 black pixels and cropped at random to the old
+        size); `resized_crop` (a random region of 8 to 100 % of the area, resized); `crop_flip` and
+        `resized_crop_flip` (also mirrored with probability 1/2, which changes the class of some digits and letters).
+    trained: module names, or `all`.  The other modules are frozen bit for bit, and so are their moments and all
+        running statistics, which BatchNorm then normalises with.
     ema: decay per step of an exponential moving average of weights and statistics, evaluated too; 0 for none.
-    eval_every: evaluate every so many epochs; 0 for only at the start and the end.
-    eval_tail: the same inside the metric's window at the end of the stage.
-    measure_steps: steps, 0 for the start, at which the study's instruments measure; those behind the end do nothing.
-    measure_every: they measure every so many epochs too, and where the run ends; 0 for neither.  Wherever they measure,
-        the run is evaluated as well, whether or not the study has instruments.
-    remedies: what is done against the loss of plasticity, in this order; a config gives each one's numbers by its name.
-    label_smoothing: share of each label that is spread over the classes that are told apart (Szegedy et al. 2016,
-        section 7); the training loss is that of the smoothed labels, and all other losses are of plain ones.
-    activation_noise: standard deviation of the noise that training adds to what normalisations give, at the start of
-        the stage; it falls to 0 at its end in proportion to the steps that are left.  See `jitter` for the source.
+    eval_every: number of epochs between evaluations; 0 for only at the start and the end.
+    eval_tail: the same within the metric's window at the end of the stage.
+    measure_steps: steps at which the study's instruments measure, 0 for the start; steps beyond the end are ignored.
+    measure_every: number of epochs between measurements, which then are also made at the end; 0 for neither.  The run
+        is evaluated at each of these times as well, whether or not the study has instruments.
+    remedies: against the loss of plasticity, applied in this order; a config gives their numbers by name.
+    label_smoothing: part of each label spread evenly over the classes (Szegedy et al. 2016, section 7); only the
+        training loss uses smoothed labels.
+    activation_noise: standard deviation of noise added to the outputs of normalisations in training, at the start of
+        the stage; it decays linearly to 0 at the end.  See `models.jitter` for the source.
     """
 
     name: Annotated[str, some_text]
@@ -192,12 +190,12 @@ class Stage:
     activation_noise: Annotated[float, real("[0, inf)"), COMPILED_IF_ANY]
 
     def shape(self) -> dict[str, Any]:
-        """What is compiled into the program: runs of a stage that agree in it train side by side."""
+        """The values compiled into the program; runs of a stage for which they are equal train side by side."""
         return dict(compiled(self)) | {"data.member or data.classes": self.restricted}
 
     @property
     def restricted(self) -> bool:
-        """Whether only some classes of the study's data are told apart."""
+        """Whether only some classes of the study's data are used."""
         return bool(self.data.member or self.data.classes)
 
 
@@ -207,16 +205,18 @@ HParams = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network by its name, or a user's `module:function` from this record and a number of classes to a linen module.
+    """A network.
 
-    `resnet` and `wide_resnet` have depth blocks in each module, of width channels in the first, a stem and a norm;
-    `resnet18`, `resnet34`, `resnet50`, `resnet101` and `resnet152` have the blocks of He et al. 2016 instead of a
-    depth; `mlp` has depth and width, `logistic` neither.
-    `zero_scale`: the last norm of each block of those called resnet begins with scale zero.
-    `dtype` is of the compute: `float32`, `bfloat16`, or `auto`: bfloat16 on accelerators.
-    `activation` is `relu`, `leaky_relu` or `crelu`, which has twice as many outputs, and `dropout` the share of outputs
-    that is dropped; in residual networks, `crelu` and `dropout` are in the middle of each block alone.
-    `injected` are the last modules, in which the remedy `plasticity_injection` puts new weights beside the old ones.
+    name: a key of `models.MODELS`, or a custom `module:function` from (this record, number of classes) to a linen
+        module.  `resnet` and `wide_resnet` use depth, width, stem and norm; `resnet18`, `resnet34`, `resnet50`,
+        `resnet101` and `resnet152` have the blocks of He et al. 2016 in place of depth; `mlp` uses depth and width,
+        `logistic` neither.
+    depth, width: blocks per module and channels of the first; or hidden layers and units of each.
+    dtype: of the computation: `float32`, `bfloat16`, or `auto`, which is bfloat16 on accelerators.
+    activation: `relu`, `leaky_relu` or `crelu`, which doubles the number of outputs.
+    dropout: fraction of outputs dropped.  Residual networks use `crelu` and `dropout` only inside each block.
+    injected: the last modules, in which the remedy `plasticity_injection` adds new weights beside the old ones.
+    zero_scale: initialise the scale of the last norm of each block to zero (networks called resnet only).
     """
 
     name: Annotated[str, NameOf("models", own=True)]
@@ -233,9 +233,9 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Pack:
-    """Runs that one program shape can train: one model, and one plan for each point of the grid.
+    """Grid points that share compiled programs: one model, and one plan per point.
 
-    scopes: (hyper-parameter, the `STAGE` or `STAGE/BRANCH` whose field it is); one that is not listed concerns all.
+    scopes: (hyper-parameter, `STAGE` or `STAGE/BRANCH` that it belongs to); one that is not listed affects all stages.
     """
 
     name: str
@@ -246,24 +246,25 @@ class Pack:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """All that one config asks for.  Counts of images are 0 for "all of them" (validation, train_eval: none).
+    """All that one config describes.
 
-    holdout, holdout_seed: share of the training images that is the test set of data without a test split, and the seed
-        that draws it.
-    test_split: what TFDS calls the test set; for joined sets one for all or one for each, as `validation+test`.
-    resize: the shorter side of images becomes so long where they are read, and the middle of the longer one is kept; 0
-        for images as they are, all of one size.
-    image_size: height and width of what networks see of an image, its middle or what `resized_crop` makes of it; 0 for
-        all of it.
-    instruments: diagnostics that are dear, and so measured only when stages say (`measure_steps`, `measure_every`).
-    measure_images: of each run's training images, so many are what instruments look at; all where there are fewer.
-    train_eval_images: so many images of each pool are evaluated too, in eval mode and not augmented.
-    mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
+    name: selects the claims and the figure of the analysis; empty for none.
+    holdout, holdout_seed: for data without a test split, the fraction of the training images that becomes the test
+        set, and the seed that draws it.
+    test_split: TFDS name of the test set; for joined data sets one name for all or one for each, as `validation+test`.
+    resize: images are read with their shorter side resized to this many pixels and cropped to their central square; 0
+        for no resizing, if all have one size.
+    image_size: height and width of the network's input in pixels: the image's centre, or the output of
+        `resized_crop`; 0 for the whole image.
+    train_images, test_images: number of images used; 0 for all.  validation_images: set aside of the training images.
     control: the branch that the others are compared with.
-    matmul_precision: of products and convolutions of float32 numbers on accelerators, as `jax.default_matmul_precision`
-        has it; `default` is what jax is told otherwise.
-    window: the metric is the mean test accuracy over this last share of a run's last stage.
-    name: what the analysis knows the study by, to judge its claims and draw its figure; empty for no such thing.
+    window: the metric is the mean test accuracy over this last fraction of a run's last stage.
+    instruments: expensive diagnostics, measured only at `Stage.measure_steps` and `Stage.measure_every`.
+    measure_images: number of each run's training images that instruments use; all if there are fewer.
+    train_eval_images: number of images of each training pool that are evaluated too, in eval mode, not augmented.
+    mean, std: per channel, for the normalisation of images / 255; empty for those of the data set.
+    matmul_precision: of float32 products and convolutions on accelerators, as in `jax.default_matmul_precision`;
+        `default` for jax's setting.
     """
 
     name: Annotated[str, text]
@@ -294,6 +295,6 @@ class Study:
 
     @property
     def data(self) -> tuple[str, str, float, int, str, int, int]:
-        """The data set, as `datasets.load` takes it."""
+        """The arguments of `datasets.load`."""
         held = self.holdout, self.holdout_seed
         return self.dataset, self.data_dir, *held, self.test_split, self.resize, self.image_size

@@ -1,4 +1,4 @@
-"""Configs as nested dicts of plain Python values, and the search for the key that a misspelt path meant."""
+"""Converts configs to nested dicts of plain Python values, and finds the key closest to a misspelt path."""
 
 import difflib
 import numbers
@@ -13,10 +13,10 @@ from plasticity_jax.errors import ConfigError
 
 
 def plain(config: Any, where: str = "config") -> dict[str, Any]:
-    """Nested dicts for nested ConfigDicts, in their order.
+    """Converts nested ConfigDicts to nested dicts, keeping their order.
 
     Raises:
-      ConfigError: no mapping at all, or a placeholder that was left empty.
+      ConfigError: `config` is not a mapping, or a placeholder was not filled.
     """
     if not isinstance(config, (ConfigDict, Mapping)):
         raise ConfigError(f"{where}={config!r}: must be a ConfigDict")
@@ -32,7 +32,7 @@ def plain(config: Any, where: str = "config") -> dict[str, Any]:
 
 
 def _python(value: Any) -> Any:
-    """Scalars of numpy and jax as Python's, and their arrays as tuples, wherever they are in `value`."""
+    """`value` with numpy and jax scalars as Python scalars and arrays as tuples, at any depth."""
     if isinstance(value, (ConfigDict, Mapping)):
         return {_python(key): _python(value[key]) for key in value}
     if isinstance(value, (tuple, list)):
@@ -46,17 +46,17 @@ def _python(value: Any) -> Any:
         return tuple(map(_python, array))
     scalar = array[()]
     if isinstance(scalar, np.floating):
-        return float(str(scalar))  # float32(0.1) is meant to be 0.1, not 0.10000000149
+        return float(str(scalar))  # 0.1 for float32(0.1), not 0.10000000149
     return scalar.item() if isinstance(scalar, np.generic) else scalar
 
 
 def has(path: str, values: Mapping[str, Any]) -> bool:
-    """Whether there is a key or group at a dotted path, also written like `branches["a+b"].after`."""
+    """Whether a key or group exists at a dotted path, which may be written like `branches["a+b"].after`."""
     return re.sub(r"""\[["']?(.*?)["']?\]""", r".\1", path) in dict(paths(values))
 
 
 def nearest(path: str, values: Mapping[str, Any]) -> str:
-    """The dotted path in `values` that `path` was most likely meant to be, judged by its last key first."""
+    """The dotted path in `values` most similar to `path`; the last key counts most."""
 
     def score(candidate: str) -> float:
         ends = path.rpartition(".")[2], candidate.rpartition(".")[2]
@@ -66,12 +66,12 @@ def nearest(path: str, values: Mapping[str, Any]) -> str:
 
 
 def likeness(a: str, b: str) -> float:
-    """How alike two words are, in [0, 1]."""
+    """Similarity of two strings, in [0, 1]."""
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
 def paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key and group below `values`, as (dotted path, value)."""
+    """Yields (dotted path, value) for every key and group in `values`."""
     for key, value in values.items():
         yield prefix + key, value
         if isinstance(value, Mapping):

@@ -372,7 +372,7 @@ def test_a_stream_of_tasks_has_no_other_labels_and_no_own_reset(path, value):
 
 def test_a_remedy_that_acts_once_is_none_of_a_stream():
     stream = {"stages.tune.data.tasks.change": "pixels", "stages.tune.remedies": base.treated(dash={})}
-    assert "dash acts once" in refused(stream)
+    assert "dash acts only once" in refused(stream)
 
 
 def test_steps_do_instead_of_epochs():
@@ -504,7 +504,7 @@ def test_branches_may_differ_in_data_length_and_rate():
     [
         ("pretrian", "no such stage"),
         ("pretrain/x", "no such stage"),
-        ("tune/fresh", "wait for each other"),
+        ("tune/fresh", "continue from each other"),
         ("pretrain@x", "whole number"),
         ("pretrain@351", "pretrain has only 350 epochs"),
         ("init@3", "no such stage"),
@@ -707,7 +707,7 @@ def test_arrays_are_taken_item_by_item():
 @pytest.mark.parametrize("name", sorted(columns.COLUMNS))
 def test_an_axis_is_not_called_like_a_column(name):
     message = refused({"grid": ((name, {"a": {RATE: 1.0}}),)})
-    assert message == f"config.grid: {name} is called like a column of the table of results; take another name"
+    assert message == f"config.grid: {name} is the name of a column of the table of results; choose another"
 
 
 TEXTS = st.text("aZ09_-+=.,;:/\\'\"{}[]()$~ \n\t\0\x7f\xa0\xadé\u200b\u2028\u202e\ufeff\ud800\U0001f600", max_size=12)

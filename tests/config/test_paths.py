@@ -48,14 +48,16 @@ def test_home_is_expanded(monkeypatch):
 @given(st.text(string.ascii_letters, min_size=2), st.text(string.ascii_letters + "/.%?"))
 def test_addresses_are_refused(scheme, rest):
     for address in (f"{scheme}://{rest}", Path(f"{scheme}://x/{rest}")):
-        with pytest.raises(LabError, match="is an address and no directory: mount it") as error:
+        with pytest.raises(LabError, match="is an address, not a directory: mount it") as error:
             paths.given(address)
         assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("path", ["~nobody-of-this-name/x", "a\0b", os.fsdecode(b"\xff")], ids=ascii)
 def test_other_paths_that_cannot_be_are_refused(path):
-    with pytest.raises(LabError, match="no such user; a folder of this name is ./|is no path in UTF-8"):
+    with pytest.raises(
+        LabError, match="no such user; for a local directory of this name write ./|is not a valid UTF-8 path"
+    ):
         paths.given(path)
 
 
@@ -101,7 +103,7 @@ def test_every_command_refuses_an_address(address, tmp_path, monkeypatch, capsys
             code, _, err = commands.call(main, *args, capture=capsys, directory=tmp_path)
             assert code == 1
             said = err.strip()
-        assert "is an address and no directory" in said and "\n" not in said and address in said, main.__module__
+        assert "is an address, not a directory" in said and "\n" not in said and address in said, main.__module__
     with pytest.raises(LabError, match="is an address"):
         small.run(small.config(), address)
     with pytest.raises(LabError, match="is an address"):
@@ -124,7 +126,7 @@ def test_xmanager_is_given_no_address(tmp_path):
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{commands.ROOT}"}
     call = [sys.executable, "-c", START]
     done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    commands.refused(commands.Done(done.returncode, done.stdout, done.stderr), "gs://bucket/run is an address and no")
+    commands.refused(commands.Done(done.returncode, done.stdout, done.stderr), "gs://bucket/run is an address, not a")
     assert not (tmp_path / "gs:").exists()
 
 

@@ -174,12 +174,12 @@ def test_after_needs_a_whole_epoch(after):
 
 
 def test_two_stages_that_wait_for_each_other():
-    with pytest.raises(ConfigError, match=r"\['a', 'b'\] wait for each other"):
+    with pytest.raises(ConfigError, match=r"\['a', 'b'\] continue from each other"):
         groups((record("a", after="b"), record("b", after="a"), record("c")))
 
 
 def test_a_stage_that_waits_for_itself():
-    with pytest.raises(ConfigError, match=r"\['tune'\] wait for each other"):
+    with pytest.raises(ConfigError, match=r"\['tune'\] continue from each other"):
         groups((record("tune", "x"), record("tune", "y", "tune/x")))
 
 

@@ -70,5 +70,5 @@ def test_a_network_that_normalises_nothing_is_refused():
     config = small.config()
     config.model.norm = "none"
     config.stages.tune.activation_noise = 0.1
-    with pytest.raises(ConfigError, match=r"activation_noise=0.1: .*normalises nothing"):
+    with pytest.raises(ConfigError, match=r"activation_noise=0.1: .*has no normalisation"):
         plasticity_jax.run(config, "unused", dry_run=True)
