@@ -10,7 +10,7 @@ print(study.claims())                  # its claims, each with an effect, an int
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ import numpy as np
 import pandas as pd
 
 from plasticity_jax import strict_json
-from plasticity_jax.analysis import outcomes, sweeps
+from plasticity_jax.analysis import outcomes, sweeps, tables
 from plasticity_jax.config import columns, plan
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import ConfigError, LabError
-from plasticity_jax.storage import metrics
 
 TABLE = outcomes.TABLE
 COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
@@ -81,28 +80,25 @@ def _table(directory: Path) -> pd.DataFrame:
             return pd.read_parquet(directory / COMPACT)
         except (OSError, ValueError) as e:
             raise LabError(f"cannot read {directory / COMPACT} ({e}): collect it anew from its --workdir") from e
-    raw, first = _rows(directory), list[str]()
     if sweeps.is_sweep(directory):
-        rows_of = ((study, *pair) for study in sweeps.studies(directory) for pair in sweeps.rows(study))
-        raw, first = ({"study": study.name, "pack": pack, **row} for study, pack, row in rows_of), ["study"]
+        parts = [
+            tables.named(part, study=study.name) for study in sweeps.studies(directory) for part in sweeps.rows(study)
+        ]
     elif sweeps.is_study(directory):
-        raw = ({"pack": pack, **row} for pack, row in sweeps.rows(directory))
-    rows: list[metrics.Row] = []
-    hparams: dict[str, None] = {}
-    for row in raw:
-        point = row.pop("hparams")
-        hparams |= dict.fromkeys(point)
-        rows.append({**row, **point})
-    if not rows:
+        parts = list(sweeps.rows(directory))
+    else:
+        parts = list(_rows(directory))
+    table = tables.joined(parts)
+    if table.empty:
         raise LabError(f"{directory} holds no measurements ({TABLE}); give the --workdir of a study")
-    return pd.DataFrame(rows, columns=[*first, *KEYS, *hparams, *MEASURED])
+    return table
 
 
-def _rows(directory: Path) -> Iterable[metrics.Row]:
+def _rows(directory: Path) -> Iterator[tables.Part]:
     """The rows of a working directory, each with its pack and the status of its run."""
     for path in sorted(directory.rglob(TABLE)):
         pack, stage = path.parent.parent.relative_to(directory).as_posix(), path.parent.name
-        yield from ({"pack": pack, **row} for row in outcomes.rows(directory, pack, stage))
+        yield tables.named(outcomes.rows(directory, pack, stage), pack=pack)
 
 
 def _judged(table: pd.DataFrame, directory: Path) -> pd.DataFrame:

@@ -5,35 +5,30 @@
 `running`    not yet; nobody may be at work on it
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from plasticity_jax import strict_json
-from plasticity_jax.errors import LabError
-from plasticity_jax.storage import metrics
+from plasticity_jax.analysis import tables
 
 FAILED, FINISHED, RUNNING = "failed", "finished", "running"
 TABLE = "metrics.jsonl"
 SCORES = ("test_loss", "test_accuracy", "train_loss", "train_accuracy")
 
 
-def rows(directory: Path, pack: str, stage: str) -> Iterator[metrics.Row]:
+def rows(directory: Path, pack: str, stage: str) -> tables.Part:
     """What was measured in a stage of a working directory, each row with the `status` of its run.
 
     Raises:
       LabError: a broken table.
     """
     folder, result = directory / pack / stage, _result(directory)
-    lost = failed(result.get("runs"))
     ended = bool(result) or any(path.name.isdecimal() for path in folder.glob("end/*"))
-    for row in metrics.read(folder / TABLE):
-        if not _is_row(row):
-            raise LabError(f"{folder / TABLE} holds {ascii(row)[:60]}, which is no row of a table; mend or delete it")
-        status = FAILED if (pack, row.get("run")) in lost else FINISHED if ended else RUNNING
-        yield {**row, "status": status}
+    table, points = tables.named(tables.read(folder / TABLE), status=FINISHED if ended else RUNNING)
+    lost = [run for of, run in failed(result.get("runs")) if of == pack]
+    return table.assign(status=table.status.mask(table.run.isin(lost), FAILED)), points
 
 
 def told(table: pd.DataFrame, runs: Any) -> pd.Series:
@@ -64,14 +59,6 @@ def are_runs(value: Any) -> bool:
         isinstance(run, dict) and all(isinstance(run.get(key), str) for key in ("pack", "run", "status"))
         for run in value
     )
-
-
-def _is_row(row: metrics.Row) -> bool:
-    words = [row.get(key) for key in ("run", "branch", "stage", "metric")]
-    numbers = [row.get(key) for key in ("seed", "epoch", "step")]
-    value, plain = row.get("value", ""), all(isinstance(each, (int, float)) for each in numbers)
-    words_too = all(isinstance(each, str) for each in words) and isinstance(row.get("hparams"), dict)
-    return plain and words_too and (value is None or isinstance(value, (int, float)))
 
 
 def _result(directory: Path) -> dict[str, Any]:

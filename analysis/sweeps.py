@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax.analysis import outcomes
+from plasticity_jax.analysis import outcomes, tables
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import Run, by_past, unfold
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import jobs
 from plasticity_jax.launch.jobs import Job
-from plasticity_jax.storage import metrics, results, workdir
+from plasticity_jax.storage import results, workdir
 
 
 def is_sweep(directory: Path) -> bool:
@@ -33,28 +33,26 @@ def studies(sweep: Path) -> list[Path]:
     return [sweep / key for key in dict.fromkeys(job.study for job in jobs.read(sweep))]
 
 
-def rows(directory: Path) -> Iterator[tuple[str, metrics.Row]]:
-    """(pack, row) for all that was measured of a study so far.
+def rows(directory: Path) -> Iterator[tables.Part]:
+    """All that was measured of a study so far, run by run, each row with its `pack`.
 
     Raises:
       LabError: the sweep or a table is damaged.
     """
     study = jobs.whole(directory.absolute().parent, directory.absolute().name)
-    longest: dict[tuple[str, str, str], list[metrics.Row]] = {}
+    longest: dict[tuple[str, str, str], tables.Part] = {}
     for job, names in _jobs(directory, study):
-        at, of_job = jobs.directory(directory.absolute().parent, job), dict[tuple[str, str], list[metrics.Row]]()
+        at = jobs.directory(directory.absolute().parent, job)
         for path in sorted((at / jobs.PACK).glob(f"*/{outcomes.TABLE}")):
-            for row in outcomes.rows(at, jobs.PACK, path.parent.name):
-                of_job.setdefault((row["stage"], row["run"]), []).append(row)
-        for (stage, run), measured in of_job.items():
-            renamed = names.get((stage, run))
-            key = (job.pack, stage, renamed.id if renamed else run)
-            if len(measured) > len(longest.get(key, [])):
-                if renamed:
-                    measured = [row | {"run": renamed.id, "hparams": dict(renamed.hparams)} for row in measured]
-                longest[key] = measured
-    for (pack, _, _), measured in sorted(longest.items(), key=lambda item: item[0][:2]):
-        yield from ((pack, row) for row in measured)
+            table, points = outcomes.rows(at, jobs.PACK, path.parent.name)
+            for (stage, run), measured in table.groupby(["stage", "run"], sort=False):
+                renamed = names.get((stage, run))
+                key = (job.pack, stage, renamed.id if renamed else run)
+                if key not in longest or len(measured) > len(longest[key][0]):
+                    part = measured, points
+                    longest[key] = tables.renamed(part, renamed.id, dict(renamed.hparams)) if renamed else part
+    for (pack, _, _), part in sorted(longest.items(), key=lambda item: item[0][:2]):
+        yield tables.named(part, pack=pack)
 
 
 def result(directory: Path) -> dict[str, Any]:
