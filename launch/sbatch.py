@@ -12,9 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from plasticity_jax.config import names
 from plasticity_jax.errors import LabError
+from plasticity_jax.launch.containers import Container
 
+# What the script lives by; sbatch takes the beginnings of these names too.
+OWN = ("job-name", "array", "output", "open-mode", "requeue", "no-requeue", "signal")
+FLAGS = {"ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus"}  # of other names
 KILLS = 20  # times that a job is begun again after a process of it was killed
+_KEY = re.compile(r"[a-z][a-z-]+", re.ASCII)
 _PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 
@@ -24,7 +30,8 @@ class Wishes:
 
     resources: option of sbatch -> value, as {"partition": "gpu"}.  parallel: most jobs at a time, 0 for any number.
     grace: seconds before the time limit at which a job is told to save.  tries: as in `launch.job`.
-    setup: lines of shell that are run first, as they stand.
+    setup: lines of shell that are run first, as they stand; the job ends with the status of one that fails.
+    options: more for sbatch, each KEY=VALUE or KEY.  container: where python runs; none if empty.
     """
 
     resources: dict[str, str]
@@ -32,6 +39,8 @@ class Wishes:
     grace: int = 120
     tries: int = 3
     setup: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    container: Container | None = None
 
 
 def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, python: str, home: Path) -> str:
@@ -50,7 +59,10 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
     logs = sweep / "slurm"
     path = shlex.quote(str(logs / "job.sh"))
     directive(f"{home}{python}", "the path of this program")  # or the script would have one line more than it shows
-    command = [python, "-m", "plasticity_jax.launch.job", f"--workdir={sweep}", f"--tries={wishes.tries}"]
+    command = ["-m", "plasticity_jax.launch.job", f"--workdir={sweep}", f"--tries={wishes.tries}"]
+    inside = wishes.container
+    start = ["srun", "--kill-on-bad-exit=1", *(inside.options(sweep, home) if inside else [])]
+    start += inside.python(sweep, home) if inside else [python]
     output = directive(str(logs / "%A_%a.log").replace("%", "%%").replace("%%A_%%a", "%A_%a"), "--workdir")
     if "\\" in str(sweep):
         raise LabError(f"--workdir={sweep}: SLURM writes no files below a directory with a backslash; use another one")
@@ -74,17 +86,18 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
         f"#SBATCH --signal=USR1@{wishes.grace}",
         "# What a job gets; the rest is as the partition has it.",
         *(f"#SBATCH --{key}={directive(value, f'--{key}')}" for key, value in wishes.resources.items() if value),
+        *(f"#SBATCH {option}" for option in passed(wishes)),
         "",
         "# Where the program is.",
         f"cd {shlex.quote(str(home))} || exit 1",
-        *wishes.setup,
+        *(text for line in wishes.setup for text in (line, _checked(line))),
         "",
         "# Some versions of SLURM do not pass this on by themselves.",
         '[ -n "${SLURM_CPUS_PER_TASK:-}" ] && export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
         "# Signals are for python: the shell waits for it and then looks what SLURM wants.",
         "trap : TERM USR1",
         "# One process per task; if one of them fails, the others end too.  $1: position of task 0.",
-        f'srun --kill-on-bad-exit=1 {shlex.join(command)} --job="$((SLURM_ARRAY_TASK_ID + ${{1:-{first}}}))"',
+        f'{shlex.join([*start, *command])} --job="$((SLURM_ARRAY_TASK_ID + ${{1:-{first}}}))"',
         "code=$?",
         "",
         "# 75: saved, or failed with tries left.  Above 128: killed, and the last checkpoint is good.",
@@ -99,6 +112,30 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
+
+
+def passed(wishes: Wishes) -> list[str]:
+    """The options of sbatch that are passed through, as a script has them.
+
+    Raises:
+      LabError: one that is none, or that the script sets itself.
+    """
+    given: dict[str, str] = {}
+    for option in wishes.options:
+        key, equals, value = option.partition("=")
+        where = f"--sbatch={names.shown(option)}"
+        if not _KEY.fullmatch(key):
+            raise LabError(
+                f"{where}: write KEY=VALUE, or KEY alone, by the long names of sbatch: exclusive, gres=gpu:2"
+            )
+        if any(own.startswith(key) for own in OWN):
+            raise LabError(f"{where}: the script sets --{key} itself, and lives by it; leave it out")
+        if key in wishes.resources:
+            raise LabError(f"{where}: ask for it by the flag --{FLAGS.get(key, key)} of the launcher")
+        if key in given:
+            raise LabError(f"{where}: --{key} is given twice")
+        given[key] = f"--{key}={directive(value, where)}" if equals else f"--{key}"
+    return list(given.values())
 
 
 def label(sweep: Path, offset: int = 0) -> str:
@@ -140,6 +177,12 @@ def directive(value: str, where: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _checked(line: str) -> str:
+    """Shell that ends the job, with a line, if the one before it failed."""
+    told = shlex.quote(f"setup failed: {line}")
+    return f'code=$?; [ $code -eq 0 ] || {{ printf "status $code: %s\\n" {told} >&2; exit $code; }}'
 
 
 def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

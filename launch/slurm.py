@@ -2,7 +2,8 @@
 
     python -m launch.slurm --config=FILE[:ARG] --workdir=SWEEP [--partition=NAME] [--time=4:00:00] [--gpus=N] [--cpus=N]
         [--mem=32G] [--nodes=N] [--tasks_per_node=N] [--array_parallel=N] [--account= --qos= --constraint= --exclude=]
-        [--setup='module load cuda'] [--grace=120] [--tries=3] [--dry_run] [flags of launch.sweep]
+        [--sbatch=KEY=VALUE ..] [--setup='module load cuda' ..] [--container=IMAGE] [--mount=PATH ..] [--grace=120]
+        [--tries=3] [--dry_run] [flags of launch.sweep]
 
 `--dry_run` prints the sbatch script (and the plan on stderr) and writes nothing; `launch/sbatch.py` explains it.  The
 same command again submits what is missing by then and not in the queue.
@@ -20,6 +21,7 @@ from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import attempts, job_states, jobs, sbatch, squeue, sweep
 from plasticity_jax.launch.arguments import FINISHED
+from plasticity_jax.launch.containers import Container
 from plasticity_jax.launch.sweep import DRY_RUN, WORKDIR
 from plasticity_jax.runner import commandline
 from plasticity_jax.storage import workdir
@@ -36,7 +38,12 @@ ACCOUNT = flags.DEFINE_string("account", "", "Account that pays.")
 QOS = flags.DEFINE_string("qos", "", "Quality of service.")
 CONSTRAINT = flags.DEFINE_string("constraint", "", "Features that a node must have.")
 EXCLUDE = flags.DEFINE_string("exclude", "", "Nodes to stay away from.")
+SBATCH = flags.DEFINE_multi_string(
+    "sbatch", [], "Another option of sbatch, as gres=gpu:2 or exclusive; may be repeated."
+)
 SETUP = flags.DEFINE_multi_string("setup", [], "Line of shell to run first, as 'module load cuda'; may be repeated.")
+CONTAINER = flags.DEFINE_string("container", "", "Image that python runs in: launch/containers.py.")
+MOUNT = flags.DEFINE_multi_string("mount", [], "Another directory that the container sees; may be repeated.")
 GRACE = flags.DEFINE_integer("grace", 120, "Seconds before the time limit at which a job is told to save.", 1, 65535)
 TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at one and the same place before it gives up.", 1)
 
@@ -54,6 +61,7 @@ def run(argv: Sequence[str]) -> int:
         if not WORKDIR.value:
             raise LabError("--workdir is missing")
         directory = paths.given(WORKDIR.value).absolute()
+        sbatch.passed(wishes())  # a mistake is told before anything is compiled
         if not DRY_RUN.value and not squeue.there():
             raise LabError("no SLURM here (sbatch, squeue, scontrol); go to a login node, or take launch.local")
         with contextlib.redirect_stdout(sys.stderr if DRY_RUN.value else sys.stdout):
@@ -123,7 +131,12 @@ def wishes() -> sbatch.Wishes:
         "constraint": CONSTRAINT.value,
         "exclude": EXCLUDE.value,
     }
-    return sbatch.Wishes(resources, ARRAY_PARALLEL.value, GRACE.value, TRIES.value, tuple(SETUP.value))
+    if MOUNT.value and not CONTAINER.value:
+        raise LabError(f"--mount={MOUNT.value[0]}: there is no --container that could see it")
+    gpus = bool(GPUS.value) or any("gpu" in option for option in SBATCH.value)
+    container = Container(CONTAINER.value, tuple(MOUNT.value), gpus) if CONTAINER.value else None
+    numbers = ARRAY_PARALLEL.value, GRACE.value, TRIES.value
+    return sbatch.Wishes(resources, *numbers, tuple(SETUP.value), tuple(SBATCH.value), container)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import attempts, jobs, sbatch, slurm, squeue
+from plasticity_jax.launch.containers import Container
 from plasticity_jax.storage import workdir
 from tests.support import commands
 
@@ -132,6 +133,7 @@ def execute(text: str, folder: Path, code: int = 0, queue: str = "RUNNING None",
     command, env = ["bash", folder / "job.sh"], {**os.environ, **path, **variables}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     told = folder / "scontrol.txt"
+    (folder / "stderr.txt").write_text(done.stderr)
     return done.returncode, told.read_text() if told.exists() else ""
 
 
@@ -194,6 +196,95 @@ def test_the_position_is_the_task_behind_the_offset(tmp_path):
 def test_setup_lines_are_run_first(tmp_path):
     execute(written(setup=("cd /usr", "export SRUN_X=1")), tmp_path)
     assert given_to_srun(tmp_path)[0] == "/usr"
+
+
+@pytest.mark.parametrize(
+    ("setup", "line", "status"),
+    [
+        (("true", "module load nope"), "module load nope", 127),
+        (("(exit 3)  # a comment", "true"), "(exit 3)  # a comment", 3),
+        (("[ -d '/no/where' ]",), "[ -d '/no/where' ]", 1),
+        (("(exit 75)",), "(exit 75)", 75),  # goes nowhere near the queue
+    ],
+)
+def test_a_setup_line_that_fails_ends_the_job_with_its_status_and_a_line(setup, line, status, tmp_path):
+    assert execute(written(setup=setup), tmp_path) == (status, "")
+    assert not (tmp_path / "srun.txt").exists()
+    assert (tmp_path / "stderr.txt").read_text().splitlines()[-1] == f"status {status}: setup failed: {line}"
+
+
+# Options of sbatch that are passed through.
+
+
+def test_other_options_of_sbatch_are_passed_through():
+    options = ("gres=gpu:a100:2", "exclusive", "gpus=2", "dependency=afterok:3:4", "comment=a b=c", "mail-user=")
+    found = directives(written(options=options, resources={"mem": "", "gpus-per-node": ""}))
+    assert {key: found[key] for key in ("gres", "exclusive", "gpus", "dependency", "comment", "mail-user")} == {
+        "gres": "gpu:a100:2", "exclusive": "", "gpus": "2", "dependency": "afterok:3:4", "comment": "a b=c",
+        "mail-user": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("array=0-3",), "sets --array itself"),
+        (("sig=USR1@9",), "sets --sig itself"),  # sbatch would take it for --signal
+        (("no-requeue",), "sets --no-requeue itself"),
+        (("cpus-per-task=3",), "ask for it by the flag --cpus of"),
+        (("partition=gpu",), "ask for it by the flag --partition of"),
+        (("hint=a", "hint=b"), "given twice"),
+        (("p=gpu",), "write KEY=VALUE"),
+        (("--exclusive",), "write KEY=VALUE"),
+        (("=3",), "write KEY=VALUE"),
+        (("a b=3",), "write KEY=VALUE"),
+        (("comment=a\n#SBATCH --uid=0",), "cannot hold"),
+    ],
+)
+def test_what_the_script_or_a_flag_sets_is_not_passed_through(options, words):
+    with pytest.raises(LabError, match=f"--sbatch=.*{words}"):
+        written(options=options, resources={"partition": "", "cpus-per-task": ""})
+
+
+def test_a_wrong_option_is_refused_before_anything_is_planned(tmp_path, capsys):
+    flags = "--config=tests/slurm/study.py:short", f"--workdir={tmp_path / 'sweep'}", "--dry_run"
+    commands.refused(commands.call(slurm.main, *flags, "--sbatch=array=1", capture=capsys), "--array itself")
+    commands.refused(commands.call(slurm.main, *flags, "--mount=/data", capture=capsys), "no --container")
+
+
+# Containers.
+
+
+@pytest.mark.parametrize("gpus", [False, True])
+@pytest.mark.parametrize("image", ["/images/lab 1.sif", "docker://nvcr.io/nvidia/jax:24.10-py3"])
+def test_an_image_of_apptainer_is_executed_by_it(image, gpus, tmp_path):
+    container = Container(image, ("/data", "/s"), gpus)
+    assert execute(written(home=tmp_path, container=container), tmp_path / "tools")[0] == 0
+    where, *words = given_to_srun(tmp_path / "tools")
+    assert where == str(tmp_path)
+    assert words == [
+        "--kill-on-bad-exit=1", "apptainer", "exec", *["--nv"] * gpus, f"--bind=/s,{tmp_path},/data",
+        f"--pwd={tmp_path}", image, "python3", "-m", "plasticity_jax.launch.job", "--workdir=/s", "--tries=3",
+        "--job=3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("image", ["nvcr.io#nvidia/jax:24.10-py3", "/images/lab.sqsh", "ubuntu"])
+def test_any_other_image_is_one_for_pyxis(image, tmp_path):
+    assert execute(written(home=tmp_path, container=Container(image, ("/data",))), tmp_path / "tools")[0] == 0
+    assert given_to_srun(tmp_path / "tools")[1:] == [
+        "--kill-on-bad-exit=1", f"--container-image={image}",
+        f"--container-mounts=/s:/s,{tmp_path}:{tmp_path},/data:/data", "--container-mount-home",
+        f"--container-workdir={tmp_path}", "python3", "-m", "plasticity_jax.launch.job", "--workdir=/s", "--tries=3",
+        "--job=3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["data", "/a,b", "/a:b", ""])
+@pytest.mark.parametrize("image", ["a.sif", "a.sqsh"])
+def test_what_a_list_of_mounts_cannot_say_is_refused(image, path):
+    with pytest.raises(LabError, match="a container cannot be given"):
+        written(container=Container(image, (path,)))
 
 
 # What is submitted, with a cluster that is made up.
