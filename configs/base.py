@@ -72,6 +72,7 @@ def base(name: str = "") -> ConfigDict:
     config.test_split = "test"
     config.resize = 0
     config.image_size = 0
+    config.images = "auto"
     config.train_images = 0
     config.validation_images = 0
     config.test_images = 0

@@ -21,7 +21,7 @@ from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
 from plasticity_jax.models import interface
-from plasticity_jax.parallel import compilation_cache, cpu, multihost, run_axis
+from plasticity_jax.parallel import compilation_cache, cpu, multihost
 from plasticity_jax.profiling import compilation, cost, memory_check
 from plasticity_jax.profiling.autotune import tune
 from plasticity_jax.runner import prepare, signals, stage_loop
@@ -106,7 +106,7 @@ def _run(
     dataset: Dataset | None,
     own: Parts | None,
 ) -> Result:
-    run_axis.use_all_cores()
+    cpu.use_all_cores()
     cpu.start_jax()
     cpu.use_one_lapack_thread()
     parts = complete(own, study)

@@ -11,6 +11,7 @@ ADDED: dict[str, Any] = {
     "test_split": "test",
     "resize": 0,
     "image_size": 0,
+    "images": "device",
     "instruments": [],
     "matmul_precision": "default",
     "measure_images": 2048,

@@ -42,6 +42,7 @@ CHANGES = ("none", "labels", "pixels")
 DEFICITS = ("none", "blur")
 KEEP = ("keep", "modules", "all")
 PRECISIONS = ("default", "high", "highest")
+PLACES = ("device", "host")  # where images can be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +257,7 @@ class Study:
         for no resizing, if all have one size.
     image_size: height and width of the network's input in pixels: the image's centre, or the output of
         `resized_crop`; 0 for the whole image.
+    images: where images are stored during training, which changes no result: `device`, `host` (its memory), `auto`.
     train_images, test_images: number of images used; 0 for all.  validation_images: set aside of the training images.
     control: the branch that the others are compared with.
     window: the metric is the mean test accuracy over this last fraction of a run's last stage.
@@ -275,6 +277,7 @@ class Study:
     test_split: Annotated[str, some_text]
     resize: Annotated[int, whole(0)]
     image_size: Annotated[int, whole(0)]
+    images: Annotated[str, one_of(("auto", *PLACES))]
     train_images: Annotated[int, whole(0)]
     validation_images: Annotated[int, whole(0)]
     test_images: Annotated[int, whole(0)]

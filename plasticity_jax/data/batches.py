@@ -73,12 +73,22 @@ def batch_slots(k: Array, order: Array, step: Array, steps: Array, position: Arr
     whole pool with probability p = 1 - gamma^(50 step/steps), else uniformly from the first `base`.
     """
     walk = order[(position * size + jnp.arange(size)) % source.size]
-    k_which, k_whole, k_base = jax.random.split(jax.random.fold_in(k, step), 3)
-    whole = jax.random.randint(k_whole, (size,), 0, source.size)
-    base = jax.random.randint(k_base, (size,), 0, source.base)
+    k_which, whole, base = drawn(k, step, size, source)
     biased = jax.random.uniform(k_which, (size,)) < source.gamma ** (50.0 * step / steps)
     blend = jnp.where((source.gamma > 0) & biased, base, whole)
     return jnp.where(source.replacement, blend, walk)
+
+
+def drawn(k: Array, step: Array, size: int, source: Source) -> tuple[Array, Array, Array]:
+    """A key, and int32 [size] slots of the whole pool and of its biased part, one of which a batch draws for each."""
+    k_which, k_whole, k_base = jax.random.split(jax.random.fold_in(k, step), 3)
+    whole = jax.random.randint(k_whole, (size,), 0, source.size)
+    return k_which, whole, jax.random.randint(k_base, (size,), 0, source.base)
+
+
+def references(k: Array, step: Array, size: int, source: Source) -> Array:
+    """int32 [size]: slots of the pool that remedies look at beside a batch, drawn independently."""
+    return jax.random.randint(jax.random.fold_in(k, step), (size,), 0, source.size)
 
 
 def normalise(images: Array, mean: Array, std: Array) -> Array:

@@ -1,5 +1,6 @@
 """The CPU of this machine: its cores, and the threads of jax and of linear algebra."""
 
+import contextlib
 import os
 
 import threadpoolctl
@@ -45,6 +46,21 @@ def threads() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def use_all_cores() -> None:
+    """Make each CPU core a device, for the strategies `CORES`; too late once jax has computed something.
+
+    Another number can be had from jax itself, by the environment variable JAX_NUM_CPU_DEVICES.
+    """
+    import jax
+
+    asked = jax.config.values["jax_num_cpu_devices"] > 0 or "host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    )
+    if not asked:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", threads())
 
 
 def use_one_lapack_thread() -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
-from plasticity_jax.parallel import compilation_cache, compiler, multihost, run_axis
-from plasticity_jax.training import evaluation, measuring, resets, state, step, sweep
+from plasticity_jax.parallel import compilation_cache, compiler, multihost, of_one, run_axis
+from plasticity_jax.training import evaluation, measuring, resets, state, sweep
 from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.remedies.apply import NONE, Own
 
@@ -178,7 +178,12 @@ class Programs:
         return self.replicate(tuple(map(np.int32, span)), len(jax.tree.leaves(states)[0]))
 
     def _place(self, images: Images, states: Tree, strategy: str = "") -> Images:
-        """The images on the devices that these runs train on, or have by another strategy; brought there once."""
+        """The images on the devices that these runs train on, or have by another strategy; brought there once.
+
+        Some of them, which were dealt out, are there already.
+        """
+        if not images.whole:
+            return images
         count, strategy = len(jax.tree.leaves(states)[0]), strategy or self.strategy
         key = id(images), run_axis.mesh_for(strategy, count)
         if key not in self.placed:  # the images are kept too, so that their id stays their own
@@ -229,12 +234,12 @@ class Programs:
                 reset = self.own_resets[stage.reset.function] if stage.reset.function else None
                 return functools.partial(begin, stage=stage, own=reset, model=self.model, remedies=self.own_remedies)
             case "advance" if stage:
-                return functools.partial(_advance, model=self.model, stage=stage, own=self.own_remedies)
+                return functools.partial(of_one.advance, model=self.model, stage=stage, own=self.own_remedies)
             case "evaluate":
-                return functools.partial(_evaluate, model=self.model, batch=self.eval_batch)
+                return functools.partial(of_one.evaluate, model=self.model, batch=self.eval_batch)
             case "evaluate_own":
-                return functools.partial(_evaluate_own, model=self.model, batch=self.eval_batch)
-        return functools.partial(_diagnose, model=self.model, diagnostics=self.diagnostics)
+                return functools.partial(of_one.evaluate_own, model=self.model, batch=self.eval_batch)
+        return functools.partial(of_one.diagnose, model=self.model, diagnostics=self.diagnostics)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -268,32 +273,3 @@ def begin(
         over = sweep.sweep(model, stage, task, images) if model and images else None
         given = resets.Given(start.initial, task.remedies, remedies, key, over)
     return resets.begin(params, stats, opt, start.params, start.stats, start.factors, stage, own, given)
-
-
-def _advance(
-    states: Tree, row: Tree, images: Images, *, model: nn.Module, stage: spec.Stage, own: Own
-) -> tuple[state.TrainState, tuple[Array, Array]]:
-    after = step.advance(states, row, images, model=model, stage=stage, own=own)
-    return after, (after.step, after.done)
-
-
-def _evaluate(
-    states: Tree, due: Array, source: Source, span: tuple[Array, Array], images: Images, **given: Any
-) -> evaluation.Metrics:
-    first, last = span
-    return evaluation.evaluate(states, source, (first, jnp.where(due, last, first)), images, **given)
-
-
-def _evaluate_own(
-    states: Tree, row: tuple[Array, Source], span: tuple[Array, Array], images: Images, **given: Any
-) -> evaluation.Metrics:
-    due, source = row
-    return _evaluate(states, due, source, span, images, **given)
-
-
-def _diagnose(
-    states: Tree, row: tuple[Array, Tree], images: Images, test_images: Images, **given: Any
-) -> evaluation.Metrics:
-    due, rows = row
-    measure = functools.partial(evaluation.diagnose, states, rows, images, test_images, **given)
-    return jax.lax.cond(due, measure, lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(measure)))

@@ -20,9 +20,7 @@ are `map`.  A CPU is one device with all its threads, but every core is one to `
 device, in one process.
 """
 
-import contextlib
 import functools
-import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -35,27 +33,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from plasticity_jax import target
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import convolution, products
-from plasticity_jax.parallel import cpu, multihost, turns
+from plasticity_jax.parallel import multihost, turns
 from plasticity_jax.parallel.compiler import Program, compile_one
 from plasticity_jax.sharding import AXES
+from plasticity_jax.training.inputs import Images
 
 Tree = Any
 STRATEGIES = ("map", "vmap", "batched", "seedwise", "cores", "split", "loop")
 CORES = ("cores", "split")  # by which every core of a CPU is a device with one thread
 BUSY = 0.9  # share of the time that a core must have a run to train, for `cores` to be worth it
-
-
-def use_all_cores() -> None:
-    """Make each CPU core a device, for the strategies `CORES`; too late once jax has computed something.
-
-    Another number can be had from jax itself, by the environment variable JAX_NUM_CPU_DEVICES.
-    """
-    asked = jax.config.values["jax_num_cpu_devices"] > 0 or "host_platform_device_count" in os.environ.get(
-        "XLA_FLAGS", ""
-    )
-    if not asked:
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", cpu.threads())
 
 
 def choose(strategy: str, model: str, count: int) -> str:
@@ -117,7 +103,9 @@ def mesh_for(strategy: str, count: int) -> Mesh:
 def compile_over(
     fn: Callable[..., Tree], strategy: str, states: Tree, rows: Tree, *shared: Tree, donate: bool, quickly: bool = False
 ) -> Program:
-    """Compile `fn` for `states` and `rows` (leaves [R, ...]) and unsplit `shared`, given as arrays or their shapes.
+    """Compile `fn` for `states` and `rows` (leaves [R, ...]) and `shared`, given as arrays or their shapes.
+
+    What is shared is whole on every device, but for images that are not all there: each has a part of them (`deal`).
 
     `donate` is for an `fn` that returns a state like its own, alone or with something else: (state, other).  The
     buffers of the states are then given to the result.  The program takes its arguments from where `place` and
@@ -174,11 +162,15 @@ def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, donate: b
     if mesh.size == 1 and multihost.alone():
         return compile_one(over, *args, donate=donate, threads=threads)
     dealt_out, whole = PartitionSpec(AXES[0]), PartitionSpec()
-    specs = (dealt_out, dealt_out, *(whole for _ in args[2:]))
+    specs = (dealt_out, dealt_out, *(_laid_out(arg, dealt_out, whole) for arg in args[2:]))
     share = jax.shard_map(over, mesh=mesh, in_specs=specs, out_specs=dealt_out, axis_names={AXES[0]}, check_vma=False)
     by_run, all_over = _shardings(mesh)
-    wanted = (by_run, by_run, *(all_over for _ in args[2:]))
+    wanted = (by_run, by_run, *(_laid_out(arg, by_run, all_over) for arg in args[2:]))
     return compile_one(share, *args, donate=donate, threads=threads, in_shardings=wanted, out_shardings=by_run)
+
+
+def _laid_out(shared: Tree, part: Any, whole: Any) -> Any:
+    return shared.laid_out(part, whole) if isinstance(shared, Images) else whole
 
 
 def _shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
@@ -228,6 +220,11 @@ def moved(rows: Tree, index: np.ndarray, strategy: str) -> Tree:
         return found
 
     return jax.tree.map(take, rows)
+
+
+def deal(images: Images, strategy: str, count: int) -> Images:
+    """Images that are not all there, as many for each group of devices one after another, on these devices."""
+    return jax.tree.map(_put, images, images.laid_out(*_shardings(mesh_for(strategy, count))))
 
 
 def replicate(tree: Tree, strategy: str, count: int) -> Tree:

@@ -75,7 +75,7 @@ def begin(compile_for: str = "") -> Iterator[None]:
       LabError: jax finds no device, or cannot compile for those that are named.
     """
     with target.described(compile_for) if compile_for else contextlib.nullcontext():
-        run_axis.use_all_cores()
+        cpu.use_all_cores()
         cpu.start_jax()
         cpu.use_one_lapack_thread()
         if not compile_for:

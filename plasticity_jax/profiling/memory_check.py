@@ -17,7 +17,7 @@ from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
 from plasticity_jax.parallel.programs import Parent, Start
-from plasticity_jax.runner import evaluation, instruments, schedule
+from plasticity_jax.runner import evaluation, instruments, schedule, windows
 from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.runner.schedule import Timetable
@@ -164,27 +164,30 @@ def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[C
     """Every program that a group uses, or still uses where it has `begun`."""
     states = context.states_like(times.group)
     stage, due, span = times.group.stage, np.ones(len(times.group.runs), np.bool_), (np.int32(0), np.int32(1))
+    runs = np.arange(len(times.group.runs))
     if not begun:
-        data = (context.images,) if apply.acts_at_start(stage) else ()
+        data = (windows.beginning(context, times).window.like(),) if apply.acts_at_start(stage) else ()
         yield Call("begin", stage, (*_beginning(times, states, context), *data))
     rows = schedule.tasks(times, context.slots, states), np.zeros(len(times.group.runs), np.int32)
-    yield Call("advance", stage, (states, rows, context.images))
+    yield Call("advance", stage, (states, rows, windows.training(context, times, runs).window.like()))
     evaluated = evaluation.looked_at(states)
     for scored in scored_on(times, context.study, context.slots).values():
-        images = context.images if scored.split == "train" else context.test_images
+        images = windows.scoring(context, scored, runs).window.like()
         if scored.own:
             yield Call("evaluate_own", None, (evaluated, (due, scored.source), span, images))
         else:
             yield Call("evaluate", None, (evaluated, due, scored.source, span, images))
     if context.programs.diagnostics:
         looked_at = due, (states.params, probes(times))
-        yield Call("diagnose", None, (evaluated, looked_at, context.images, context.test_images))
+        shown = [look.window.like() for look in windows.diagnosing(context, times, runs)]
+        yield Call("diagnose", None, (evaluated, looked_at, *shown))
     if instruments.are_to_measure(times.group, context):
         looks = instruments.rows(times, context, rows[0], states.params, states.params)
         memories = instruments.memories(context, times, states.params)
+        images = windows.measuring(context, times).looking.window.like()
         for name in context.programs.instruments:
             row = looks._replace(memory=memories.get(name, ()))
-            yield Call(f"measure {name}", stage, (states, row, context.images))
+            yield Call(f"measure {name}", stage, (states, row, images))
 
 
 def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[Tree, tuple[Start, Parent, Tree]]:

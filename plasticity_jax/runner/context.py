@@ -27,6 +27,7 @@ class Compute:
 
     pack: with the dtype that is taken.  network: its `state.network_like`.
     timetables: of its groups by their names, in the order in which they train.
+    images, test_images: all of them, on the host.  place: of `spec.PLACES`, where they lie for the devices.
     """
 
     pack: spec.Pack
@@ -38,11 +39,17 @@ class Compute:
     images: step.Images
     test_images: step.Images
     programs: Programs
+    place: str
 
     @property
     def choice(self) -> dict[str, str]:
-        """The strategy and the dtype that it trains with."""
-        return {"strategy": self.programs.strategy, "dtype": self.pack.model.dtype}
+        """The strategy and the dtype that it trains with, and where the images lie."""
+        return {"strategy": self.programs.strategy, "dtype": self.pack.model.dtype, "images": self.place}
+
+    @property
+    def in_windows(self) -> bool:
+        """Whether the images lie elsewhere than on the devices, which are sent some of them at a time."""
+        return self.place != "device"
 
     @property
     def slots(self) -> int:

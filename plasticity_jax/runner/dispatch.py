@@ -11,7 +11,9 @@ import numpy as np
 
 from plasticity_jax.config.plan import Group
 from plasticity_jax.parallel import multihost, run_axis
+from plasticity_jax.runner import windows
 from plasticity_jax.runner.context import Context
+from plasticity_jax.runner.feed import Feed
 from plasticity_jax.runner.lineup import Lineup
 from plasticity_jax.training import step
 
@@ -35,6 +37,9 @@ class Pace:
         self.epoch_steps = rows.epoch_steps
         self.rows = context.programs.place(rows)
         self.size = 1  # steps of the next call
+        times = context.timetables[group.name]
+        stops = [np.array([times.target(run, epoch) for run in lineup.runs]) for epoch in times.events]
+        self.feed = Feed(windows.training(context, times, lineup.runs), stops, context.clock)
         self.steps: Any = None
         self.done: Any = None
         self.expected: Any = None
@@ -55,12 +60,13 @@ class Pace:
 
     def advance(self, states: Tree, targets: np.ndarray) -> Tree:
         """Dispatch one call; returns states that may still be computing and never pass their target step."""
-        targets = targets[self.lineup.runs]
-        until = np.minimum(targets, self.expected + self.size)
+        targets, done = targets[self.lineup.runs], self.done[self.lineup.runs]
         start, compiled = time.perf_counter(), self.context.programs.seconds
         with self.context.timed("train", self.group.name):
+            images, limit = self.feed.now(self.expected, done, targets, self._idle)
+            until = np.minimum(np.minimum(targets, limit), self.expected + self.size).astype(np.int32)
             rows = self.rows, self.context.programs.place(until, idle=0)
-            states, progress = self.context.programs.advance(self.group.stage, states, rows, self.context.images)
+            states, progress = self.context.programs.advance(self.group.stage, states, rows, images)
             if not self.flying:
                 self.landed = start + self.context.programs.seconds - compiled
             after = np.minimum(until, self.expected + self.epoch_steps)
@@ -69,6 +75,10 @@ class Pace:
             while len(self.flying) > (0 if np.all(after >= targets) else 1):
                 self._land()
         return states
+
+    def _idle(self) -> bool:
+        """Whether the devices have done all that they were given."""
+        return all(leaf.is_ready() for _, progress in self.flying for leaf in progress)
 
     def _land(self) -> None:
         """Read what the oldest call did, and choose from the time it took how long the next will be."""

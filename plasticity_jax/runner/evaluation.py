@@ -1,5 +1,6 @@
 """Evaluation of a stage's runs at one epoch: exact sums, diagnostics, and the rows of the table."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from plasticity_jax.config.plan import Group
 from plasticity_jax.parallel import run_axis
-from plasticity_jax.runner import schedule
+from plasticity_jax.runner import feed, schedule, windows
 from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dispatch import fitting
 from plasticity_jax.runner.eval_sets import probes, scored_on
@@ -39,12 +40,17 @@ class Evaluator:
             )
             for name, scored in scored_on(times, context.study, context.slots).items()
         }
+        self.windows = {
+            name: windows.scoring(context, scored, self.runs)
+            for name, scored in scored_on(times, context.study, context.slots).items()
+        }
         self.sizes = dict.fromkeys(self.scored, 1)  # batches of the next call
         self.diagnosed: Tree = ()
         if programs.diagnostics:
             seeds = [group.runs[run].seed for run in self.runs]
             initial = run_axis.stack_on_host([programs.init(state.init_key(seed))[0] for seed in seeds])
             self.diagnosed = programs.place((initial, run_axis.take(probes(times), self.runs)))
+            self.looks = windows.diagnosing(context, times, self.runs)
 
     def measure(self, states: Tree, due: np.ndarray, stop_if_asked: Callable[[], None]) -> dict[str, np.ndarray]:
         """Every metric [R] of the runs that are `due`, accuracies in percent; NaN where a loss is not finite.
@@ -63,7 +69,7 @@ class Evaluator:
                 sums[f"ema_{name}"] = self._sums(name, average, flags, stop_if_asked)
         diagnosed: Tree = {}
         if context.programs.diagnostics:
-            images = context.images, context.test_images
+            images = [look.filled() for look in self.looks]
             diagnosed = context.programs.diagnose(evaluated, flags, self.diagnosed, *images)
         ends = states.clock.ends if states.clock else ()
         sums, diagnosed, last, ends = run_axis.fetch((sums, diagnosed, states.last, ends), len(self.runs))
@@ -81,18 +87,21 @@ class Evaluator:
         """What the calls over a set give, which together are over all its batches; the last may still be at work."""
         programs, scored, made = self.context.programs, self.scored[name], []
         program = programs.evaluate_own if scored.own else programs.evaluate
-        images = self.context.images if scored.split == "train" else self.context.test_images
-        first, end = 0, -(-scored.length // programs.eval_batch)
-        while first < end:
-            stop_if_asked()
-            last = min(end, first + self.sizes[name])
-            start, compiled = time.perf_counter(), programs.seconds
-            made.append(program(states, flags, scored.source, (first, last), images))
-            if last < end:
-                jax.block_until_ready(made[-1])
-                taken = time.perf_counter() - start - (programs.seconds - compiled)
-                self.sizes[name] = fitting(last - first, taken)
-            first = last
+        window, end = self.windows[name], -(-scored.length // programs.eval_batch)
+        starts = range(0, end, window.batches)
+        spans = [(start, min(end, start + window.batches)) for start in starts]
+        sent = feed.one_ahead([functools.partial(window.filled, *span) for span in spans])
+        for (first, limit), images in zip(spans, sent, strict=True):
+            while first < limit:
+                stop_if_asked()
+                last = min(limit, first + self.sizes[name])
+                start, compiled = time.perf_counter(), programs.seconds
+                made.append(program(states, flags, scored.source, (first, last), images))
+                if last < end:
+                    jax.block_until_ready(made[-1])
+                    taken = time.perf_counter() - start - (programs.seconds - compiled)
+                    self.sizes[name] = fitting(last - first, taken)
+                first = last
         return made
 
 

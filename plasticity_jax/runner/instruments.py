@@ -14,6 +14,7 @@ from plasticity_jax.diagnostics.subject import PART, Part, Remembering
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.measuring import Measured
 
 Tree = Any
@@ -28,8 +29,11 @@ def measure(
     memories: dict[str, Tree],
     due: np.ndarray,
     stop_if_asked: Callable[[], None],
+    images: Images,
 ) -> tuple[dict[str, np.ndarray], dict[str, Tree]]:
     """(every number [R] by its name, memories by instrument); NaN for what is not due or cannot be measured.
+
+    `images` are all of the training images, or those that are looked at, on the devices.
 
     Stops between instruments if asked; nothing is lost then.
     """
@@ -38,7 +42,7 @@ def measure(
     for name in context.programs.instruments:
         stop_if_asked()
         now = now._replace(memory=memories.get(name, ()))
-        found, memory = context.programs.measure(name, group.stage, states, now, context.images)
+        found, memory = context.programs.measure(name, group.stage, states, now, images)
         found, memory = run_axis.fetch((found, memory), len(due))
         values |= {key: np.asarray(value, np.float64) for key, value in found.items()}
         if name in memories:

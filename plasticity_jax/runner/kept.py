@@ -48,7 +48,7 @@ def evaluate(
     span = data.span(run.stage.data.member)
     tests = subsets.test_images(run.stage.data, run.seed, data.test_labels, span, study.test_images)
     source = schedule.plain_source(tests, data.test_labels, classes=schedule.told_apart(run, data))
-    images = step.Images(data.test_images, *prepare.scale(study, data), data.side)
+    images = step.Images(data.test_images, *prepare.scale(study, data), side=data.side)
     plain = dataclasses.replace(run.stage, remedies=(), ema=0.0)
     one = state.create(params, stats, plain).replace(opt=(), clock=())  # as `evaluation` looks at states
     batch = min(study.eval_batch, len(tests))

@@ -36,7 +36,8 @@ def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) 
     timetables = draw_up(pack, study, dataset)
     count = max(len(times.group.runs) for times in timetables.values())
     strategy = run_axis.choose(study.strategy, pack.model.name, count)
-    choice = {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype)}
+    place = "device" if study.images == "auto" else study.images
+    choice = {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype), "images": place}
     drawn = _compute(pack, study, dataset, parts, timetables, choice)
     if parts.brings_network(pack):
         try_out(drawn.programs.model, *drawn.network, dataset.shape)
@@ -66,9 +67,10 @@ def _compute(
         parts=parts,
         timetables=timetables,
         network=state.network_like(model, shape),
-        images=step.Images(dataset.train_images, *normalisation, dataset.side),
-        test_images=step.Images(dataset.test_images, *normalisation, dataset.side),
+        images=step.Images(dataset.train_images, *normalisation, side=dataset.side),
+        test_images=step.Images(dataset.test_images, *normalisation, side=dataset.side),
         programs=Programs(model, shape, choice["strategy"], study.eval_batch, *functions),
+        place=choice["images"],
     )
 
 

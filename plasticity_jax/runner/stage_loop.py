@@ -18,7 +18,7 @@ from plasticity_jax.config.plan import Group
 from plasticity_jax.errors import CheckpointError
 from plasticity_jax.models import parameters
 from plasticity_jax.parallel import multihost, run_axis
-from plasticity_jax.runner import evaluation, instruments, schedule, start
+from plasticity_jax.runner import evaluation, instruments, schedule, start, windows
 from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dispatch import Pace
 from plasticity_jax.runner.saver import Place, Saver, is_place, saved_tree
@@ -48,7 +48,7 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     board = _board(group, context) if multihost.first() else None
     tasks, strategy = schedule.tasks(times, context.slots, context.states_like(group)), context.programs.strategy
     pace, evaluator = Pace(group, context, tasks, saver.lineup), evaluation.Evaluator(group, context, saver.lineup)
-    looks = _looks(group, context)
+    looks, sight = _looks(group, context), windows.measuring(context, times)
     while at.event < len(times.events) and not all(at.closed):
         fewer = saver.lineup if looks else saver.lineup.after(at.closed, strategy)
         if fewer is not saver.lineup:
@@ -75,7 +75,8 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
             saver.save_if_due(states, at)
             stop = functools.partial(saver.stop_if_asked, states, at)
             with context.timed("measure"):
-                dear, memories = instruments.measure(group, context, states, looks, memories, looked_at, stop)
+                images = sight.filled(pace.steps)
+                dear, memories = instruments.measure(group, context, states, looks, memories, looked_at, stop, images)
         rows, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values, dear)
         with context.clock("records"):
             saver.table.append(rows)

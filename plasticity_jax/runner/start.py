@@ -12,7 +12,7 @@ from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data import batches
 from plasticity_jax.parallel import multihost, run_axis
 from plasticity_jax.parallel.programs import Parent, Start
-from plasticity_jax.runner import schedule
+from plasticity_jax.runner import schedule, windows
 from plasticity_jax.runner.context import Context
 from plasticity_jax.training import optimizers, resets, state
 from plasticity_jax.training.remedies import apply
@@ -33,7 +33,9 @@ def begin(group: Group, context: Context) -> state.TrainState:
         nothing if here else parent(run, context, one, restore) for run, here in zip(group.runs, held, strict=True)
     ]
     rows = zip(_starts(group, context, one), parents, [np.bool_(not here) for here in held], strict=True)
-    images = context.images if apply.acts_at_start(stage) else None
+    images = None
+    if apply.acts_at_start(stage):
+        images = windows.beginning(context, context.timetables[group.name]).filled()
     return context.programs.begin(stage, _states(group, context, like, left, held), list(rows), images)
 
 

@@ -26,7 +26,8 @@ from plasticity_jax.errors import BusyError, WorkdirError
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.storage import locks
 
-MAY_CHANGE = frozenset({"data_dir", "checkpoint_seconds"})  # where the data lie and how often to save alter no number
+# Where the data lie and how often to save alter no number.
+MAY_CHANGE = frozenset({"data_dir", "images", "checkpoint_seconds"})
 PACKAGES = (
     "jax",
     "jaxlib",

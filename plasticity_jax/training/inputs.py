@@ -40,15 +40,30 @@ class Task(NamedTuple):
 
 
 class Images(flax.struct.PyTreeNode):
-    """The images of a data set, uint8 [N, H, W, C], and its float32 [C] mean and deviation.
+    """The images of a data set, uint8 [N, H, W, C], or some of them; and its float32 [C] mean and deviation.
 
+    where: int32 [N], where in `images` each one of the data set lies that is there; () where all are, in their order.
     side: height and width of what networks see of them; 0 for all.
     """
 
     images: Leaf
     mean: Leaf
     std: Leaf
+    where: Any = ()
     side: int = flax.struct.field(pytree_node=False, default=0)
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all images of the data set."""
+        return isinstance(self.where, tuple)
+
+    def laid_out(self, part: Any, whole: Any) -> Any:
+        """`whole`, or where not all images are there a tree like this: a `part` of what differs between devices."""
+        return whole if self.whole else self.replace(images=part, where=part, mean=whole, std=whole)
+
+    def at(self, indices: Array) -> Array:
+        """uint8 [B, H, W, C]: the images at these indices of the data set."""
+        return self.images[indices if self.whole else self.where[indices]]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,7 +73,7 @@ class Images(flax.struct.PyTreeNode):
 
     def seen(self, indices: Array) -> Array:
         """[B, height, width, C] with values up to 255: the middle of each image."""
-        return crops.middle(self.images[indices], *self.shape[:2])
+        return crops.middle(self.at(indices), *self.shape[:2])
 
     def take(self, indices: Array) -> Array:
         """The same as float32, normalised."""
@@ -68,7 +83,7 @@ class Images(flax.struct.PyTreeNode):
         """The same by a way of `spec.AUGMENT`, which draws by a key."""
         flip = how.endswith("_flip")
         if how.startswith("resized_crop"):
-            return crops.resized_crop(k, self.images[indices], *self.shape[:2], flip)
+            return crops.resized_crop(k, self.at(indices), *self.shape[:2], flip)
         return batches.augment(k, self.seen(indices), flip=flip)
 
 

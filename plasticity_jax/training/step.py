@@ -29,6 +29,7 @@ from plasticity_jax.training.state import TrainState, init_network
 Array = jax.Array
 Batch = Mapping[str, Any]
 Metrics = dict[str, Array]
+ORDER, BATCH, REFERENCE = 0, 1, 6  # of the keys of a stage: those that say which images a step looks at
 
 
 def train_step(
@@ -128,11 +129,9 @@ def advance(
     """
     task, until = row
     first_epoch = state.step // task.epoch_steps
-    order_key = jax.random.fold_in(task.key, 0)
-    batch_key = jax.random.fold_in(task.key, 1)
+    order_key, batch_key, reference_key = (jax.random.fold_in(task.key, use) for use in (ORDER, BATCH, REFERENCE))
     augment_key = jax.random.fold_in(task.key, 2)
-    patch_key = jax.random.fold_in(task.key, 3)
-    reference_key = jax.random.fold_in(task.key, 6)  # 4 and 5 are those of `train_step`
+    patch_key = jax.random.fold_in(task.key, 3)  # 4 and 5 are those of `train_step`
     stop = jnp.minimum(jnp.minimum(until, task.steps), state.step + task.epoch_steps)
     draw = functools.partial(batches.permutations, order_key, count=1, source=task.source)
     order = draw(first_epoch)
@@ -165,8 +164,7 @@ def advance(
             image = patches.paste(task.source.patches, draw, numbers, slots, image, label)
         batch = {"image": image, "label": label}
         if stage.remedies:
-            draw = jax.random.fold_in(reference_key, state.step)
-            others = sharding.split(jax.random.randint(draw, slots.shape, 0, task.source.size))
+            others = sharding.split(batches.references(reference_key, state.step, len(slots), task.source))
             reference = images.seen(task.source.indices[others])
             reference = reference if here is None else tasks.moved(reference, here)
             reference = batches.normalise(reference, images.mean, images.std)

@@ -22,7 +22,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memor
 
 from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError
-from plasticity_jax.parallel import run_axis
+from plasticity_jax.parallel import cpu, run_axis
 from plasticity_jax.runner import output
 from plasticity_jax.runner.progress import Progress, duration
 from tests.benchmarks import cases, machine, ours, plans, share, table
@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
     output.outlive_readers()
     flags = parse(argv)
     logging.getLogger("jax").setLevel(logging.WARNING)
-    run_axis.use_all_cores()
+    cpu.use_all_cores()
     if flags.gpu and machine.facts()["backend"] != "gpu":
         print(f"error: --gpu: jax finds no GPU here, only {machine.facts()['device_kind']}", file=sys.stderr)
         return 1

@@ -223,6 +223,7 @@ MALFORMED = {
     "test_split": ["", None],
     "resize": [-1, 0.5],
     "image_size": [-1, 0.5],
+    "images": ["gpu", "", None],
     "train_images": [-1, 1.5, True, "10", 2**31],
     "validation_images": [-1],
     "test_images": [-1, 1.0],

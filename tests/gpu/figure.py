@@ -160,10 +160,10 @@ def plan_figure(dataset: str, data_dir: str, quick: bool) -> Entry:
 
 def compile_figure(dataset: str, data_dir: str, quick: bool) -> Entry:
     """Compile the programs of the whole study, several at a time, so that it finds them; epochs do not change them."""
-    from plasticity_jax.parallel import compilation_cache, run_axis
+    from plasticity_jax.parallel import compilation_cache, cpu
     from plasticity_jax.profiling import memory_check
 
-    run_axis.use_all_cores()  # as the study does, or it would not find them
+    cpu.use_all_cores()  # as the study does, or it would not find them
     compilation_cache.turn_on()
     compute = _compute(dataset, data_dir, quick)
     calls = [call for times in compute.timetables.values() for call in memory_check.calls(times, compute)]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plasticity_jax.errors import CheckpointError, ConfigError, LabError, Preempted
-from plasticity_jax.parallel import multihost, programs, run_axis
+from plasticity_jax.parallel import cpu, multihost, programs, run_axis
 from plasticity_jax.storage import workdir
 from tests.parallel.test_devices import CLOSE, found, numbers, stopping
 from tests.support import crew, small
@@ -136,7 +136,7 @@ def fail(error: Exception) -> None:
 
 def talk_while_devices_work() -> None:
     """Of what was computed before, and whether to stop, all hear while a later program is still at work."""
-    run_axis.use_all_cores()
+    cpu.use_all_cores()
     rows = run_axis.place({"step": np.arange(3, dtype=np.int32), "done": np.array([True, False, True])}, "cores")
     program = jax.jit(lambda rows: jax.tree.map(lambda leaf: leaf ^ 1, rows))
     computed = program(rows)

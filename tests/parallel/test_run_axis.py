@@ -174,7 +174,7 @@ def test_every_process_has_a_device_at_work(monkeypatch, processes, each, strate
     ],
 )
 def test_all_cores_are_devices_unless_somebody_chose(asked, found):
-    use = "from plasticity_jax.parallel import run_axis; run_axis.use_all_cores()"
+    use = "from plasticity_jax.parallel import cpu; cpu.use_all_cores()"
     code = f"import os, jax; {use}; print(jax.device_count())"
     kept = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
     call = [sys.executable, "-W", "error", "-c", code]

@@ -88,6 +88,7 @@ def study(**fields) -> spec.Study:
         test_split="test",
         resize=0,
         image_size=0,
+        images="device",
         train_images=0,
         validation_images=0,
         test_images=0,

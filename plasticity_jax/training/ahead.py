@@ -1,0 +1,129 @@
+"""Which images the steps to come of ONE run look at: found on the host, before they are trained.
+
+They follow from the key of its stage and the number of the step, by the functions that `step.advance` itself calls; so
+images need not all lie on the device.  Only keys and slots are computed with here.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plasticity_jax.config import spec
+from plasticity_jax.data import batches
+from plasticity_jax.data.batches import Source
+from plasticity_jax.training import step
+from plasticity_jax.training.inputs import Task
+
+STEPS = 64  # whose draws are made by one call
+
+
+class Ahead:
+    """The steps of one run; what is compiled for it is shared by all runs with a pool of equal length.
+
+    Made where random numbers are the lab's, and then called in any thread.
+    """
+
+    def __init__(self, task: Task, stage: spec.Stage):
+        """`task` is a row, in numpy but for its key."""
+        self.steps, self.epoch_steps, self.batch = int(task.steps), int(task.epoch_steps), stage.batch_size
+        self.key = np.asarray(jax.random.key_data(task.key))
+        plain = task.source._replace(classes=(), patches=(), tasks=())
+        self.source: Source = jax.tree.map(np.asarray, plain)
+        self.size, self.refers = int(plain.size), bool(stage.remedies)
+        self.draws, self.blends = bool(plain.replacement), bool(plain.replacement and plain.gamma > 0)
+        self.orders: dict[int, np.ndarray] = {}
+        self._order = _compiled(_order, self.source, self.batch)
+        self._drawn = _compiled(_drawn, self.source, self.batch) if self.draws or self.refers else None
+
+    @functools.cached_property
+    def identity(self) -> Any:
+        """What runs that look at the same images in every step have in common: hashable."""
+        leaves = self.key, *jax.tree.leaves(self.source)
+        return self.steps, self.epoch_steps, *(hashlib.sha256(leaf.tobytes()).digest() for leaf in leaves)
+
+    @property
+    def pool(self) -> np.ndarray:
+        """int32: all images that the run trains on."""
+        return self.source.indices[: self.size]
+
+    @property
+    def most(self) -> int:
+        """The most images that one step looks at."""
+        return self.batch * (1 + self.blends + self.refers)
+
+    def looked_at(self, first: int, last: int) -> np.ndarray:
+        """int32, ascending: all images that steps first .. last of the run look at; `last` may lie behind its end.
+
+        Of a blended batch these are all that it may have, since whether it takes one hangs on a power, whose last bit
+        differs between devices.
+        """
+        steps = np.arange(first, max(first, min(last, self.steps)), dtype=np.int32)
+        slots = [np.zeros(0, np.int32)]
+        if not self.draws:
+            for epoch in np.unique(steps // self.epoch_steps).tolist():
+                here = steps[steps // self.epoch_steps == epoch] % self.epoch_steps
+                walked = here[:, None] * self.batch + np.arange(self.batch)
+                slots.append(self._order_of(epoch)[walked % self.size].ravel())
+        if self._drawn:
+            for start in range(0, len(steps), STEPS):
+                some = steps[start : start + STEPS]
+                parts = self._drawn(self.key, np.resize(some, STEPS), self.source)
+                whole, base, references = (np.asarray(part)[: len(some)].ravel() for part in parts)
+                slots += [whole] * self.draws + [base] * self.blends + [references] * self.refers
+        return np.unique(self.source.indices[np.concatenate(slots)])
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if epoch not in self.orders:
+            self.orders = {known: order for known, order in self.orders.items() if known == epoch - 1}
+            self.orders[epoch] = np.asarray(self._order(self.key, np.int32(epoch), self.source))
+        return self.orders[epoch]
+
+
+def _order(data: jax.Array, number: jax.Array, source: Source, batch: int) -> jax.Array:
+    """int32 [P]: the order of an epoch."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(data), step.ORDER)
+    return batches.permutations(key, number, 1, source)[0]
+
+
+def _drawn(data: jax.Array, steps: jax.Array, source: Source, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """int32 [STEPS, batch] each: slots of the whole pool, of its biased part, and those that remedies look at."""
+    key = jax.random.wrap_key_data(data)
+    drawing, referring = (jax.random.fold_in(key, use) for use in (step.BATCH, step.REFERENCE))
+
+    def one(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        _, whole, base = batches.drawn(drawing, number, batch, source)
+        return whole, base, batches.references(referring, number, batch, source)
+
+    return jax.vmap(one)(steps)
+
+
+def _compiled(fn: Callable[..., Any], source: Source, batch: int) -> Callable[..., Any]:
+    """`fn` compiled for the processor of the host, so that it waits for no device that trains."""
+    return _compiled_for(fn, len(source.indices), batch)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_for(fn: Callable[..., Any], length: int, batch: int) -> Callable[..., Any]:
+    def like(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    whole, real, truth = like(jnp.int32), like(jnp.float32), like(jnp.bool_)
+    slots = like(jnp.int32, length)
+    source = Source(slots, slots, whole, whole, real, truth, truth)
+    numbers = whole if fn is _order else like(jnp.int32, STEPS)
+    with jax.default_device(_host()):
+        lowered = jax.jit(functools.partial(fn, batch=batch)).lower(like(jnp.uint32, 2), numbers, source)
+        return lowered.compile()
+
+
+def _host() -> jax.Device | None:
+    """The processor of the host as jax has it; None where jax was told of other platforms alone."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
