@@ -42,7 +42,6 @@ CHANGES = ("none", "labels", "pixels")
 DEFICITS = ("none", "blur")
 KEEP = ("keep", "modules", "all")
 PRECISIONS = ("default", "high", "highest")
-PLACES = ("device", "host")  # where images can be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,10 +252,8 @@ class Study:
     holdout, holdout_seed: for data without a test split, the fraction of the training images that becomes the test
         set, and the seed that draws it.
     test_split: TFDS name of the test set; for joined data sets one name for all or one for each, as `validation+test`.
-    resize: images are read with their shorter side resized to this many pixels and cropped to their central square; 0
-        for no resizing, if all have one size.
-    image_size: height and width of the network's input in pixels: the image's centre, or the output of
-        `resized_crop`; 0 for the whole image.
+    resize: images are read with their shorter side resized to this many pixels and cropped to a square; 0 for neither.
+    image_size: height and width of the network's input: the image's centre or `resized_crop`'s output; 0 for all of it.
     images: where images are stored during training, which changes no result: `device`, `host` (its memory), `auto`.
     train_images, test_images: number of images used; 0 for all.  validation_images: set aside of the training images.
     control: the branch that the others are compared with.
@@ -277,7 +274,7 @@ class Study:
     test_split: Annotated[str, some_text]
     resize: Annotated[int, whole(0)]
     image_size: Annotated[int, whole(0)]
-    images: Annotated[str, one_of(("auto", *PLACES))]
+    images: Annotated[str, one_of(("auto", "device", "host"))]
     train_images: Annotated[int, whole(0)]
     validation_images: Annotated[int, whole(0)]
     test_images: Annotated[int, whole(0)]

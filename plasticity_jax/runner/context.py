@@ -27,7 +27,7 @@ class Compute:
 
     pack: with the dtype that is taken.  network: its `state.network_like`.
     timetables: of its groups by their names, in the order in which they train.
-    images, test_images: all of them, on the host.  place: of `spec.PLACES`, where they lie for the devices.
+    images, test_images: all of them, on the host.  place: `device` or `host`, where they are stored during training.
     """
 
     pack: spec.Pack
