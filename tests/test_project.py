@@ -60,7 +60,7 @@ def files() -> list[Path]:
 
 
 def test_extras_are_the_documented_ones():
-    assert set(EXTRAS) == ACCELERATORS | {"analysis", "bench", "tensorboard", "test", "xmanager"}
+    assert set(EXTRAS) == ACCELERATORS | {"analysis", "bench", "tensorboard", "test", "wandb", "xmanager"}
 
 
 def test_every_dependency_says_what_it_is_for():

@@ -5,9 +5,10 @@ checkpoints while it runs, the networks at epochs that later groups continue fro
 `end` is whole is never walked again.
 """
 
+import contextlib
 import functools
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from plasticity_jax.runner import evaluation, instruments, schedule, start, wind
 from plasticity_jax.runner.context import Context
 from plasticity_jax.runner.dispatch import Pace
 from plasticity_jax.runner.saver import Place, Saver, is_place, saved_tree
-from plasticity_jax.storage import metrics
+from plasticity_jax.storage import metrics, wandb
 from plasticity_jax.storage.tensorboard import Board
+from plasticity_jax.storage.wandb import Runs
 from plasticity_jax.training import state
 
 Tree = Any
@@ -41,11 +43,18 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     done_before = multihost.once(lambda: _done_before(group, context))
     if done_before:
         return done_before
-    times, count = context.timetables[group.name], len(group.runs)
-    pools = {"pools": schedule.digests(times)}
     states, at, saver = _resume(group, context)
     context.left.clear()
-    board = _board(group, context) if multihost.first() else None
+    with _boards(group, context) as boards:
+        return _train(group, context, states, at, saver, boards)
+
+
+def _train(
+    group: Group, context: Context, states: state.TrainState, at: Place, saver: Saver, boards: Sequence[Board | Runs]
+) -> dict[str, Any]:
+    """Train and evaluate the runs of a group from a place on; returns what `walk` does."""
+    times, count = context.timetables[group.name], len(group.runs)
+    pools = {"pools": schedule.digests(times)}
     tasks, strategy = schedule.tasks(times, context.slots, context.states_like(group)), context.programs.strategy
     pace, evaluator = Pace(group, context, tasks, saver.lineup), evaluation.Evaluator(group, context, saver.lineup)
     looks, sight = _looks(group, context), windows.measuring(context, times)
@@ -80,7 +89,7 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
         rows, closed = evaluation.rows(group, times, at.closed, epoch, pace.steps, pace.done, values, dear)
         with context.clock("records"):
             saver.table.append(rows)
-            if board:
+            for board in boards:
                 board.append(rows)
         if epoch in group.keep:
             kept = saver.lineup.fetch(functools.partial(context.kept, group), states)
@@ -98,8 +107,6 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
     if not saver.lineup.ended:
         start.leave(group, context, states)
     saver.close()
-    if board:
-        board.close()
     return outcome
 
 
@@ -216,9 +223,19 @@ def _mean(values: np.ndarray) -> float:
     return float(np.mean(finite)) if len(finite) else float("nan")
 
 
-def _board(group: Group, context: Context) -> Board:
-    rows = metrics.read(_table(group, context))
-    return Board(context.directory.parent / "tensorboard", context.directory.name, group.name, rows)
+@contextlib.contextmanager
+def _boards(group: Group, context: Context) -> Iterator[list[Board | Runs]]:
+    """Where the rows go besides the table, by the first process; closed however the work inside ends."""
+    directory, pack = context.directory.parent, context.directory.name
+    with contextlib.ExitStack() as stack:
+        boards: list[Board | Runs] = []
+        if multihost.first():
+            rows = metrics.read(_table(group, context))
+            boards += [Board(directory / "tensorboard", pack, group.name, rows)]
+            boards += [Runs(directory, pack, rows)] if wandb.project() else []
+        for board in boards:
+            stack.callback(board.close)
+        yield boards
 
 
 def _table(group: Group, context: Context) -> Path:
