@@ -28,7 +28,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P"]
 SIZE = (7.4, 5.0)  # inches
 # What matplotlib is told of each kind of file: nothing that changes from day to day.
 FORMATS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}, "svg": {"metadata": {"Date": None}}}
-LETTERS = {"title": 86, "about": 108}  # of a line
+LETTERS = {"title": 86, "about": 108, "ticks": 90}  # of a line
 MOST_TICKS = 14
 APART, ASIDE = 11.0, 5.0  # points between series that have the same x, and between a mean and its seeds
 
@@ -161,7 +161,9 @@ def _frame(axes: Axes, chart: Chart) -> None:
     measured = sorted({x for one in chart.series if not one.level for x in one.x})
     ticks = list(chart.ticks) or ([(x, f"{x:g}") for x in measured] if chart.form == "points" else [])
     if 0 < len(ticks) <= MOST_TICKS or chart.ticks:
-        axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks])
+        crowded = sum(len(name) + 2 for _, name in ticks) > LETTERS["ticks"]
+        tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+        axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks], **tilt)
         axes.minorticks_off()
     if chart.view:
         axes.set_ylim(*chart.view)

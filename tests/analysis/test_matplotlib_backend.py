@@ -150,3 +150,14 @@ def test_files_are_whole_and_the_same_each_time(tmp_path):
     assert "fresh: better" in text and "accuracy (%)" in text  # letters, not their outlines
     again = matplotlib_backend.save([POINTS], tmp_path / "two")
     assert [path.read_bytes() for path in paths[2:]] == [path.read_bytes() for path in again]
+
+
+@pytest.mark.parametrize(("name", "turned"), [("stage {}", False), ("compressed-{}", True)])
+def test_names_below_the_axis_are_turned_rather_than_overlap(name, turned):
+    ticks = tuple((1 + x / 4, name.format(x)) for x in range(9))
+    figure = matplotlib_backend.draw(dataclasses.replace(BARS, ticks=ticks))
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(bool(label.get_rotation()) == turned for label in labels)
+    assert turned or all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
