@@ -1,10 +1,10 @@
-"""What is measured on one network beside its accuracy.
+"""Diagnostics: measurements of one network besides its accuracy.
 
 A diagnostic is a pure function `(state, batch) -> {name: float32 scalar}` of one run, which can be jitted and mapped
-over runs.  `state` has `.params` (a nested dictionary) and `.stats`; `batch` holds a fixed probe of 512 images, seen in
-eval mode.  There are two: of the run's training images and of its test images, both of the classes and the member that
-its stage is about.  What looks at them is recorded twice, as `train_NAME` and `test_NAME`; what looks at weights alone
-is recorded as `NAME`.  (`effective_rank` and `dormant_fraction` in older results are of test images of all classes.)
+over runs.  `state` has `.params` (a nested dictionary) and `.stats`; `batch` holds a fixed probe of 512 images in eval
+mode.  There are two probes, of the run's training images and of its test images, both restricted to the stage's classes
+and data set.  A diagnostic that uses images is recorded for both, as `train_NAME` and `test_NAME`; one of the weights
+alone is recorded as `NAME`.  (`effective_rank` and `dormant_fraction` in older results use test images of all classes.)
 
     image     float32 [B, H, W, C], normalised
     label     int32 [B]
@@ -12,11 +12,11 @@ is recorded as `NAME`.  (`effective_rank` and `dormant_fraction` in older result
     features  {name: [B, .., D]}, the outputs of the ReLUs, and `penultimate` [B, D]
     initial   the parameters at initialisation
 
-Own diagnostics have the same form; another one is another function in `DIAGNOSTICS`.
+Custom diagnostics have the same form.  To add one here, write a function and put it into `DIAGNOSTICS`.
 
-Those that are dear, since they take gradients, are called instruments.  They are measured at steps and epochs that a
-stage names, on 2,048 of the run's training images, and are functions of a `Subject`: see `subject`.  Another one is
-another function in `INSTRUMENTS`, and what it costs is told by `PASSES`.
+Expensive diagnostics, which take gradients, are called instruments.  They are functions of a `Subject` (see `subject`),
+measured at steps and epochs given by the stage, on 2,048 of the run's training images.  To add one, put it into
+`INSTRUMENTS` and its cost into `PASSES`.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ INSTRUMENTS: dict[str, Callable[[Subject], dict[str, Array]] | Remembering] = {
     "kernel": kernel,
 }
 
-# What each costs, in gradients of each of the images that it looks at.
+# The cost of each instrument, in gradients per probe image.
 PASSES = {
     "noise": 2.0,
     "fisher": 2.0,

@@ -1,7 +1,7 @@
 """The curvature of the loss: eigenvalues, trace, rank and spectrum of its Hessian and of its Gauss-Newton matrix.
 
-Cost class: products of these matrices with vectors, each about two gradients of the whole probe: 96 for `curvature`,
-160 for `spectrum`; memory of twice as many vectors as there are steps.
+Cost: matrix-vector products, each about two gradients of the whole probe: 96 for `curvature`, 160 for `spectrum`;
+memory of two parameter vectors per Lanczos step.
 """
 
 import functools
@@ -17,53 +17,56 @@ from plasticity_jax.diagnostics.subject import Subject, dot
 
 Tree = Any
 DEPTH = 24  # steps of Lanczos from each of two random vectors
-TOP = 10  # eigenvalues that are told
-EPSILON = 0.01  # of the largest eigenvalue: what is smaller counts as nothing
-NODES, VECTORS = 40, 2  # of the spectrum: steps from each of so many random vectors
+TOP = 10  # eigenvalues that are reported
+EPSILON = 0.01  # eigenvalues below this fraction of the largest count as zero in the rank
+NODES, VECTORS = 40, 2  # of the spectrum: Lanczos steps per random vector, and random vectors
 
 
 def curvature(subject: Subject) -> dict[str, Array]:
     """The large eigenvalues of the Hessian and the Gauss-Newton matrix of the mean loss; all are scalars.
 
-        hessian_eigenvalue/1 .. 10   the largest ones, by 24 steps of Lanczos from two random vectors: an outlier to its
-                                     last digits, the tenth from below
-        hessian_smallest             the smallest one: how far the loss curves downwards
-        hessian_trace                of the space that the steps from one vector reach, and by Hutchinson of the rest
+        hessian_eigenvalue/1 .. 10   the largest, by 24 steps of Lanczos from two random vectors: outliers are exact,
+        the
+                                     tenth is a lower bound
+        hessian_smallest             the smallest, i.e. the strongest negative curvature
+        hessian_trace                exact in the Krylov space of one vector, estimated outside it by Hutchinson's
+        method
                                      with the other vector (Meyer et al. 2021, "Hutch++", arXiv 2010.09649)
-        hessian_rank                 how many eigenvalues are above 0.01 of the largest, by quadrature: what is said to
-                                     collapse before a new task is learned badly (arXiv 2509.22335)
-        relative_sharpness           the largest one times |w|^2, which does not change where BatchNorm makes the
-                                     scale of the weights arbitrary
+        hessian_rank                 number of eigenvalues above 0.01 of the largest, by quadrature; reported to
+        collapse
+                                     before a new task is learned badly (arXiv 2509.22335)
+        relative_sharpness           the largest times |w|^2, which does not depend on the scale of the weights where
+                                     BatchNorm makes it arbitrary
 
-    And all but the last for `gauss_newton_`, whose eigenvalues are those of the Fisher matrix too.
+    The same except the last as `gauss_newton_..`, whose eigenvalues are also those of the Fisher matrix.
     """
-    found: dict[str, Array] = {}
+    scalars: dict[str, Array] = {}
     for name, product in _matrices(subject):
         both = _from_signs(product, subject, DEPTH)
         largest = jnp.max(both.values, 0)[::-1]
-        found |= {f"{name}_eigenvalue/{i + 1}": largest[i] for i in range(min(TOP, len(largest)))}
+        scalars |= {f"{name}_eigenvalue/{i + 1}": largest[i] for i in range(min(TOP, len(largest)))}
         above = jnp.where(both.values > EPSILON * largest[0], both.weights, 0.0)
-        found[f"{name}_smallest"] = jnp.min(both.values)
-        found[f"{name}_rank"] = size(subject.params) * jnp.sum(above) / VECTORS
-        found[f"{name}_trace"] = jnp.mean(jnp.stack([_trace(both, i, 1 - i, subject) for i in (0, 1)]))
+        scalars[f"{name}_smallest"] = jnp.min(both.values)
+        scalars[f"{name}_rank"] = size(subject.params) * jnp.sum(above) / VECTORS
+        scalars[f"{name}_trace"] = jnp.mean(jnp.stack([_trace(both, i, 1 - i, subject) for i in (0, 1)]))
     norm = dot(subject.params, subject.params)
-    return found | {"relative_sharpness": found["hessian_eigenvalue/1"] * norm}
+    return scalars | {"relative_sharpness": scalars["hessian_eigenvalue/1"] * norm}
 
 
 def spectrum(subject: Subject) -> dict[str, Array]:
     """The density of all eigenvalues, by stochastic Lanczos quadrature (Ghorbani et al. 2019, arXiv 1901.10159).
 
-    `hessian_node/J` and `hessian_weight/J` (J from 0 to 79) are places on the axis of eigenvalues, and the share of
-    all eigenvalues that lies about there: the density is the sum over J of weight times a bump at the node.  They are
-    of two random vectors with 40 steps each.  The same for `gauss_newton_`.
+    `hessian_node/J` and `hessian_weight/J` (J from 0 to 79) are quadrature nodes on the axis of eigenvalues, and the
+    fraction of all eigenvalues near each: the density is the sum over J of weight times a narrow kernel at the node.
+    Two random vectors, 40 steps each.  The same as `gauss_newton_..`.
     """
-    found: dict[str, Array] = {}
+    scalars: dict[str, Array] = {}
     for name, product in _matrices(subject):
         ritz = _from_signs(product, subject, NODES)
         pairs = zip(ritz.values.ravel(), ritz.weights.ravel() / VECTORS, strict=True)
         for j, (value, weight) in enumerate(pairs):
-            found |= {f"{name}_node/{j}": value, f"{name}_weight/{j}": weight}
-    return found
+            scalars |= {f"{name}_node/{j}": value, f"{name}_weight/{j}": weight}
+    return scalars
 
 
 def _from_signs(product: Product, subject: Subject, depth: int) -> Ritz:
@@ -76,9 +79,9 @@ def _start(subject: Subject, number: Array | int) -> Tree:
 
 
 def _trace(both: Ritz, deflating: int, other: int, subject: Subject) -> Array:
-    """The trace: exact in the space of one run's vectors, and beside it that of what the other's start has outside.
+    """The trace: exact in the Krylov space of start `deflating`, plus Hutchinson's estimate outside it from `other`.
 
-    What A makes of a start is known from the run: it lies within its vectors.
+    The product of the matrix with a start lies in that start's Krylov space, so it needs no further product.
     """
     inside, outside = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in (deflating, other))
     vector = _start(subject, other)

@@ -1,4 +1,4 @@
-"""Dormant units: the share that is hardly ever active."""
+"""The fraction of dormant units, which are hardly ever active."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +10,16 @@ TAU = 0.025  # units with a score up to this are dormant
 
 
 def dormant_fraction(state: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
-    """The share of units whose score s_i = E|h_i| / mean_k E|h_k| is at most 0.025, of all units of all ReLU layers.
+    """The fraction of units in all ReLU layers whose score s_i = E|h_i| / mean_k E|h_k| is at most 0.025.
 
-    Sokar et al. 2023, "The dormant neuron phenomenon", section 3.  E runs over the examples, and for feature maps over
-    the positions too, so that a channel is a unit; k over the units of the layer.  A layer that is zero everywhere
-    is dormant altogether.
+    Sokar et al. 2023, "The dormant neuron phenomenon", section 3.  E is the mean over examples, and for feature maps
+    over positions too, so a channel is one unit; k runs over the units of the layer.  All units of a layer that is zero
+    everywhere are dormant.
     """
     del state
     dormant = []
     for name, values in batch["features"].items():
-        if name == "penultimate":  # no layer of its own: the last ReLU again, pooled
+        if name == "penultimate":  # not a layer, but the pooled output of the last ReLU
             continue
         activity = jnp.mean(jnp.abs(values.astype(jnp.float32)), axis=tuple(range(values.ndim - 1)))
         dormant.append(activity <= TAU * jnp.mean(activity))

@@ -1,9 +1,9 @@
-"""How much the loss rises around the weights, by measures that do not depend on their scale.
+"""Sharpness of the loss around the weights, by measures that do not depend on the scale of the weights.
 
-BatchNorm makes the scale of the weights before it arbitrary, and with it the eigenvalues of the Hessian.  The third
-such measure, the largest eigenvalue times |w|^2, is `relative_sharpness` of `curvature`.
+BatchNorm makes the scale of the weights before it arbitrary, and with it the eigenvalues of the Hessian.  A third such
+measure, the largest eigenvalue times |w|^2, is `relative_sharpness` in `curvature`.
 
-Cost class: 14 gradients of the whole probe.
+Cost: 14 gradients of the whole probe.
 """
 
 from typing import Any
@@ -20,24 +20,24 @@ SHARE, DRAWS = 0.1, 8  # of the random directions
 
 
 def flatness(subject: Subject) -> dict[str, Array]:
-    """Two rises of the mean loss; scalars.  The statistics of BatchNorm are those of the weights in the middle.
+    """Two increases of the mean loss; scalars.  BatchNorm uses the statistics of the unperturbed weights.
 
-    adaptive_sharpness   the largest rise within |e / |w||_2 <= 0.5, division number by number (Kwon et al. 2021,
-                         "ASAM", arXiv 2102.11600, equation 3), found by five steps of ascent, each to the point
-                         of the border that the gradient names; never below 0
-    filter_rise          the mean rise over eight Gaussian directions, in which each filter (the column of a kernel
-                         that makes one output) has a tenth of the norm of that of the network, and all that is no
-                         kernel rests (Li et al. 2018, arXiv 1712.09913, section 4)
+    adaptive_sharpness   the largest increase within |e / |w||_2 <= 0.5, divided elementwise (Kwon et al. 2021, "ASAM",
+                         arXiv 2102.11600, equation 3), by five steps of projected gradient ascent, each to the
+                         boundary; at least 0
+    filter_rise          the mean increase over eight Gaussian directions, in which each filter (the column of a kernel
+                         for one output) has a tenth of the norm of the network's filter, and parameters other than
+                         kernels are not perturbed (Li et al. 2018, arXiv 1712.09913, section 4)
     """
     scale = jax.tree.map(jnp.abs, subject.params)
     keys = jax.random.split(subject.key, 1 + DRAWS)
 
     def look(point: Tree, number: Array) -> tuple[Tree, Array]:
-        """The loss at a point, and the point after it: first along the ascent, then in random directions."""
+        """Returns (the next point, the loss at this one): first the points of the ascent, then random directions."""
         loss, slope = subject.slope(point)
         drawn = _normal(keys[jnp.maximum(number - ASCENTS, 0)], subject.params)
         steepest = jax.tree.map(jnp.multiply, scale, slope)
-        # At a minimum the gradient names no point, and a random one is the first.
+        # At a minimum the gradient is zero, so the ascent starts in a random direction.
         rests = (number == 0) & (dot(steepest, steepest) <= 1e-12 * jnp.square(loss))
         ascent = jax.tree.map(lambda named, random: jnp.where(rests, random, named), steepest, drawn)
         after = _border(subject.params, scale, ascent)
@@ -52,13 +52,13 @@ def flatness(subject: Subject) -> dict[str, Array]:
 
 
 def _border(params: Tree, scale: Tree, direction: Tree) -> Tree:
-    """The point of the border in a direction, both of which are in units of the weights."""
+    """The boundary point in a direction, which is given in units of the weights."""
     inverse = RADIUS / jnp.maximum(jnp.sqrt(dot(direction, direction)), jnp.finfo(jnp.float32).tiny)
     return jax.tree.map(lambda w, s, d: w + s * d * inverse, params, scale, direction)
 
 
 def _filtered(weights: Array, drawn: Array) -> Array:
-    """Weights moved by a tenth of their norm, filter by filter."""
+    """`weights` plus `drawn`, rescaled to a tenth of the weights' norm filter by filter."""
     if weights.ndim < 2:
         return weights
     axes = tuple(range(weights.ndim - 1))

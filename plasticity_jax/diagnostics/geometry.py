@@ -1,7 +1,7 @@
-"""Where a network is: beside its first weights, beside what it was pretrained to, and on the line between.
+"""Comparison of a network with its initial weights and with the network that the stage before left.
 
-Cost class: `correlation` looks at the weights alone, `similarity` takes two passes forward over 256 images, and `path`
-11 passes forward over the probe.
+Cost: `correlation` uses the weights alone, `similarity` two forward passes over 256 images, and `path` 11 forward
+passes over the probe.
 """
 
 from typing import Any
@@ -13,25 +13,25 @@ from jax import Array
 from plasticity_jax.diagnostics.subject import Subject, by_module
 
 Tree = Any
-INPUTS = 256  # images that features are compared on
-POINTS = 11  # on a line, both ends among them
+INPUTS = 256  # images for the comparison of features
+POINTS = 11  # on a line, including both ends
 
 
 def correlation(subject: Subject) -> dict[str, Array]:
-    """Pearson's correlation of the weights with the first ones of the seed, and with those that the stage before left.
+    """Pearson's correlation of the weights with the seed's initial ones, and with those at the end of the stage before.
 
     `correlation_to_init` and `correlation_to_parent`, in total and for each top-level module; the second is NaN for a
     run without a stage before (Ash & Adams 2020, appendix, figure 11).
     """
-    found: dict[str, Array] = {}
+    scalars: dict[str, Array] = {}
     for name, other in (("init", subject.initial), ("parent", _parent(subject))):
         for end, part in by_module(subject.params).items():
-            found[f"correlation_to_{name}{end}"] = pearson(part(subject.params), part(other))
-    return found
+            scalars[f"correlation_to_{name}{end}"] = pearson(part(subject.params), part(other))
+    return scalars
 
 
 def similarity(subject: Subject) -> dict[str, Array]:
-    """`cka_to_parent/FEATURE`: linear CKA of each of the network's features with those that the stage before left.
+    """`cka_to_parent/FEATURE`: linear CKA of each of the network's features with those at the end of the stage before.
 
     Of the first 256 images of the probe; NaN for a run without a stage before.  Kornblith et al. 2019, "Similarity of
     neural network representations revisited" (arXiv 1905.00414), equation 4.
@@ -43,20 +43,20 @@ def similarity(subject: Subject) -> dict[str, Array]:
 
 
 def path(subject: Subject) -> dict[str, Array]:
-    """The mean loss on the straight line from the network that the stage before left to this one.
+    """The mean loss on the straight line from the network at the end of the stage before to this one.
 
-    At each of 11 points BatchNorm has the statistics of the weights there.  NaN for a run without a stage before.
+    BatchNorm's statistics are recomputed at each of 11 points.  NaN for a run without a stage before.
 
         path_loss/0 .. 10   from the network before to this one
-        path_barrier        the most that it lies above the line between the losses of the ends (Frankle et al. 2020,
-                            "Linear mode connectivity", arXiv 1912.05671, section 2)
+        path_barrier        the largest height above the linear interpolation of the losses of the ends (Frankle et al.
+                            2020, "Linear mode connectivity", arXiv 1912.05671, section 2)
     """
     losses = line(subject, _parent(subject), subject.params, POINTS)
     return {f"path_loss/{i}": losses[i] for i in range(POINTS)} | {"path_barrier": barrier(losses)}
 
 
 def line(subject: Subject, start: Tree, end: Tree, points: int) -> Array:
-    """The mean loss [points] on the line between two trees of parameters, with statistics that belong to each point."""
+    """The mean loss [points] on the line between two trees of parameters, with BatchNorm's statistics of each point."""
 
     def loss(share: Array) -> Array:
         here = jax.tree.map(lambda a, b: (1 - share) * a + share * b, start, end)
@@ -66,7 +66,7 @@ def line(subject: Subject, start: Tree, end: Tree, points: int) -> Array:
 
 
 def barrier(losses: Array) -> Array:
-    """The most that losses [P], at equal distances on a line, lie above the line between the first and the last."""
+    """The largest height of losses [P], at equal distances, above the line from the first to the last."""
     shares = jnp.linspace(0.0, 1.0, len(losses))
     return jnp.max(losses - ((1 - shares) * losses[0] + shares * losses[-1]))
 
@@ -79,7 +79,7 @@ def pearson(a: Tree, b: Tree) -> Array:
 
 
 def cka(a: Array, b: Array, weight: Array) -> Array:
-    """Linear centred kernel alignment of features [B, ..] and [B, ..]; an example of weight 0 is left out."""
+    """Linear centred kernel alignment of features [B, ..] and [B, ..]; examples of weight 0 are left out."""
     weight = jnp.asarray(weight, jnp.float32)
 
     def kernel(features: Array) -> Array:

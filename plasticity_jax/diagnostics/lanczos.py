@@ -1,4 +1,4 @@
-"""Eigenvalues of matrices that are known by their products with vectors, by the method of Lanczos (1950)."""
+"""Eigenvalues of matrices given by matrix-vector products, by the method of Lanczos (1950)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ Product = Callable[[Tree], Tree]
 
 
 class Ritz(NamedTuple):
-    """What k steps tell of a symmetric matrix.
+    """Ritz values and vectors of a symmetric matrix after k steps.
 
-    values: float32 [k], ascending; those at both ends are near the matrix's own eigenvalues.
-    weights: float32 [k], which sum to 1: the density of eigenvalues as the start sees it (stochastic Lanczos
-        quadrature, Golub & Welsch 1969).
-    vectors: of unit length and orthogonal to each other, like the start with a leading axis [k].
+    values: float32 [k], ascending; those at both ends approximate eigenvalues of the matrix.
+    weights: float32 [k], with sum 1: the spectral density weighted by the start vector (stochastic Lanczos quadrature,
+        Golub & Welsch 1969).
+    vectors: orthonormal, like the start with a leading axis [k].
     """
 
     values: Array
@@ -27,25 +27,25 @@ class Ritz(NamedTuple):
 
 
 def lanczos(product: Product, start: Tree, depth: int) -> Ritz:
-    """`depth` steps, or as many as the matrix has rows, from `start`; orthogonalised anew at each step.
+    """`depth` Lanczos steps from `start`, at most as many as the matrix has rows, with full reorthogonalisation.
 
-    One product for each step, and the memory of two vectors.
+    Costs one product per step, and memory of two vectors per step.
     """
     depth = min(depth, size(start))
-    found = decomp.tridiag_sym(depth, custom_vjp=False)(product, start)
-    values, inner = jnp.linalg.eigh(found.J_small)
-    vectors = jax.tree.map(lambda basis: jnp.tensordot(inner.T, basis, 1), found.Q_tall)
+    decomposed = decomp.tridiag_sym(depth, custom_vjp=False)(product, start)
+    values, inner = jnp.linalg.eigh(decomposed.J_small)
+    vectors = jax.tree.map(lambda basis: jnp.tensordot(inner.T, basis, 1), decomposed.Q_tall)
     return Ritz(values, jnp.square(inner[0]), vectors)
 
 
 def project(basis: Tree, vector: Tree) -> Array:
-    """The inner products, float32 [k], of a vector with each of a basis, leaves [k, ...]."""
+    """The inner products, float32 [k], of a vector with the vectors of a basis, whose leaves are [k, ...]."""
     pairs = zip(jax.tree.leaves(basis), jax.tree.leaves(vector), strict=True)
     return jnp.sum(jnp.stack([jnp.reshape(b, (len(b), -1)) @ jnp.ravel(v) for b, v in pairs]), 0)
 
 
 def signs(key: Array, like: Tree) -> Tree:
-    """A random vector of ones and minus ones (Rademacher), for estimates of traces (Hutchinson 1989)."""
+    """A random vector of +1 and -1 (Rademacher) like the tree `like`, for trace estimates (Hutchinson 1989)."""
     leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
     drawn = [jax.random.rademacher(k, leaf.shape, jnp.float32) for k, leaf in zip(keys, leaves, strict=True)]
@@ -53,5 +53,5 @@ def signs(key: Array, like: Tree) -> Tree:
 
 
 def size(tree: Tree) -> int:
-    """How many numbers a tree has."""
+    """The total number of elements of a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

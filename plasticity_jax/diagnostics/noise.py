@@ -1,7 +1,6 @@
-"""The noise of minibatch gradients, from the gradients of single examples.
+"""The noise of minibatch gradients, from per-example gradients.
 
-Cost class: one gradient of each example by itself, about three passes over the probe; memory of five times the
-parameters.
+Cost: per-example gradients, about three passes over the probe; memory of five times the parameters.
 """
 
 from typing import Any
@@ -16,54 +15,54 @@ Tree = Any
 
 
 def noise(subject: Subject) -> dict[str, Array]:
-    """How noisy gradients are, Sigma being the covariance of the gradients g_i of single examples and G their mean.
+    """Gradient noise; Sigma is the covariance of the gradients g_i of single examples, and G their mean.
 
     McCandlish et al. 2018, "An empirical model of large-batch training" (arXiv 1812.06162), section 2.2 and appendix A;
     all are scalars, those marked * for each top-level module too.
 
         noise_trace *        tr(Sigma), unbiased: sum_i |g_i - mean|^2 / (n - 1)
-        gradient_square *    |G|^2, unbiased: |mean|^2 - tr(Sigma)/n; it may come out negative
-        noise_scale *        tr(Sigma) / |G|^2, their quotient: the simple noise scale, a number of images
-        noise_of_update      rate tr(Sigma) / B of a step of SGD, B being the images of a batch
+        gradient_square *    |G|^2, unbiased: |mean|^2 - tr(Sigma)/n; the estimate may be negative
+        noise_scale *        tr(Sigma) / |G|^2: the simple noise scale, in images
+        noise_of_update      rate tr(Sigma) / B for SGD with batches of B images
         gradient_cosine      the mean of cos(g_i, g_j) over i != j (Lyle et al. 2023, arXiv 2303.01486)
-        readiness            |G|^2 / (|G|^2 + tr(Sigma)/B), and `gradient_square` beside it, in place of optimisation
-                             readiness (arXiv 2605.09044), whose formula is not known to us
+        readiness            |G|^2 / (|G|^2 + tr(Sigma)/B); a substitute for optimisation readiness (arXiv 2605.09044),
+                             whose formula is not known to us
         old_gradient_norm, new_gradient_norm, gradient_norm_ratio
-                             of the mean over images that were trained on before, over the others, and the first by the
-                             second (Ash & Adams 2020, figure 5); NaN where there are none
+                             norm of the mean gradient over images trained on in earlier stages, over the others, and
+                             the ratio of the two (Ash & Adams 2020, figure 5); NaN if there are no such images
 
-    And where the optimiser divides the gradient by something, as Adam does, of the gradients divided by it:
-    `preconditioned_noise_trace`*, `preconditioned_gradient_square`*, `preconditioned_noise_scale`* and
-    `preconditioned_noise_of_update`, which is rate tr / B of the divided gradients.  It is divided by what the
-    optimiser is expected to divide the step to come by: the root of its second moment after a gradient whose square is
-    G^2 + diag(Sigma)/B.  (At the start of a stage that is all it knows.)
+    If the optimiser divides the gradient elementwise, as Adam does, also `preconditioned_noise_trace`*,
+    `preconditioned_gradient_square`*, `preconditioned_noise_scale`* and `preconditioned_noise_of_update` of the divided
+    gradients.  The divisor is the one expected for the next step: the root of the optimiser's second moment after a
+    gradient whose square is G^2 + diag(Sigma)/B.  (At the start of a stage the second moment holds nothing else.)
     """
     sums, count = _sums(subject), subject.count
     mean = jax.tree.map(lambda total: total / count, sums["g"])
-    # Noise is seldom much less than what it is around, so float32 keeps what is left of the squares.
+    # The noise is seldom much smaller than the mean, so float32 is precise enough for this difference.
     variance = jax.tree.map(
         lambda square, middle: jnp.maximum(square - count * jnp.square(middle), 0.0) / (count - 1),
         sums["squares"],
         mean,
     )
-    found = _scales("", subject, mean, variance)
+    scalars = _scales("", subject, mean, variance)
     if subject.scales:
         batch = jax.tree.map(lambda m, v: jnp.square(m) + v * (1 / subject.batch_size - 1 / count), mean, variance)
         scales = subject.scales(jax.tree.map(lambda square: jnp.maximum(square, 0.0), batch))
         divided = jax.tree.map(jnp.divide, mean, scales)
-        found |= _scales(
+        scalars |= _scales(
             "preconditioned_", subject, divided, jax.tree.map(lambda v, s: v / jnp.square(s), variance, scales)
         )
     directions = dot(sums["direction"], sums["direction"])
-    found["gradient_cosine"] = (directions - sums["directed"]) / (sums["directed"] * (sums["directed"] - 1))
-    square, trace = found["gradient_square"], found["noise_trace"]
-    found["readiness"] = square / (square + trace / subject.batch_size)
-    return found | _halves(sums, count)
+    scalars["gradient_cosine"] = (directions - sums["directed"]) / (sums["directed"] * (sums["directed"] - 1))
+    square, trace = scalars["gradient_square"], scalars["noise_trace"]
+    scalars["readiness"] = square / (square + trace / subject.batch_size)
+    return scalars | _halves(sums, count)
 
 
 def _sums(subject: Subject) -> dict[str, Tree]:
-    """Sums over the examples: `g`, `old` (of those trained on before), `squares`, `direction` (g/|g|);
-    and how many are `directed`, since they have a gradient, and `olds`.
+    """Sums over the examples: gradients `g`, `old` (of images trained on before), `squares`, `direction` (g/|g|).
+
+    Also the numbers of examples with a nonzero gradient, `directed`, and of old ones, `olds`.
     """
     zeros = jax.tree.map(jnp.zeros_like, subject.params)
     start = dict.fromkeys(("g", "old", "squares", "direction"), zeros) | {
@@ -92,17 +91,17 @@ def _sums(subject: Subject) -> dict[str, Tree]:
 
 
 def _scales(prefix: str, subject: Subject, mean: Tree, variance: Tree) -> dict[str, Array]:
-    found: dict[str, Array] = {}
+    scalars: dict[str, Array] = {}
     for end, part in by_module(mean).items():
         inside = part(mean)
         trace = sum((jnp.sum(leaf) for leaf in jax.tree.leaves(part(variance))), jnp.float32(0))
         square = dot(inside, inside) - trace / subject.count
-        found |= {
+        scalars |= {
             f"{prefix}noise_trace{end}": trace,
             f"{prefix}gradient_square{end}": square,
             f"{prefix}noise_scale{end}": trace / square,
         }
-    return found | {f"{prefix}noise_of_update": subject.rate * found[f"{prefix}noise_trace"] / subject.batch_size}
+    return scalars | {f"{prefix}noise_of_update": subject.rate * scalars[f"{prefix}noise_trace"] / subject.batch_size}
 
 
 def _halves(sums: dict[str, Tree], count: Array) -> dict[str, Array]:
@@ -110,5 +109,5 @@ def _halves(sums: dict[str, Tree], count: Array) -> dict[str, Array]:
     old_norm = jnp.sqrt(dot(sums["old"], sums["old"])) / sums["olds"]
     new_norm = jnp.sqrt(dot(new, new)) / (count - sums["olds"])
     both = (sums["olds"] > 0) & (sums["olds"] < count)
-    found = {"old_gradient_norm": old_norm, "new_gradient_norm": new_norm, "gradient_norm_ratio": old_norm / new_norm}
-    return {name: jnp.where(both, value, jnp.nan) for name, value in found.items()}
+    norms = {"old_gradient_norm": old_norm, "new_gradient_norm": new_norm, "gradient_norm_ratio": old_norm / new_norm}
+    return {name: jnp.where(both, value, jnp.nan) for name, value in norms.items()}

@@ -1,4 +1,4 @@
-"""Norms of the weights, and of their distance from initialisation."""
+"""Norms of the weights and of their distance from initialisation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +24,6 @@ def weight_norm(state: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
 def distance_to_init(state: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     """|theta - theta_0|, the L2 distance from the initial parameters of the run; in total and for each module.
 
-    A reset does not move theta_0.  Ash & Adams 2020 (appendix, figure 11) look at the correlation instead.
+    A reset does not change theta_0.  Ash & Adams 2020 (appendix, figure 11) use the correlation instead.
     """
     return _by_module("distance_to_init", jax.tree.map(jnp.subtract, state.params, batch["initial"]))

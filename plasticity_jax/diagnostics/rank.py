@@ -11,10 +11,10 @@ from jax import Array
 def effective_rank(state: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
     """exp(-sum_k p_k log p_k) with p_k = sigma_k / sum_j sigma_j, of the penultimate features [B, D].
 
-    sigma are the singular values, not centred (Roy & Vetterli 2007, "The effective rank", section 2).  Between 1 and
-    min(B, D); features that are all zero, for which the formula says nothing, have rank 0.
+    sigma are the singular values of the uncentred features (Roy & Vetterli 2007, "The effective rank", section 2).  The
+    result lies between 1 and min(B, D); it is 0 if all features are zero, for which the formula is undefined.
 
-    Not by the eigenvalues of the Gram matrix: in float32 these lose what is below 1e-3 of the largest singular value.
+    Eigenvalues of the Gram matrix would not do: in float32 they lose singular values below 1e-3 of the largest.
     """
     del state
     features = batch["features"]["penultimate"].astype(jnp.float32)

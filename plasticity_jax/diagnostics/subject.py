@@ -1,12 +1,12 @@
-"""What an instrument measures: one network, and the images that it is measured on.
+"""The argument of an instrument: one network, and the images that it is measured on.
 
-An instrument is a pure function `(subject) -> {name: float32 scalar}` of one run, which can be jitted.  It is dear, and
-so measured only where a stage says so.  One that remembers something from one measurement to the next is a
-`Remembering`, whose function returns the scalars and the new memory.
+An instrument is a pure function `(subject) -> {name: float32 scalar}` of one run, which can be jitted.  It is
+expensive, so stages say when to measure it.  An instrument with a memory between measurements is a `Remembering`, whose
+function returns the scalars and the new memory.
 
-The network is in eval mode, in float32, and its BatchNorm has the statistics of the images that are measured, not the
-running ones: those lag behind the weights, and at the first steps are those of initialisation.  So each example has a
-loss of its own, and fresh networks can be compared with trained ones.
+The network is in eval mode, in float32, and its BatchNorm uses the statistics of the measured images.  (The running
+statistics lag behind the weights, and in the first steps are those of initialisation.)  The loss of an example
+therefore depends on no other example, and fresh networks can be compared with trained ones.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from jax import Array
 from plasticity_jax import target
 
 Tree = Any
-PART = 128  # images that are looked at together, at most
-EXAMPLES = 32  # of which so many have their own gradients at a time; on CPU one, which stays in the cache
+PART = 128  # largest number of images processed at once
+EXAMPLES = 32  # largest number of per-example gradients computed at once; on CPU 1, which stays in the cache
 
 
 class Part(NamedTuple):
     """Some images of the probe, or all of them: [B] each.
 
-    index: of the image.  label: int32.  weight: 1, or 0 for what fills a part up.
+    index: of the image in the data set.  label: int32.  weight: 1, or 0 for padding.
     old: bool, whether the image was trained on in the stage before, by this run or by another branch of its seed.
     """
 
@@ -39,22 +39,22 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """A network and what is known of it.
+    """A network and its context in training.
 
     params: parameters, float32.  probe: a `Part` with all images.
     losses: (parameters, part) -> loss of each example [B].  logits: (parameters, part) -> [B, K].
-    of_logits: (logits [B, K], label [B]) -> loss of each example [B], which `losses` is made of.
+    of_logits: (logits [B, K], label [B]) -> loss of each example [B], used by `losses`.
     features: (parameters, part) -> the network's features {name: [B, .., D]}.
-    key: random, of the seed, the stage's name and the step: the same for all branches.
-    initial: the first parameters of the seed.
-    parent: the parameters that the stage before left, before any reset; those of the seed where there is none.
-    has_parent: bool, whether there is one.
-    rate, batch_size: of the step to come; its learning rate has its schedule in it.
-    scales: (second moment of the batch's gradient, like the parameters) -> what the optimiser divides each number of
-        the gradient by; None for an optimiser that divides by nothing.
-    at: (parameters) -> the same `Subject` with other parameters, and with the statistics that BatchNorm has for them.
-    following: () -> a `Subject` after the step to come.
-    memory: what a `Remembering` returned last.
+    key: random, from the seed, the stage's name and the step: equal for all branches.
+    initial: the seed's initial parameters.
+    parent: the parameters at the end of the stage before, before any reset; `initial` if there is none.
+    has_parent: bool, whether there is a stage before.
+    rate, batch_size: of the next step; the rate includes the schedule.
+    scales: (second moment of the batch's gradient, like the parameters) -> the optimiser's elementwise divisor of the
+        gradient; None for an optimiser without one.
+    at: (parameters) -> the same `Subject` with other parameters, and BatchNorm's statistics for these.
+    following: () -> a `Subject` after the next step.
+    memory: as returned last by a `Remembering`.
     """
 
     params: Tree
@@ -76,21 +76,21 @@ class Subject:
 
     @property
     def count(self) -> Array:
-        """How many images there are, float32."""
+        """The number of images, float32."""
         return jnp.sum(jnp.asarray(self.probe.weight, jnp.float32))
 
     def size(self, most: int) -> int:
-        """The largest size up to `most` of equal parts."""
+        """The largest divisor of the number of images that is at most `most`."""
         images = len(self.probe.label)
         return max(n for n in range(1, min(most, images) + 1) if images % n == 0)
 
     def over(self, fold: Callable[[Tree, Part], Tree], start: Tree, size: int = PART) -> Tree:
-        """`carry = fold(carry, part)` over all images in equal parts of at most `size`, one after another."""
+        """Folds `carry = fold(carry, part)` over all images, in equal parts of at most `size` images."""
         parts = jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, self.size(size), *leaf.shape[1:])), self.probe)
         return jax.lax.scan(lambda carry, part: (fold(carry, part), None), start, parts)[0]
 
     def mean(self, of: Callable[[Part], Tree], like: Tree) -> Tree:
-        """The mean over images of `of(part)`, a sum over a part with the shapes of `like`."""
+        """The mean over images; `of(part)` is the sum over a part, with the shapes of `like`."""
         zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), like)
         total = self.over(lambda carry, part: jax.tree.map(jnp.add, carry, of(part)), zeros)
         return jax.tree.map(lambda leaf: leaf / self.count, total)
@@ -143,9 +143,9 @@ class Subject:
         start: Tree,
         losses: Callable[[Tree, Part], Array] | None = None,
     ) -> Tree:
-        """`carry = fold(carry, gradients, part)` with the gradients of the examples of each part, leaves [B, ...].
+        """Folds `carry = fold(carry, gradients, part)` over parts, with per-example gradients, leaves [B, ...].
 
-        They are those of other losses [B], where these are given.
+        `losses`, (parameters, part) -> [B], replaces the loss whose gradients are taken.
         """
         chosen = losses or self.losses
 
@@ -161,7 +161,7 @@ class Remembering(NamedTuple):
     """An instrument with a memory.
 
     measure: (subject) -> ({name: float32 scalar}, memory).
-    start: (parameters, probe) -> the memory before anything was measured.
+    start: (parameters, probe) -> the memory before the first measurement.
     """
 
     measure: Callable[[Subject], tuple[dict[str, Array], Tree]]
@@ -174,6 +174,6 @@ def dot(a: Tree, b: Tree) -> Array:
 
 
 def by_module(params: Mapping[str, Tree]) -> dict[str, Callable[[Mapping[str, Tree]], Tree]]:
-    """What takes a part out of a tree like the parameters, by what its metrics' names end in: all, and each module."""
+    """Selectors of parts of a tree like the parameters, by suffix of metric names: "" for all, "/MODULE" for one."""
     parts: dict[str, Callable[[Mapping[str, Tree]], Tree]] = {"": lambda tree: tree}
     return parts | {f"/{module}": lambda tree, module=module: tree[module] for module in params}

@@ -1,7 +1,7 @@
-"""Whether the gradient lies in the small space of the Hessian's largest eigenvalues, and whether that space stays.
+"""Fraction of the gradient in the space of the Hessian's largest eigenvalues, and the stability of that space.
 
-Cost class: 40 products with the Hessian, about 80 gradients of the whole probe; what is remembered has twenty times the
-size of the parameters for ten classes.
+Cost: 40 products with the Hessian, about 80 gradients of the whole probe; the memory has twenty times the size of the
+parameters.
 """
 
 from typing import Any
@@ -30,20 +30,20 @@ def _measure(subject: Subject) -> tuple[dict[str, Array], Tree]:
     The space V is that of the ten largest eigenvalues of the Hessian of the mean loss.  Scalars:
 
         gradient_in_top       |V^T g|^2 / |g|^2, g the gradient of the mean loss
-        top_overlap_first     |V^T V_0|_F^2 / 10, V_0 that of the first measurement of the stage
-        top_overlap_last      the same with the measurement before; both are NaN at the first one
+        top_overlap_first     |V^T V_0|_F^2 / 10, V_0 the space at the first measurement of the stage
+        top_overlap_last      the same with the measurement before; both are NaN at the first measurement
     """
     start = signs(jax.random.fold_in(subject.key, 0), subject.params)
     ritz = lanczos(lambda vector: subject.hessian(subject.params, vector), start, DEPTH)
     top = jax.tree.map(lambda vectors: vectors[-TOP:], ritz.vectors)
     slope = subject.gradient(subject.params)
-    found = {
+    scalars = {
         "gradient_in_top": jnp.sum(jnp.square(project(top, slope))) / dot(slope, slope),
         "top_overlap_first": overlap(top, subject.memory["first"]),
         "top_overlap_last": overlap(top, subject.memory["last"]),
     }
     first = jax.tree.map(lambda old, new: jnp.where(jnp.isnan(old), new, old), subject.memory["first"], top)
-    return found, {"first": first, "last": top}
+    return scalars, {"first": first, "last": top}
 
 
 def _start(params: Tree, probe: Part) -> Tree:

@@ -1,10 +1,8 @@
-"""The networks by name; another one is another function in `MODELS`.
+"""The networks by name.  To add one, write a function and put it into `MODELS`.
 
-Every model is called as `model.apply(variables, images, train)` with float32 images [B, H, W, C], already normalised,
-and returns the logits, float32 [B, classes], and a dictionary of features: the output of every ReLU by its name, and
-`penultimate`, float32 [B, D], what the head sees.
-
-Initial values are those of `layers`.
+Every model is called as `model.apply(variables, images, train)` with normalised float32 images [B, H, W, C].  It
+returns the logits, float32 [B, classes], and a dictionary of features: the output of every ReLU by name, and
+`penultimate`, float32 [B, D], the input of the head.  See `layers` for the initial values.
 """
 
 import re
@@ -34,10 +32,10 @@ MODELS: dict[str, Callable[[Model, int], nn.Module]] = {
 
 
 def build(model: Model, classes: int) -> nn.Module:
-    """The network for so many classes.
+    """The network with `classes` outputs.
 
     Raises:
-      ConfigError: an unknown name, stem, norm or dtype, a depth or width below 1, or scales that cannot begin at zero.
+      ConfigError: an unknown name, stem, norm or dtype, a depth or width below 1, or `zero_scale` where unsupported.
     """
     for field, choices in (("dtype", DTYPES), ("stem", STEMS), ("norm", NORMS), ("activation", ACTIVATIONS)):
         _check(field, getattr(model, field), tuple(choices))
@@ -56,10 +54,10 @@ def _check(field: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def module_names(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The top-level modules in the order in which the network runs.
+    """The top-level modules in the order in which the network applies them.
 
-    That is `stem`, `moduleK` or `layerK` by number, `head`.  Names of another sort, in a network of your own, keep
-    their place in the mapping, between the numbered ones and the head.
+    That is `stem`, `moduleK` or `layerK` by number, `head`.  Other names, of custom networks, come between the numbered
+    ones and the head, in the order of the mapping.
     """
 
     def place(name: str) -> tuple[int, int]:

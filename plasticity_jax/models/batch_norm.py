@@ -1,7 +1,8 @@
-"""BatchNorm of few kernels, for many runs at once on a GPU: its sums in one pass each way.
+"""BatchNorm with few GPU kernels, for many runs at once: one pass over the batch forward and one backward.
 
-What autodiff makes of `flax.linen.BatchNorm` sums a batch four times in the backward pass alone.  By hand it takes the
-sums of the gradient and of its product with the normalised images, together (Ioffe & Szegedy 2015, section 3).
+The derivative of `flax.linen.BatchNorm` sums over the batch four times in the backward pass alone.  The gradient
+written by hand needs only two sums, computed together: of the gradient, and of its product with the normalised images
+(Ioffe & Szegedy 2015, section 3).
 """
 
 import functools
@@ -18,9 +19,9 @@ Saved = tuple[Array, Array, Array, Array]
 
 
 class BatchNorm(nn.Module):
-    """`flax.linen.BatchNorm` over all axes but the last, with its parameters, statistics and results but for rounding.
+    """`flax.linen.BatchNorm` over all axes but the last: same parameters and statistics, equal results up to rounding.
 
-    The running statistics carry no gradient.
+    No gradient flows through the running statistics.
     """
 
     use_running_average: bool
@@ -48,7 +49,7 @@ class BatchNorm(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalise(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """(normalised, scaled and shifted images like `x`, mean, variance); computed in float32.
+    """Returns (normalised, scaled and shifted images like `x`, mean, variance); computes in float32.
 
     Args:
       x: [..., C].
@@ -83,9 +84,9 @@ normalise.defvjp(_forward, _backward)
 
 
 def _sums(a: Array, b: Array) -> tuple[Array, Array]:
-    """Both summed over all axes but the last, in one pass: XLA for GPUs makes two kernels of two reductions."""
+    """Sums of both over all axes but the last, as one reduction: XLA for GPUs would make two kernels of two."""
     axes = tuple(range(a.ndim - 1))
-    if sharding.ways() > 1:  # plain sums are what XLA adds up over devices
+    if sharding.ways() > 1:  # XLA sums over devices only for plain reductions
         return jnp.sum(a, axes), jnp.sum(b, axes)
     zero = jnp.zeros((), a.dtype)
 

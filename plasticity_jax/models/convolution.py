@@ -1,23 +1,24 @@
-"""Convolution that is fast on CPU, also inside loops, for few channels and for small images.
+"""Convolutions that are fast on CPU: inside loops, with few channels and for small images.
 
-XLA's CPU backend has good kernels for convolutions of NHWC images with HWIO kernels, but
+XLA's CPU backend has good code for convolutions of NHWC images with HWIO kernels, but
 
-- it brings other layouts into that form only at the top level of a program: inside a loop (`lax.map` over runs, a loop
-  over steps) the gradients that autodiff writes fall back to code some twenty times slower
+- it converts other layouts to that form only at the top level of a program: inside a loop (`lax.map` over runs, a loop
+  over steps) the gradients that autodiff produces run about twenty times slower
   (https://github.com/jax-ml/jax/issues/12868);
-- it computes 16 output channels at a time, however few there are;
-- it takes a weight gradient for a convolution by an enormous kernel (the other images' gradients), which is read from
-  memory again for each row of the small result.
+- it always computes 16 output channels at a time, however few there are;
+- it treats a weight gradient as a convolution with a very large kernel (the gradients of the batch), which is read
+  from memory again for each row of the small result.
 
-So the three products of a convolution are written out here, in that form and in shapes that suit these kernels:
+So the forward pass and both gradients of a convolution are written out here in that layout, in shapes that suit this
+code:
 
-    matrix   images of a few pixels: one matrix product, with the kernel laid out for every pixel
-    fold     few channels: neighbouring columns of the result become channels of a wider kernel
-    parts    weight gradients of large images: one part of the batch after another, each small enough for the cache
-    rows     weight gradients of small images: the input channels side by side as one wide image
+    matrix   images of a few pixels: one matrix product with the kernel written out as a matrix
+    fold     few channels: adjacent columns of the result become channels of a wider kernel
+    parts    weight gradients of large images: computed for parts of the batch that fit into the cache
+    rows     weight gradients of small images: input channels placed side by side as one wide image
 
-On other backends this is the operation of `lax` with what meets the image of a kernel, and for many runs at once, on
-all backends, that of `products`; so it is on CPU for gradients of gradients (`products.plain`).
+Other backends use `lax`, with the kernel cropped to the part that overlaps the image.  Many runs at once (all backends)
+and gradients of gradients on CPU (`products.plain`) use `products`.
 """
 
 import contextlib
@@ -37,11 +38,11 @@ from plasticity_jax.models.products import Pads, Pair
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
-# Chosen by timing the steps of ResNet-18 at widths 4 to 16 with both stems; all four are flat around these values.
-LANES = 16  # numbers that one instruction works on
-MATRIX = 256  # rows and columns up to which a convolution is laid out as a matrix
-NARROW = 8  # columns up to which a weight gradient is computed by rows
-PART = 512 * 1024  # bytes of the gradients in one part of a batch
+# Chosen by timing steps of ResNet-18 at widths 4 to 16 with both stems; the times hardly change around these values.
+LANES = 16  # floats per vector instruction
+MATRIX = 256  # largest number of rows and columns for `matrix`
+NARROW = 8  # largest width of a result whose weight gradient is computed by `rows`
+PART = 512 * 1024  # bytes of gradients in one part of a batch
 
 
 def conv_general_dilated(
@@ -49,15 +50,15 @@ def conv_general_dilated(
 ) -> Array:
     """`lax.conv_general_dilated`, for `flax.linen.Conv(conv_general_dilated=...)`.
 
-    Takes the fast forms for plain two-dimensional convolutions (no groups, no dilation) on CPU, and those of `products`
-    for many runs at once; they differ from `lax` in the order of sums only.
+    Plain two-dimensional convolutions (no groups, no dilation) use the fast forms of this module on CPU, and those of
+    `products` for many runs at once; these differ from `lax` only in the order of sums.
 
     Args:
       x: images [N, H, W, C].
       kernel: [h, w, C, O].
       strides: two numbers.
       padding: `SAME`, `VALID` or ((top, bottom), (left, right)).
-      **options: what else `lax.conv_general_dilated` takes.
+      **options: other arguments of `lax.conv_general_dilated`.
 
     Returns:
       [N, H', W', O].
@@ -69,7 +70,7 @@ def conv_general_dilated(
 
 
 def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[Pair], **options: Any) -> Array:
-    """The convolution as suits this backend."""
+    """The convolution in the fastest form for this backend."""
     if not _is_plain(x, kernel, options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
@@ -126,7 +127,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _folded(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
-    """The convolution; with few channels, `fold` columns of the result are computed as channels of one."""
+    """The convolution; with few channels, `fold` adjacent columns of the result are computed as channels of one."""
     channels, width = kernel.shape[3], products.shape_of_result(x, kernel, strides, pads)[1]
     fold = LANES // channels if strides[1] == 1 else 1
     if 1 < fold and width % fold == 0:
@@ -136,8 +137,8 @@ def _folded(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) 
     return y.reshape(*y.shape[:2], width, channels)
 
 
-# XLA folds a bare transpose back into the convolution's layout, off the fast path; the barriers stop that.
-# One barrier for each operand: a shared one would keep an input gradient alive that nobody asked for.
+# Without a barrier XLA merges a transpose into the convolution's layout, which leaves the fast path.
+# Each operand has its own barrier: a shared one would keep an unused input gradient alive.
 
 
 def _input_gradient(
@@ -156,7 +157,7 @@ def _input_gradient(
 
 
 def _edges(x: Array, dy: Array, shape: tuple[int, ...], strides: Pair, pads: Pads) -> list[Pair]:
-    """Padding of x that puts the gradients, with the strides' gaps between them, at `shape` places and no more."""
+    """Padding of x so that the gradients, dilated by the strides, fit at exactly `shape` positions."""
     sizes = zip(x.shape[1:3], dy.shape[1:3], shape[:2], strides, pads, strict=True)
     return [(pad[0], k + (m - 1) * s - n - pad[0]) for n, m, k, s, pad in sizes]
 
@@ -192,7 +193,7 @@ def _kernel_gradient_by_parts(
 def _kernel_gradient_by_rows(
     x: Array, dy: Array, shape: tuple[int, ...], strides: Pair, pads: Pads, precision: Any
 ) -> Array:
-    """For each column of the kernel a convolution of x as [1, H, C W, N]; its stride of W leads to the next channel."""
+    """One convolution of x as [1, H, C W, N] per kernel column; its stride W goes to the next channel."""
     edges = [(*edge, 0) for edge in _edges(x, dy, shape, strides, pads)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     batch, height, width, channels = x.shape
@@ -210,7 +211,7 @@ _seedwise: contextvars.ContextVar[bool] = contextvars.ContextVar("seedwise", def
 
 @contextlib.contextmanager
 def seedwise() -> Iterator[None]:
-    """Convolutions traced inside stay convolutions of one run under `vmap`, one after another."""
+    """Context in which `vmap` over runs turns each convolution into a loop of convolutions of one run."""
     token = _seedwise.set(True)
     try:
         yield
@@ -228,7 +229,7 @@ def _apart_forward(conv: Callable[..., Array], x: Array, kernel: Array) -> tuple
 
 
 def _apart_backward(conv: Callable[..., Array], saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    # Two loops, so that the one whose result nobody asks for is dropped.
+    # Two loops, so that XLA removes one whose result is unused.
     dx = _one_by_one(lambda x, kernel, dy: jax.vjp(lambda x: conv(x, kernel), x)[1](dy)[0])
     dkernel = _one_by_one(lambda x, kernel, dy: jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](dy)[0])
     return dx(*saved, dy), dkernel(*saved, dy)
@@ -238,7 +239,7 @@ _apart.defvjp(_apart_forward, _apart_backward)
 
 
 def _one_by_one(fn: Callable[..., Array]) -> Callable[..., Array]:
-    """`fn`, which `vmap` turns into a loop."""
+    """`fn`, but `vmap` turns it into a loop."""
     mapped = jax.custom_batching.custom_vmap(fn)
 
     @mapped.def_vmap

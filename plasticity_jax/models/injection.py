@@ -1,4 +1,4 @@
-"""Plasticity injection (Nikishin et al. 2023): new modules learn beside old ones that stay as they are."""
+"""Plasticity injection (Nikishin et al. 2023): new modules are trained beside frozen old ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +12,19 @@ from plasticity_jax.errors import ConfigError
 
 Tree = Any
 Output = tuple[Array, Mapping[str, Array]]
-OLD, DRAWN = "injected_old", "injected_drawn"  # among the statistics, which no optimiser touches
+OLD, DRAWN = "injected_old", "injected_drawn"  # keys in `batch_stats`, which no optimiser updates
 
 
 class Injected(nn.Module):
-    """A network whose logits are f(live) + f(old) - f(drawn), where f has other weights in some of its last `modules`.
+    """A network with logits f(live) + f(old) - f(drawn), where f uses different weights in the last `modules`.
 
-    Live ones are the parameters of the network, under its own names.  Old and drawn ones are zero until the remedy
-    `plasticity_injection` moves the live ones to the old, and new ones to the live and to the drawn: the function is
-    the same then, and what is learned afterwards is in new weights.  Gradients pass through all three to the modules
-    before.  All three have the statistics of the batch in train mode, and running ones of their own.
+    The live weights are the network's parameters, under their usual names.  The old and drawn weights are zero until
+    the remedy `plasticity_injection` copies the live weights to the old, and new weights to the live and the drawn: the
+    function is unchanged, and later training changes new weights only.  Gradients flow through all three networks to
+    the modules before.  In train mode all three use batch statistics; each has running statistics of its own.
 
-    Features are those of the live network.  Modules before the first of `modules` are the same computation three times,
-    of which a compiler keeps one.
+    The features are those of the live network.  The modules before `modules` are computed three times with equal
+    weights, which XLA merges.
     """
 
     network: nn.Module
@@ -50,7 +50,7 @@ class Injected(nn.Module):
         return logits, features
 
     def _with(self, part: Tree, params: Tree, stats: Tree, images: Array, train: bool) -> tuple[Array, Tree]:
-        """Logits, and statistics after the batch, of the network with other weights in its last modules."""
+        """Logits, and statistics after the batch, of the network with the weights `part` in its last modules."""
         network = self.network.clone(parent=None, name=None)
         variables = {"params": {**params, **part["params"]}, "batch_stats": {**stats, **part["stats"]}}
         rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
@@ -59,15 +59,15 @@ class Injected(nn.Module):
 
 
 def tail(tree: Tree, modules: tuple[str, ...]) -> Tree:
-    """Of a network's parameters or statistics, those of some of its modules."""
+    """The parameters or statistics of `modules` alone."""
     return {name: leaf for name, leaf in tree.items() if name in modules}
 
 
 def zeros(params: Tree, stats: Tree, modules: tuple[str, ...]) -> Tree:
-    """What is held of a network into which nothing was injected.
+    """The old or drawn weights before an injection: zeros, with the shapes of `modules`.
 
     Raises:
-      ConfigError: the network has no such module.
+      ConfigError: the network lacks one of `modules`.
     """
     if absent := [name for name in modules if name not in params]:
         raise ConfigError(f"model.injected: the network has no module {absent[0]}; choose of {', '.join(params)}")
@@ -75,9 +75,9 @@ def zeros(params: Tree, stats: Tree, modules: tuple[str, ...]) -> Tree:
 
 
 def inject(params: Tree, stats: Tree, drawn: Tree) -> tuple[Tree, Tree]:
-    """(params, stats) after the live modules have become old ones, with those of the parameters `drawn` in their place.
+    """Returns (params, stats) after the live modules became the old ones and were replaced by those of `drawn`.
 
-    A second injection is none: old weights are there already, and the network is returned as it is.
+    If the network has old weights already, it is returned unchanged.
     """
     modules = tuple(stats[OLD]["params"])
     free = jnp.bool_(True)

@@ -1,7 +1,7 @@
-"""Noise on activations while a network trains: on the outputs of its normalisations, which ReLUs see next.
+"""Noise added in training to the outputs of normalisation layers, before the ReLUs.
 
-After Li, Wei & Ma 2019 ("Towards explaining the regularization effect of initial large learning rate in training neural
-networks", arXiv 1907.04595), who give a network with a small rate the noise that a large rate would have.
+Follows Li, Wei & Ma 2019 ("Towards explaining the regularization effect of initial large learning rate in training
+neural networks", arXiv 1907.04595), who give a network with a small learning rate the noise of a large one.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ NORMS = (BatchNorm, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def on_activations(deviation: Any, key: Array | None) -> AbstractContextManager[Any]:
-    """Within it, whatever a normalisation gives has normal noise of a standard deviation added; () for none.
+    """Context that adds normal noise of standard deviation `deviation` to all normalisation outputs; () for none.
 
-    Each draws by its own place in the network, so that what is drawn does not depend on the order of calls.
+    Each layer folds its path in the network into the key, so the noise does not depend on the order of calls.
     """
     if isinstance(deviation, tuple) or key is None:
         return contextlib.nullcontext()

@@ -1,8 +1,8 @@
-"""The layers that all networks are made of.
+"""The layers that all networks are built from.
 
-Initial values, written out because libraries differ: convolutions He normal with fan-out, not truncated; biases of
-convolutions zero; scale 1 and offset 0 of normalisations; kernel and bias of dense layers uniform within
-1/sqrt(fan-in) of zero.  These are torchvision's, where Flax would take truncated normal with fan-in and zero biases.
+Initial values, explicit because libraries differ: kernels of convolutions He normal with fan-out, not truncated, and
+their biases zero; scale 1 and offset 0 in normalisations; kernels and biases of dense layers uniform in
++-1/sqrt(fan-in).  These are torchvision's; Flax's default is truncated normal with fan-in, and zero biases.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def _product(x: Array, kernel: Array, *where: Any, **how: Any) -> Array:
 
 
 def conv(channels: int, size: int, stride: int, norm: str, dtype: Any, name: str) -> nn.Conv:
-    """A convolution padded by size // 2 on every side, as in PyTorch (`SAME` is lopsided at stride 2)."""
+    """A convolution padded by size // 2 on every side, as in PyTorch (`SAME` is asymmetric at stride 2)."""
     return nn.Conv(
         channels,
         (size, size),
@@ -61,7 +61,7 @@ def _all(scale: float) -> nn.initializers.Initializer:
 
 
 def batch_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) -> nn.Module:
-    """BatchNorm, which forgets a tenth of its running statistics at each step."""
+    """BatchNorm with a momentum of 0.9 for its running statistics."""
     del channels
     few_kernels = products.are_together() or target.backend() == "gpu"
     kind = BatchNorm if few_kernels else nn.BatchNorm
@@ -75,10 +75,11 @@ def layer_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) 
 
 
 def group_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) -> nn.Module:
-    """GroupNorm with the most groups, 32 at most, that divide the channels and leave each two channels or more.
+    """GroupNorm with the largest number of groups, at most 32, that divides the channels and leaves two or more in
+    each.
 
-    With a single channel, the 1x1 maps of small images would be normalised to zero.  Of two channels there only their
-    order is left, and next to no gradient passes: where the last maps are 1x1 and the network is narrow, take `layer`.
+    A group of one channel would normalise a 1x1 map to zero.  A group of two keeps only the order of its two values
+    there, and passes hardly any gradient: for narrow networks whose last maps are 1x1 use `layer`.
     """
     del train
     groups = max((g for g in range(1, min(32, channels // 2) + 1) if channels % g == 0), default=1)
@@ -86,7 +87,7 @@ def group_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) 
 
 
 def no_norm(channels: int, train: bool, dtype: Any, name: str, scale: float) -> Callable[[Array], Array]:
-    """Leaves everything as it is; convolutions have biases then."""
+    """The identity; convolutions then have biases."""
     del channels, train, dtype, name, scale
     return lambda x: x
 
@@ -100,15 +101,12 @@ NORMS: dict[str, Callable[..., Callable[[Array], Array]]] = {
 
 
 def norm(kind: str, channels: int, train: bool, dtype: Any, name: str, scale: float = 1.0) -> Callable[[Array], Array]:
-    """The normalisation called `kind`, whose scale begins at `scale`.
-
-    Its parameters and statistics are float32 whatever `dtype` is.
-    """
+    """The normalisation called `kind`, with initial scale `scale`; parameters and statistics are always float32."""
     return NORMS[kind](channels, train, dtype, name, scale)
 
 
 def crelu(x: Array) -> Array:
-    """The positive parts, and after them those of -x: twice the channels (Abbas et al. 2023, arXiv 2303.07507)."""
+    """Concatenates relu(x) and relu(-x), so it doubles the channels (Abbas et al. 2023, arXiv 2303.07507)."""
     return jnp.concatenate([nn.relu(x), nn.relu(-x)], -1)
 
 
@@ -116,10 +114,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "leaky_relu
 
 
 def on_stream(activation: str) -> Callable[[Array], Array]:
-    """The activation of a residual stream, whose channels are those of its sums: ReLU where CReLU is asked for."""
+    """The activation on the residual stream: ReLU in place of CReLU, which would double the channels."""
     return ACTIVATIONS["relu" if activation == "crelu" else activation]
 
 
 def drop(x: Array, rate: float, train: bool) -> Array:
-    """Dropout in training; the stream of random numbers is called `dropout`."""
+    """Dropout in train mode, from the random stream `dropout`."""
     return nn.Dropout(rate, deterministic=not train)(x) if rate > 0 else x

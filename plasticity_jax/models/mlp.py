@@ -12,11 +12,10 @@ from plasticity_jax.models.precision import compute_dtype
 
 
 class MLP(nn.Module):
-    """`depth` hidden layers `layer1`, `layer2`, .. of `width` ReLUs and a dense `head` on flat images.
+    """`depth` hidden layers `layer1`, `layer2`, .. of `width` units and a dense `head`, on flattened images.
 
-    With another activation than ReLU, or with dropout after each, where they are given.
-
-    Depth 2 and width 100 are the perceptron of Ash & Adams 2020; depth 0 is logistic regression.
+    Dropout, if any, follows each activation.  Depth 2 and width 100 give the perceptron of Ash & Adams 2020; depth 0 is
+    logistic regression.
     """
 
     classes: int
@@ -39,12 +38,12 @@ class MLP(nn.Module):
 
 
 def mlp(model: Model, classes: int) -> nn.Module:
-    """An `MLP`; the model's stem and norm are not used."""
+    """An `MLP`; ignores the model's stem and norm."""
     dtype = jnp.dtype(compute_dtype(model.dtype))
     return MLP(classes, model.depth, model.width, dtype, model.activation, model.dropout)
 
 
 def logistic(model: Model, classes: int) -> nn.Module:
-    """An `MLP` without hidden layers, always float32; of the model, only the name is used."""
+    """An `MLP` without hidden layers, always float32; ignores all fields of the model."""
     del model
     return MLP(classes, 0, 0, jnp.dtype("float32"))

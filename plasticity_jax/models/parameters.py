@@ -1,4 +1,4 @@
-"""Pytrees of arrays seen as a list of named leaves: `module2/block0/conv1/kernel`."""
+"""Pytrees of arrays as named leaves, such as `module2/block0/conv1/kernel`: selection, checksums, norms."""
 
 import difflib
 import hashlib
@@ -17,22 +17,22 @@ ALL = "all"
 
 
 def paths(tree: Any) -> dict[str, Any]:
-    """The leaves by name, in the order of `jax.tree.leaves`; the keys on the way are joined by `/`."""
+    """The leaves by name, in the order of `jax.tree.leaves`; the keys of a path are joined by `/`."""
     leaves, _ = jax.tree.flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def select(tree: Any, patterns: Sequence[str]) -> Any:
-    """Which leaves the patterns name.
+    """Marks the leaves that the patterns match.
 
-    A pattern names the leaf of that path and all leaves below it (`module2` and `module2/block0`, but not
-    `module`); `all` names every leaf, also if there is none.
+    A pattern matches the leaf at that path and all leaves below it (`module2` or `module2/block0`, but not `module`);
+    `all` matches every leaf.
 
     Returns:
       The tree with a bool for each leaf.
 
     Raises:
-      ConfigError: a pattern names nothing.
+      ConfigError: a pattern other than `all` matches no leaf.
     """
     names = list(paths(tree))
     for pattern in patterns:
@@ -56,7 +56,7 @@ def _choices(names: Sequence[str], pattern: str) -> str:
 
 
 def sha256(tree: Any) -> str:
-    """A fingerprint (hex) of all names, types, shapes and bits; the order of dictionaries does not matter."""
+    """SHA-256 (hex) of all names, dtypes, shapes and bits, independent of the order of dictionaries."""
     digest = hashlib.sha256()
     for name, leaf in sorted(paths(tree).items()):
         array = np.asarray(leaf)
@@ -66,7 +66,7 @@ def sha256(tree: Any) -> str:
 
 
 def crc32(leaf: Any) -> int:
-    """A checksum of the bits of one array."""
+    """CRC-32 of the bits of one array."""
     return zlib.crc32(np.asarray(leaf).tobytes())
 
 

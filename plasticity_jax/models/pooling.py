@@ -12,17 +12,17 @@ from plasticity_jax.models import products
 
 
 def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
-    """The largest value in each window; the gradient goes to the first of equal values, as in PyTorch and `lax`.
+    """Max-pooling; the gradient goes to the first of equal values, as in PyTorch and `lax`.
 
-    On CPU and GPU it is written with shifted slices.  The gradient of `lax.reduce_window` is a scatter: a fifth of a
-    whole training step of a small network on CPU, and on GPU thrice the bytes.  But it can be differentiated again, and
-    so is taken for that (`products.plain`).
+    On CPU and GPU it is computed from shifted slices.  The gradient of `lax.reduce_window` is a scatter: it takes a
+    fifth of a training step of a small network on CPU, and three times the memory on GPU.  But it can be differentiated
+    again, so it is used inside `products.plain`.
 
     Args:
       x: images [N, H, W, C] of floats.
       size: side of the windows.
       stride: between the windows.
-      pad: rows and columns around the image that never win, fewer than `size`.
+      pad: rows and columns of -inf around the image, fewer than `size`.
 
     Returns:
       [N, H', W', C].
@@ -34,7 +34,7 @@ def max_pool(x: Array, size: int, stride: int, pad: int) -> Array:
 
 
 def _windows(x: Array, size: int, stride: int, pad: int) -> list[Array]:
-    """One array for each place in the window, in reading order: what each window holds there."""
+    """One array [N, H', W', C] for each position in the window, row by row: the values there in every window."""
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
     height, width = (side - size + 1 for side in x.shape[1:3])
     return [x[:, i : i + height : stride, j : j + width : stride] for i in range(size) for j in range(size)]
@@ -53,7 +53,7 @@ def _max_pool_forward(x: Array, size: int, stride: int, pad: int) -> tuple[Array
 def _max_pool_backward(size: int, stride: int, pad: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
     x, y = saved
     zero = jnp.zeros((), dy.dtype)
-    free = jnp.ones(y.shape, bool)  # no earlier place has had the gradient
+    free = jnp.ones(y.shape, bool)  # windows whose gradient has not been assigned yet
     dx = jnp.zeros_like(x)
     for place, values in enumerate(_windows(x, size, stride, pad)):
         wins = free & (values == y)

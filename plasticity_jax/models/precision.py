@@ -1,4 +1,4 @@
-"""The type that a network computes in."""
+"""The dtype that a network computes in."""
 
 from plasticity_jax import target
 
@@ -6,9 +6,9 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 
 def compute_dtype(dtype: str) -> str:
-    """The type that `auto` means: bfloat16 on accelerators, whose fast units want it, float32 on CPU, where it is slow.
+    """Resolves `auto`: bfloat16 on accelerators, where it is fast, float32 on CPU, where bfloat16 is slow.
 
-    Parameters, statistics, their updates and the head are float32 either way.
+    Parameters, statistics, their updates and the head are always float32.
     """
     if dtype != "auto":
         return dtype

@@ -1,14 +1,13 @@
-"""Convolutions as matrix products, which `vmap` over runs turns into one product batched over all of them.
+"""Convolutions as matrix products, which `vmap` over runs turns into one batched product for all runs.
 
-A GPU runs grouped convolutions, the other way to have all runs at once, badly, and has kernels of its own for them and
-none in a CUDA graph by default; batched products are what it does best.  Written for `vmap` over runs:
+The alternative, a grouped convolution over runs, is slow on GPUs and by default not part of a CUDA graph; batched
+matrix products are fast.  Two forms:
 
-    matrix   images of a few pixels: the kernel laid out for every pixel
-    patches  all others: what each place of the kernel sees, side by side (im2col), times the kernel
+    matrix   images of a few pixels: the kernel written out as a matrix
+    patches  all others: patches of the image (im2col) times the kernel
 
-Of a kernel only what meets the image counts (`cropped`): on a 1x1 map one place of nine, so that nothing is laid out.
-
-Sums apart, which may be rounded in another order, these are the convolutions of `lax`.
+Only the part of a kernel that overlaps the image is used (`cropped`): for a 1x1 map one weight of nine.  Results equal
+those of `lax` up to the order of sums.
 """
 
 import contextlib
@@ -24,16 +23,16 @@ from jax import Array, lax
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
-FEW = 4  # pixels of a map up to which the kernel is laid out for each
-LARGE = 2**25  # bytes of patches of one run above which they are laid out again for the gradient instead of kept
-EIGHT = 8  # matrix units take sums of a multiple of so many; cuBLAS would get a copy of all patches, filled up
+FEW = 4  # largest number of pixels of a map for `matrix`
+LARGE = 2**25  # bytes of one run's patches above which the backward pass recomputes them
+EIGHT = 8  # matrix units sum over a multiple of this; otherwise XLA would copy all patches to pad them for cuBLAS
 
 _together: contextvars.ContextVar[bool] = contextvars.ContextVar("together", default=False)
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What is traced inside is for many runs at once: layers take the forms that are fastest under `vmap` on a GPU."""
+    """Context for tracing many runs at once: layers use the forms that are fastest under `vmap` on a GPU."""
     token = _together.set(True)
     try:
         yield
@@ -42,7 +41,7 @@ def together() -> Iterator[None]:
 
 
 def are_together() -> bool:
-    """Whether this is traced inside `together`."""
+    """Whether tracing happens inside `together`."""
     return _together.get()
 
 
@@ -51,10 +50,9 @@ _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=F
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """What is traced inside can be differentiated as often as one likes, forwards too.
+    """Context in which layers can be differentiated repeatedly, in forward and reverse mode.
 
-    Layers are made of plain operations there.  Their fast gradients, which know reverse mode alone and only once, are
-    for training.
+    They use plain operations there; the fast gradients for training allow only one reverse-mode derivative.
     """
     token = _plain.set(True)
     try:
@@ -64,7 +62,7 @@ def plain() -> Iterator[None]:
 
 
 def are_plain() -> bool:
-    """Whether this is traced inside `plain`."""
+    """Whether tracing happens inside `plain`."""
     return _plain.get()
 
 
@@ -85,12 +83,12 @@ def convolve(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any)
 
 
 def cropped(x: Array, kernel: Array, strides: Pair, pads: Pads) -> tuple[Array, Pads]:
-    """The part of a kernel that meets images like `x` anywhere, and the padding that goes with it."""
+    """The part of a kernel that overlaps images of the shape of `x` at any position, and the padding that it needs."""
     starts, ends, edges = [], [], []
     sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, shape_of_result(x, kernel, strides, pads), strict=True)
     for n, k, s, (before, after), places in sizes:
         start, end = max(0, before - (places - 1) * s), min(k, n + before)
-        if start >= end:  # all of it meets padding
+        if start >= end:  # it overlaps padding only
             start, end = 0, k
         starts.append(start)
         ends.append(end)
@@ -99,7 +97,7 @@ def cropped(x: Array, kernel: Array, strides: Pair, pads: Pads) -> tuple[Array, 
 
 
 def matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
-    """The convolution as [N, H W C] times [H W C, H' W' O]; autodiff makes matrix products of its gradients."""
+    """The convolution as [N, H W C] times [H W C, H' W' O]; its gradients are matrix products too."""
     out, columns = shape_of_result(x, kernel, strides, pads), []
     for place in ((i, j) for i in range(out[0]) for j in range(out[1])):
         starts = [s * p - pad[0] for s, p, pad in zip(strides, place, pads, strict=True)]
@@ -124,7 +122,7 @@ def _patched(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any)
 
 
 def patches(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:
-    """What a kernel of `size` sees at each place, [N H' W', h w C and zeros], by slices and one concatenation."""
+    """The patches under a kernel of `size`, [N H' W', h w C padded by zeros], from slices and one concatenation."""
     edges = [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)]
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
     ends = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], size, strides, strict=True)]
@@ -134,5 +132,5 @@ def patches(x: Array, size: Pair, strides: Pair, pads: Pads) -> Array:
     missing = -len(taps) * x.shape[3] % EIGHT
     taps += [jnp.zeros((*taps[0].shape[:3], missing), x.dtype)] * (missing > 0)
     together = jnp.concatenate(taps, -1) if len(taps) > 1 else taps[0]
-    # Or XLA would fuse them into the product, where its compiler for GPUs (jaxlib 0.10.2) dies in a failed check.
+    # Without it XLA would fuse them into the product, and its GPU compiler (jaxlib 0.10.2) aborts on a failed check.
     return lax.optimization_barrier(together.reshape(-1, together.shape[-1]))

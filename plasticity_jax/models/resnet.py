@@ -21,7 +21,7 @@ Output = tuple[Array, Features]
 
 
 class Stem(nn.Module):
-    """`cifar`: 3x3 convolution.  `imagenet`: 7x7 of stride 2, later 3x3 max-pooling of stride 2."""
+    """`cifar`: a 3x3 convolution.  `imagenet`: 7x7 with stride 2; `ResNet` adds 3x3 max-pooling with stride 2."""
 
     width: int
     stem: str
@@ -37,9 +37,9 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """The basic block of He et al. 2016: two 3x3 convolutions, and a shortcut that is projected if the shape changes.
+    """The basic block of He et al. 2016: two 3x3 convolutions, and a shortcut, projected if the shape changes.
 
-    Returns the output of its last ReLU, and that of the other by its name.  The last norm's scale begins at `scale`.
+    Returns the output of its last ReLU, and {`inner`: the output of the first}.  `scale` initialises the last norm.
     """
 
     channels: int
@@ -63,10 +63,10 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """The block of deep networks: convolutions 1x1, 3x3 and 1x1, the last one to four times the channels.
+    """The bottleneck block: convolutions 1x1, 3x3 and 1x1, the last with four times the channels.
 
-    The stride is that of the 3x3 convolution, as in torchvision; in He et al. 2016 it is that of the first one, which
-    leaves out three quarters of its input.  Returns the outputs of its three ReLUs as `Block` does.
+    The 3x3 convolution has the stride, as in torchvision; in He et al. 2016 the first one has it and skips three
+    quarters of its input.  Returns the outputs of its ReLUs as `Block` does.
     """
 
     channels: int
@@ -93,14 +93,14 @@ class Bottleneck(nn.Module):
         return layers.on_stream(self.activation)(x + y), features
 
 
-WIDER = 4  # channels after a bottleneck, over those inside
+WIDER = 4  # channels after a bottleneck per channel inside
 BLOCKS: dict[str, Callable[..., nn.Module]] = {"basic": Block, "bottleneck": Bottleneck}
 
 
 class Stack(nn.Module):
-    """`depth` blocks of equal channels, the first with the stride; features are named `blockJ` and `blockJ/inner`.
+    """`depth` blocks of equal channels, the first with the stride.
 
-    Those inside of bottlenecks are `blockJ/inner1` and `blockJ/inner2`.
+    Features are `blockJ` and `blockJ/inner`, or for bottlenecks `blockJ/inner1` and `blockJ/inner2`.
     """
 
     channels: int
@@ -125,12 +125,12 @@ class Stack(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual networks of four modules of blocks; depth 2 in each and width 64 make ResNet-18.
+    """Residual networks of four modules of blocks; depth 2 in each and width 64 give ResNet-18.
 
-    `stem`, then `module2` to `module5` with `depths` blocks of width, 2, 4 and 8 times width channels, each but the
-    first halving height and width, then the mean over positions and the dense `head`.  The modules are numbered as in
-    Berariu et al. 2021, A.5, where 1 is the stem and 6 the head.  With `zero_scale` the scale of each block's last norm
-    begins at zero, so that each block begins as its shortcut (Goyal et al. 2017, section 5.1).
+    `stem`, then `module2` to `module5` with `depths` blocks of 1, 2, 4 and 8 times `width` channels, each but the first
+    halving height and width, then the mean over positions and the dense `head`.  The modules are numbered as in
+    Berariu et al. 2021, A.5, where 1 is the stem and 6 the head.  With `zero_scale` the last norm of each block has
+    initial scale zero, so that the block begins as its shortcut (Goyal et al. 2017, section 5.1).
     """
 
     classes: int
@@ -160,7 +160,7 @@ class ResNet(nn.Module):
 
 
 class Size(NamedTuple):
-    """The kind of blocks of a network, and how many of them each module has."""
+    """The kind of block, and the number of blocks in each module."""
 
     block: str
     depths: tuple[int, int, int, int]
@@ -176,12 +176,10 @@ SIZES = {  # He et al. 2016, table 1
 
 
 def resnet(model: spec.Model, classes: int) -> nn.Module:
-    """A `ResNet`, of `SIZES` by its name or else of basic blocks, as many in each module (Berariu et al. 2021, A.4).
-
-    Uses every field of the model, but the depth of those that a name gives.
+    """A `ResNet` of the `SIZES` of its name, or else of `depth` basic blocks per module (Berariu et al. 2021, A.4).
 
     Raises:
-      ConfigError: scales that begin at zero, of no norm.
+      ConfigError: `zero_scale` without a norm.
     """
     if model.zero_scale and model.norm == "none":
         raise ConfigError("model.zero_scale=True: there is no scale without a norm; set model.norm")
@@ -192,7 +190,7 @@ def resnet(model: spec.Model, classes: int) -> nn.Module:
 
 
 def wide_resnet(model: spec.Model, classes: int) -> nn.Module:
-    """A `WideResNet`; uses every field of the model but `zero_scale`."""
+    """A `WideResNet`; ignores `zero_scale`."""
     dtype = jnp.dtype(compute_dtype(model.dtype))
     more = model.activation, model.dropout
     return WideResNet(classes, model.depth, model.width, model.stem, model.norm, dtype, *more)

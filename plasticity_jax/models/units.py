@@ -1,13 +1,13 @@
-"""The units of the lab's networks, named once: which parameters and statistics belong to a unit, and who listens to it.
+"""The units of a network: which parameters and statistics belong to each, and which layer reads it.
 
-A unit is an output of a layer with a ReLU: a neuron of a perceptron, a channel of a convolution.  To it belong the
-column of the kernel that makes it, its bias, the scale, offset and running statistics of the normalisation between, and
-the rows of the next kernel that it feeds.
+A unit is an output of a layer with a ReLU: a neuron of a perceptron, a channel of a convolution.  Its incoming weights
+are a column of the layer's kernel, a bias, and scale, offset and running statistics of the normalisation; its outgoing
+weights are rows of the next layer's kernel.
 
-In residual networks these are the outputs of the inner convolution of each block, of a bottleneck's two, and no others.
-They feed the next convolution of their block alone.  The other channels lie on the residual stream: every later block
-reads them and adds to them, so none of them belongs to one layer, nor is there a kernel whose rows could be silenced
-for it.  (Continual backprop's code for ResNets and Lyle et al. 2024 stop at the same place.)
+In residual networks only outputs of the inner convolutions of each block (one, or two in a bottleneck) are units; only
+the next convolution of the block reads them.  All other channels are on the residual stream, which every later block
+reads and adds to, so they belong to no single layer.  (Continual backprop's code for ResNets and Lyle et al. 2024 make
+the same choice.)
 """
 
 import functools
@@ -31,11 +31,11 @@ Chosen = Mapping[str, Array]  # bool [D] by the name of a site
 class Site(NamedTuple):
     """The units of one layer, by paths of modules.
 
-    name: of their activations among the network's features.
-    layer: whose kernel has a column (last axis) for each unit.
+    name: of their activations in the network's features.
+    layer: its kernel has one column (last axis) per unit.
     norm: the normalisation between the layer and its ReLU; empty for none.
-    following: whose kernel has rows (last axis but one) for each unit: one, or with CReLU two, all of the positive
-        halves before all of the negative ones.
+    following: the next layer, whose kernel has one row (last axis but one) per unit; with CReLU two, first the rows of
+        all positive halves, then those of all negative ones.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Site(NamedTuple):
 
 
 def sites(model: nn.Module) -> tuple[Site, ...]:
-    """The units of a network, layer by layer; none of a user's own network, unless it has a method `units`."""
+    """The units of a network, layer by layer; a custom network has none unless it defines a method `units`."""
     if isinstance(model, Injected):
         return sites(model.network)
     if isinstance(model, MLP):
@@ -63,7 +63,7 @@ def sites(model: nn.Module) -> tuple[Site, ...]:
 
 
 def _inner(depths: tuple[int, ...], inner: Mapping[str, tuple[str, str, str]], norm: str) -> tuple[Site, ...]:
-    """The sites of residual networks: `inner` has the layer, the norm and the following layer of each in a block."""
+    """The sites of residual networks; `inner` gives (layer, norm, following layer) of each site in a block."""
     blocks = [f"module{k}/block{j}" for k, depth in enumerate(depths, start=2) for j in range(depth)]
     return tuple(
         Site(f"{block}/{name}", f"{block}/{layer}", "" if norm == "none" else f"{block}/{between}", f"{block}/{after}")
@@ -73,7 +73,7 @@ def _inner(depths: tuple[int, ...], inner: Mapping[str, tuple[str, str, str]], n
 
 
 def by_unit(params: Tree) -> dict[str, Array]:
-    """A zero for each output of each layer, float32 [D] by the layer's path: where a remedy keeps a number per unit."""
+    """Zeros, float32 [D], by the path of each layer with D outputs, as memory of a remedy with a number per unit."""
     zeros: dict[str, Array] = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -83,15 +83,15 @@ def by_unit(params: Tree) -> dict[str, Array]:
 
 
 def at(tree: Tree, path: str) -> Tree:
-    """What lies at a path of a nested dictionary."""
+    """The value at a path of a nested dictionary."""
     return functools.reduce(lambda inside, key: inside[key], path.split("/"), tree)
 
 
 def activity(features: Mapping[str, Array], where: tuple[Site, ...], params: Tree) -> dict[str, dict[str, Array]]:
     """Sums over the examples of a batch, float32 [D] for each site.
 
-    `level`: of the mean of |h| over positions (and over the two halves of CReLU).
-    `fired`: the number of examples in which the unit is above zero somewhere.
+    `level`: sum of the mean of |h| over positions (and over the two halves of CReLU).
+    `fired`: number of examples in which the unit is above zero at any position.
     """
     sums = {}
     for site in where:
@@ -106,7 +106,7 @@ def activity(features: Mapping[str, Array], where: tuple[Site, ...], params: Tre
 
 
 def outgoing(params: Tree, site: Site) -> Array:
-    """The sum of the magnitudes of the weights that leave each unit, [D]."""
+    """The sum of the magnitudes of each unit's outgoing weights, [D]."""
     kernel = at(params, site.following)["kernel"]
     units = at(params, site.layer)["kernel"].shape[-1]
     by_row = jnp.sum(jnp.abs(kernel), axis=tuple(axis for axis in range(kernel.ndim) if axis != kernel.ndim - 2))
@@ -114,7 +114,7 @@ def outgoing(params: Tree, site: Site) -> Array:
 
 
 class Masks(NamedTuple):
-    """Which weights belong to chosen units: bools that broadcast to each leaf of parameters and statistics."""
+    """Masks of the weights of chosen units: bools that broadcast to each leaf of parameters and statistics."""
 
     incoming: Tree
     outgoing: Tree
@@ -135,9 +135,9 @@ def masks(params: Tree, stats: Tree, where: tuple[Site, ...], chosen: Chosen) ->
         rows = at(params, site.following)["kernel"].shape[-2]
         out[f"{site.following}/kernel"] = jnp.tile(hit, rows // len(hit))[:, None]
 
-    def laid_out(found: Mapping[str, Array], tree: Tree) -> Tree:
+    def laid_out(by_path: Mapping[str, Array], tree: Tree) -> Tree:
         def one(path: Any, _: Any) -> Array:
-            return found.get(jax.tree_util.keystr(path, simple=True, separator="/"), jnp.bool_(False))
+            return by_path.get(jax.tree_util.keystr(path, simple=True, separator="/"), jnp.bool_(False))
 
         return jax.tree.map_with_path(one, tree)
 

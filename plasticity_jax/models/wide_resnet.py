@@ -1,7 +1,4 @@
-"""Wide residual networks: norm and ReLU before each convolution (Zagoruyko & Komodakis 2016, "Wide residual networks").
-
-They are called like the networks of `models`.
-"""
+"""Wide residual networks: norm and ReLU before each convolution (Zagoruyko & Komodakis 2016, arXiv 1605.07146)."""
 
 import functools
 from typing import Any
@@ -16,9 +13,9 @@ Features = dict[str, Array]
 
 
 class PreBlock(nn.Module):
-    """Norm, ReLU and 3x3 convolution, twice; the first ReLU feeds the shortcut too where the shape changes.
+    """Norm, ReLU and 3x3 convolution, twice; if the shape changes, the shortcut projects the first ReLU's output.
 
-    Returns the sum of both ways, and the outputs of the two ReLUs.
+    Returns the sum of shortcut and residual, and the outputs of the two ReLUs by name.
     """
 
     channels: int
@@ -65,10 +62,10 @@ class PreStack(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """The family that Li, Wei & Ma 2019 train; depth 2 and width 16 k make WRN-16-k.
+    """Pre-activation wide ResNet, as in Li, Wei & Ma 2019; depth 2 and width 16 k give WRN-16-k.
 
-    `stem`, a convolution to 16 channels without a norm, then `module2` to `module4` with `depth` blocks of width, 2 and
-    4 times width channels, each but the first halving height and width, then `norm`, the mean over positions and the
+    `stem`, a convolution to 16 channels without a norm, then `module2` to `module4` with `depth` blocks of 1, 2 and 4
+    times `width` channels, each but the first halving height and width, then `norm`, the mean over positions and the
     dense `head`.
     """
 
