@@ -17,7 +17,7 @@ from plasticity_jax.storage.fingerprints import fingerprint
 from plasticity_jax.training.evaluation import Diagnostic
 from plasticity_jax.training.measuring import Instrument
 from plasticity_jax.training.remedies import apply
-from plasticity_jax.training.resets import RESETS, OwnReset
+from plasticity_jax.training.resets import RESETS, CustomReset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Parts:
     """Functions of a study: a user's network (or None), and resets, diagnostics, remedies and instruments by name."""
 
     model: nn.Module | None = None
-    resets: Mapping[str, OwnReset] = dataclasses.field(default_factory=dict)
+    resets: Mapping[str, CustomReset] = dataclasses.field(default_factory=dict)
     diagnostics: Mapping[str, Diagnostic] = dataclasses.field(default_factory=dict)
     remedies: Mapping[str, apply.Function] = dataclasses.field(default_factory=dict)
     instruments: Mapping[str, Instrument] = dataclasses.field(default_factory=dict)

@@ -17,7 +17,7 @@ from plasticity_jax.parallel import run_axis
 from plasticity_jax.storage import conditions, environment, workdir
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.training import state
-from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.apply import NONE, Custom
 from plasticity_jax.training.remedies.interface import Remedy
 
 FORGETFUL = Remedy(lambda *_, **__: None, lambda *_: ())
@@ -93,9 +93,9 @@ def find(
     return study, pack, group, row
 
 
-def states_like(group: Group, network: tuple[Any, Any], own: Own = NONE) -> state.TrainState:
+def states_like(group: Group, network: tuple[Any, Any], custom: Custom = NONE) -> state.TrainState:
     """The shapes of the states of a group, leaves [R, ...], for a `state.network_like`; `own` are a user's remedies."""
-    one = state.like(network, group.stage, own)
+    one = state.like(network, group.stage, custom)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(group.runs), *leaf.shape), leaf.dtype), one)
 
 

@@ -1,15 +1,15 @@
-"""AutoDecay: step decay whose learning stages end when a detector says so, and at the latest when step decay ends them.
+"""AutoDecay: step decay in which a detector may end each learning stage early.
 
-You et al. 2019 ("Learning Stages", arXiv 1908.01878v1) cut training into learning stages at the decays of the
-learning rate, and name AutoDecay what finds the end of the current stage by itself and goes on to the next.  Of its
-rule no more is known, so this is a reconstruction.
+You et al. 2019 ("Learning Stages", arXiv 1908.01878v1) divide training into learning stages at the decays of the
+learning rate.  Their AutoDecay detects the end of the current stage and goes on to the next; its rule is not published,
+so this is a reconstruction.
 
-Step decay is a plan of learning stages, each so many updates long.  A `Clock` tells where in this plan training is;
-where a stage is ended early, it skips the rest of that stage.  So the rates and their order are those of step decay, no
-stage is longer, and a detector that never speaks leaves step decay as it was, to the last bit.
+Step decay is a plan of learning stages with a fixed number of updates each.  A `Clock` holds the position in this plan;
+when a stage ends early, the clock skips the rest of it.  The learning rates and their order are those of step decay, no
+stage is longer, and with a detector that never fires the result equals step decay bit for bit.
 
-Everything here is pure and maps over runs, each of which has a clock of its own.  Besides `detectors` this module needs
-jax and optax only; `scale_by_autodecay` is all of it for other projects.
+All functions are pure and can be mapped over runs, each with its own clock.  Besides `detectors` this module imports
+only jax and optax; other projects need only `scale_by_autodecay`.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ Number = jax.typing.ArrayLike
 
 
 class Clock(NamedTuple):
-    """Where in its plan a run is.
+    """The position of a run in its plan.
 
     detector: the state of the detector.
-    skipped: int32, updates of the plan that were skipped so far.
-    ends: int32 [K], after which update of the run each learning stage ended; 0 for those that have not.
+    skipped: int32, updates of the plan skipped so far.
+    ends: int32 [K], the update of the run at which each learning stage ended; 0 for those that have not ended.
     """
 
     detector: Any
@@ -39,7 +39,7 @@ class Clock(NamedTuple):
 
 
 def start(detector: Detector, stages: int) -> Clock:
-    """The clock of a run that begins the first of so many learning stages."""
+    """The clock at the start of the first of `stages` learning stages."""
     return Clock(detector.init(), jnp.int32(0), jnp.zeros(stages, jnp.int32))
 
 
@@ -58,9 +58,9 @@ def tick(
     Args:
       step: int32, updates of the run so far, this one included.
       starts: int32 [K - 1], updates of the plan before the second and later learning stages.
-      length: updates of the whole plan.  The run is over where `step + skipped` reaches it.
-      value, due: what the detector is shown; see `Detector.update`.
-      end_last: whether the last stage may be ended early too.
+      length: updates of the whole plan.  The run ends when `step + skipped` reaches it.
+      value, due: arguments of `Detector.update`.
+      end_last: whether the last stage may end early too.
     """
     time = step + clock.skipped
     stage, following = (jnp.sum(t >= starts) for t in (time - 1, time))
@@ -91,14 +91,14 @@ def scale_by_autodecay(
     """Multiplies updates by `factor` to the power of the learning stage; for the end of an `optax.chain`.
 
     Args:
-      detector: when a learning stage has come to rest.
-      lengths: the longest that each learning stage may last, in updates.
-      factor: of the learning rate between two stages.
-      end_last: whether the last stage may be ended early too; then `done` in the state says that training is over.
+      detector: decides when a learning stage ends.
+      lengths: the largest length of each learning stage, in updates.
+      factor: ratio of the learning rates of successive stages.
+      end_last: whether the last stage may end early too; `done` in the state is then true when training is over.
 
     Returns:
-      A transformation whose `update` takes two more arguments: `value`, what the detector looks at, after this update
-      or the last one; and `due`, whether an epoch has ended with it (always, if it is left out).
+      A transformation whose `update` takes two more arguments: `value`, the quantity that the detector tests, after
+      this update or the one before; and `due`, whether an epoch ends with this update (default: always).
     """
     starts = jnp.cumsum(jnp.asarray(lengths, jnp.int32))
 

@@ -1,16 +1,16 @@
-"""Detectors of the end of a learning stage: pure state machines over losses, weight norms or drift.
+"""Detectors of the end of a learning stage: pure state machines over losses, weight norms or a drift statistic.
 
     detector = window()
     state = detector.init()
     for _ in range(epochs):
         state, ended = detector.update(state, mean_training_loss_of_the_epoch)
 
-Like an optax transformation, a detector is a few pure functions; they can be jitted, scanned and mapped over runs, and
-the state is a NamedTuple of small arrays that any checkpoint holds.  This module imports nothing but jax, so it can be
-used by itself; `autodecay` makes a learning-rate schedule of a detector.
+Like an optax transformation, a detector is a tuple of pure functions, which can be jitted, scanned and mapped over
+runs; the state is a NamedTuple of small arrays.  This module imports only jax, so it can be used alone; `autodecay`
+turns a detector into a learning-rate schedule.
 
-The rule by which You et al. 2019 ("Learning Stages", arXiv 1908.01878v1) end a stage is not known.  `window` is a
-reconstruction: what their abstract asks for, in its plainest form.  The others are published rules for the same end:
+The rule by which You et al. 2019 ("Learning Stages", arXiv 1908.01878v1) end a stage is not published.  `window` is a
+reconstruction: the simplest rule that fits their abstract.  The others are published rules for the same purpose:
 
     plateau  PyTorch's ReduceLROnPlateau (mode min, threshold relative, no cooldown)
     slope    SLOPE of statopt (github.com/microsoft/statopt): a t test of the slope of the loss
@@ -30,19 +30,19 @@ Number = jax.typing.ArrayLike
 
 EPOCH_LOSS, LOSS, DRIFT, WEIGHT_NORM = "epoch_loss", "loss", "drift", "weight_norm"
 TINY = 1e-30
-UPDATES = 1000  # that slope and sasa look at before a stage may end, as in statopt
+UPDATES = 1000  # smallest number of updates before slope and sasa end a stage, as in statopt
 
 
 class Detector(NamedTuple):
-    """A detector as three functions and what it wants to be shown.
+    """Three functions, and the name of the quantity that they test.
 
-    init: () -> state, with no learning stage begun.
-    update: (state, value, due=True) -> (state, ended), after an epoch, or after an update; `due` says that an epoch
-        ends with it, and only then a stage may end.  A stage that has ended leaves a state that waits for the next.
-        A value that is not finite is passed over as if it had not been shown (but `plateau` takes it for no gain).
-    restart: state -> state, when something else has ended the stage.
-    looks_at: `epoch_loss`, the mean training loss of an epoch, or `weight_norm`, the squared norm of all weights; both
-        count where `due` only.  `loss`, the training loss of an update, or `drift`, see the function.
+    init: () -> state at the start of training.
+    update: (state, value, due=True) -> (state, ended), called after each update or epoch.  `due`: an epoch ends with
+        this update; a stage may end only then.  After `ended` the state is that of a new stage.  Values that are not
+        finite are ignored (`plateau` counts them as no gain).
+    restart: state -> state, called when a stage ends for another reason.
+    looks_at: the quantity: `epoch_loss`, the mean training loss of an epoch, or `weight_norm`, the squared norm of all
+        weights, both used only if `due`; `loss`, the training loss of an update; or `drift`, see that function.
     """
 
     init: Callable[[], State]
@@ -54,9 +54,9 @@ class Detector(NamedTuple):
 def drift(params: Any, updates: Any, learning_rate: Number) -> Array:
     """<x', d> + learning_rate/2 |d|^2, where d is the step of `params` x to x' = x + `updates` = x - learning_rate d.
 
-    It is (|x|^2 - |x'|^2) / (2 learning_rate), so its mean is zero where the weights have come to a stationary
-    distribution (SASA+).  Weight decay and momentum are in `updates`.  At a learning rate of 0, with which a
-    warm-up begins, nothing moves and it is 0.
+    It equals (|x|^2 - |x'|^2) / (2 learning_rate), so its mean is zero once the weights have a stationary distribution
+    (SASA+).  `updates` include weight decay and momentum.  The result is 0 for a learning rate of 0, as in the first
+    step of a warm-up.
     """
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
     moved = -jnp.sum(jnp.stack([jnp.vdot(x, u) + jnp.vdot(u, u) / 2 for x, u in pairs]))
@@ -64,17 +64,17 @@ def drift(params: Any, updates: Any, learning_rate: Number) -> Array:
 
 
 class WindowState(NamedTuple):
-    """values: float32 [2 W], the last ones, the newest last.  seen: int32, how many there were in this stage."""
+    """values: float32 [2 W], the most recent, newest last.  seen: int32, the number of values in this stage."""
 
     values: Array
     seen: Array
 
 
 def window(epochs: int = 5, rtol: Number = 0.01, atol: Number = 1e-3, z: Number = 0.0, least: Number = 0) -> Detector:
-    """Ends a stage when the mean of the last `epochs` values is hardly below that of as many before them.
+    """Ends a stage when the mean of the last `epochs` values is not sufficiently below that of the `epochs` before.
 
-    Hardly: old - new < rtol |old| + atol + z se, with the standard error se of old - new.  `atol` is for the last
-    stage, where the loss goes to zero and its relative gain never ends.  No stage ends before twice as many values, or
+    That is old - new < rtol |old| + atol + z se, with the standard error se of old - new.  `atol` matters in the last
+    stage, where the loss goes to zero and its relative decrease never ends.  No stage ends before 2 `epochs` values, or
     `least` if that is more.
     """
 
@@ -95,17 +95,17 @@ def window(epochs: int = 5, rtol: Number = 0.01, atol: Number = 1e-3, z: Number 
 
 
 class PlateauState(NamedTuple):
-    """best: float32, the lowest value ever.  bad: int32, how many values in a row were no better."""
+    """best: float32, the lowest value so far.  bad: int32, number of successive values that were no better."""
 
     best: Array
     bad: Array
 
 
 def plateau(patience: Number = 10, rtol: Number = 0.01) -> Detector:
-    """Ends a stage at the first value beyond `patience` in a row that are not below (1 - rtol) times the best.
+    """Ends a stage after more than `patience` successive values that are not below (1 - rtol) times the best.
 
-    The best value outlives the stage, as in PyTorch, whose own rtol is 1e-4; `optax.contrib.reduce_on_plateau` has a
-    patience of one more.
+    The best value is kept across stages, as in PyTorch, whose default rtol is 1e-4; `optax.contrib.reduce_on_plateau`
+    waits for one value more.
     """
 
     def init() -> PlateauState:
@@ -122,7 +122,7 @@ def plateau(patience: Number = 10, rtol: Number = 0.01) -> Detector:
 
 
 class AbelState(NamedTuple):
-    """norms: float32 [2], the last value and the one before.  seen: int32 of values.  low: bool, it has turned once."""
+    """norms: float32 [2], the last value and the one before.  seen: int32, their number.  low: bool, after one turn."""
 
     norms: Array
     seen: Array
@@ -130,9 +130,9 @@ class AbelState(NamedTuple):
 
 
 def abel() -> Detector:
-    """Ends a stage when the squared norm of the weights turns for the second time: it has fallen, risen, and turned.
+    """Ends a stage when the squared norm of the weights changes direction for the second time.
 
-    ABEL also decays once at a fixed time near the end; here the longest length of a stage does so.
+    ABEL also decays once at a fixed time near the end; here that is the largest length of a stage.
     """
 
     def init() -> AbelState:
@@ -150,7 +150,7 @@ def abel() -> Detector:
 
 
 class Samples(NamedTuple):
-    """A ring of the last samples of a stage.  values: float32 [capacity].  seen: int32, how many there were."""
+    """A ring buffer of the most recent samples of a stage.  values: float32 [capacity].  seen: int32, number of all."""
 
     values: Array
     seen: Array
@@ -167,7 +167,10 @@ def _with(samples: Samples, value: Number) -> Samples:
 
 
 def _recent(samples: Samples, keep: Number) -> tuple[Array, Array, Array]:
-    """(values [capacity], oldest first; which of them count; how many): the last share `keep` of all samples."""
+    """The last fraction `keep` of all samples: (values [capacity], valid: bool [capacity], count).
+
+    The oldest value comes first.
+    """
     capacity = len(samples.values)
     kept = jnp.minimum(jnp.ceil(keep * samples.seen).astype(jnp.int32), capacity)
     order = jnp.arange(capacity)
@@ -175,10 +178,10 @@ def _recent(samples: Samples, keep: Number) -> tuple[Array, Array, Array]:
 
 
 def slope(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 0.05, capacity: int = 4096) -> Detector:
-    """Ends a stage unless the slope of the loss over the updates is below zero, by a one-sided t test.
+    """Ends a stage unless the slope of the loss over updates is significantly negative, by a one-sided t test.
 
-    The line is fitted to the last share `keep` of the stage's updates, at least `least` and at most `capacity` of
-    them.  statopt adds the penalty of the weights to the loss; here the loss is as it is given.
+    The line is fitted to the last fraction `keep` of the stage's updates, at least `least` and at most `capacity` of
+    them.  statopt adds the weight penalty to the loss; here the loss is used as given.
     """
 
     def update(state: Samples, value: Number, due: Number = True) -> tuple[Samples, Array]:
@@ -202,20 +205,20 @@ def slope(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 
 
 
 class SasaState(NamedTuple):
-    """samples: of the drift.  first: bool, no stage has ended so far."""
+    """samples: of the drift.  first: bool, whether no stage has ended yet."""
 
     samples: Samples
     first: Array
 
 
 def sasa(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 0.05, capacity: int = 4096) -> Detector:
-    """Ends a stage when the mean drift cannot be told from zero, by an interval from batch means.
+    """Ends a stage when the mean drift does not differ significantly from zero, by an interval from batch means.
 
-    Looked at is the last share `keep` of the stage's updates, at least `least` and at most `capacity` of them.  Both
-    halves must have means of one sign, and the first time both must have zero in their interval.  SASA+ also forgets
-    the momentum then; here a detector only says when.
+    The test uses the last fraction `keep` of the stage's updates, at least `least` and at most `capacity` of them.
+    Both halves must have means of equal sign, and at the end of the first stage zero must be in the interval of both.
+    SASA+ also resets the momentum; this detector does not.
     """
-    batches = int(capacity**0.5) + 3  # the most batch means that there can be
+    batches = int(capacity**0.5) + 3  # upper bound of the number of batch means
 
     def init() -> SasaState:
         return SasaState(_no_samples(capacity), jnp.bool_(True))
@@ -248,7 +251,7 @@ def sasa(keep: Number = 1 / 8, least: Number = UPDATES, significance: Number = 0
 def student(p: Number, df: Number) -> Array:
     """The quantile p of Student's t with `df` degrees of freedom, by the series of Abramowitz & Stegun 26.7.5.
 
-    For p from 0.9 to 0.995 it is within 0.3 % from df = 4 on.
+    The relative error is below 0.3 % for p from 0.9 to 0.995 and df of 4 or more.
     """
     z, df = jax.scipy.special.ndtri(jnp.asarray(p, jnp.float32)), jnp.asarray(df, jnp.float32)
     terms = [
@@ -261,8 +264,8 @@ def student(p: Number, df: Number) -> Array:
     return jnp.sum(jnp.stack([term / df**power for power, term in enumerate(terms)]), axis=0)
 
 
-def _mean(values: Array, there: Array) -> Array:
-    return jnp.sum(jnp.where(there, values, 0.0)) / jnp.maximum(jnp.sum(there), 1)
+def _mean(values: Array, valid: Array) -> Array:
+    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
 
 
 def _all(*conditions: Number) -> Array:

@@ -1,4 +1,4 @@
-"""Evaluating ONE run: exact sums over images, and diagnostics.  Many runs, and devices, are added in `parallel`."""
+"""Evaluation of ONE run: exact sums over images, and diagnostics.  `parallel` adds runs and devices."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -25,9 +25,9 @@ SUMS = ("loss", "correct", "count")
 def evaluate(
     state: TrainState, source: Source, span: tuple[Array, Array], images: Images, *, model: nn.Module, batch: int
 ) -> Metrics:
-    """The sums of `evaluate_batch` by batch, float32 [B], for the batches first .. last of `source` (`span`); else 0.
+    """The sums of `evaluate_batch` for each batch of `source`, float32 [batches]; 0 outside `span` (first, last + 1).
 
-    How many there are is data.  The sums are added up outside, in float64.
+    The span is traced.  The caller adds up the sums in float64.
     """
 
     def body(number: Array, sums: Metrics) -> Metrics:
@@ -46,8 +46,8 @@ def evaluate_batch(
     mask = slots < source.size
     slots = jnp.minimum(slots, source.size - 1)
     stream, indices = source.tasks, source.indices[slots]
-    known = images.take(indices), source.labels[slots], indices
-    image, labels = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *known)
+    stored = images.take(indices), source.labels[slots], indices
+    image, labels = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *stored)
     if source.patches:
         image = patches.paste(source.patches, patches.evaluation_key(source.patches), slots, slots, image, labels)
     logits = among(forward(model, state.params, state.stats, image, train=False)[0], source.classes)
@@ -68,18 +68,18 @@ def diagnose(
     model: nn.Module,
     diagnostics: Mapping[str, Diagnostic],
 ) -> Metrics:
-    """Every diagnostic of one run on each of its probes, in eval mode; images are not augmented.
+    """Every diagnostic of one run on each of its probes, in eval mode, without augmentation.
 
-    What looks at images is named after the probe, `train_NAME` and `test_NAME`; what looks at weights alone is `NAME`.
+    Diagnostics that use images are called `train_NAME` and `test_NAME` after the probe, those of weights alone `NAME`.
 
-    `row` are the first weights of the run's seed and its probes `train` and `test`.
+    `row` holds the initial weights of the run's seed, and its probes `train` and `test`.
     """
     (initial, probes), metrics = row, Metrics()
     for split, images in (("train", train_images), ("test", test_images)):
         probe = probes[split]
         index, stream = sharding.split(probe.index), probe.tasks
-        known = images.take(index), probe.label, probe.index
-        image, label = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *known)
+        stored = images.take(index), probe.label, probe.index
+        image, label = tasks.seen(stream, tasks.learned(stream, state.step) if stream else 0, *stored)
         logits, features, _ = forward(model, state.params, state.stats, image, train=False)
         logits = among(logits, probe.classes)
         values = {"image": image, "label": label, "logits": logits, "features": features, "initial": initial}
@@ -92,7 +92,7 @@ def diagnose(
 
 
 class Watched(Mapping[str, Any]):
-    """A batch that knows which of its parts were `looked_at`."""
+    """A batch that records which of its entries were read, in `looked_at`."""
 
     def __init__(self, values: Mapping[str, Any]):
         self.values_of, self.looked_at = values, set[str]()

@@ -1,8 +1,8 @@
-"""The gradient of ONE run on a batch: of some modules or all, at once or micro-batch by micro-batch.
+"""The gradient of ONE run on a batch, for some or all modules, optionally accumulated over micro-batches.
 
-A micro-batch bounds the memory, so that a batch may be all images.  The gradient is the mean over micro-batches in a
-fixed order.  BatchNorm takes its statistics over each (ghost batches), and its running statistics make one step
-towards the mean of them; without BatchNorm the gradient is that of the whole batch, whatever the micro-batch is.
+Micro-batches bound the memory, so a batch may hold all images.  The gradient is the mean over micro-batches in a fixed
+order.  BatchNorm uses the statistics of each micro-batch (ghost batches), and its running statistics make one step
+towards their mean; without BatchNorm the result does not depend on the size of micro-batches.
 """
 
 import functools
@@ -21,13 +21,13 @@ from plasticity_jax.config import spec
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import interface, jitter, parameters, units
 from plasticity_jax.training.remedies import apply
-from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.apply import NONE, Custom
 from plasticity_jax.training.remedies.interface import Seen
 from plasticity_jax.training.state import TrainState
 
 Tree = Any
 Sums = dict[str, Any]
-OUT = -1e9  # the logit of a class that is none of the run's
+OUT = -1e9  # the logit of a class that the run does not use
 
 
 def forward(
@@ -35,7 +35,7 @@ def forward(
 ) -> tuple[Array, dict, Any]:
     """(logits [B, classes], features, statistics after a batch in train mode).
 
-    An own module may return the logits alone.  `key` is for its Dropout, in train mode.
+    A custom network may return the logits alone.  `key` is for Dropout in train mode.
     """
     variables = {"params": params, **({"batch_stats": stats} if stats else {})}
     options = interface.mode(model, train)
@@ -51,12 +51,12 @@ def forward(
 
 
 def among(logits: Array, classes: Any) -> Array:
-    """Logits [B, K] that leave out what is none of `classes` (bool [K], or () for all)."""
+    """Logits [B, K], with `OUT` for classes that are not in `classes` (bool [K], or () for all)."""
     return logits if isinstance(classes, tuple) else jnp.where(classes, logits, OUT)
 
 
 def cross_entropy(logits: Array, labels: Array, classes: Any, smoothing: Any) -> Array:
-    """Of each example, [B]; the share `smoothing` of each label is spread over the `classes`, unless it is ()."""
+    """The loss of each example, [B]; `smoothing`, unless (), is the part of each label spread evenly over `classes`."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if isinstance(smoothing, tuple):
         return losses
@@ -71,10 +71,10 @@ def trained(params: Tree, modules: tuple[str, ...]) -> Tree:
 
 
 def try_out(model: nn.Module, params: Tree, stats: Tree, image_shape: tuple[int, ...]) -> None:
-    """Trace an own network in both modes, given the shapes of its parameters and statistics.
+    """Traces a custom network in both modes, given the shapes of its parameters and statistics.
 
     Raises:
-      ConfigError: it wants random numbers that it is not given.
+      ConfigError: it uses a random stream that is not provided.
     """
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     for train in (False, True):
@@ -99,23 +99,24 @@ def gradient(
     key: Array | None = None,
     remedies: Any = (),
     time: Array | float = 0.0,
-    own: Own = NONE,
+    custom: Custom = NONE,
     smoothing: Any = (),
     noise: Any = (),
 ) -> tuple[Tree, Sums, Tree]:
-    """The gradient of the mean loss and of what regularisers add to it, zero for frozen modules.
+    """The gradient of the mean loss plus the terms of regularisers; zero for frozen modules.
 
     Args:
       batch: image float32 [B, H, W, C], label int32 [B]; B is a multiple of the micro-batch.
-      classes: those that are told apart, as `among` takes them.
-      key: of this step, for networks with Dropout; each micro-batch draws anew.  A frozen module stops Dropout.
-      smoothing: as `cross_entropy` takes it.
-      noise: the deviation of the noise on activations, as `jitter` takes it; a frozen module stops it.
-      remedies, time: the numbers of the stage's remedies, and the share of the stage that is over; `own` are a user's.
+      classes: see `among`.
+      key: of this step, for Dropout, folded for each micro-batch.  No Dropout while a module is frozen.
+      smoothing: see `cross_entropy`.
+      noise: standard deviation of the noise on activations, see `jitter`; none while a module is frozen.
+      remedies, time: the numbers of the stage's remedies, and the fraction of the stage that is over.
+      custom: remedies given from Python.
 
     Returns:
-      (gradient like the parameters, sums `loss`, `correct` and `count` over the batch, statistics).  `loss` is without
-      what regularisers add.  Where the stage has remedies, `activity` is summed too, see `units.activity`.
+      (gradient like the parameters, sums `loss`, `correct` and `count` over the batch, statistics).  `loss` excludes
+      the terms of regularisers.  With remedies the sums include `activity`, see `units.activity`.
     """
     leaves, structure = jax.tree.flatten(state.params)
     moves = jax.tree.leaves(trained(state.params, stage.trained))
@@ -136,7 +137,7 @@ def gradient(
             sums["activity"] = units.activity(features, units.sites(model), params)
             shown = part["image"], part["label"], logits, features, part.get("reference", part["image"])
             observed = Seen(params, state.stats, *shown, jnp.asarray(time), (), again)
-            loss += apply.penalty(observed, state.remedy, remedies, stage, own)
+            loss += apply.penalty(observed, state.remedy, remedies, stage, custom)
         return loss, (sums, stats)
 
     def again(params: Tree, stats: Tree, images: Array, train: bool) -> tuple[Array, Mapping[str, Array]]:

@@ -1,4 +1,4 @@
-"""The numbers of an optimiser and a detector that may differ between runs of one program: data, not structure."""
+"""The traced numbers of an optimiser and a detector, which may differ between runs of one program."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from plasticity_jax.training import detectors
 
 ArrayLike = jax.Array | np.ndarray | float
 
-LEAST = {"slope": detectors.UPDATES, "sasa": detectors.UPDATES}  # by detector, where a config says 0
+LEAST = {"slope": detectors.UPDATES, "sasa": detectors.UPDATES}  # by detector, used where `least` is 0
 
 
 class Watch(NamedTuple):
@@ -44,17 +44,17 @@ class Hyper(NamedTuple):
 
 
 def hyper(optim: Optim) -> Hyper:
-    """The traced half of `optim`; the other half is in `Stage.shape`."""
+    """The traced fields of `optim`; the compiled ones are in `Stage.shape`."""
     return Hyper(*(np.asarray(getattr(optim, name), np.float32) for name in Hyper._fields))
 
 
 def of_stage(stage: Stage) -> Hyper:
-    """That of a stage, with the learning rate for its batch size."""
+    """The traced fields of a stage's optimiser, with the learning rate for its batch size."""
     return hyper(stage.optim)._replace(learning_rate=np.asarray(stage.optim.rate(stage.batch_size), np.float32))
 
 
 def watch(detector: Detector) -> Watch:
-    """The traced half of `detector`; the other half is in `Stage.shape`."""
+    """The traced fields of `detector`; the compiled ones are in `Stage.shape`."""
     kinds = {"patience": np.int32, "least": np.int32, "end_last": np.bool_}
     numbers = Watch(*(kinds.get(name, np.float32)(getattr(detector, name)) for name in Watch._fields))
     default = min(detector.capacity, LEAST.get(detector.name, 0))

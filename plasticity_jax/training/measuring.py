@@ -1,7 +1,7 @@
-"""What instruments measure of ONE run: its state as a `Subject`.
+"""Instruments applied to ONE run: its state as a `Subject`.
 
-The loss is the cross-entropy of the labels that the run trains on, without what regularisers and weight decay add, and
-images are not augmented.
+The loss is the cross-entropy with the run's training labels, without terms of regularisers and weight decay; images are
+not augmented.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from plasticity_jax.training import step
 from plasticity_jax.training.gradient import among, forward
 from plasticity_jax.training.inputs import Images, Task
 from plasticity_jax.training.optimizers import scales
-from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.apply import NONE, Custom
 from plasticity_jax.training.schedules import multiplier
 from plasticity_jax.training.state import TrainState
 
@@ -32,10 +32,10 @@ Instrument = Callable[[Subject], dict[str, Array]] | Remembering
 
 
 class Measured(NamedTuple):
-    """What measuring one run takes besides its state: a row of the run axis.
+    """The inputs for measuring one run besides its state: a row of the run axis.
 
-    probe: its images.  initial, parent, has_parent: as in `Subject`.
-    due: bool, whether it is measured now.  memory: of the instrument; () if it has none.
+    probe: the images.  initial, parent, has_parent: as in `Subject`.
+    due: bool, whether the run is measured now.  memory: of the instrument; () if it has none.
     """
 
     task: Task
@@ -55,13 +55,13 @@ def measure(
     model: nn.Module,
     stage: spec.Stage,
     instrument: Instrument,
-    own: Own = NONE,
+    custom: Custom = NONE,
 ) -> tuple[dict[str, Array], Tree]:
-    """({name: float32 scalar}, memory) of an instrument, all NaN and the memory as it was for a run that is not due."""
+    """({name: float32 scalar}, memory) of an instrument; NaN and the old memory if the run is not due."""
 
     def now() -> tuple[dict[str, Array], Tree]:
         with jax.default_matmul_precision("float32"):
-            subject = subject_of(state, row, images, model=model, stage=stage, own=own)
+            subject = subject_of(state, row, images, model=model, stage=stage, custom=custom)
             if isinstance(instrument, Remembering):
                 return instrument.measure(subject)
             return instrument(subject), ()
@@ -75,9 +75,9 @@ def measure(
 
 
 def subject_of(
-    state: TrainState, row: Measured, images: Images, *, model: nn.Module, stage: spec.Stage, own: Own = NONE
+    state: TrainState, row: Measured, images: Images, *, model: nn.Module, stage: spec.Stage, custom: Custom = NONE
 ) -> Subject:
-    """The run as instruments see it."""
+    """The `Subject` of a run."""
     task, network = row.task, whole(model)
     stream = task.source.tasks
     number = tasks.learned(stream, state.step) if stream else 0
@@ -106,7 +106,7 @@ def subject_of(
         )
 
     def following() -> Subject:
-        after = step.advance(state, (task, state.step + 1), images, model=model, stage=stage, own=own)
+        after = step.advance(state, (task, state.step + 1), images, model=model, stage=stage, custom=custom)
         return at(after.params)
 
     time = state.step + (state.clock.skipped if state.clock else 0)
@@ -133,16 +133,16 @@ def subject_of(
 
 
 def whole(model: nn.Module) -> nn.Module:
-    """The network in float32, whatever it trains in."""
+    """The network with float32 computation, whatever dtype it trains in."""
     narrow = any(field.name == "dtype" for field in dataclasses.fields(model))
     return model.clone(dtype=jnp.dtype("float32")) if narrow else model
 
 
 def settled(model: nn.Module, params: Tree, stats: Tree, images: Callable[[Part], Array], subject: Subject) -> Tree:
-    """The running statistics that a network would settle to on the images of the subject: means over parts of them.
+    """The running statistics that a network would converge to on the subject's images: means over parts of them.
 
-    What a part has is told from the step that running statistics make towards it: new = m old + (1 - m) part, from an
-    `old` of 0 and of 1.  What makes no such step stays.
+    The statistics of a part follow from the update new = m old + (1 - m) part, applied to an `old` of 0 and of 1.
+    Statistics that are not updated in this way are kept.
     """
     if not stats:
         return stats
@@ -152,7 +152,7 @@ def settled(model: nn.Module, params: Tree, stats: Tree, images: Callable[[Part]
             begin = jax.tree.map(lambda leaf: jnp.full(leaf.shape, old, leaf.dtype), stats)
             return forward(model, params, begin, images(part), train=True, key=subject.key)[2]
 
-        both = jax.vmap(from_)(jnp.arange(2.0))  # at the cost of one, as all but the statistics is the same
+        both = jax.vmap(from_)(jnp.arange(2.0))  # costs one pass, since only the old statistics differ
         return jax.tree.map(lambda leaf: leaf[0], both), jax.tree.map(lambda leaf: leaf[1], both)
 
     parts = len(subject.probe.label) // subject.size(PART)
@@ -163,9 +163,9 @@ def settled(model: nn.Module, params: Tree, stats: Tree, images: Callable[[Part]
     zeros = jax.tree.map(jnp.zeros_like, stats)
     zero, one = subject.over(add, (zeros, zeros))
 
-    def told(kept: Array, zero: Array, one: Array) -> Array:
+    def solved(kept: Array, zero: Array, one: Array) -> Array:
         moved = 1 - (one - zero)  # 1 - m
         steps = (moved > 1e-6) & (moved <= 1)
         return jnp.where(steps, zero / jnp.where(steps, moved, 1.0), kept)
 
-    return jax.tree.map(told, stats, zero, one)
+    return jax.tree.map(solved, stats, zero, one)

@@ -1,4 +1,4 @@
-"""Muon, from optax, with moments in a form that resets understand."""
+"""Muon, from optax, with moments as full trees so that resets can address them."""
 
 import functools
 from typing import Any, TypeAlias
@@ -16,10 +16,11 @@ Rule: TypeAlias = optax.GradientTransformation
 
 
 def muon(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
-    """`optax.contrib.muon` on kernels but that of the head, and AdamW on the rest; weight decay beside the gradient.
+    """`optax.contrib.muon` on all kernels except the head's, AdamW on the rest; weight decay is decoupled.
 
-    A convolution is a matrix of [height x width x inputs, outputs].  Updates are scaled to the root mean square 0.2, so
-    that one rate suits both.  Its moments are trees of all parameters, zero where they are not used, for resets.
+    A convolution is a matrix [height x width x inputs, outputs].  Updates are scaled to a root mean square of 0.2, so
+    one learning rate suits both.  The moments are trees of all parameters, zero where unused, so that resets apply to
+    them.
     """
     decay = h.weight_decay if optim.decayed == "all" else 0.0
     shapes = optax.contrib.MuonDimensionNumbers
@@ -54,7 +55,7 @@ def muon(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
 
 
 def _whole(rule: Rule) -> Rule:
-    """A rule of parts of the parameters, whose state has trees of all of them, with zeros for those of other parts."""
+    """A rule for parts of the parameters, with a state of trees of all parameters, zero outside the parts."""
 
     def init(params: Tree) -> Tree:
         return _fill(rule.init(params), params)
@@ -72,7 +73,7 @@ def _whole(rule: Rule) -> Rule:
 
 
 def _is_part(params: Tree, part: Tree) -> bool:
-    """Whether it is a tree like the parameters but for holes."""
+    """Whether `part` is a tree like the parameters, except for masked leaves."""
     whole: Any = jax.tree.structure(params)
     return whole == jax.tree.structure(part, is_leaf=_is_hole)
 

@@ -1,4 +1,4 @@
-"""Optimisers from optax, each a function of (optim, hyper, learning rate); another one is another in `OPTIMISERS`."""
+"""Optimisers from optax, each a function of (optim, hyper, learning rate).  To add one, put it into `OPTIMISERS`."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -21,18 +21,18 @@ Rule: TypeAlias = optax.GradientTransformation
 
 
 def sgd(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
-    """Stochastic gradient descent, with momentum where there is some."""
+    """Stochastic gradient descent, with momentum if it is above 0."""
     return optax.sgd(learning_rate, _momentum(optim, h), optim.nesterov)
 
 
 def adam(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
-    """Adam; the weight decay is in the gradient."""
+    """Adam, with weight decay as an L2 penalty."""
     del optim
     return optax.chain(scale_by_adam(h.b1, h.b2, h.eps), optax.scale_by_learning_rate(learning_rate))
 
 
 def adamw(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
-    """Adam with weight decay beside the gradient."""
+    """Adam with decoupled weight decay."""
     return optax.chain(
         scale_by_adam(h.b1, h.b2, h.eps),
         weight_decay(optim, h),
@@ -41,9 +41,9 @@ def adamw(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
 
 
 def rmsprop(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
-    """PyTorch's RMSprop: squares decay with b2 (0.99 there), eps outside of the root.
+    """PyTorch's RMSprop: squares decay with b2 (0.99 there), eps is outside the root.
 
-    Momentum comes before the learning rate, which `optax.rmsprop` has the other way round: a schedule would come late.
+    Momentum is applied before the learning rate; `optax.rmsprop` has the opposite order, which delays a schedule.
     """
     momentum = _momentum(optim, h)
     return optax.chain(
@@ -64,17 +64,17 @@ OPTIMISERS: dict[str, Callable[[Optim, Hyper, ArrayLike], Rule]] = {
     "rmsprop": rmsprop,
     "muon": muon.muon,
 }
-DECOUPLED = {"adamw", "muon"}  # these see to the weight decay themselves; for all others it is L2
+DECOUPLED = {"adamw", "muon"}  # these apply weight decay themselves; for all others it is an L2 penalty
 
 
 def optimiser(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
-    """The optax optimiser of one step; its state depends on neither `h` nor `learning_rate`.
+    """The optax optimiser for one step; its state depends on neither `h` nor `learning_rate`.
 
-    With a `rho` it is SAM (Foret et al. 2021), whose `update` also takes `grad_fn`, from (parameters, 0) to a gradient
-    on the same batch: the step is taken by the gradient at `rho` along the normalised gradient, clipped after that.
+    With `rho` above 0 it is SAM (Foret et al. 2021), whose `update` also takes `grad_fn`, from (parameters, 0) to the
+    gradient on the same batch.  It uses the gradient at distance `rho` along the normalised gradient, then clips it.
 
     Raises:
-      ConfigError: no such optimiser.
+      ConfigError: there is no such optimiser.
     """
     if optim.name not in OPTIMISERS:
         raise ConfigError(f"optim.name={optim.name!r}: choose one of {', '.join(OPTIMISERS)}")
@@ -89,7 +89,7 @@ def optimiser(optim: Optim, h: Hyper, learning_rate: ArrayLike) -> Rule:
 
 
 def weight_decay(optim: Optim, h: Hyper) -> Rule:
-    """Adds the decay to the updates of what is `decayed`; its state is the same whatever that is."""
+    """Adds the decay to the updates of parameters selected by `optim.decayed`; the state does not depend on it."""
     if optim.decayed == "all":
         return optax.add_decayed_weights(h.weight_decay)
 
@@ -100,9 +100,9 @@ def weight_decay(optim: Optim, h: Hyper) -> Rule:
 
 
 def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.GradientTransformation:
-    """`optax.scale_by_adam` with a count of steps for each parameter, the same bits where all counts are equal.
+    """`optax.scale_by_adam` with a step count per parameter; bit-equal to it if all counts are equal.
 
-    The count corrects the bias of moments that began at zero, so it has to begin again where the moments do.
+    The count corrects the bias of moments that start at zero, so it must restart where the moments are reset.
     """
 
     def init(params: Tree) -> optax.ScaleByAdamState:
@@ -120,7 +120,7 @@ def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.Gradien
         def step(m: jax.Array, v: jax.Array, n: jax.Array) -> jax.Array:
             first, second = [1 - b**n for b in (b1, b2)]
             if target.backend() == "cpu" and not products.are_together():
-                # Or XLA would multiply by the reciprocal of a scalar that only one leaf is divided by.
+                # Otherwise XLA multiplies by the reciprocal if only one leaf is divided by the scalar: other bits.
                 full = [jnp.broadcast_to(scalar, m.shape) for scalar in (first, second)]
                 first, second = jax.lax.optimization_barrier(full)
             return m / first / (jnp.sqrt(v / second) + eps)
@@ -131,9 +131,9 @@ def scale_by_adam(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike) -> optax.Gradien
 
 
 def scales(optim: Optim, h: Hyper, opt: Tree, square: Tree) -> Tree | None:
-    """What the step to come divides each number of the gradient by, if `square` is that of the gradient.
+    """The elementwise divisor of the gradient in the next step, if `square` is the square of that gradient.
 
-    Adam and RMSprop divide by the root of the second moment that they keep in their state `opt`; None for the others.
+    For Adam and RMSprop the root of the second moment in their state `opt`; None for other optimisers.
     """
 
     def divides(part: Tree) -> bool:
@@ -149,7 +149,7 @@ def scales(optim: Optim, h: Hyper, opt: Tree, square: Tree) -> Tree | None:
 
 
 def count_by_weight(opt: Tree, params: Tree) -> Tree:
-    """An optimiser's new state in which each single weight has a count of its own, since it may begin anew alone."""
+    """The optimiser's initial state with one step count per weight, since single weights may be reset."""
     structure: Any = jax.tree.structure(params)
 
     def is_moment(part: Tree) -> bool:
@@ -162,12 +162,12 @@ def count_by_weight(opt: Tree, params: Tree) -> Tree:
 
 
 def counted_like(opt: Tree, like: Tree) -> Tree:
-    """An optimiser's state in numpy, with a count for each weight, or one for each parameter, as `like` has it."""
+    """The optimiser's state in numpy, with step counts per weight or per parameter array, as in `like`."""
     return jax.tree.map(lambda a, b: np.broadcast_to(a, b.shape) if b.ndim else np.max(a), opt, like)
 
 
 def of_parameters(opt: Tree, chosen: Tree) -> Tree:
-    """Which leaves of an optimiser's state belong to the `chosen` parameters (a bool for each): the tree with bools."""
+    """Marks (bool) the leaves of an optimiser's state that belong to the `chosen` parameters (a bool for each)."""
     structure: Any = jax.tree.structure(chosen)
 
     def is_moment(part: Tree) -> bool:  # of all parameters

@@ -1,8 +1,8 @@
-"""Resets between stages: one family, `shrink * old + perturb * fresh` on a mask of the network.
+"""Resets between stages: `shrink * old + perturb * fresh` on a mask of the parameters.
 
 (0, 1) re-initialises a module (Berariu et al. 2021, section A.5), (0.4, 0.1) is shrink and perturb (Ash & Adams
-2020, section 4; their noise is a scaled fresh network too), (1, 0) changes nothing.  The factors are data, one
-pair per parameter leaf, so that runs with different resets share one program.
+2020, section 4; their noise is also a scaled fresh network), (1, 0) changes nothing.  The factors are traced, one
+pair per parameter leaf, so runs with different resets share one program.
 """
 
 from collections.abc import Callable
@@ -16,23 +16,23 @@ from plasticity_jax.config import spec
 from plasticity_jax.models import parameters
 from plasticity_jax.training import optimizers
 from plasticity_jax.training.remedies import apply
-from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.apply import NONE, Custom
 from plasticity_jax.training.remedies.interface import Begun, Network
 from plasticity_jax.training.state import TrainState, create
 
 Tree = Any
-OwnReset = Callable[[TrainState, TrainState], TrainState]
+CustomReset = Callable[[TrainState, TrainState], TrainState]
 
-# Further resets by the name that `reset.function` gives them: (state, fresh state) -> state, applied last.
-RESETS: dict[str, OwnReset] = {}
+# Further resets by name, for `reset.function`: (state, fresh state) -> state, applied last.
+RESETS: dict[str, CustomReset] = {}
 
 
 class Factors(NamedTuple):
     """A `Reset` as numbers: trees like the parameters, statistics and optimiser state, of float32 or bool scalars.
 
     shrink, perturb: of each parameter leaf.
-    fresh_stats: whether a statistics leaf becomes fresh.
-    fresh_opt: whether an optimiser leaf becomes zero as at the start.
+    fresh_stats: whether a statistics leaf is re-initialised.
+    fresh_opt: whether an optimiser leaf becomes zero.
     """
 
     shrink: Tree
@@ -42,15 +42,15 @@ class Factors(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a stage with remedies is given besides.
+    """Additional inputs for a stage with remedies.
 
-    initial: the first weights of the run's seed.  numbers: of the remedies.  own: those of a user.
+    initial: the initial weights of the run's seed.  numbers: of the remedies.  custom: remedies given from Python.
     key, sweep: as in `Begun`.
     """
 
     initial: Tree
     numbers: Any
-    own: Own
+    custom: Custom
     key: jax.Array
     sweep: Any
 
@@ -59,7 +59,7 @@ def factors(reset: spec.Reset, like: TrainState) -> Factors:
     """The factors of `reset` for a state shaped like `like`.
 
     Raises:
-      ConfigError: a module name that selects nothing.
+      ConfigError: a module name matches no parameter.
     """
     nothing = jax.tree.map(lambda _: np.False_, like.params)
     chosen = parameters.select(like.params, reset.modules) if reset.modules else nothing
@@ -88,39 +88,39 @@ def begin(
     fresh_stats: Tree,
     f: Factors,
     stage: spec.Stage,
-    own: OwnReset | None = None,
+    function: CustomReset | None = None,
     given: Given | None = None,
 ) -> TrainState:
-    """The state that a stage starts from: what the stage before ended with, after the reset, and after its remedies.
+    """The state at the start of a stage: the network before, after the stage's reset and its remedies at the start.
 
-    `own` is a user's reset, (state, fresh state) -> state, applied last.
+    `function` is a further reset, (state, fresh state) -> state, applied after the factors.
     """
-    fresh = create(fresh_params, fresh_stats, stage, given.own if given else NONE)
+    fresh = create(fresh_params, fresh_stats, stage, given.custom if given else NONE)
     state = _mixed(fresh, (params, stats, opt), (fresh_params, fresh_stats, fresh.opt), f)
-    state = own(state, fresh) if own else state
+    state = function(state, fresh) if function else state
     if given:
         drawn = jax.tree.map(lambda shrink: shrink == 0, f.shrink)
         first = jax.tree.map(jnp.where, drawn, state.params, given.initial)
         network = Network(state.params, state.stats, state.opt, {})
         begun = Begun(first, (params, stats), given.key, given.sweep)
-        network = apply.at_start(network, begun, given.numbers, stage, given.own)
+        network = apply.at_start(network, begun, given.numbers, stage, given.custom)
         state = state.replace(params=network.params, stats=network.stats, opt=network.opt, remedy=network.memory)
     return state.replace(average=(state.params, state.stats)) if stage.ema else state
 
 
 def again(state: TrainState, fresh_params: Tree, fresh_stats: Tree, f: Factors) -> TrainState:
-    """The state in the middle of a stage after its reset has happened once more; its steps and memories go on."""
+    """Repeats the reset within a stage; the step count and the memories of remedies are kept."""
     fresh = fresh_params, fresh_stats, jax.tree.map(jnp.zeros_like, state.opt)
     state = _mixed(state, (state.params, state.stats, state.opt), fresh, f)
     return state.replace(average=(state.params, state.stats)) if state.average else state
 
 
 def _mixed(state: TrainState, old: tuple[Tree, Tree, Tree], fresh: tuple[Tree, Tree, Tree], f: Factors) -> TrainState:
-    """`state` with what factors make of the parameters, statistics and moments of an old and of a fresh network."""
+    """`state` with parameters, statistics and moments mixed from those of an old and a fresh network."""
     (params, stats, opt), (fresh_params, fresh_stats, fresh_opt) = old, fresh
 
     def mix(old: jax.Array, new: jax.Array, shrink: jax.Array, perturb: jax.Array) -> jax.Array:
-        # A factor of 0 has to forget its term for good: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
+        # A term with factor 0 is left out: 0 * NaN is NaN, and -0.0 + 0 is 0.0.
         kept = jnp.where(shrink == 0, 0, shrink * old)
         return jnp.where(perturb == 0, kept, kept + perturb * new)
 

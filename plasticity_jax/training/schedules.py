@@ -1,7 +1,7 @@
-"""Learning-rate schedules, as a multiplier of one traced learning rate; and what ends the learning stages of one.
+"""Learning-rate schedules as multipliers of a traced learning rate, and the detectors that end learning stages.
 
-A schedule is a function of (hyper, done, left): the share of the stage in [0, 1) that is over, and that share without
-the warm-up.  Another one is another function in `SCHEDULES`; another detector, another in `DETECTORS`.
+A schedule is a function of (hyper, done, left): `done` is the fraction of the stage that is over, in [0, 1), and `left`
+the same fraction of the time after the warm-up.  To add one, put it into `SCHEDULES`; a detector, into `DETECTORS`.
 """
 
 from collections.abc import Callable
@@ -28,13 +28,13 @@ def step(h: Hyper, done: ArrayLike, left: jax.Array) -> ArrayLike:
 
 
 def cosine(h: Hyper, done: ArrayLike, left: jax.Array) -> ArrayLike:
-    """Half a cosine, from 1 down to `decay`."""
+    """Half a cosine period, from 1 down to `decay`."""
     del done
     return h.decay + (1.0 - h.decay) * 0.5 * (1.0 + jnp.cos(jnp.pi * left))
 
 
 def linear(h: Hyper, done: ArrayLike, left: jax.Array) -> ArrayLike:
-    """A line, from 1 down to `decay`."""
+    """Linear, from 1 down to `decay`."""
     del done
     return 1.0 + (h.decay - 1.0) * left
 
@@ -42,17 +42,17 @@ def linear(h: Hyper, done: ArrayLike, left: jax.Array) -> ArrayLike:
 SCHEDULES: dict[str, Callable[[Hyper, ArrayLike, jax.Array], ArrayLike]] = {
     "constant": constant,
     "step": step,
-    "autodecay": step,  # which counts `done` by learning stages, each of which may be ended early
+    "autodecay": step,  # here `done` includes the skipped parts of learning stages that ended early
     "cosine": cosine,
     "linear": linear,
 }
 
 
 def multiplier(schedule: str, h: Hyper, done: ArrayLike) -> jax.Array:
-    """What the learning rate is multiplied by after the share `done` in [0, 1) of a stage.
+    """The factor on the learning rate after the fraction `done`, in [0, 1), of a stage.
 
     Raises:
-      ConfigError: no such schedule.
+      ConfigError: there is no such schedule.
     """
     warm = jnp.where(h.warmup > 0, jnp.minimum(done / jnp.maximum(h.warmup, 1e-9), 1.0), 1.0)
     left = jnp.clip((done - h.warmup) / jnp.maximum(1.0 - h.warmup, 1e-9), 0.0, 1.0)
@@ -71,10 +71,11 @@ DETECTORS: dict[str, Callable[[Detector, Watch], detectors.Detector]] = {
 
 
 def detector(optim: Optim, numbers: Watch | None = None) -> detectors.Detector | None:
-    """What ends the learning stages of `optim`, by its own `numbers` if none are given; None where nothing does.
+    """The detector of `optim`, with traced `numbers` or else those of the config; None unless the schedule is
+    `autodecay`.
 
     Raises:
-      ConfigError: no such detector.
+      ConfigError: there is no such detector.
     """
     if optim.schedule != "autodecay":
         return None

@@ -1,4 +1,4 @@
-"""The state of ONE run, and how it begins."""
+"""The train state of ONE run, and its initial value."""
 
 import functools
 from typing import Any
@@ -13,13 +13,13 @@ from plasticity_jax.data.batches import key
 from plasticity_jax.models import interface
 from plasticity_jax.training import autodecay, hyper, optimizers, schedules
 from plasticity_jax.training.remedies import apply
-from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.apply import NONE, Custom
 from plasticity_jax.training.remedies.interface import Begun, Network
 
 Array = jax.Array
 Tree = Any
 
-# Of an epoch: its mean loss and accuracy (percent) in train mode, the mean norm of its gradients, and its last rate.
+# Of an epoch: mean loss and accuracy (percent) in train mode, mean norm of the gradient, and the last learning rate.
 RUNNING = ("train_loss", "train_accuracy", "gradient_norm", "learning_rate")
 
 
@@ -30,12 +30,12 @@ class TrainState(flax.struct.PyTreeNode):
     params, stats: the network's parameters and BatchNorm running statistics (float32).
     opt: the optimiser's state.
     average: (params, stats) as an exponential moving average; () if there is none.
-    remedy: what the remedies of the stage remember, by name; () if there are none.
-    clock: where the run is in its learning stages; () unless the schedule is `autodecay`.
-    tally: float32 [4], sums of loss, correct, count and gradient norm since the epoch began.
-    last: float32 [4], the numbers `RUNNING` of the last whole epoch; NaN before there is one.
-    done: bool, the stage has ended for this run (its length, its train accuracy, its detector, or a failure).
-    failed: bool, the loss was not finite.
+    remedy: the memories of the stage's remedies, by name; () if there are none.
+    clock: position in the learning stages; () unless the schedule is `autodecay`.
+    tally: float32 [4], sums of loss, correct, count and gradient norm since the start of the epoch.
+    last: float32 [4], the values `RUNNING` of the last complete epoch; NaN before the first.
+    done: bool, whether the stage has ended for this run (by length, train accuracy, detector or failure).
+    failed: bool, whether the loss was not finite.
     """
 
     step: Array
@@ -58,10 +58,10 @@ def init_network(model: nn.Module, seed_key: Array, image_shape: tuple[int, ...]
 
 
 def network_like(model: nn.Module, image_shape: tuple[int, ...]) -> tuple[Tree, Tree]:
-    """The shapes of what `init_network` returns; found once, since tracing a network takes long."""
+    """The shapes of the result of `init_network`, cached, since tracing a network is slow."""
     try:
         return _network_like(model, image_shape)
-    except TypeError:  # an own model with a list or another value without a hash
+    except TypeError:  # a custom model with an unhashable field
         return _network_like.__wrapped__(model, image_shape)
 
 
@@ -71,12 +71,12 @@ def _network_like(model: nn.Module, image_shape: tuple[int, ...]) -> tuple[Tree,
 
 
 def init_key(seed: int) -> Array:
-    """The key of a seed's first weights; fresh and warm runs of a seed share it."""
+    """The key of a seed's initial weights, shared by fresh and warm runs."""
     return key(seed, "init")
 
 
-def create(params: Tree, stats: Tree, stage: Stage, own: Own = NONE) -> TrainState:
-    """A state at step 0 of `stage` with a new optimiser; `own` are a user's remedies."""
+def create(params: Tree, stats: Tree, stage: Stage, custom: Custom = NONE) -> TrainState:
+    """The state at step 0 of `stage` with a new optimiser state; `custom` are remedies given from Python."""
     spec, detector = stage.optim, schedules.detector(stage.optim)
     opt = optimizers.optimiser(spec, hyper.hyper(spec), spec.learning_rate).init(params)
     if apply.replaces_weights(stage):
@@ -97,18 +97,18 @@ def create(params: Tree, stats: Tree, stage: Stage, own: Own = NONE) -> TrainSta
     if not stage.remedies:
         return state
     begun = Begun(params, (params, stats), jax.random.key(0), lambda params, stats, fold, carry: carry)
-    return state.replace(remedy=apply.memories(Network(params, stats, opt, {}), begun, stage, own))
+    return state.replace(remedy=apply.memories(Network(params, stats, opt, {}), begun, stage, custom))
 
 
-def like(network: tuple[Tree, Tree], stage: Stage, own: Own = NONE) -> TrainState:
-    """The shapes of what `create` returns for a `network_like`; found once, since it traces the optimiser."""
+def like(network: tuple[Tree, Tree], stage: Stage, custom: Custom = NONE) -> TrainState:
+    """The shapes of the result of `create` for a `network_like`, cached, since it traces the optimiser."""
     leaves, structure = jax.tree.flatten(network)
-    return _like(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), stage, tuple(own.items()))
+    return _like(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), stage, tuple(custom.items()))
 
 
 @functools.lru_cache(maxsize=256)
 def _like(
-    structure: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...], stage: Stage, own: tuple[tuple[str, Any], ...]
+    structure: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...], stage: Stage, custom: tuple[tuple[str, Any], ...]
 ) -> TrainState:
     params, stats = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-    return jax.eval_shape(lambda params, stats: create(params, stats, stage, dict(own)), params, stats)
+    return jax.eval_shape(lambda params, stats: create(params, stats, stage, dict(custom)), params, stats)

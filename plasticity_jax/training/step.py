@@ -1,4 +1,4 @@
-"""Training ONE run.  Seeds, sweeps and devices are added outside, in `parallel`."""
+"""Training of ONE run.  `parallel` adds seeds, sweeps and devices."""
 
 import functools
 import operator
@@ -21,7 +21,7 @@ from plasticity_jax.training.gradient import among, forward, gradient, trained
 from plasticity_jax.training.inputs import Images, Task
 from plasticity_jax.training.optimizers import of_parameters, optimiser
 from plasticity_jax.training.remedies import apply
-from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.apply import NONE, Custom
 from plasticity_jax.training.remedies.interface import Network, Now, when
 from plasticity_jax.training.schedules import multiplier
 from plasticity_jax.training.state import TrainState, init_network
@@ -33,20 +33,20 @@ ORDER, BATCH, REFERENCE = 0, 1, 6  # of the keys of a stage: those that say whic
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, model: nn.Module, stage: spec.Stage, task: Task, own: Own = NONE
+    state: TrainState, batch: Batch, *, model: nn.Module, stage: spec.Stage, task: Task, custom: Custom = NONE
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step on `batch` (image float32 [B, H, W, C], label int32 [B]).
 
-    Returns the new state and, before the update, the sums `loss`, `correct` and `count` over the batch, the
-    `gradient_norm`, the `learning_rate`, and what the detector of learning stages looks at, if there is one.
-    `own` are a user's remedies.
+    Returns the new state and the metrics: the sums `loss`, `correct` and `count` over the batch before the update, the
+    `gradient_norm`, the `learning_rate`, and the quantity that the stage's detector tests, if it has one.
+    `custom` are remedies given from Python.
     """
-    draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; 0 to 3 are those of `advance`
+    draw = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)  # for Dropout; `advance` uses 0 to 3
     given: dict[str, Any] = {"smoothing": task.smoothing}
     if stage.activation_noise:
         given["noise"] = task.noise * (1 - state.step / task.steps)
     if stage.remedies:
-        given |= {"remedies": task.remedies, "time": state.step / task.steps, "own": own}
+        given |= {"remedies": task.remedies, "time": state.step / task.steps, "custom": custom}
 
     def slope(params: Any) -> tuple[Any, dict[str, Any], Any]:
         at = state.replace(params=params)
@@ -54,21 +54,22 @@ def train_step(
 
     grads, sums, stats = slope(state.params)
     activity = sums.pop("activity", {})
-    time = state.step + (state.clock.skipped if state.clock else 0)  # a schedule does not go by steps that were skipped
+    time = state.step + (state.clock.skipped if state.clock else 0)  # position in the schedule
     rate = task.hyper.learning_rate * multiplier(stage.optim.schedule, task.hyper, time / task.steps)
     rule: Any = optimiser(stage.optim, task.hyper, rate)
     again: dict[str, Any] = {}
     if stage.optim.rho > 0:
         again["grad_fn"] = lambda params, _: slope(params)[0]
     updates, opt = rule.update(grads, state.opt, state.params, **again)
-    # What is frozen keeps its bits, and those of its moments and average, whatever the optimiser makes of no gradient.
+    # Frozen parameters keep their bits, as do their moments and average, even if the optimiser changes them at gradient
+    # 0.
     frozen = jax.tree.map(operator.not_, trained(state.params, stage.trained))
     updates = _hold(frozen, optax.tree.zeros_like(updates), updates)
     params = _hold(frozen, state.params, optax.apply_updates(state.params, updates))
     opt = _hold(of_parameters(opt, frozen), state.opt, opt)
     if stage.remedies:
         now = _now(state, batch, rate, grads, sums["count"], activity, model, task)
-        network = apply.after_step(Network(params, stats, opt, state.remedy), now, task.remedies, stage, own)
+        network = apply.after_step(Network(params, stats, opt, state.remedy), now, task.remedies, stage, custom)
         params, opt = _hold(frozen, params, network.params), _hold(of_parameters(opt, frozen), opt, network.opt)
         stats = stats if any(jax.tree.leaves(frozen)) else network.stats
         state = state.replace(remedy=network.memory)
@@ -79,7 +80,7 @@ def train_step(
         new = new.replace(average=_hold((frozen, unmoved), state.average, average))
     metrics = sums | {"gradient_norm": optax.tree.norm(grads), "learning_rate": rate}
     if detector := schedules.detector(stage.optim):
-        # Behind a barrier, so that the update is computed as it would be if nobody looked.
+        # The barrier keeps XLA from fusing this into the update, whose bits would change.
         params, updates = jax.lax.optimization_barrier((params, updates))
         match detector.looks_at:
             case detectors.WEIGHT_NORM:
@@ -92,7 +93,7 @@ def train_step(
 def _now(
     state: TrainState, batch: Batch, rate: Any, grads: Any, count: Array, activity: Any, model: nn.Module, task: Task
 ) -> Now:
-    """What remedies are told after the step that follows `state`."""
+    """The `Now` of remedies after the step that follows `state`."""
     dropping = jax.random.fold_in(jax.random.fold_in(task.key, 4), state.step)
 
     def again(params: Any, stats: Any, images: Array, train: bool) -> tuple[Array, Mapping[str, Array]]:
@@ -115,27 +116,33 @@ def _now(
 
 
 def _hold(held: Any, old: Any, new: Any) -> Any:
-    """The leaves of `old` where `held` (bools), else those of `new`."""
+    """The leaves of `old` where `held` is true, else those of `new`."""
     return jax.tree.map(lambda hold, before, after: before if hold else after, held, old, new)
 
 
 def advance(
-    state: TrainState, row: tuple[Task, Array], images: Images, *, model: nn.Module, stage: spec.Stage, own: Own = NONE
+    state: TrainState,
+    row: tuple[Task, Array],
+    images: Images,
+    *,
+    model: nn.Module,
+    stage: spec.Stage,
+    custom: Custom = NONE,
 ) -> TrainState:
-    """Train one run on its `row` (task, until) up to step `until`, but not beyond the stage or one epoch of steps.
+    """Trains one run of `row` (task, until) up to step `until`, but at most to the end of the stage and for one epoch.
 
-    The number of steps is data, so one program serves every length, and the result does not depend on how a
-    stage is cut into calls.
+    The number of steps is traced, so one program serves every length.  The result does not depend on how a stage is
+    divided into calls.
     """
     task, until = row
     first_epoch = state.step // task.epoch_steps
     order_key, batch_key, reference_key = (jax.random.fold_in(task.key, use) for use in (ORDER, BATCH, REFERENCE))
     augment_key = jax.random.fold_in(task.key, 2)
-    patch_key = jax.random.fold_in(task.key, 3)  # 4 and 5 are those of `train_step`
+    patch_key = jax.random.fold_in(task.key, 3)  # `train_step` uses 4 and 5
     stop = jnp.minimum(jnp.minimum(until, task.steps), state.step + task.epoch_steps)
     draw = functools.partial(batches.permutations, order_key, count=1, source=task.source)
     order = draw(first_epoch)
-    into_next = (stop - 1) // task.epoch_steps > first_epoch  # else a second sort would be for nothing
+    into_next = (stop - 1) // task.epoch_steps > first_epoch  # otherwise the second permutation is not needed
     orders = jnp.concatenate([order, jax.lax.cond(into_next, draw, lambda _: order, first_epoch + 1)])
 
     detector, stream = schedules.detector(stage.optim, task.watch), task.source.tasks
@@ -169,14 +176,14 @@ def advance(
             reference = reference if here is None else tasks.moved(reference, here)
             reference = batches.normalise(reference, images.mean, images.std)
             batch["reference"] = deficits.seen(stage.data.deficit, reference)
-        state, metrics = train_step(state, batch, model=model, stage=stage, task=task, own=own)
+        state, metrics = train_step(state, batch, model=model, stage=stage, task=task, custom=custom)
         return count_epoch(state, metrics, task, position + 1 == task.epoch_steps, detector)
 
     return jax.lax.while_loop(lambda s: (s.step < stop) & ~s.done, body, state)
 
 
 def _between_tasks(state: TrainState, task: Task, images: Images, model: nn.Module) -> TrainState:
-    """The state that a task of a stream begins with: from the second one on, the stage's reset happens again."""
+    """Repeats the stage's reset at the start of the second and every later task of a stream."""
     if not task.reset:
         return state
     number = state.step // task.source.tasks.steps
@@ -191,7 +198,7 @@ def _between_tasks(state: TrainState, task: Task, images: Images, model: nn.Modu
 def count_epoch(
     state: TrainState, metrics: Metrics, task: Task, epoch_ends: Array, detector: Detector | None = None
 ) -> TrainState:
-    """Add a step's metrics to the epoch's, close the epoch where it ends, and decide whether the run is done."""
+    """Adds a step's metrics to those of the epoch, finishes the epoch if it ends, and sets `done` and `failed`."""
     tally = state.tally + jnp.stack([metrics[name] for name in ("loss", "correct", "count", "gradient_norm")])
     loss, accuracy = tally[0] / tally[2], 100.0 * tally[1] / tally[2]
     running = jnp.stack([loss, accuracy, tally[3] / task.epoch_steps, metrics["learning_rate"]])

@@ -1,4 +1,4 @@
-"""A pass over all data of ONE run at the start of a stage, for remedies that look at them."""
+"""A pass over all data of ONE run at the start of a stage, for remedies that need it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from plasticity_jax.training.step import Images, Task
 
 
 def sweep(model: nn.Module, stage: spec.Stage, task: Task, images: Images) -> Callable[..., Any]:
-    """`Begun.sweep` of one run: fold the gradients of all batches of its data, in their order, without augmentation.
+    """`Begun.sweep` of one run: folds the gradients of all batches of its data in a fixed order, without augmentation.
 
-    The last batch is filled up with the first images.
+    The last batch is padded with the first images.
     """
     plain = dataclasses.replace(stage, remedies=(), trained=("all",))
 

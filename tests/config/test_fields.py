@@ -129,7 +129,7 @@ def compiled_of(record, like):
     one, (tasks, begin) = state.like(NETWORK, like), rows(like, DATASET)[1]
     task = run_axis.take(tasks, 0)._replace(key=jax.random.key(0))
     advance = functools.partial(step.advance, model=CONVOLVED, stage=record)
-    first = functools.partial(programs.begin, stage=record, own=None)
+    first = functools.partial(programs.begin, stage=record, function=None)
     calls = (
         (advance, one, (task, 3), IMAGES),
         (first, one, (programs.Start(*NETWORK, begin), (one.params, one.stats, one.opt), np.True_)),

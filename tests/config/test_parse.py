@@ -584,9 +584,9 @@ def test_pack_names_are_safe_and_distinct():
     many = tuple(i / 1000 for i in range(1, 60))
     study = grid(("stages.tune.optim.momentum", (0, *many)), stages__tune__optim__name="sgd")
     assert [pack.name for pack in study.packs] == ["pack0", "pack1"]
-    study = study_config.parse(at({"grid": (("model.name", ("a b/c", "a_b_c")),)}), own=("a b/c", "a_b_c"))
+    study = study_config.parse(at({"grid": (("model.name", ("a b/c", "a_b_c")),)}), custom=("a b/c", "a_b_c"))
     assert [pack.name for pack in study.packs] == ["pack0", "pack1"]
-    study = study_config.parse(at({"grid": (("model.name", ("../x", "mlp")),)}), own=("../x",))
+    study = study_config.parse(at({"grid": (("model.name", ("../x", "mlp")),)}), custom=("../x",))
     assert [pack.name for pack in study.packs] == ["name=.._x", "name=mlp"]
 
 

@@ -35,13 +35,13 @@ OLD, FRESH = noise(LIKE, 0), noise(LIKE, 1)
 OLD.params["stem"]["conv"]["kernel"][0, 0, 0, 0] = -0.0  # to the bit
 
 
-def begin(reset, old=OLD, own=None):
-    return jax.device_get(begin_by(resets.factors(reset, LIKE), old, own))
+def begin(reset, old=OLD, function=None):
+    return jax.device_get(begin_by(resets.factors(reset, LIKE), old, function))
 
 
 @functools.partial(jax.jit, static_argnums=2)  # as in a study: what is reset is data
-def begin_by(factors, old, own):
-    return resets.begin(old.params, old.stats, old.opt, FRESH.params, FRESH.stats, factors, ADAM, own)
+def begin_by(factors, old, function):
+    return resets.begin(old.params, old.stats, old.opt, FRESH.params, FRESH.stats, factors, ADAM, function)
 
 
 def moved(before, after):
@@ -207,7 +207,7 @@ def test_own_reset_is_applied_last_and_sees_the_fresh_state():
         head = jax.tree.map(lambda a, b: a + 3 * b, state.params["head"], fresh.params["head"])
         return state.replace(params=state.params | {"head": head})
 
-    after = begin(changed(NOTHING, modules=("head",), function="own"), own=own)
+    after = begin(changed(NOTHING, modules=("head",), function="own"), function=own)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-6),
         after.params["head"],

@@ -1,4 +1,4 @@
-"""The remedies of a stage, put to work at their moments; nothing here knows what any of them does."""
+"""Calls the remedies of a stage at their moments, with their numbers, keys and memories."""
 
 import functools
 import inspect
@@ -27,8 +27,8 @@ from plasticity_jax.training.remedies.updates import UPDATES
 
 Tree = Any
 Function = Callable[..., Any] | Remedy
-Own = Mapping[str, Function]  # those that a user gives from Python, by name
-NONE: Own = {}
+Custom = Mapping[str, Function]  # remedies given from Python, by name
+NONE: Custom = {}
 OF_UNITS = ("redo", "continual_backprop", "self_normalised_resets")
 OF_FEATURES = ("feature_norm", "infer")
 
@@ -37,18 +37,18 @@ BY_MOMENT: dict[str, Mapping[str, Function]] = dict(
 )
 
 
-def find(named: Named, own: Own = NONE) -> Remedy:
-    """The function of a remedy, with no memory where it needs none.
+def find(named: Named, custom: Custom = NONE) -> Remedy:
+    """The remedy of that name, as a `Remedy`; its memory is empty if it needs none.
 
     Raises:
-      ConfigError: there is none of that name.
+      ConfigError: there is no such remedy.
     """
-    remedy = lookup(own if named.name in own else BY_MOMENT[named.moment], named.name, f"remedies.{named.name}")
+    remedy = lookup(custom if named.name in custom else BY_MOMENT[named.moment], named.name, f"remedies.{named.name}")
     return remedy if isinstance(remedy, Remedy) else Remedy(remedy, lambda network, begun: ())
 
 
 def signatures() -> dict[str, tuple[str, dict[str, Check]]]:
-    """Moment and numbers, each with the check of its range, of every remedy of the lab: what a config has to give."""
+    """For every built-in remedy its moment, and its numbers, each with the check of its range."""
     by_name = {}
     for moment, functions in BY_MOMENT.items():
         for name, function in functions.items():
@@ -60,11 +60,11 @@ def signatures() -> dict[str, tuple[str, dict[str, Check]]]:
 def _numbers(function: Callable[..., Any]) -> dict[str, Check]:
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
-    return {each.name: hints[each.name].__metadata__[0] for each in parameters if each.kind is each.KEYWORD_ONLY}
+    return {arg.name: hints[arg.name].__metadata__[0] for arg in parameters if arg.kind is arg.KEYWORD_ONLY}
 
 
 def rows(stage: spec.Stage) -> tuple[dict[str, np.ndarray], ...]:
-    """The numbers of a stage's remedies as data, one dictionary each: float32 scalars, and `every` int32."""
+    """The numbers of a stage's remedies as arrays, one dictionary each: float32 scalars, `every` int32."""
     return tuple(
         {key: np.asarray(value, np.int32 if key == EVERY else np.float32) for key, value in named.numbers}
         for named in stage.remedies
@@ -72,49 +72,51 @@ def rows(stage: spec.Stage) -> tuple[dict[str, np.ndarray], ...]:
 
 
 def replaces_weights(stage: spec.Stage) -> bool:
-    """Whether weights may become new while others stay, so that each needs a count of its own steps."""
+    """Whether single weights may be replaced, so that each needs its own step count in the optimiser."""
     return any(named.moment == "periodic" for named in stage.remedies)
 
 
 def acts_at_start(stage: spec.Stage) -> bool:
-    """Whether a remedy acts at the start of the stage, and may want its data."""
+    """Whether a remedy acts at the start of the stage; it may need the stage's data."""
     return any(named.moment == "start" for named in stage.remedies)
 
 
-def memories(network: Network, begun: Begun, stage: spec.Stage, own: Own = NONE) -> dict[str, Tree]:
-    """What the remedies of a stage remember at its start."""
+def memories(network: Network, begun: Begun, stage: spec.Stage, custom: Custom = NONE) -> dict[str, Tree]:
+    """The memories of a stage's remedies at its start, by name."""
     return {
-        named.name: find(named, own).start(network, begun._replace(key=_keyed(begun.key, named)))
+        named.name: find(named, custom).start(network, begun._replace(key=_keyed(begun.key, named)))
         for named in stage.remedies
     }
 
 
-def at_start(network: Network, begun: Begun, numbers: Any, stage: spec.Stage, own: Own = NONE) -> Network:
-    """The network after what the remedies of a stage do with it at its start, and their memories after that."""
+def at_start(network: Network, begun: Begun, numbers: Any, stage: spec.Stage, custom: Custom = NONE) -> Network:
+    """The network after the remedies that act at the start of a stage, with the initial memories of all remedies."""
     for named, given in zip(stage.remedies, numbers, strict=True):
         if named.moment == "start":
-            network = find(named, own).act(network, begun._replace(key=_keyed(begun.key, named)), **given)
-    return network._replace(memory=memories(network, begun, stage, own))
+            network = find(named, custom).act(network, begun._replace(key=_keyed(begun.key, named)), **given)
+    return network._replace(memory=memories(network, begun, stage, custom))
 
 
 def _keyed(key: Array, named: Named) -> Array:
-    """A remedy's own key; by name, so that it draws the same in whatever company."""
+    """The key of a remedy: folds its name into `key`, so draws do not depend on the stage's other remedies."""
     return jax.random.fold_in(key, zlib.crc32(named.name.encode()))
 
 
-def penalty(seen: Seen, memory: Mapping[str, Tree], numbers: Any, stage: spec.Stage, own: Own = NONE) -> Array:
-    """The terms that the regularisers of a stage add to the loss of a batch."""
+def penalty(
+    observed: Seen, memory: Mapping[str, Tree], numbers: Any, stage: spec.Stage, custom: Custom = NONE
+) -> Array:
+    """The sum of the terms that the regularisers of a stage add to the loss of a batch, float32 scalar."""
     total = jnp.float32(0)
     for named, given in zip(stage.remedies, numbers, strict=True):
         if named.moment == "regulariser":
-            total += find(named, own).act(seen._replace(memory=memory[named.name]), **given)
+            total += find(named, custom).act(observed._replace(memory=memory[named.name]), **given)
     return total
 
 
-def after_step(network: Network, now: Now, numbers: Any, stage: spec.Stage, own: Own = NONE) -> Network:
-    """The network after what the remedies of a stage do with it after a step; `now.key` is that of the step."""
+def after_step(network: Network, now: Now, numbers: Any, stage: spec.Stage, custom: Custom = NONE) -> Network:
+    """The network after the remedies that act after a step; `now.key` is the key of the step."""
     for named, given in zip(stage.remedies, numbers, strict=True):
-        remedy = find(named, own)
+        remedy = find(named, custom)
         here = now._replace(key=_keyed(now.key, named))
         if remedy.watch:
             memory = remedy.watch(network.memory[named.name], network, here, given)
@@ -128,11 +130,11 @@ def after_step(network: Network, now: Now, numbers: Any, stage: spec.Stage, own:
     return network
 
 
-def check(named: Named, own: Own) -> None:
-    """Raise a ConfigError if there is no such remedy, or if it takes other numbers than it is given."""
+def check(named: Named, custom: Custom) -> None:
+    """Raises a ConfigError if there is no such remedy, or if its numbers are not those of its signature."""
     given = {key for key, _ in named.numbers} - {EVERY}
-    taken = set(inspect.signature(find(named, own).act).parameters.values())
-    wanted = {each.name for each in taken if each.kind is each.KEYWORD_ONLY}
+    taken = set(inspect.signature(find(named, custom).act).parameters.values())
+    wanted = {arg.name for arg in taken if arg.kind is arg.KEYWORD_ONLY}
     if given != wanted:
         raise ConfigError(
             f"remedies.{named.name}: takes the numbers {', '.join(sorted(wanted)) or 'none'} (its keyword arguments), "
@@ -141,12 +143,12 @@ def check(named: Named, own: Own) -> None:
 
 
 def check_network(stage: spec.Stage, sites: Sequence[Site], features: Collection[str]) -> None:
-    """Raise a ConfigError if a network with these units and features has not what a remedy of the stage works on."""
+    """Raises a ConfigError if a remedy of the stage needs units or features that the network does not have."""
     for named in stage.remedies:
         where = f"stage {stage.name}: remedies.{named.name}"
         if named.name in OF_UNITS and not sites:
             raise ConfigError(
-                f"{where}: the network names no units that could be replaced; give it layers, or a user's network a "
+                f"{where}: the network names no units that could be replaced; give it layers, or a custom network a "
                 "method `units` (plasticity_jax/models/units.py)"
             )
         if named.name in OF_FEATURES and "penultimate" not in features:

@@ -1,14 +1,14 @@
-"""What a remedy is given and what it returns.
+"""The arguments and results of remedies.
 
 A remedy is a plain function of ONE run.  Its numbers are keyword arguments, annotated with their range, and traced.
 
-    regulariser  (seen: Seen, *, numbers) -> loss, a float32 scalar that is added to the mean loss of the batch
+    regulariser  (observed: Seen, *, numbers) -> a float32 scalar that is added to the mean loss of the batch
     update       (network: Network, now: Now, *, numbers) -> Network, after every step
     periodic     (network: Network, now: Now, *, numbers) -> Network, after every `every` steps
     start        (network: Network, begun: Begun, *, numbers) -> Network, at the start of a stage
 
-A remedy that has to remember something is a `Remedy`: such a function, with one that begins its memory and, where it
-changes, one that goes on with it after each step.  The memory is a part of the train state.
+A remedy with a memory is a `Remedy`: such a function, one that returns the initial memory and, if the memory changes,
+one that updates it after each step.  The memory is part of the train state.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ Forward = Callable[[Tree, Tree, Array, bool], tuple[Array, Mapping[str, Array]]]
 
 
 class Network(NamedTuple):
-    """What a remedy may change: parameters, running statistics, the optimiser's state, and all memories by name."""
+    """Everything that a remedy may change: parameters, running statistics, optimiser state, and memories by name."""
 
     params: Tree
     stats: Tree
@@ -33,12 +33,12 @@ class Network(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a regulariser sees of a batch (or micro-batch) and of the network before the step.
+    """The argument of a regulariser: a batch (or micro-batch), and the network before the step.
 
-    logits, features: what the network makes of the images, in train mode.
-    reference: images of the run's data that are drawn anew for each step, as many as the batch has; not augmented.
-    time: the share of the stage that is over.
-    memory: the remedy's own.
+    logits, features: outputs of the network for the images, in train mode.
+    reference: images [B, ..] drawn from the run's data at each step, not augmented.
+    time: the fraction of the stage that is over.
+    memory: of this remedy.
     forward: (params, stats, images, train) -> (logits, features) of the same network.
     """
 
@@ -55,12 +55,12 @@ class Seen(NamedTuple):
 
 
 class Now(NamedTuple):
-    """What is known after a step.
+    """The argument of remedies after a step.
 
     step: int32, steps taken in this stage, this one included.  key: random, of this step and remedy.
     rate: the learning rate.  before: the parameters before the step.  grads: its gradient.  images: its batch.
-    examples: how many the batch has.  activity: sums over them, see `units.activity`.
-    sites: the network's units.  fresh: from a key to fresh (params, stats).  forward: as in `Seen`.
+    examples: the number of examples in the batch.  activity: sums over them, see `units.activity`.
+    sites: the network's units.  fresh: key -> initial (params, stats).  forward: as in `Seen`.
     """
 
     step: Array
@@ -77,13 +77,13 @@ class Now(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """What is known at the start of a stage, after its reset.
+    """The argument of remedies at the start of a stage, after its reset.
 
-    first: the first weights: those of the run's seed, or where the reset draws anew what it drew.
-    before: (params, stats) of the stage before, or the first ones.
+    first: the initial weights of the run's seed, or where the reset drew new weights, these.
+    before: (params, stats) at the end of the stage before, or the initial ones.
     key: random, of the run and this stage.
-    sweep: (params, stats, fold, carry) -> carry after `carry = fold(carry, gradient)` for the mean loss of every batch
-        of the run's data, in train mode.
+    sweep: (params, stats, fold, carry) -> carry after `carry = fold(carry, gradient)` over the gradients of the mean
+        loss of every batch of the run's data, in train mode.
     """
 
     first: Tree
@@ -106,9 +106,9 @@ class Remedy(NamedTuple):
 
 
 def when(due: Array, act: Callable[[Tree], Tree], tree: Tree) -> Tree:
-    """`act(tree)` where it is due, else the tree.
+    """`act(tree)` if `due`, else `tree`.
 
-    A loop of one turn at most, since where runs are mapped side by side it is computed only if it is due for one of
-    them; `lax.cond` would compute it always.
+    A loop of at most one iteration: under `vmap` it runs only if `due` is true for some run, whereas `lax.cond` would
+    always compute `act`.
     """
     return jax.lax.while_loop(lambda pair: pair[0], lambda pair: (jax.numpy.bool_(False), act(pair[1])), (due, tree))[1]

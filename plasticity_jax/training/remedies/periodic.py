@@ -1,6 +1,6 @@
-"""Remedies after every so many steps: functions of (network, what is known now, numbers), by name in `PERIODIC`.
+"""Remedies applied every few steps: functions of (network, now, numbers), by name in `PERIODIC`.
 
-The number `every`, of steps from one time to the next, belongs to all of them and is not given to the function.
+All of them have the number `every`, the steps between two applications, which is not passed to the function.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,15 +18,15 @@ from plasticity_jax.training.remedies.replacement import renew, replace_units
 Tree = Any
 Share = Annotated[Array, real("[0, 1]")]
 Amount = Annotated[Array, real("[0, inf)")]
-TIMES = 64  # that SNR remembers of a unit
+TIMES = 64  # firing intervals that SNR stores for each unit
 
 
 def redo(network: Network, now: Now, *, threshold: Amount) -> Network:
-    """ReDo: units whose score is at most `threshold` are replaced, with outgoing weights zero.
+    """ReDo: replaces units whose score is at most `threshold`; their outgoing weights become zero.
 
-    Sokar et al. 2023 (arXiv 2302.12902), algorithm 1: the score is E|h| over the mean of E|h| in the layer (plus 1e-9),
-    over the batch of this step in train mode, and over positions where the unit is a channel.  All scores are taken
-    before any weight changes.  Their grids: threshold 0, 0.01 and 0.1, every 1e3, 1e4 and 1e5 steps.
+    Sokar et al. 2023 (arXiv 2302.12902), algorithm 1: the score is E|h| divided by the mean of E|h| in the layer (plus
+    1e-9), with E over the batch of this step in train mode, and over positions for channels.  All scores are computed
+    before any weight changes.  The paper's grids: threshold 0, 0.01 and 0.1, every 1e3, 1e4 and 1e5 steps.
     """
     chosen = {}
     for site in now.sites:
@@ -38,13 +38,13 @@ def redo(network: Network, now: Now, *, threshold: Amount) -> Network:
 def continual_backprop(
     network: Network, now: Now, *, rate: Share, maturity: Annotated[Array, whole(0)], decay: Share
 ) -> Network:
-    """Continual backprop: of each layer, a `rate` of the mature units is replaced, those of least utility.
+    """Continual backprop: in each layer, replaces a fraction `rate` of the mature units per step, of least utility.
 
     Dohare et al. 2024 (Nature 632), algorithm 1, with `every` = 1.  The utility is a running mean (`decay`) of |h|
-    times the sum of the magnitudes of the outgoing weights, corrected for its start from zero as in the released code;
-    mature is older than `maturity` steps.  Fractions of a unit add up until there is a whole one.  The next bias does
-    not make up for the replaced unit: the paper's algorithm has it not, the released code has.  Theirs: rate 1e-5 and
-    maturity 1000 with a ResNet on CIFAR-100, 3e-4 and 100 on ImageNet; decay 0.99.
+    times the sum of the magnitudes of the outgoing weights, bias-corrected as in the released code; units are mature
+    after `maturity` steps.  Fractions of a unit accumulate.  The next layer's bias does not compensate for the replaced
+    unit, as in the paper's algorithm but not in the released code.  The paper's values: rate 1e-5 and maturity 1000
+    with a ResNet on CIFAR-100, 3e-4 and 100 on ImageNet; decay 0.99.
     """
     memory, chosen = network.memory["continual_backprop"], {}
     owed = dict(memory["owed"])
@@ -62,14 +62,14 @@ def continual_backprop(
 
 
 def utilities(network: Network, begun: Begun) -> dict[str, Tree]:
-    """Utility and age of each unit, and the fraction of a unit that is owed for each layer: zero."""
+    """The initial memory: utility and age of each unit, and each layer's accumulated fraction of a unit; all zero."""
     del begun
     zeros = units.by_unit(network.params)
     return {"utility": zeros, "age": zeros, "owed": {f"{layer}/owed": jnp.float32(0) for layer in zeros}}
 
 
 def follow_utilities(memory: dict[str, Tree], network: Network, now: Now, numbers: Mapping[str, Array]) -> Any:
-    """Utilities and ages after another step."""
+    """The memory after another step: updated utilities and ages."""
     utility, age = dict(memory["utility"]), dict(memory["age"])
     for site in now.sites:
         here = now.activity[site.name]["level"] / now.examples * units.outgoing(network.params, site)
@@ -79,12 +79,12 @@ def follow_utilities(memory: dict[str, Tree], network: Network, now: Now, number
 
 
 def self_normalised_resets(network: Network, now: Now, *, rejection: Share) -> Network:
-    """SNR: a unit is replaced when it has been silent for longer than it ever is by chance.
+    """SNR: replaces a unit that has been silent for significantly longer than usual.
 
     Farias & Jozefiak 2024 (2410.20098), algorithm 1, with `every` = 1: a unit fires in a step if it is above zero for
-    an example of the batch, and is replaced if a share of at most `rejection` of its own past times between two firings
-    is as long as its silence now.  The paper leaves the distribution open; here it is that of the unit's last 64 times,
-    and until it has so many, that of the last times of all units of its layer, once half of them have fired twice.
+    some example of the batch.  It is replaced if a fraction of at most `rejection` of its past firing intervals is as
+    long as its current silence.  The paper does not specify the distribution; here it is that of the unit's last 64
+    intervals, and until there are 64, of the last interval of all units in its layer, once half of them have one.
     """
     memory, chosen = network.memory["self_normalised_resets"], {}
     for site in now.sites:
@@ -94,17 +94,17 @@ def self_normalised_resets(network: Network, now: Now, *, rejection: Share) -> N
     return _replace_any(network, now, chosen)
 
 
-def _of_layer(since: Array, times: Array, known: Array) -> Array:
-    """The share of the last times of a layer's units that is as long as each unit's silence; 2 if too few are known."""
-    some = known > 0
-    last = jnp.sum(jnp.where(jnp.arange(TIMES) == ((known - 1) % TIMES)[:, None], times, 0), 1)
+def _of_layer(since: Array, times: Array, counted: Array) -> Array:
+    """For each unit, the fraction of its layer's last intervals as long as its silence; 2 if there are too few."""
+    some = counted > 0
+    last = jnp.sum(jnp.where(jnp.arange(TIMES) == ((counted - 1) % TIMES)[:, None], times, 0), 1)
     count = jnp.sum(some)
     as_long = jnp.sum(some & (last >= since[:, None]), 1)
-    return jnp.where(2 * count >= len(known), as_long / jnp.maximum(count, 1), 2.0)
+    return jnp.where(2 * count >= len(counted), as_long / jnp.maximum(count, 1), 2.0)
 
 
 def silences(network: Network, begun: Begun) -> dict[str, Tree]:
-    """Of each unit: steps since it fired, its last times between two firings, and how many of them are known."""
+    """The initial memory of each unit: steps since it fired, its last firing intervals, and the number of these."""
     del begun
     zeros = units.by_unit(network.params)
     times = {layer: jnp.zeros((len(leaf), TIMES), jnp.float32) for layer, leaf in zeros.items()}
@@ -112,7 +112,7 @@ def silences(network: Network, begun: Begun) -> dict[str, Tree]:
 
 
 def follow_silences(memory: dict[str, Tree], network: Network, now: Now, numbers: Mapping[str, Array]) -> Any:
-    """The silences after another step; a time between two firings is 1 if they are in successive steps."""
+    """The memory after another step; the interval of firings in successive steps is 1."""
     del network, numbers
     since, times, counted = (dict(memory[key]) for key in ("since", "times", "known"))
     for site in now.sites:
@@ -126,19 +126,19 @@ def follow_silences(memory: dict[str, Tree], network: Network, now: Now, numbers
 
 
 def shrink_and_perturb(network: Network, now: Now, *, shrink: Amount, perturb: Amount) -> Network:
-    """All parameters become shrink * old + perturb * fresh: Ash & Adams 2020 (1910.08475), here every so many steps.
+    """All parameters become shrink * old + perturb * fresh: Ash & Adams 2020 (1910.08475), here every few steps.
 
-    The noise is a fresh network, as in `resets`; moments and running statistics stay.
+    The noise is a fresh network, as in `resets`; moments and running statistics are kept.
     """
     fresh, _ = now.fresh(now.key)
     return network._replace(params=jax.tree.map(lambda a, b: shrink * a + perturb * b, network.params, fresh))
 
 
 def hare_tortoise(network: Network, now: Now, *, decay: Share) -> Network:
-    """Hare & Tortoise: the network goes back to a slow average of itself: Lee et al. 2024 (2406.02596), algorithm 1.
+    """Hare & Tortoise: resets the network to its moving average: Lee et al. 2024 (2406.02596), algorithm 1.
 
-    The tortoise is an exponential moving average (`decay`, 0.999) of parameters and running statistics, which goes on.
-    Moments stay.  Theirs: every 10 epochs.  To evaluate the tortoise too, set the stage's `ema`.
+    The tortoise is an exponential moving average (`decay`, 0.999) of parameters and running statistics; it is not
+    reset.  Moments are kept.  The paper's interval is 10 epochs.  To evaluate the tortoise too, set the stage's `ema`.
     """
     del now, decay
     params, stats = network.memory["hare_tortoise"]
@@ -146,7 +146,7 @@ def hare_tortoise(network: Network, now: Now, *, decay: Share) -> Network:
 
 
 def slow_weights(network: Network, begun: Begun) -> tuple[Tree, Tree]:
-    """The tortoise begins where the hare does."""
+    """The initial tortoise: a copy of the network."""
     del begun
     return network.params, network.stats
 
@@ -159,10 +159,10 @@ def follow_slowly(memory: Tree, network: Network, now: Now, numbers: Mapping[str
 
 
 def selective_reinitialisation(network: Network, now: Now, *, share: Share) -> Network:
-    """Of each kernel, the `share` of entries of least utility |w g| is drawn anew from the initial distribution.
+    """Redraws the fraction `share` of each kernel's entries with the least utility |w g| from the initial distribution.
 
-    Hernandez-Garcia et al. 2025 (CoLLAs), "selective weight reinitialisation", with the utility by gradient; g is that
-    of this step.  Theirs: a share of 0.001.
+    Hernandez-Garcia et al. 2025 (CoLLAs), "selective weight reinitialisation", with the gradient utility; g is the
+    gradient of this step.  The paper's share is 0.001.
     """
     fresh, _ = now.fresh(now.key)
 
@@ -182,7 +182,7 @@ def _with(network: Network, name: str, memory: Tree) -> Network:
 
 
 def _replace_any(network: Network, now: Now, chosen: units.Chosen) -> Network:
-    """Replace the chosen units; fresh weights are drawn only if there are some."""
+    """Replaces the chosen units; draws fresh weights only if there are any."""
     some = jnp.any(jnp.concatenate([jnp.zeros(1, bool), *chosen.values()]))
     return when(some, lambda old: replace_units(old, now.sites, chosen, now.fresh(now.key)), network)
 

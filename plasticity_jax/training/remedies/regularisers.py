@@ -1,7 +1,6 @@
-"""Remedies that add a term to the loss: functions of (what is seen, numbers); another one is another in `REGULARISERS`.
+"""Remedies that add a term to the loss: functions of (observed, numbers), by name in `REGULARISERS`.
 
-Each term is written as its paper has it; where released code differs, the docstring says which is followed.  Each is
-multiplied by its `strength`.
+Each term follows its paper, times its `strength`; where released code differs, the docstring says which is followed.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,32 +21,32 @@ HEADS = 10  # of InFeR
 TINY = 1e-12
 
 
-def l2_init(seen: Seen, *, strength: Strength) -> Array:
+def l2_init(observed: Seen, *, strength: Strength) -> Array:
     """|theta - theta_0|^2 over all parameters: Kumar et al. 2023 (arXiv 2308.11958), section 4.
 
-    There is no factor 1/2, as in the paper, so the gradient is 2 strength (theta - theta_0).  All parameters have their
-    own theta_0, the normalisations' too.  The released code of Hare & Tortoise overwrites the sum in a loop, so that
-    the last parameter alone is held; that is not followed.
+    As in the paper there is no factor 1/2, so the gradient is 2 strength (theta - theta_0).  Parameters of
+    normalisations are included.  The released code of Hare & Tortoise overwrites the sum in a loop, so it regularises
+    only the last parameter; this is not followed.
     """
-    return strength * _squares(jax.tree.map(jnp.subtract, seen.params, seen.memory))
+    return strength * _squares(jax.tree.map(jnp.subtract, observed.params, observed.memory))
 
 
 def first_weights(network: Network, begun: Begun) -> Tree:
-    """The first weights; of a unit that is replaced they become its new ones."""
+    """The memory: the initial weights.  Where a remedy replaces a unit, its new weights take their place."""
     del network
     return begun.first
 
 
-def spectral(seen: Seen, *, strength: Strength) -> Array:
-    """The largest singular value of each layer is drawn to 1, and biases to 0: Lewandowski et al. 2025 (2406.06811).
+def spectral(observed: Seen, *, strength: Strength) -> Array:
+    """Pulls the largest singular value of each layer to 1, and biases to 0: Lewandowski et al. 2025 (2406.06811).
 
-    The sum over layers of (sigma^2 - 1)^2 + (|b|^2)^2, which is the paper's with its k = 2.  A kernel is a matrix of
-    [inputs, outputs], of a convolution [height x width x inputs, outputs].  sigma is estimated by one step of power
-    iteration for each update.  Normalisations are left out.
+    The sum over layers of (sigma^2 - 1)^2 + (|b|^2)^2, the paper's term with k = 2.  A kernel is a matrix [inputs,
+    outputs], for a convolution [height x width x inputs, outputs].  sigma is estimated with one step of power iteration
+    per update.  Normalisations are not regularised.
     """
     total = jnp.float32(0)
-    for layer, u in seen.memory.items():
-        inside = units.at(seen.params, layer)
+    for layer, u in observed.memory.items():
+        inside = units.at(observed.params, layer)
         matrix = _matrix(inside["kernel"])
         v = _unit(jax.lax.stop_gradient(matrix) @ u)
         total += jnp.square(jnp.square(v @ matrix @ u) - 1)
@@ -57,7 +56,7 @@ def spectral(seen: Seen, *, strength: Strength) -> Array:
 
 
 def first_directions(network: Network, begun: Begun) -> dict[str, Array]:
-    """A unit vector for each layer, which power iteration turns to the first right singular vector."""
+    """The initial memory: a unit vector per layer, which power iteration turns into the first right singular vector."""
     del begun
     return {layer: _unit(zeros + 1) for layer, zeros in units.by_unit(network.params).items()}
 
@@ -73,59 +72,59 @@ def turn(memory: dict[str, Array], network: Network, now: Now, numbers: Mapping[
     return {layer: turned(layer, u) for layer, u in memory.items()}
 
 
-def parseval(seen: Seen, *, strength: Strength, scale: Annotated[Array, real("(0, inf)")]) -> Array:
-    """The vectors of weights that enter a layer's units are drawn to be orthogonal: Chung et al. 2024 (2412.07224).
+def parseval(observed: Seen, *, strength: Strength, scale: Annotated[Array, real("(0, inf)")]) -> Array:
+    """Pulls the incoming weight vectors of a layer's units towards orthogonality: Chung et al. 2024 (2412.07224).
 
-    The sum over layers but the head of |W W^T - scale I|^2 (Frobenius), with a row of W for each output.  Where a layer
-    has more outputs than inputs, it is W^T W, since W W^T could not be a multiple of the identity.
+    The sum over layers except the head of |W W^T - scale I|^2 (Frobenius), with one row of W per output.  A layer with
+    more outputs than inputs uses W^T W, since its W W^T cannot be a multiple of the identity.
     """
     total = jnp.float32(0)
-    for layer in units.by_unit(seen.params):
+    for layer in units.by_unit(observed.params):
         if layer != "head":
-            matrix = _matrix(units.at(seen.params, layer)["kernel"])
+            matrix = _matrix(units.at(observed.params, layer)["kernel"])
             gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
             total += jnp.sum(jnp.square(gram - scale * jnp.eye(len(gram))))
     return strength * total
 
 
-def feature_norm(seen: Seen, *, strength: Strength) -> Array:
+def feature_norm(observed: Seen, *, strength: Strength) -> Array:
     """The squared norm of the features: Lyle et al. 2022 and 2024 (2402.18762, section 4.1).
 
-    The papers do not fix which features; here they are the output of every ReLU: the sum of their squares over units
-    and positions, and the mean over the examples.  `penultimate`, the last of them pooled, is left out.
+    The papers do not specify which features; here it is the output of every ReLU, squared, summed over units and
+    positions, and averaged over examples.  `penultimate`, the pooled output of the last ReLU, is left out.
     """
-    shown = [value.astype(jnp.float32) for name, value in seen.features.items() if name != "penultimate"]
-    return strength * _squares(shown) / len(seen.images)
+    shown = [value.astype(jnp.float32) for name, value in observed.features.items() if name != "penultimate"]
+    return strength * _squares(shown) / len(observed.images)
 
 
-def infer(seen: Seen, *, strength: Strength, scale: Annotated[Array, real("(0, inf)")]) -> Array:
-    """InFeR: heads on the features keep predicting what they said of the first features: Lyle et al. 2022 (2204.09560).
+def infer(observed: Seen, *, strength: Strength, scale: Annotated[Array, real("(0, inf)")]) -> Array:
+    """InFeR: heads on the features regress the outputs of the initial network's heads: Lyle et al. 2022 (2204.09560).
 
-    `HEADS` scalar heads on the penultimate features; those of the first network are frozen, and their outputs times
-    `scale` are what the live ones predict.  Both networks normalise by the batch.  Squared errors are summed over
-    heads, as in the paper (a port takes the mean), and averaged over the batch.  The live heads learn by plain gradient
-    descent at the stage's rate.
+    There are `HEADS` scalar heads on the penultimate features.  Those of the initial network are frozen; their outputs
+    times `scale` are the targets of the live ones.  Both networks use batch statistics.  Squared errors are summed over
+    heads, as in the paper (a port takes the mean), and averaged over the batch.  The live heads are trained by plain
+    gradient descent with the stage's learning rate.
     """
-    memory = seen.memory
-    live = seen.features["penultimate"] @ memory["live"]
-    return strength * jnp.mean(jnp.sum(jnp.square(live - _targets(memory, seen, seen.images, scale)), -1))
+    memory = observed.memory
+    live = observed.features["penultimate"] @ memory["live"]
+    return strength * jnp.mean(jnp.sum(jnp.square(live - _targets(memory, observed, observed.images, scale)), -1))
 
 
-def _targets(memory: Mapping[str, Tree], known: Seen | Now, images: Array, scale: Array) -> Array:
-    first = _thawed(memory["first"], known.before if isinstance(known, Now) else known.params)
-    _, features = known.forward(first, memory["stats"], images, True)
+def _targets(memory: Mapping[str, Tree], at: Seen | Now, images: Array, scale: Array) -> Array:
+    first = _thawed(memory["first"], at.before if isinstance(at, Now) else at.params)
+    _, features = at.forward(first, memory["stats"], images, True)
     return jax.lax.stop_gradient(scale * (features["penultimate"] @ memory["frozen"]))
 
 
 def first_heads(network: Network, begun: Begun) -> dict[str, Tree]:
-    """The first network, with heads drawn uniformly within 1/sqrt(features)."""
+    """The initial memory: the initial network, with heads drawn uniformly in +-1/sqrt(features)."""
     width = network.params["head"]["kernel"].shape[0]
     heads = jax.random.uniform(begun.key, (width, HEADS), jnp.float32, -(width**-0.5), width**-0.5)
     return {"first": _frozen(begun.first), "stats": network.stats, "frozen": heads, "live": heads}
 
 
 def learn_heads(memory: dict[str, Tree], network: Network, now: Now, numbers: Mapping[str, Array]) -> dict[str, Tree]:
-    """One step of the live heads, on the batch of this step."""
+    """The memory after one gradient step of the live heads on the batch of this step."""
     _, features = now.forward(now.before, network.stats, now.images, True)
     targets = _targets(memory, now, now.images, numbers["scale"])
 
@@ -135,44 +134,44 @@ def learn_heads(memory: dict[str, Tree], network: Network, now: Now, numbers: Ma
     return memory | {"live": memory["live"] - now.rate * jax.grad(loss)(memory["live"])}
 
 
-def churn(seen: Seen, *, strength: Strength) -> Array:
-    """C-CHAIN: predictions on other inputs stay what they were one update ago: Tang et al. 2025 (2506.00592).
+def churn(observed: Seen, *, strength: Strength) -> Array:
+    """C-CHAIN: penalises changes of predictions on other inputs by the last update: Tang et al. 2025 (2506.00592).
 
-    Cross-entropy between the network before the last update and the network now, on reference images drawn from the
-    run's data apart from the batch (the paper: 0.1 times this).  The option of scaling by running losses is left out.
+    Cross-entropy between the network before the last update and the current network, on reference images drawn from the
+    run's data independently of the batch (the paper: 0.1 times this).  Scaling by running losses is not implemented.
     """
-    before, _ = seen.forward(seen.memory, seen.stats, seen.reference, True)
-    now, _ = seen.forward(seen.params, seen.stats, seen.reference, True)
+    before, _ = observed.forward(observed.memory, observed.stats, observed.reference, True)
+    now, _ = observed.forward(observed.params, observed.stats, observed.reference, True)
     return strength * _cross_entropy(now, before)
 
 
 def weights_before(memory: Tree, network: Network, now: Now, numbers: Mapping[str, Array]) -> Tree:
-    """The weights before this update, which is the last one when the next step sees them."""
+    """The memory after a step: the weights before this update, for use in the next step."""
     del memory, network, numbers
     return now.before
 
 
-def distillation(seen: Seen, *, strength: Strength, share: Annotated[Array, real("(0, 1]")]) -> Array:
-    """ITER: the network of the stage before teaches a fresh one: Igl et al. 2021 (2006.05826), for classification.
+def distillation(observed: Seen, *, strength: Strength, share: Annotated[Array, real("(0, 1]")]) -> Array:
+    """ITER: distils the network of the stage before into a fresh one: Igl et al. 2021 (2006.05826), for classification.
 
-    Cross-entropy towards the teacher's predictions on the batch, in eval mode, with a weight that falls linearly to
-    zero over a `share` of the stage; the loss of the labels stays, as the paper's policy loss does.  The student is a
-    fresh network if the stage's `reset` names all modules.
+    Cross-entropy with the teacher's predictions on the batch, in eval mode, with a weight that falls linearly to zero
+    over the fraction `share` of the stage; it is added to the loss of the labels, as in the paper to the policy loss.
+    The student is a fresh network if the stage's `reset` names all modules.
     """
-    frozen, stats = seen.memory
-    teacher, _ = seen.forward(_thawed(frozen, seen.params), stats, seen.images, False)
-    return strength * jnp.maximum(0.0, 1 - seen.time / share) * _cross_entropy(seen.logits, teacher)
+    frozen, stats = observed.memory
+    teacher, _ = observed.forward(_thawed(frozen, observed.params), stats, observed.images, False)
+    return strength * jnp.maximum(0.0, 1 - observed.time / share) * _cross_entropy(observed.logits, teacher)
 
 
 def network_before(network: Network, begun: Begun) -> tuple[list[Array], Tree]:
-    """What the stage before ended with."""
+    """The memory: the network at the end of the stage before."""
     del network
     params, stats = begun.before
     return _frozen(params), stats
 
 
 def _frozen(params: Tree) -> list[Array]:
-    """Parameters as a list, which units that are replaced do not change: nothing of it belongs to them."""
+    """Parameters as a list: without paths, so the replacement of units does not change them."""
     return jax.tree.leaves(params)
 
 

@@ -1,4 +1,4 @@
-"""Replacing units, with all that belongs to them: weights, moments and counts, statistics, memories of remedies."""
+"""Replaces units: their weights, optimiser moments and counts, running statistics and memories of remedies."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ Tree = Any
 
 
 def replace_units(network: Network, sites: tuple[Site, ...], chosen: Chosen, fresh: tuple[Tree, Tree]) -> Network:
-    """The network with the chosen units as they are in `fresh`, and with nobody listening to them.
+    """The network with the chosen units re-initialised from `fresh`, and their outgoing weights zero.
 
     Incoming weights, biases, scale and offset of the normalisation and its running statistics become those of the fresh
-    network.  Outgoing weights become zero, and that wins where both meet: a weight between two replaced units is zero.
+    network.  A weight between two replaced units becomes zero.
     """
     into, out, running = units.masks(network.params, network.stats, sites, chosen)
     drawn = jax.tree.map(jnp.where, into, fresh[0], network.params)
@@ -30,12 +30,12 @@ def replace_units(network: Network, sites: tuple[Site, ...], chosen: Chosen, fre
 
 
 def renew(network: Network, changed: Tree, hit: dict[str, Array] | None = None) -> Network:
-    """Forget what was known of weights that are new: moments, counts of steps, and memories.
+    """Resets moments, step counts and memories of replaced weights.
 
     Args:
-      network: with the new weights already.
-      changed: bools that broadcast to each parameter leaf.
-      hit: which outputs of which layers are new units, as `units.by_unit`.
+      network: already with the new weights.
+      changed: bools that broadcast to each parameter leaf: which weights are new.
+      hit: bools like `units.by_unit`: which outputs of each layer are new units.
     """
     structure: Any = jax.tree.structure(network.params)
     vectors: Any = jax.tree.structure(hit)
@@ -49,7 +49,7 @@ def renew(network: Network, changed: Tree, hit: dict[str, Array] | None = None) 
         return part
 
     def begin_again(part: Tree) -> Tree:
-        if structure == jax.tree.structure(part):  # first or slow weights: those of new units are their new ones
+        if structure == jax.tree.structure(part):  # initial or slow weights: take over the new weights
             return jax.tree.map(jnp.where, changed, network.params, part)
         if hit is not None and vectors == jax.tree.structure(part):
             return jax.tree.map(_zero, hit, part)

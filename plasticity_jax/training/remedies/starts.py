@@ -1,7 +1,7 @@
-"""Remedies at the start of a stage: functions of (network, what is known, numbers), by name in `STARTS`.
+"""Remedies at the start of a stage: functions of (network, begun, numbers), by name in `STARTS`.
 
-They act after the stage's reset, and before its other remedies begin to remember.  The optimiser's state is that of the
-stage's `reset.optimiser`.
+They act after the stage's reset, and before the memories of its other remedies are initialised.  `reset.optimiser`
+decides what happens to the optimiser's state.
 """
 
 import functools
@@ -19,18 +19,18 @@ from plasticity_jax.training.remedies.interface import Begun, Network, Remedy
 
 Tree = Any
 Share = Annotated[Array, real("[0, 1]")]
-ITERATIONS = 30  # of Newton and Schulz
+ITERATIONS = 30  # of Newton-Schulz
 TINY = 1e-12
 
 _dot = functools.partial(jnp.matmul, precision="highest")
 
 
 def fire(network: Network, begun: Begun) -> Network:
-    """FIRE: every kernel becomes the nearest orthogonal one, scaled: Han et al. 2026 (arXiv 2602.08040).
+    """FIRE: replaces every kernel by the nearest orthogonal one, scaled: Han et al. 2026 (arXiv 2602.08040).
 
-    W becomes its polar factor W (W^T W)^(-1/2) times sqrt(outputs / inputs), of a convolution for each place of the
-    kernel by itself, and divided by the number of places.  Zero matrices stay.  The paper takes 5 iterations of Newton
-    and Schulz, which leave small singular values small; 30 here make the factor orthogonal.
+    W becomes its polar factor W (W^T W)^(-1/2) times sqrt(outputs / inputs); for a convolution separately at each
+    kernel position, divided by the number of positions.  Zero matrices stay zero.  The paper's 5 Newton-Schulz
+    iterations leave small singular values small; the 30 used here make the factor orthogonal.
     """
     del begun
 
@@ -44,7 +44,7 @@ def fire(network: Network, begun: Begun) -> Network:
 
 
 def polar(matrices: Array) -> Array:
-    """The polar factor of matrices [.., m, n] by X <- 1.5 X - 0.5 X X^T X, begun at X / |X|."""
+    """The polar factor of matrices [.., m, n], by iterating X <- 1.5 X - 0.5 X X^T X from X / |X|."""
     norms = jnp.sqrt(jnp.sum(jnp.square(matrices), (-2, -1), keepdims=True))
 
     def step(_: Any, x: Array) -> Array:
@@ -56,12 +56,12 @@ def polar(matrices: Array) -> Array:
 
 
 def dash(network: Network, begun: Begun, *, momentum: Share, least: Share) -> Network:
-    """DASH: weights shrink by how little they agree with the descent of the loss: Shin et al. 2024 (2410.23495).
+    """DASH: shrinks weights that do not point along the negative gradient: Shin et al. 2024 (2410.23495).
 
-    A mean g <- (1 - momentum) g + momentum (-gradient) is taken over the batches of all data of the stage (the paper's
-    alpha, 0.3).  Each vector of weights from one input to one output of a convolution (the places of the kernel), each
-    vector that enters an output of a dense layer, and each vector of biases is multiplied by its cosine with that of g,
-    clipped to [least, 1] (lambda, 0.3).  Normalisations are not touched, as in the released code.
+    A running mean g <- (1 - momentum) g + momentum (-gradient) is computed over all batches of the stage's data (the
+    paper's alpha is 0.3).  The kernel positions from one input to one output of a convolution, the incoming weights of
+    an output of a dense layer, and the biases of a layer each form a vector, which is multiplied by its cosine with g,
+    clipped to [least, 1] (lambda, 0.3).  Normalisations are unchanged, as in the released code.
     """
     mean = begun.sweep(
         network.params,
@@ -87,11 +87,11 @@ def dash(network: Network, begun: Begun, *, momentum: Share, least: Share) -> Ne
 
 
 def plasticity_injection(network: Network, begun: Begun) -> Network:
-    """Plasticity injection: Nikishin et al. 2023 (arXiv 2305.15555); of the modules that `model.injected` names.
+    """Plasticity injection: Nikishin et al. 2023 (arXiv 2305.15555), in the modules named by `model.injected`.
 
-    Their weights stay as they are from now on, and first weights in their place learn what is to be added; see
-    `models.injection`.  The paper does so once, in all layers after the encoder; so here, and later stages change
-    nothing.  In a linear head alone it would be a new optimiser state and nothing else.
+    Their weights are frozen from now on, and new weights beside them are trained; see `models.injection`.  As in the
+    paper this happens once; later stages change nothing.  The paper injects into all layers after the encoder.  In a
+    linear head alone the effect would only be a new optimiser state.
     """
     params, stats = injection.inject(network.params, network.stats, begun.first)
     return network._replace(params=params, stats=stats)

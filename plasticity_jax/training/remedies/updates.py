@@ -1,4 +1,4 @@
-"""Remedies after every step: functions of (network, what is known now, numbers), by name in `UPDATES`."""
+"""Remedies applied after every step: functions of (network, now, numbers), by name in `UPDATES`."""
 
 import functools
 import math
@@ -19,9 +19,9 @@ TINY = 1e-12
 
 
 def weight_clipping(network: Network, now: Now, *, bound: Annotated[Array, real("(0, inf)")]) -> Network:
-    """Kernels and biases are clipped to +-bound / sqrt(fan in): Elsayed et al. 2024 (arXiv 2407.01704), algorithm 1.
+    """Clips kernels and biases to +-bound / sqrt(fan-in): Elsayed et al. 2024 (arXiv 2407.01704), algorithm 1.
 
-    1 / sqrt(fan in) is the edge of a uniform initial distribution; the paper tries bounds of 1 to 5.  A bias has the
+    1 / sqrt(fan-in) is the bound of a uniform initial distribution; the paper tries bounds of 1 to 5.  A bias uses the
     fan-in of its kernel, as in the released code.  Scale and offset of normalisations are not clipped.
     """
     del now
@@ -33,11 +33,12 @@ def weight_clipping(network: Network, now: Now, *, bound: Annotated[Array, real(
 
 
 def soft_weight_rescaling(network: Network, now: Now, *, rate: Share) -> Network:
-    """SWR: the norm of each kernel W is drawn to its first value: W times (rate |W_0| + (1 - rate) |W|) / |W|.
+    """SWR: pulls the norm of each kernel W to its initial value: W times (rate |W_0| + (1 - rate) |W|) / |W|.
 
-    The biases of a perceptron are multiplied by the product of the factors up to their layer, so that its output only
-    changes by a factor.  In a network with shortcuts or normalisations the output is not proportional to a kernel, and
-    a bias is multiplied by the factor of its own layer.  The paper's second rate, of the classifier, is not told apart.
+    The biases of a perceptron are multiplied by the product of the factors up to their layer, so that its output
+    changes only by a factor.  In a network with shortcuts or normalisations the output is not proportional to a kernel,
+    so a bias is multiplied by the factor of its layer.  The paper's separate rate for the classifier is not
+    implemented.
     """
     del now
     params, so_far = network.params, jnp.float32(1)
@@ -58,7 +59,7 @@ def _scaled(of_kernel: Array, of_bias: Array, leaf: Array) -> Array:
 
 
 def first_norms(network: Network, begun: Begun) -> dict[str, Array]:
-    """The Frobenius norm of each kernel at first."""
+    """The memory: the Frobenius norm of each initial kernel."""
     del network
     return {
         f"{layer}/kernel": parameters.norm(units.at(begun.first, layer)["kernel"])
@@ -67,11 +68,11 @@ def first_norms(network: Network, begun: Begun) -> dict[str, Array]:
 
 
 def normalise_and_project(network: Network, now: Now, *, decay: Share) -> Network:
-    """NaP: kernels are projected to their first Frobenius norm, scales and offsets decay to their first values.
+    """NaP: projects kernels to their initial Frobenius norm; scales and offsets decay to their initial values.
 
-    Lyle et al. 2024 (2407.01800), section 4.  `decay` is of all that is no kernel, biases too, for each update.  The
-    other half of NaP, a normalisation before every nonlinearity, is `model.norm=layer`; and its rates are re-warmed by
-    `optim.warmup` and a schedule, which begin anew with each stage.
+    Lyle et al. 2024 (2407.01800), section 4.  `decay`, per update, applies to all parameters except kernels, including
+    biases.  The other half of NaP, a normalisation before every nonlinearity, is `model.norm=layer`; its re-warmed
+    learning rates are `optim.warmup` and a schedule, which restart with each stage.
     """
     del now
 
@@ -89,7 +90,7 @@ def _first_weights(network: Network, begun: Begun) -> Tree:
 
 
 def _replaced(params: Tree, layer: str, change: Callable[[Array], Array]) -> Tree:
-    """The parameters with kernel and bias of a layer changed."""
+    """The parameters with `change` applied to kernel and bias of a layer."""
     first, _, rest = layer.partition("/")
     inside = _replaced(params[first], rest, change) if rest else jax.tree.map(change, params[first])
     return {**params, first: inside}
