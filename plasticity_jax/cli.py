@@ -1,10 +1,10 @@
-"""One command for all that the lab does, from any directory.
+"""The command `plasticity`, which has all commands of the lab as subcommands and works in any directory.
 
-    plasticity run multistage:digits --workdir=runs/demo      # a shipped config by its name, or any file
+    plasticity run multistage:digits --workdir=runs/demo      # a shipped config by name, or any file
     plasticity figures runs/demo --out runs/demo/figures
 
-What stands in the working directory can be used (own configs, and `module:function` in them), but never takes the place
-of the lab's own modules, as it would for `python -m`.
+Modules in the working directory can be used (custom configs, and `module:function` in them), but do not shadow the
+lab's modules, as they would with `python -m`.
 """
 
 import difflib
@@ -18,23 +18,23 @@ from plasticity_jax import configs
 from plasticity_jax.runner import output
 
 COMMANDS = {
-    "run": ("plasticity_jax.main", "train what a config asks for, or go on where it stopped"),
+    "run": ("plasticity_jax.main", "train the study of a config, or continue it"),
     "figures": ("plasticity_jax.analysis.figures", "draw the figures of studies"),
-    "claims": ("plasticity_jax.analysis.verify", "hold studies against the claims of the papers"),
+    "claims": ("plasticity_jax.analysis.verify", "test the claims of the papers on studies"),
     "remedies": ("plasticity_jax.analysis.remedies", "compare remedies: recovered share, cost, settings"),
-    "power": ("plasticity_jax.analysis.power", "say how many seeds a claim needs"),
-    "report": ("plasticity_jax.analysis.report.report", "put studies on one page"),
-    "collect": ("plasticity_jax.analysis.collect", "keep the numbers of a study in a few small files"),
+    "power": ("plasticity_jax.analysis.power", "compute how many seeds a claim needs"),
+    "report": ("plasticity_jax.analysis.report.report", "write one HTML page about studies"),
+    "collect": ("plasticity_jax.analysis.collect", "export the numbers of a study to a few small files"),
     "sweep": ("plasticity_jax.launch.sweep", "plan a sweep"),
     "local": ("plasticity_jax.launch.local", "plan a sweep and train it on this machine"),
     "slurm": ("plasticity_jax.launch.slurm", "plan a sweep and submit it to SLURM"),
-    "status": ("plasticity_jax.launch.status", "say how the jobs of a sweep stand"),
+    "status": ("plasticity_jax.launch.status", "show the state of all jobs of a sweep"),
 }
 WITH_CONFIG = ("run", "sweep", "local", "slurm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that these words, or those of this process, begin with; returns the exit status."""
+    """Runs the subcommand given by these arguments, or those of the process; returns the exit status."""
     output.outlive_readers()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
-        return _fail(f"{command!r} is no command; {hint}")
+        return _fail(f"{command!r} is not a command; {hint}")
     if command in WITH_CONFIG and rest and not rest[0].startswith("-"):
         name, *rest = rest
         file = config_file(name)
@@ -52,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(f"{name!r} is neither a file nor a shipped config; choose one of {', '.join(shipped())}")
         rest = [f"--config={file}", *rest]
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # after the lab's own
+        sys.path.append(os.getcwd())  # after the lab's modules
     return importlib.import_module(COMMANDS[command][0]).main(rest) or 0
 
 
 def usage() -> str:
-    """The help of the command."""
+    """The help text."""
     width = max(map(len, COMMANDS))
     lines = [f"  plasticity {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
     offered = f"Shipped configs, as in `plasticity run multistage:digits --workdir=DIR`: {', '.join(shipped())}."
@@ -70,7 +70,7 @@ def shipped() -> list[str]:
 
 
 def config_file(name: str) -> str | None:
-    """The value of --config for a shipped config or a file, each optionally with `:ARGUMENT`; None if there is none."""
+    """The value of --config for a shipped config or a file, both optionally with `:ARGUMENT`; None if not found."""
     stem, colon, argument = name.partition(":")
     if Path(stem).is_file():
         return name

@@ -1,12 +1,12 @@
-"""Errors that a user can mend.  `main` prints their one line and exits; nothing else is caught there."""
+"""Errors that a user can fix.  `main` prints their message, one line, and exits; it catches no other errors."""
 
 
 class LabError(Exception):
-    """What is wrong, where, and what to do about it, in one line."""
+    """Base class; the message says in one line what is wrong, where, and what to do."""
 
 
 class ConfigError(LabError):
-    """A config with an unknown key, a wrong value or a plan that cannot be walked."""
+    """A config with an unknown key, a wrong value or an inconsistent plan."""
 
 
 class RoomError(ConfigError):
@@ -14,7 +14,7 @@ class RoomError(ConfigError):
 
 
 class DataError(LabError):
-    """A data set that is missing, unreadable or unfit."""
+    """A data set that is missing, unreadable or unsuitable."""
 
 
 class WorkdirError(LabError):
@@ -22,7 +22,7 @@ class WorkdirError(LabError):
 
 
 class BusyError(WorkdirError):
-    """A working directory in which another process is at work."""
+    """A working directory that another process is using."""
 
 
 class CheckpointError(LabError):
@@ -30,4 +30,4 @@ class CheckpointError(LabError):
 
 
 class Preempted(Exception):
-    """The process was asked to stop and has saved; it is no error."""
+    """The process was asked to stop and has saved its state; not an error."""

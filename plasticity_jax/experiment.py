@@ -1,7 +1,6 @@
-"""The host loop: a study from its config to its result, resumable at any moment.
+"""The host loop: runs a study from its config to its result; it can be resumed at any moment.
 
-`run` walks the packs of a study, and within a pack the groups of its plans, one after the other.  This is the only
-module that knows all the others.
+`run` trains the packs of a study one after another, and within a pack the groups of runs.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_
 from plasticity_jax.training.evaluation import Diagnostic
 from plasticity_jax.training.measuring import Instrument
 from plasticity_jax.training.remedies.apply import Function
-from plasticity_jax.training.resets import OwnReset
+from plasticity_jax.training.resets import CustomReset
 
 Result = dict[str, Any]
 
@@ -48,40 +47,40 @@ def run(
     compile_for: str = "",
     dataset: Dataset | None = None,
     model: nn.Module | None = None,
-    resets: Mapping[str, OwnReset] | None = None,
+    resets: Mapping[str, CustomReset] | None = None,
     diagnostics: Mapping[str, Diagnostic] | None = None,
     remedies: Mapping[str, Function] | None = None,
     instruments: Mapping[str, Instrument] | None = None,
 ) -> Result:
-    """Train and evaluate all runs of a config in `workdir`, or go on where an earlier call stopped there.
+    """Trains and evaluates all runs of a config in `workdir`, or continues an earlier call there.
 
     Args:
-      config: a config as `configs/` makes them.
-      workdir: the working directory; it belongs to this config from now on.
+      config: a config as made by `configs/`.
+      workdir: the working directory; from now on it can be used with this config only.
       dry_run: only print the plan; nothing is written.
-      autotune: only measure which strategy trains fastest here, and print it; nothing is written.
-      compile_for: only compile all programs for these devices, which need not be there (`target.described`), and print
-        what they need; nothing is written, and common data sets need not be there either.
-      dataset: own arrays (`datasets.from_arrays`) instead of `config.dataset`.
-      model: an own linen module, called like those of `models`, instead of `config.model`; it need not take `train`,
-        and its Dropout draws by the stage's key and the step.
-      resets: own resets by name, for `reset.function`.
-      diagnostics: own diagnostics by name; they are measured besides `config.diagnostics`.
-      remedies: own remedies by name, for the `remedies` of stages.
-      instruments: own instruments by name; they measure besides `config.instruments`, where stages say so.
+      autotune: only measure and print which strategy trains fastest on this machine; nothing is written.
+      compile_for: only compile all programs for described devices (`target.described`) and print their memory; nothing
+        is written, and common data sets need not be available.
+      dataset: arrays (`datasets.from_arrays`) to use instead of `config.dataset`.
+      model: a custom linen module, called like those of `models`, instead of `config.model`.  The argument `train` is
+        optional; Dropout gets a key from the stage and the step.
+      resets: custom resets by name, for `reset.function`.
+      diagnostics: custom diagnostics by name, measured in addition to `config.diagnostics`.
+      remedies: custom remedies by name, for the `remedies` of stages.
+      instruments: custom instruments by name, measured in addition to `config.instruments` where stages say so.
 
     Returns:
-      What `result.json` holds; an empty dict where nothing was to be trained.
+      The contents of `result.json`; an empty dict if nothing was to be trained.
 
     Raises:
-      LabError: bad config, data or directory, in one line; what was saved before stays good.
-      Preempted: SIGTERM, SIGINT or SIGHUP came; all is saved and the same call goes on.
+      LabError: bad config, data or directory, in one line; files saved earlier are intact.
+      Preempted: SIGTERM, SIGINT or SIGHUP was received; everything is saved and the same call continues.
     """
     network = None if model is None else interface.check(model)
     parts = Parts(network, dict(resets or {}), dict(diagnostics or {}), dict(remedies or {}), dict(instruments or {}))
-    study = study_config.parse(config, own=(*parts.resets, *parts.diagnostics, *parts.remedies, *parts.instruments))
+    study = study_config.parse(config, custom=(*parts.resets, *parts.diagnostics, *parts.remedies, *parts.instruments))
     with target.described(compile_for) if compile_for else contextlib.nullcontext():
-        return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, own=parts)
+        return run_study(study, workdir, dry_run=dry_run, autotune=autotune, dataset=dataset, custom=parts)
 
 
 def run_study(
@@ -91,11 +90,11 @@ def run_study(
     dry_run: bool = False,
     autotune: bool = False,
     dataset: Dataset | None = None,
-    own: Parts | None = None,
+    custom: Parts | None = None,
 ) -> Result:
-    """`run` for a study that a config was resolved to."""
+    """`run` for a study that was already parsed; `custom` are parts given from Python."""
     with conditions.pinned(study.matmul_precision):
-        return _run(study, workdir, dry_run, autotune, dataset, own)
+        return _run(study, workdir, dry_run, autotune, dataset, custom)
 
 
 def _run(
@@ -104,14 +103,14 @@ def _run(
     dry_run: bool,
     autotune: bool,
     dataset: Dataset | None,
-    own: Parts | None,
+    custom: Parts | None,
 ) -> Result:
     cpu.use_all_cores()
     cpu.start_jax()
     cpu.use_one_lapack_thread()
-    parts = complete(own, study)
+    parts = complete(custom, study)
     directory = paths.given(workdir).absolute()
-    dataset = _own_data(study, dataset) if dataset else multihost.in_turn(lambda: cost.load(*study.data))
+    dataset = _check_arrays(study, dataset) if dataset else multihost.in_turn(lambda: cost.load(*study.data))
     packs = [prepare.compute(pack, study, dataset, parts) for pack in study.packs]
     for compute in packs:
         prepare.check(compute)
@@ -141,9 +140,9 @@ def _run(
         packs = [prepare.taking(compute, begun["choices"][compute.pack.name]) for compute in packs]
         total = sum(times.images() for compute in packs for times in compute.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
-        with _status(directory, progress):  # not before: whoever is refused says nothing about the study that is here
+        with _status(directory, progress):  # not earlier: a refused call must not change the status of the directory
             done = []
-            while packs:  # one that is over leaves the device to the others
+            while packs:  # popped, so that a finished pack frees its memory on the device
                 compute = packs.pop(0)
                 memory_check.check_images(dataset)
                 progress.note(summary(compute))
@@ -162,7 +161,7 @@ def _run(
 
 
 def _compile(packs: Sequence[Compute]) -> None:
-    """Compile all programs of all packs, and print what becomes of it; raises the last pack's error, if any."""
+    """Compiles all programs of all packs and prints a report; raises the last error, if any."""
     if not multihost.alone():
         raise LabError("--compile_for compiles in one process; start one")
     failed = None
@@ -178,17 +177,17 @@ def _compile(packs: Sequence[Compute]) -> None:
         raise failed
 
 
-def _own_data(study: spec.Study, dataset: Dataset) -> Dataset:
+def _check_arrays(study: spec.Study, dataset: Dataset) -> Dataset:
     if study.holdout:
-        raise ConfigError(f"config.holdout={study.holdout}: own arrays come with a test set; set config.holdout=0")
+        raise ConfigError(f"config.holdout={study.holdout}: your arrays come with a test set; set config.holdout=0")
     if study.resize:
-        raise ConfigError(f"config.resize={study.resize}: own arrays are used as they are; set config.resize=0")
+        raise ConfigError(f"config.resize={study.resize}: your arrays are used as they are; set config.resize=0")
     return datasets.seen(dataset, study.image_size)
 
 
 @contextlib.contextmanager
 def _status(directory: Path, progress: Progress) -> Iterator[None]:
-    """Keep `status.json` true however the work inside ends; memory that ran out becomes an error of one line."""
+    """Context that writes the outcome of its body to `status.json`, and turns out-of-memory errors into one line."""
     try:
         yield
     except Preempted:
@@ -202,19 +201,19 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
             status(directory, status="failed", exit_code=1, error=line, **progress.facts())
         if "RESOURCE_EXHAUSTED" in str(error) and not isinstance(error, LabError):
             raise LabError(
-                "the memory ran out, though the plan seemed to fit; take fewer seeds, or --config.strategy=map "
-                "(one after another)"
+                "the memory of the device is exhausted, though the plan seemed to fit; take fewer seeds, or "
+                "--config.strategy=map (one run after another)"
             ) from error
         raise
 
 
 def _running(directory: Path, facts: Mapping[str, Any]) -> None:
-    with contextlib.suppress(LabError):  # what must be written says so itself
+    with contextlib.suppress(LabError):  # this file may be missing; an error in a needed one is raised where it occurs
         status(directory, status="running", exit_code=None, **facts)
 
 
 def _walk(directory: Path, context: Context) -> Result:
-    """Walk the groups of a pack; returns its part of the result."""
+    """Trains the groups of a pack one after another; returns its part of the result."""
     images, entries, bytes_per_run = 0, [], memory_check.check(context)
     for name, times in context.timetables.items():
         _running(directory, context.progress.facts() | {"pack": context.pack.name, "stage": name, "step": 0})
@@ -237,7 +236,7 @@ def _walk(directory: Path, context: Context) -> Result:
 
 
 def _run_results(context: Context, group: Group, ended: Mapping[str, Any]) -> list[tuple[int, Result]]:
-    """(place in the pack, result) of the runs of a group that no later one continues from."""
+    """(index in the pack, result) of the runs of a group that no later run continues from."""
     rows = metrics.read(context.directory / group.name / "metrics.jsonl", ended["mark"])
     return [
         (run.index, _run_result(context, run, outcome, [row for row in rows if row["run"] == run.id]))

@@ -1,4 +1,4 @@
-"""Functions by name: those of a dict, and a user's own as `module:function`."""
+"""Finds functions by name: keys of a dict, or custom ones as `module:function`."""
 
 import importlib
 import re
@@ -12,10 +12,10 @@ OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def lookup(functions: Mapping[str, Function], name: str, where: str) -> Function:
-    """The function called `name`: of the dict, or imported where it is `module:function`; `where` begins every error.
+    """The function called `name`: from the dict, or imported if it is `module:function`; errors begin with `where`.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is no such function.
     """
     if name in functions:
         return functions[name]
@@ -28,7 +28,7 @@ def lookup(functions: Mapping[str, Function], name: str, where: str) -> Function
         return getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # it is there, and imports what is not
+            raise  # the module exists, but imports one that does not
         raise ConfigError(f"{where}={name!r}: there is no module {error.name}; is it in this directory?") from error
     except AttributeError as error:
         raise ConfigError(f"{where}={name!r}: the module {module} has no {function}") from error

@@ -1,11 +1,12 @@
-"""The command: train what a config asks for, or go on where it stopped.
+"""The training command: trains the study of a config, or continues it.
 
     python -m plasticity_jax.main --config=configs/multistage.py:digits --workdir=DIR [--config.KEY=VALUE]
 
-`--dry_run`, `--autotune` or `--compile_for` instead of --workdir: only say what would be trained, which strategy is
-fastest here, or what the programs need on a device that need not be here (`v5e:2x4`, `h100:4`, ..).
+Instead of --workdir: `--dry_run` prints the plan, `--autotune` measures which strategy is fastest on this machine, and
+`--compile_for` compiles for devices that need not be present (`v5e:2x4`, `h100:4`, ..) and prints their memory use.
 
-Exit status: 0 finished, 1 an error (a line says which) or all runs diverged, 75 stopped early (start it again).
+Exit status: 0 finished, 1 error (reported in one line) or all runs diverged, 75 stopped early and saved (start it
+again).
 """
 
 import contextlib
@@ -24,24 +25,24 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 flags.adopt_module_key_flags(commandline)
 CONFIG, WORKDIR = commandline.CONFIG, commandline.WORKDIR
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Ask the cluster for further processes (TPU pod, Open MPI).")
-flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest here, and train nothing.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Let jax find the other processes (TPU pod, Open MPI).")
+flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest on this machine, and train nothing.")
 INSTEAD = ("dry_run", "autotune", "compile_for")  # of training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command with these words, or those of this process; returns the exit status."""
+    """Runs the command with these arguments, or those of the process; returns the exit status."""
     return commandline.start(run, argv, INSTEAD)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run the study that the flags ask for; returns the exit status."""
+    """Runs the study given by the flags; returns the exit status."""
     del argv
-    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    logging.getLogger("jax").setLevel(logging.WARNING)  # otherwise it reports every accelerator that is missing
     try:
-        cpu.import_jax()  # seconds that a misspelt flag need not cost
+        cpu.import_jax()  # takes seconds, so it comes after the check of flags
         multihost.join(DISTRIBUTED.value)
-        # One of several must not end, nor miss a signal, before it can tell the others.
+        # One of several processes must not end, nor miss a signal, before it can inform the others.
         with contextlib.nullcontext() if multihost.alone() else signals.listening(), multihost.together():
             from plasticity_jax import experiment
 

@@ -1,4 +1,4 @@
-"""How the images of a batch are dealt out over the devices that its run has, and how what they make of it is summed."""
+"""Splits the batch of a run over its devices, and sums the gradients of the devices in float32."""
 
 import functools
 from collections.abc import Callable
@@ -14,22 +14,22 @@ AXES = ("run", "batch")  # of the mesh of devices
 
 
 def ways() -> int:
-    """How many devices share the batch of the run that is traced."""
+    """The number of devices that share the batch of the run being traced."""
     return jax.sharding.get_abstract_mesh().shape.get(AXES[1], 1)
 
 
 def split(batch: Array) -> Array:
-    """Deal a batch (leading axis) out over the devices that its run has, if these are several."""
+    """Splits a batch (leading axis) over the devices of its run, if there are several."""
     if AXES[1] not in jax.sharding.get_abstract_mesh().axis_names:
         return batch
     return jax.lax.with_sharding_constraint(batch, PartitionSpec(AXES[1]))
 
 
 def weigh(layer: Callable[[Array, Array], Array], x: Array, weights: Array) -> Array:
-    """`layer(x, weights)`, which is linear in both, for a batch x [N, ..]; differentiable once, by reverse mode.
+    """`layer(x, weights)`, linear in both arguments, for a batch x [N, ..]; differentiable once, in reverse mode.
 
-    Where devices share a batch in a type narrower than float32, they sum the gradients of the weights in float32.
-    Left alone, XLA sums them in the type of the weights.
+    If devices share a batch of a dtype narrower than float32, the gradients of the weights are summed over devices in
+    float32; XLA alone would sum them in the dtype of the weights.
     """
     if ways() == 1 or x.dtype.itemsize >= 4:
         return layer(x, weights)
@@ -37,7 +37,7 @@ def weigh(layer: Callable[[Array, Array], Array], x: Array, weights: Array) -> A
 
 
 def keep_bias(*arrays: Array | None, dtype: Any = None, inexact: bool = True) -> list[Array | None]:
-    """`flax.linen.dtypes.promote_dtype`; where devices share a batch the last, a bias, stays float32: see `weigh`."""
+    """flax's `promote_dtype`, but the last array, a bias, is not cast if devices share a batch; see `weigh`."""
     promoted = promote_dtype(*arrays, dtype=dtype, inexact=inexact)
     return promoted if ways() == 1 else [*promoted[:-1], arrays[-1]]
 
@@ -70,6 +70,6 @@ _weigh.defvjp(_forward, _backward)
 
 
 def _filled(batch: Array) -> Array:
-    """A batch padded with zeros to a multiple of the devices; they add nothing to a gradient."""
+    """A batch padded with zeros to a multiple of the number of devices; zeros do not change a gradient."""
     missing = -len(batch) % ways()
     return jnp.pad(batch, ((0, missing), *((0, 0) for _ in batch.shape[1:]))) if missing else batch

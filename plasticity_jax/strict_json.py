@@ -1,4 +1,4 @@
-"""JSON that every parser takes: what is not a finite number is null, going out and coming in."""
+"""Standard JSON: NaN and infinities are written and read as null."""
 
 import json
 import math
@@ -9,7 +9,7 @@ def dumps(value: Any, indent: int | None = None) -> str:
     """`value` as JSON: NaN and infinities as null, scalars of numpy and jax as numbers.
 
     Raises:
-      TypeError: something in it is no JSON.
+      TypeError: it contains a value that JSON cannot represent.
     """
     try:
         return json.dumps(value, indent=indent, default=_plain, allow_nan=False)
@@ -18,10 +18,10 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """What JSON says; the `NaN` and `Infinity` that earlier versions wrote are None.
+    """The value of a JSON text; `NaN` and `Infinity`, written by earlier versions, become None.
 
     Raises:
-      ValueError: it is no JSON.
+      ValueError: it is not valid JSON.
     """
     return json.loads(text, parse_constant=lambda name: None)
 
@@ -38,5 +38,5 @@ def _finite(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     """Scalars of numpy and jax as Python numbers."""
     if not hasattr(value, "item"):
-        raise TypeError(f"{type(value).__name__} is no JSON")
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
     return value.item()

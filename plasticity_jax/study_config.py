@@ -1,4 +1,4 @@
-"""Configs parsed with all names that they may use: the keys of the dicts of functions, and what a user brings."""
+"""Parses a config with the names that it may use: the keys of all dicts of functions, and custom ones."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,21 +10,21 @@ from plasticity_jax.config import spec
 from plasticity_jax.config.rules import Names
 
 
-def parse(config: ConfigDict | Mapping[str, Any], own: Collection[str] = ()) -> spec.Study:
-    """The study that a config asks for.
+def parse(config: ConfigDict | Mapping[str, Any], custom: Collection[str] = ()) -> spec.Study:
+    """Returns the study that a config describes.
 
     Args:
-      config: as `configs/base.py` makes it; every key must be there, and no other.
-      own: names that are given from Python: own diagnostics, resets and models.
+      config: as made by `configs/base.py`; every key must be present, and no other.
+      custom: names of custom diagnostics, instruments, remedies, resets and models given from Python.
 
     Raises:
-      ConfigError: an unknown or missing key, a wrong type or value, or a plan that cannot be walked.
+      ConfigError: an unknown or missing key, a wrong type or value, or an inconsistent plan.
     """
-    return parser.parse(config, known(own))
+    return parser.parse(config, known(custom))
 
 
-def known(own: Collection[str] = ()) -> Names:
-    """The names that a config may use, by the word that `spec` has for their kind; imports jax."""
+def known(custom: Collection[str] = ()) -> Names:
+    """The names that a config may use, by their kind as in `spec`; imports jax."""
     from plasticity_jax import models
     from plasticity_jax.diagnostics import DIAGNOSTICS, INSTRUMENTS
     from plasticity_jax.parallel.run_axis import STRATEGIES
@@ -34,7 +34,7 @@ def known(own: Collection[str] = ()) -> Names:
     from plasticity_jax.training.schedules import DETECTORS, SCHEDULES
 
     return {
-        "models": (*models.MODELS, *own),
+        "models": (*models.MODELS, *custom),
         "stems": models.STEMS,
         "norms": models.NORMS,
         "activations": models.ACTIVATIONS,
@@ -42,9 +42,9 @@ def known(own: Collection[str] = ()) -> Names:
         "optimizers": tuple(OPTIMISERS),
         "schedules": tuple(SCHEDULES),
         "detectors": tuple(DETECTORS),
-        "resets": (*RESETS, *own),
-        "remedies": {**dict.fromkeys(own), **apply.signatures()},
-        "diagnostics": (*DIAGNOSTICS, *own),
-        "instruments": (*INSTRUMENTS, *own),
+        "resets": (*RESETS, *custom),
+        "remedies": {**dict.fromkeys(custom), **apply.signatures()},
+        "diagnostics": (*DIAGNOSTICS, *custom),
+        "instruments": (*INSTRUMENTS, *custom),
         "strategies": ("auto", *STRATEGIES),
     }

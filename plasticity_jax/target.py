@@ -1,8 +1,8 @@
-"""The devices that programs are compiled for: those of this machine, or described ones that nobody has to have.
+"""The devices that programs are compiled for: those of this machine, or described ones that need not be present.
 
-This is the only module that asks jax for devices; all others ask it.  XLA compiles for a TPU that is only described
-with the package libtpu, and for such a GPU with jax-cuda12-plugin and jax-cuda12-pjrt.  A program for a described
-device says what memory it takes and which instructions it has, but cannot run.
+Only this module asks jax for devices; all others use it.  To compile for a described TPU, XLA needs the package libtpu;
+for a described GPU, jax-cuda12-plugin and jax-cuda12-pjrt.  A program for a described device has a memory analysis and
+text, but cannot run.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from jax.sharding import SingleDeviceSharding
 from plasticity_jax.errors import LabError
 
 GPUS = Path(__file__).parent / "gpus"  # descriptions that come with the lab
-TPUS = ("v4", "v5e", "v5p", "v6e")  # that were tried
+TPUS = ("v4", "v5e", "v5p", "v6e")  # kinds that have been tested
 GIB = 2**30
-# Or libtpu asks the network which TPU this is, complains of the answer, and keeps other processes out.
+# Without these libtpu queries the network for the kind of TPU, logs errors, and locks out other processes.
 LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
@@ -37,13 +37,13 @@ LIBTPU = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Devices, and the bytes of memory that programs can take on each; None where that is not known."""
+    """Devices, and the bytes of memory that programs can use on each; None if unknown."""
 
     devices: tuple[jax.Device, ...]
     memory: int | None
 
 
-_described: list[Target] = []  # of all threads: one that does not know of it would compile for this machine
+_described: list[Target] = []  # a stack for all threads, since all must compile for the same devices
 
 
 def devices() -> list[jax.Device]:
@@ -52,7 +52,7 @@ def devices() -> list[jax.Device]:
 
 
 def local_devices() -> list[jax.Device]:
-    """Those of this process; described ones are all."""
+    """The devices of this process; all of them if they are described."""
     return devices() if _described else jax.local_devices()
 
 
@@ -62,14 +62,14 @@ def backend() -> str:
 
 
 def is_described() -> bool:
-    """Whether programs cannot run, since they are compiled for devices that are only described."""
+    """Whether programs are compiled for described devices, and so cannot run."""
     return bool(_described)
 
 
 def shardings() -> dict[str, SingleDeviceSharding]:
-    """What `jax.jit` has to be told for a program on one device.
+    """Arguments of `jax.jit` for a program on one device.
 
-    Nothing where that is one of this machine.  Untold, jax would compile for this machine, and not say so.
+    Empty for a device of this machine.  For a described one they are needed: jax would silently use this machine.
     """
     if not _described:
         return {}
@@ -78,7 +78,7 @@ def shardings() -> dict[str, SingleDeviceSharding]:
 
 
 def memory_stats(device: jax.Device) -> dict[str, int]:
-    """What a device says of its memory, as `jax.Device.memory_stats`; empty if nothing."""
+    """The result of `jax.Device.memory_stats`, or {"bytes_limit": ..} of a described device; empty if unknown."""
     if not _described:
         return device.memory_stats() or {}
     memory = _described[-1].memory
@@ -86,9 +86,9 @@ def memory_stats(device: jax.Device) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def using(found: Target) -> Iterator[None]:
-    """Inside, the devices are these."""
-    _described.append(found)
+def using(target: Target) -> Iterator[None]:
+    """Context in which the devices are those of `target`."""
+    _described.append(target)
     try:
         yield
     finally:
@@ -97,21 +97,22 @@ def using(found: Target) -> Iterator[None]:
 
 @contextlib.contextmanager
 def described(name: str) -> Iterator[None]:
-    """Inside, programs are compiled for devices that need not be there; the process itself computes on its CPU.
+    """Context in which programs are compiled for devices that need not be present; the process itself uses its CPU.
 
     Args:
-      name: `KIND:TOPOLOGY` for TPUs (`v5e:2x4`, `v4:2x2x1`; a v4 chip counts as its two cores), `h100` or `h100:4` for
-        one or four GPUs, or the path of another description of a GPU, likewise with a number.  Such a file is written
-        by XLA on a machine that has the GPU (XLA_FLAGS=--xla_dump_to=DIR, *.gpu_target_config.pbtxt).
+      name: `KIND:TOPOLOGY` for TPUs (`v5e:2x4`, `v4:2x2x1`; a v4 chip counts as two devices), `h100` or `h100:4` for
+      one
+        or four GPUs, or the path of another description of a GPU, optionally with a number.  XLA writes such a file on
+        a machine with the GPU (XLA_FLAGS=--xla_dump_to=DIR, *.gpu_target_config.pbtxt).
 
     Raises:
       LabError: there is no such device, or the package that compiles for it is missing.
     """
-    jax.config.update("jax_platforms", "cpu")  # a GPU that is there may belong to a study
+    jax.config.update("jax_platforms", "cpu")  # a GPU of this machine may be in use by a study
     jax.clear_caches()  # functions may have been traced for this machine
     cached = bool(jax.config.values["jax_enable_compilation_cache"])
-    jax.config.update("jax_enable_compilation_cache", False)  # it needs a device to load a program
-    compilation_cache.reset_cache()  # or it holds to what it was told before
+    jax.config.update("jax_enable_compilation_cache", False)  # loading a program needs a real device
+    compilation_cache.reset_cache()  # otherwise the former setting stays in effect
     try:
         with using(_find(name)):
             yield
@@ -152,7 +153,7 @@ def _gpu(name: str, path: Path, count: int) -> Target:
     text = path.read_text(errors="replace")
     devices = _describe(name, "cuda", topology_name="", target_config=text, topology=f"1x1x{count}")
     size = re.search(r"\bdevice_memory_size:\s*(\d+)", text)
-    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or 0.75)  # of it jax takes so much
+    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or 0.75)  # fraction of the memory that jax uses
     return Target(tuple(devices), int(int(size[1]) * share) if size else None)
 
 
@@ -172,7 +173,7 @@ def _describe(name: str, platform: str, **options: Any) -> Sequence[jax.Device]:
 
 @functools.cache
 def _tpu_memory(device: jax.Device) -> int | None:
-    """Bytes that the compiler for a TPU lets a program take: it says so when it refuses one that takes more."""
+    """Bytes that a program may use on a TPU, read from the compiler's error message for one that is too large."""
     on_it = SingleDeviceSharding(device)
     far_too_much = jax.ShapeDtypeStruct((2**40,), "uint8")
     try:

@@ -29,8 +29,8 @@ def test_help_names_all_commands_and_configs(words, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["figurs"], "error: 'figurs' is no command; did you mean figures?"),
-        (["xyz"], "error: 'xyz' is no command; choose one of run, figures,"),
+        (["figurs"], "error: 'figurs' is not a command; did you mean figures?"),
+        (["xyz"], "error: 'xyz' is not a command; choose one of run, figures,"),
         (
             ["run", "multistag:digits"],
             "error: 'multistag:digits' is neither a file nor a shipped config; choose one of",

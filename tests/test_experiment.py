@@ -203,13 +203,13 @@ def test_every_branch_is_compared_with_the_control(tmp_path):
 
 
 def test_nothing_is_held_out_of_own_arrays(tmp_path):
-    with pytest.raises(ConfigError, match="config.holdout=0.2: own arrays come with a test set; set config.holdout=0"):
+    with pytest.raises(ConfigError, match="config.holdout=0.2: your arrays come with a test set; set config.holdout=0"):
         small.run(small.config(holdout=0.2), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_own_arrays_are_not_resized(tmp_path):
-    with pytest.raises(ConfigError, match="config.resize=4: own arrays are used as they are; set config.resize=0"):
+    with pytest.raises(ConfigError, match="config.resize=4: your arrays are used as they are; set config.resize=0"):
         small.run(small.config(resize=4), tmp_path)
 
 

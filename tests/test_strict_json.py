@@ -48,7 +48,7 @@ def test_scalars_that_are_not_finite_are_null(number):
 
 @pytest.mark.parametrize("value", [{"a": object()}, {"a": object(), "b": math.nan}])
 def test_what_is_no_json_is_refused(value):
-    with pytest.raises(TypeError, match="object is no JSON|not JSON serializable"):
+    with pytest.raises(TypeError, match="object cannot be written as JSON|not JSON serializable"):
         strict_json.dumps(value)
 
 

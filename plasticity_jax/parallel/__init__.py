@@ -1,1 +1,1 @@
-"""Many runs in one compiled program, on all devices of all processes."""
+"""Trains many runs in one compiled program, on all devices of all processes."""

@@ -1,8 +1,8 @@
-"""Compiled programs kept on disk between processes, so that only the first start of a study compiles.
+"""Configures jax's persistent compilation cache, so that only the first start of a study compiles.
 
-jax keeps them (its persistent compilation cache); here it is told where, if the user has not said so.  Its files are
-written in place and never again, and a whole program is the only thing that it can load.  So what a killed process
-left half-written is removed at the next start, and what was not used for long once the files grow too large.
+Chooses a directory unless the user has set one.  jax writes entries in place and cannot load a truncated one, so
+entries left incomplete by a killed process are removed at the next start.  If the cache is too large, the least
+recently used entries are removed.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ import jaxlib
 
 from plasticity_jax.parallel.cpu import threads
 
-LIMIT = 2 << 30  # bytes of all files together that a start leaves
-CHECKED = ".checked"  # as old as the last look at the entries
+LIMIT = 2 << 30  # bytes to which the cache is cut at a start
+CHECKED = ".checked"  # its modification time is that of the last check of the entries
 
-# Lines of /proc/cpuinfo that say what XLA may compile for; others, such as the clock rate, change by the second.
+# Lines of /proc/cpuinfo that determine what XLA may compile for; others, such as the clock rate, vary in time.
 CPU = {"vendor_id", "cpu family", "model", "model name", "flags", "CPU implementer", "CPU part", "Features"}
 
 
 def turn_on(note: Callable[[str], None] = print) -> None:
-    """Let jax keep the programs of this process in the user's cache folder, and load those that are there.
+    """Makes jax store programs in the user's cache directory, and load those already stored.
 
-    Does nothing if jax was given another folder (JAX_COMPILATION_CACHE_DIR) or told to keep none
-    (JAX_ENABLE_COMPILATION_CACHE=0).  A folder that cannot be written costs one `note`.
+    Does nothing if jax has another directory (JAX_COMPILATION_CACHE_DIR) or its cache is off
+    (JAX_ENABLE_COMPILATION_CACHE=0).  If the directory cannot be written, calls `note` with one line.
     """
     config: Any = jax.config  # its types do not name its settings
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
@@ -44,8 +44,8 @@ def turn_on(note: Callable[[str], None] = print) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # who may write here can run code as this user
         _remove_broken(folder)
         _remove_oldest(top, LIMIT)
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        note(f"note: every start compiles anew, for nothing can be kept in the cache folder: {error}")
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home directory
+        note(f"note: every start compiles again, since the cache directory cannot be used: {error}")
         return
     config.update("jax_compilation_cache_dir", str(folder))
     config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -53,7 +53,7 @@ def turn_on(note: Callable[[str], None] = print) -> None:
 
 @dataclasses.dataclass
 class Count:
-    """Programs that jax asked XLA for, and how many of these were `loaded` from disk."""
+    """The number of programs that jax requested from XLA, and how many of these were `loaded` from disk."""
 
     programs: int = 0
     loaded: int = 0
@@ -61,7 +61,7 @@ class Count:
 
 @contextlib.contextmanager
 def counting() -> Iterator[Count]:
-    """Count every program of this process inside the `with`, also those of single operations on arrays."""
+    """Context that counts every program of this process, including those of single operations on arrays."""
     count = Count()
 
     def on_program(event: str, duration_secs: float, **_: Any) -> None:
@@ -80,7 +80,7 @@ def counting() -> Iterator[Count]:
 
 
 def _packing() -> Any:
-    """The module that jax packs entries with."""
+    """The module with which jax compresses entries."""
     for name in ("compression.zstd", "zstandard"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)
@@ -88,7 +88,7 @@ def _packing() -> Any:
 
 
 def _fingerprint() -> str:
-    """A name for all that a program depends on beyond jax's own key: homes are shared by machines that differ.
+    """A directory name for what programs depend on besides jax's key, since machines that differ may share a home.
 
     A program for another CPU can crash, and one for fewer threads is slow.
     """
@@ -103,24 +103,24 @@ def _fingerprint() -> str:
 
 
 def _remove_broken(folder: Path) -> None:
-    """Remove the entries written since the last look that do not unpack; each is looked at once."""
+    """Removes entries that cannot be decompressed; checks only those written since the last check."""
     last, now = folder / CHECKED, folder / f"{CHECKED}.{os.getpid()}"
     since = last.stat().st_mtime_ns if last.exists() else 0
-    now.write_bytes(b"")  # by the clock that also stamps the entries
+    now.write_bytes(b"")  # its time comes from the same clock as those of the entries
     for entry in folder.glob("*-cache"):
-        with contextlib.suppress(FileNotFoundError):  # another process may tidy up too
+        with contextlib.suppress(FileNotFoundError):  # another process may remove entries too
             if entry.stat().st_mtime_ns >= since:
                 try:
                     _packing().decompress(entry.read_bytes())
                 except OSError:
                     raise
-                except Exception:  # each packing has its own
+                except Exception:  # each compression module has its own errors
                     entry.unlink()
     now.replace(last)
 
 
 def _remove_oldest(top: Path, limit: int) -> None:
-    """Remove files below `top`, those first that were not read or written for longest, until `limit` bytes are left."""
+    """Removes the least recently used files below `top` until at most `limit` bytes are left."""
     files = []
     for path in top.rglob("*"):
         with contextlib.suppress(FileNotFoundError):

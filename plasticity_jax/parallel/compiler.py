@@ -1,4 +1,4 @@
-"""Compiling one function for the target's devices, and what XLA is told for them."""
+"""Compiles one function for the target's devices, with XLA's options for the backend."""
 
 import os
 import time
@@ -13,15 +13,15 @@ from plasticity_jax.parallel.memory import Footprint, footprint
 
 Tree = Any
 
-# What XLA puts into CUDA graphs: its default leaves out convolutions and loops, so that the host starts each
-# convolution and waits for the device before each step.
+# Operations that XLA puts into CUDA graphs.  The default leaves out convolutions and loops, so the host would launch
+# each convolution and synchronise before each step.
 IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONVOLUTION,WHILE,CONDITIONAL"
 
 
 class Program:
-    """A compiled function, the seconds that compiling it took, and the bytes it needs (by `loop` for one run).
+    """A compiled function with its compile time in seconds and its memory (for `loop` that of one run).
 
-    `compiled` is jax's own record of it, as for its text.
+    `compiled` is jax's object, which gives access to the program's text.
     """
 
     def __init__(
@@ -49,11 +49,16 @@ def compile_one(
     quickly: bool = False,
     **shardings: Any,
 ) -> Program:
-    """Compile `fn` for `args`, given as arrays or their shapes.
+    """Compiles `fn` for `args`, given as arrays or shapes.
 
-    `donate` gives away the buffers of the first argument; `once` is for what runs too seldom to be optimised;
-    without `threads` a CPU device computes on one.  `quickly` is for large programs that run a few times: on a CPU all
-    but their products, which are a library's, is not optimised.  `shardings` are those of `jax.jit`.
+    Args:
+      fn: the function.
+      *args: arrays or shapes.
+      donate: whether to donate the buffers of the first argument.
+      once: for programs that run too seldom to be worth optimising.
+      threads: whether a CPU device uses several threads.
+      quickly: for large programs that run a few times: on CPU optimises nothing except products, which are a library's.
+      **shardings: those of `jax.jit`.
     """
     start = time.perf_counter()
     where = shardings or target.shardings()
@@ -64,11 +69,11 @@ def compile_one(
 
 
 def options(once: bool = False, threads: bool = True, quickly: bool = False) -> dict[str, Any]:
-    """XLA's options for the target's backend; what the variable XLA_FLAGS names on a GPU is left to it."""
+    """XLA's options for the target's backend; on a GPU the environment variable XLA_FLAGS has precedence."""
     settings: dict[str, Any] = {}
     if target.backend() == "cpu":
-        # XLA's default CPU preset fuses the normalisation into the weight gradients and computes it again and again;
-        # and it takes seconds to optimise a draw of random numbers.
+        # XLA's default CPU preset fuses the normalisation into the weight gradients, which recomputes it many times,
+        # and takes seconds to optimise random number generation.
         settings = (
             {"xla_backend_optimization_level": 1} if once else {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
         )
@@ -79,7 +84,7 @@ def options(once: bool = False, threads: bool = True, quickly: bool = False) -> 
     if target.backend() == "gpu":
         settings = {"xla_gpu_enable_command_buffer": IN_GRAPHS}
         if products.are_together():
-            # The products are cuBLAS's: Triton's would each be two kernels where XLA splits a long sum.
+            # Use cuBLAS: Triton would need two kernels per product where XLA splits a long sum.
             settings["xla_gpu_enable_triton_gemm"] = False
         named = {flag.partition("=")[0] for flag in os.environ.get("XLA_FLAGS", "").split()}
         settings = {name: value for name, value in settings.items() if f"--{name}" not in named}

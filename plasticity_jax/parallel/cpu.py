@@ -1,4 +1,4 @@
-"""The CPU of this machine: its cores, and the threads of jax and of linear algebra."""
+"""Imports and starts jax, counts CPU cores, and limits the threads of linear algebra."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from plasticity_jax.errors import LabError
 
 
 def import_jax() -> None:
-    """Import jax, which reads its settings from the environment while it is imported.
+    """Imports jax, which reads its settings from the environment when imported.
 
     Raises:
-      LabError: one of them is none, or jax is not installed as it should be.
+      LabError: a setting is invalid, or jax is not installed correctly.
     """
     try:
         import jax  # noqa: F401
@@ -21,19 +21,19 @@ def import_jax() -> None:
 
 
 def start_jax() -> None:
-    """Start the devices that jax computes on.
+    """Initialises the devices of jax.
 
     Raises:
-      LabError: what JAX_PLATFORMS asks for is not there, or does not start.
+      LabError: the platform in JAX_PLATFORMS is not available, or does not start.
     """
     from plasticity_jax import target
 
     try:
         target.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where no platform has a device
+    except (RuntimeError, AssertionError) as error:  # an AssertionError without text if no platform has a device
         asked = f" (JAX_PLATFORMS={os.environ['JAX_PLATFORMS']})" if os.environ.get("JAX_PLATFORMS") else ""
         why = _first_line(error) or "there is no such device, or jax is installed without support for it"
-        advice = "name another platform in JAX_PLATFORMS, or unset it to take what is there"
+        advice = "name another platform in JAX_PLATFORMS, or unset it to use what is available"
         raise LabError(f"jax finds no device{asked}: {why}; {advice}") from error
 
 
@@ -42,7 +42,7 @@ def _first_line(error: Exception) -> str:
 
 
 def threads() -> int:
-    """CPU cores that this process may use, which may be fewer than there are."""
+    """The number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -64,11 +64,11 @@ def use_all_cores() -> None:
 
 
 def use_one_lapack_thread() -> None:
-    """Let each call of LAPACK, which takes the ranks of features, work with a single thread from now on.
+    """Limits LAPACK, which computes ranks of features, to a single thread, unless OPENBLAS_NUM_THREADS is set.
 
-    Its threads wait by spinning: for matrices this small they gain nothing, and beside other work on the same cores
-    they made an evaluation take a hundred times as long.  OPENBLAS_NUM_THREADS, if set, is left alone.
+    LAPACK's threads busy-wait: they gain nothing for such small matrices, and beside other work on the same cores they
+    slowed down an evaluation a hundredfold.
     """
     if "OPENBLAS_NUM_THREADS" not in os.environ:
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the library that jax loads when it first needs one
-        threadpoolctl.threadpool_limits(1, "blas")  # for those that are loaded
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the library that jax loads on first use
+        threadpoolctl.threadpool_limits(1, "blas")  # for libraries already loaded

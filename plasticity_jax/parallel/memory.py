@@ -1,4 +1,4 @@
-"""Bytes: what a compiled program needs, how that grows with the number of runs, and what a device has to spare."""
+"""Memory in bytes: of a compiled program, as a function of the number of runs, and available on a device."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ import psutil
 
 from plasticity_jax import target
 
-SYSTEM = Path("/")  # where the /proc and /sys of control groups are
-SIDE_BY_SIDE = ("vmap", "batched", "seedwise")  # strategies by which every run has temporaries of its own
+SYSTEM = Path("/")  # root of the /proc and /sys with control groups
+SIDE_BY_SIDE = ("vmap", "batched", "seedwise")  # strategies in which each run has its own temporaries
 
 
 @dataclasses.dataclass(frozen=True)
 class Footprint:
     """Bytes that a compiled program needs on each of its devices.
 
-    aliased: the part of the outputs that takes the place of arguments which were given away.
-    code: the program itself; 0 where XLA does not count it.
+    aliased: the part of the outputs that reuses donated arguments.
+    code: the program itself; 0 if XLA does not report it.
     """
 
     arguments: int
@@ -34,7 +34,7 @@ class Footprint:
 
 
 def footprint(compiled: jax.stages.Compiled) -> Footprint | None:
-    """What XLA found out about a program while compiling it; None where it does not tell."""
+    """The memory of a program according to XLA; None if XLA does not report it."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
@@ -49,39 +49,41 @@ def footprint(compiled: jax.stages.Compiled) -> Footprint | None:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Bytes on one device as a function of the runs on it."""
+    """Bytes on one device, linear in the number of runs on it."""
 
     fixed: int
-    each: int
+    per_run: int
 
     def __call__(self, runs: int) -> int:
-        return self.fixed + self.each * runs
+        return self.fixed + self.per_run * runs
 
 
-def line(program: Footprint, strategy: str, count: int, fixed: int, each: int) -> Line:
-    """The bytes in use while a program runs, for other numbers of runs than the `count` it was compiled for.
+def line(program: Footprint, strategy: str, count: int, fixed: int, per_run: int) -> Line:
+    """The bytes in use while a program runs, as a function of the number of runs.
 
     Args:
-      program: compiled for `count` runs on each device, but by `loop` for one.
-      fixed, each: bytes of what is there before, arguments included: once, and for each run.
+      program: compiled for `count` runs on each device, with `loop` for one.
+      strategy: of the program.
+      count: the number of runs that it was compiled for.
+      fixed, per_run: bytes in use before the program starts, arguments included: in all, and for each run.
     """
     if strategy == "loop":  # the results are collected one by one, and then stacked
-        return Line(fixed + program.temporaries + program.code, each + 2 * program.outputs)
+        return Line(fixed + program.temporaries + program.code, per_run + 2 * program.outputs)
     new = (program.outputs - program.aliased) // count
-    # Runs that take turns share their temporaries, but for a buffer in which the results are collected, if these do not
-    # take the place of arguments.
+    # Runs processed one after another share their temporaries, except for the buffer of results that do not reuse
+    # donated arguments.
     growth = -(-program.temporaries // count) if strategy in SIDE_BY_SIDE else new
     temporaries = max(0, program.temporaries - growth * count)
-    return Line(fixed + temporaries + program.code, each + new + growth)
+    return Line(fixed + temporaries + program.code, per_run + new + growth)
 
 
-def sequential(found: Line, program: Footprint, count: int) -> Line:
-    """The line by `map` of a program whose line by `vmap` is `found`, from above.
+def sequential(vmapped: Line, program: Footprint, count: int) -> Line:
+    """An upper bound of the line of a program with `map`, given its line `vmapped` with `vmap`.
 
-    One run's temporaries are needed once, beside a copy of its row of the results; what is shared by all runs stays.
+    The temporaries of one run are needed once, besides a copy of its row of the results; the fixed part is the same.
     """
     one, made = -(-program.temporaries // count), program.outputs // count
-    return Line(found.fixed + one + made, found.each - one + (program.outputs - program.aliased) // count)
+    return Line(vmapped.fixed + one + made, vmapped.per_run - one + (program.outputs - program.aliased) // count)
 
 
 def size(tree: Any) -> int:
@@ -91,10 +93,10 @@ def size(tree: Any) -> int:
 
 
 def free(device: jax.Device) -> int | None:
-    """Bytes of memory that this process can still take; None if the device does not tell.
+    """Bytes of memory that this process can still allocate; None if the device does not report it.
 
-    A GPU or TPU counts for itself, within the share that XLA was given of it.  For a CPU it is what the machine has
-    available, or what is left below the limit of a control group (as containers and batch systems set it) if less.
+    For a GPU or TPU within XLA's share of it.  For a CPU the machine's available memory, or if less what is left within
+    the limit of a control group, as set by containers and batch systems.
     """
     stats = target.memory_stats(device)
     if "bytes_limit" in stats:
@@ -111,7 +113,7 @@ def text(count: float) -> str:
 
 
 def _groups() -> Iterator[int]:
-    """What is left below the limit of every control group (versions 2 and 1) that this process is in."""
+    """Bytes left within the limit of each control group (versions 2 and 1) of this process."""
     try:
         entries = [row.split(":", 2) for row in (SYSTEM / "proc/self/cgroup").read_text().splitlines()]
     except OSError:
@@ -126,12 +128,12 @@ def _groups() -> Iterator[int]:
         else:
             continue
         inside = top / name.lstrip("/")
-        for group in (inside, *inside.parents):  # in a container the name may be that outside, and only `top` is there
+        for group in (inside, *inside.parents):  # in a container `inside` may not exist, only `top`
             try:
                 stat = dict(row.split() for row in (group / "memory.stat").read_text().splitlines())
-                files = sum(int(stat.get(key, 0)) for key in cached)  # the system gives these up when asked
+                files = sum(int(stat.get(key, 0)) for key in cached)  # file cache, which the system can reclaim
                 yield int((group / limit).read_text()) - int((group / usage).read_text()) + files
-            except (OSError, ValueError):  # no such group, or "max"
+            except (OSError, ValueError):  # no such group, or the limit is "max"
                 pass
             if group == top:
                 break

@@ -1,11 +1,11 @@
-"""Several processes that train one study: how they find each other, agree, share results and end together.
+"""Several processes that train one study: joining, agreeing on decisions, sharing results, and ending together.
 
-All of them walk the same plan in step.  The first one writes every file and makes every decision that a clock, a
-signal or a disk has a part in; here the others hear of it, by jax's coordination service: the devices have no part in
-it, so nothing waits for what they were given to do.  A process that is alone talks to nobody.
+All processes execute the same plan in the same order.  The first one writes all files and makes every decision that
+depends on a clock, a signal or a disk.  The functions here send such decisions to the others by jax's coordination
+service, so they do not wait for work queued on devices.  With a single process nothing is sent.
 
-Processes find each other by `jax.distributed`: started by `srun` in a SLURM job they do by themselves, elsewhere by the
-environment variables JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+Processes connect by `jax.distributed`: automatically under `srun` in a SLURM job, elsewhere by the environment
+variables JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ from plasticity_jax.errors import LabError, Preempted
 T = TypeVar("T")
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 TASKS = "SLURM_STEP_NUM_TASKS"
-SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what jax looks at
-WEEK = 7 * 24 * 3600 * 1000  # milliseconds for which processes wait for each other, while none is lost
-SILENCE = 60  # seconds without a sign of life after which a process counts as lost
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # those that jax reads
+WEEK = 7 * 24 * 3600 * 1000  # milliseconds that processes wait for each other as long as none is lost
+SILENCE = 60  # seconds without a heartbeat after which a process counts as lost
 
 _by_itself = False
-_exchanges = itertools.count()  # every process counts alike
+_exchanges = itertools.count()  # equal in all processes
 
 
 def join(ask: bool = False, patience: float = 300.0) -> None:
-    """Meet the other processes, if the environment says that there are any; before jax computes anything.
+    """Connects to the other processes, if the environment announces any; call before jax computes anything.
 
-    Says at once whom it waits for.  This process ends with status 1 and one line if they do not all come in time.
+    Prints what it waits for.  If not all processes connect in time, this one exits with status 1 and a line.
 
     Args:
-      ask: for clusters that only jax can ask for the others: TPU pods, Open MPI, Kubernetes.
-      patience: seconds to wait for them.
+      ask: whether to let jax find the others: TPU pods, Open MPI, Kubernetes.
+      patience: seconds to wait.
 
     Raises:
-      LabError: they cannot be met.
+      LabError: the connection fails.
     """
     if _joined():
         return
@@ -60,7 +60,7 @@ def join(ask: bool = False, patience: float = 300.0) -> None:
         )
     elif not ask:
         if os.environ.get(TASKS, "").strip() and _whole_number(TASKS) is None:
-            raise LabError(f"{TASKS}={os.environ[TASKS]!r} is no whole number; unset it to train in this process alone")
+            raise LabError(f"{TASKS}={os.environ[TASKS]!r} is not an integer; unset it to train in this process alone")
         count = _whole_number(TASKS)
         if count is None or count <= 1:
             return
@@ -74,19 +74,19 @@ def join(ask: bool = False, patience: float = 300.0) -> None:
     try:
         with _waiting(waits, patience):
             silence = {"heartbeat_timeout_seconds": SILENCE, "shutdown_timeout_seconds": SILENCE}
-            # Behind our own end of waiting, for jax's is a crash with a stack trace.
+            # Longer than our own timeout, since jax's timeout crashes with a stack trace.
             _jax().distributed.initialize(**given, **silence, initialization_timeout=int(patience) + SILENCE)
     except Exception as error:  # all kinds, from Python and C++
         line = str(error).partition("\n")[0]
-        raise LabError(f"the processes of this study cannot find each other ({line}); start all of them") from error
+        raise LabError(f"the processes of this study cannot connect ({line}); start all of them") from error
 
 
 @contextlib.contextmanager
 def _waiting(line: str, patience: float) -> Iterator[None]:
-    """Say what is waited for, and end the process if what is done inside takes longer than `patience` seconds."""
+    """Context that prints `line`, and ends the process if its body takes longer than `patience` seconds."""
 
     def give_up() -> None:
-        print(f"error: waited {patience:.0f} s in vain; {line}", file=sys.stderr, flush=True)
+        print(f"error: timed out after {patience:.0f} s; {line}", file=sys.stderr, flush=True)
         os._exit(1)
 
     print(f"note: {line}", file=sys.stderr, flush=True)
@@ -100,7 +100,7 @@ def _waiting(line: str, patience: float) -> Iterator[None]:
 
 
 def _whole_number(variable: str) -> int | None:
-    """The value of an environment variable; None if it is unset, empty or no whole number."""
+    """The value of an environment variable; None if it is unset, empty or not an integer."""
     try:
         return int(os.environ.get(variable, ""))
     except ValueError:
@@ -108,12 +108,12 @@ def _whole_number(variable: str) -> int | None:
 
 
 def alone() -> bool:
-    """Whether this process is the only one, or for now does something `once` for all."""
+    """Whether this process is the only one, or executes the body of `once`."""
     return _by_itself or not _joined() or _jax().process_count() == 1
 
 
 def first() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this is the process that writes files."""
     return not _joined() or _jax().process_index() == 0
 
 
@@ -123,7 +123,7 @@ def agree(value: int) -> int:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is true in any process."""
+    """Whether `flag` is true in any process."""
     return flag if alone() else any(_everywhere(flag))
 
 
@@ -133,10 +133,10 @@ def least(value: int) -> int:
 
 
 def once(act: Callable[[], T]) -> T:
-    """What `act` returns in the first process, which alone does it; plain JSON, unless there is only one process.
+    """Calls `act` in the first process only, and returns its result in all; JSON values if there are several processes.
 
     Raises:
-      LabError: `act` raised it, in all processes.
+      LabError: in all processes, if `act` raised it.
     """
     if alone():
         return act()
@@ -144,37 +144,37 @@ def once(act: Callable[[], T]) -> T:
     if first():
         with _by_oneself():
             try:
-                said = {"found": act()}
+                said = {"result": act()}
             except LabError as error:
                 said = {"error": str(error), "kind": type(error).__name__}
     said = _everywhere(said)[0]
     if "error" in said:
         kinds = {kind.__name__: kind for kind in _kinds(LabError)}
         raise kinds[said["kind"]](said["error"]) from None
-    return said["found"]
+    return said["result"]
 
 
 def in_turn(act: Callable[[], T]) -> T:
-    """What `act` returns: the first process does it, then the others, which may find what the first one made."""
+    """Returns `act()`, called in the first process and then in the others, which may reuse files that it made."""
     made: list[T] = []
     once(lambda: made.append(act()))
     return made[0] if made else act()
 
 
 def fetch(tree: Any) -> Any:
-    """The arrays of a tree in numpy, also those of which this process holds only a part; every process must ask."""
+    """The arrays of a tree in numpy, including those distributed over processes; every process must call it."""
     return _jax().device_get(tree) if alone() else _jax().tree.map(_whole, tree)
 
 
 def fetch_few(tree: Any) -> Any:
-    """`fetch` for few integers or bools, leaves [R], from a program that may not be the last one on the devices."""
+    """`fetch` for integers or bools, leaves [R], that does not wait for programs queued later on the devices."""
     if alone():
         return fetch(tree)
     leaves, structure = _jax().tree.flatten(tree)
-    own = [
+    held = [
         [[part.index[0].start or 0, np.asarray(part.data).tolist()] for part in x.addressable_shards] for x in leaves
     ]
-    told = _everywhere(own)
+    told = _everywhere(held)
     whole = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
     for process in told:
         for leaf, parts in zip(whole, process, strict=True):
@@ -184,10 +184,10 @@ def fetch_few(tree: Any) -> Any:
 
 
 def leave(status: int) -> int:
-    """End this process at once if it is not alone, else return the status to end with.
+    """Exits at once with `status` if there are other processes, else returns `status`.
 
-    For errors that the other processes may not know of: the usual way out would wait for them, and they for this one.
-    When they miss it, they end too.
+    For errors that the other processes may not have: a normal exit would wait for them, and they for this process.
+    They end when they no longer receive its heartbeat.
     """
     if not alone():
         sys.stdout.flush()
@@ -198,11 +198,11 @@ def leave(status: int) -> int:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Let errors out of here, but end this process with status 1 where others train with it (see `leave`)."""
+    """Context that ends this process with status 1 on an error if there are others (see `leave`), else re-raises it."""
     try:
         yield
     except Exception as error:
-        if not alone() and not isinstance(error, Preempted):  # all stop together
+        if not alone() and not isinstance(error, Preempted):  # which all processes raise
             if isinstance(error, LabError):
                 print(f"error: {error}", file=sys.stderr)
             else:
@@ -220,16 +220,16 @@ def _whole(leaf: Any) -> Any:
 
 
 def _everywhere(said: Any) -> list[Any]:
-    """What all processes say, plain JSON, in their order."""
+    """The values `said` by all processes (JSON), in the order of their index."""
     import orbax.checkpoint as ocp  # late: it takes a second to load
 
-    client, number, own = ocp.multihost.get_jax_distributed_client(), next(_exchanges), _jax().process_index()
-    client.key_value_set(f"{_exchange(number)}/{own}", strict_json.dumps(said))
+    client, number, index = ocp.multihost.get_jax_distributed_client(), next(_exchanges), _jax().process_index()
+    client.key_value_set(f"{_exchange(number)}/{index}", strict_json.dumps(said))
     client.wait_at_barrier(_exchange(number), WEEK)
-    # All that are here have read what was said last.
-    client.key_value_delete(f"{_exchange(number - 1)}/{own}")
-    found = {int(name.rpartition("/")[2]): text for name, text in client.key_value_dir_get(_exchange(number))}
-    return [strict_json.loads(found[index]) for index in range(_jax().process_count())]
+    # All processes at this barrier have read the values of the exchange before.
+    client.key_value_delete(f"{_exchange(number - 1)}/{index}")
+    texts = {int(name.rpartition("/")[2]): text for name, text in client.key_value_dir_get(_exchange(number))}
+    return [strict_json.loads(texts[process]) for process in range(_jax().process_count())]
 
 
 def _exchange(number: int) -> str:
@@ -237,7 +237,7 @@ def _exchange(number: int) -> str:
 
 
 def _jax() -> Any:
-    import jax  # late: most commands that ask whether they are alone need nothing else of it
+    import jax  # late: most commands that call `alone` do not need jax
 
     return jax
 
@@ -248,7 +248,7 @@ def _joined() -> bool:
 
 @contextlib.contextmanager
 def _by_oneself() -> Iterator[None]:
-    """Inside, the first process asks the others nothing: they wait."""
+    """Context in which the first process does not communicate, since the others wait for it."""
     global _by_itself
     _by_itself = True
     try:

@@ -1,4 +1,4 @@
-"""What a program does with one run, its state and its row, before `run_axis` makes it work on many."""
+"""The functions of one run, (state, row, ..), that `run_axis` maps over many runs."""
 
 import functools
 from typing import Any
@@ -12,15 +12,15 @@ from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
 from plasticity_jax.training import evaluation, state, step
 from plasticity_jax.training.inputs import Images
-from plasticity_jax.training.remedies.apply import Own
+from plasticity_jax.training.remedies.apply import Custom
 
 Tree = Any
 
 
 def advance(
-    states: Tree, row: Tree, images: Images, *, model: nn.Module, stage: spec.Stage, own: Own
+    states: Tree, row: Tree, images: Images, *, model: nn.Module, stage: spec.Stage, custom: Custom
 ) -> tuple[state.TrainState, tuple[Array, Array]]:
-    after = step.advance(states, row, images, model=model, stage=stage, own=own)
+    after = step.advance(states, row, images, model=model, stage=stage, custom=custom)
     return after, (after.step, after.done)
 
 

@@ -1,9 +1,9 @@
 """The compiled programs of a pack: one of each kind for each stage shape, none per epoch, none on resume.
 
-A program is for a number of runs, but by `loop` for one, and so for any number.
+A program is compiled for a number of runs; with the strategy `loop` for one run, called for each.
 
-Kinds: `init` one network, `begin` a stage, `advance` it, `evaluate` on the test set, `evaluate_own` on a
-pool that differs between runs, and `diagnose`.
+Kinds: `init` one network, `begin` a stage, `advance` it, `evaluate` on a source common to all runs, `evaluate_own` on
+one source per run, `diagnose`, and `measure` with an instrument.
 """
 
 import functools
@@ -21,7 +21,7 @@ from plasticity_jax.data.batches import Source
 from plasticity_jax.parallel import compilation_cache, compiler, multihost, of_one, run_axis
 from plasticity_jax.training import evaluation, measuring, resets, state, sweep
 from plasticity_jax.training.inputs import Images
-from plasticity_jax.training.remedies.apply import NONE, Own
+from plasticity_jax.training.remedies.apply import NONE, Custom
 
 Tree = Any
 Array = jax.Array
@@ -29,9 +29,9 @@ Parent = tuple[Tree, Tree, Tree]  # its (params, stats, opt)
 
 
 class Start(NamedTuple):
-    """What one run of a stage starts with besides its parent: fresh weights to mix in, and the reset as numbers.
+    """Inputs of one run at the start of a stage, besides its parent: fresh weights to mix in, and the reset's factors.
 
-    initial, task: the first weights of its seed and its task (with the data of its key), for a stage with remedies;
+    initial, task: the initial weights of its seed and its task (with the data of its key), for a stage with remedies;
         else ().
     """
 
@@ -43,9 +43,9 @@ class Start(NamedTuple):
 
 
 class Programs:
-    """Compiles on first use and keeps; `compiled` counts, `seconds` adds up the time.
+    """Programs compiled on first use; `compiled` is their number, `seconds` the compile time of all.
 
-    `loaded` counts those that an earlier process had left on disk.
+    `loaded` is the number of programs loaded from the compilation cache on disk.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Programs:
         strategy: str,
         eval_batch: int,
         diagnostics: Mapping[str, evaluation.Diagnostic],
-        own_resets: Mapping[str, resets.OwnReset],
-        own_remedies: Own = NONE,
+        own_resets: Mapping[str, resets.CustomReset],
+        own_remedies: Custom = NONE,
         instruments: Mapping[str, measuring.Instrument] | None = None,
     ):
         self.model = model
@@ -89,12 +89,12 @@ class Programs:
     ) -> state.TrainState:
         """States [R] at step 0 of `stage`.
 
-        One run after another begins on each device, so that it takes little memory beside the states.
+        On each device one run after another is processed, which needs little memory besides the states.
 
         Args:
-          states: [R], placed, but by `loop`; they are given away.  Runs may continue from what is in them.
-          rows: for each run its start, what it continues from, on the host, and whether it does; else from its state.
-          images: where a remedy acts at the start, else None.
+          states: [R], placed unless the strategy is `loop`; donated.  Runs may continue from them.
+          rows: for each run its start, its parent's network on the host, and whether to use that; else its state.
+          images: if a remedy acts at the start, else None.
         """
         shared = () if images is None else (self._place(images, states),)
         if self.strategy == "loop":
@@ -112,9 +112,9 @@ class Programs:
     def advance(
         self, stage: spec.Stage, states: Tree, rows: Tree, images: Images
     ) -> tuple[state.TrainState, tuple[Array, Array]]:
-        """States [R] after at most one epoch more, and their (step, done) [R], which outlive the states.
+        """States [R] after at most one more epoch, and their (step, done) [R] as separate arrays; donates `states`.
 
-        `rows` are tasks and the steps to train up to.  Here and below states and rows lie where `place` brought them.
+        `rows` are (tasks, steps to train up to).  Here and below states and rows are on devices, by `place`.
         """
         shared = (self._place(images, states),)
         return self.program("advance", stage, states, rows, *shared)(states, rows, *shared)
@@ -122,21 +122,22 @@ class Programs:
     def evaluate(
         self, states: Tree, due: Array, source: Source, span: tuple[int, int], images: Images
     ) -> evaluation.Metrics:
-        """Sums [R, B] by batch over the batches first .. last of one source, for the runs that are `due` (bool [R])."""
+        """Sums [R, batches] for each batch in `span` (first, last + 1) of one source; 0 for runs not `due` (bool [R]).
+        """
         shared = source, self._span(span, states), self._place(images, states)
         return self.program("evaluate", None, states, due, *shared)(states, due, *shared)
 
     def evaluate_own(
         self, states: Tree, due: Array, sources: Source, span: tuple[int, int], images: Images
     ) -> evaluation.Metrics:
-        """The same over each run's own source; `sources` has leaves [R, ...]."""
+        """`evaluate` with one source per run; `sources` has leaves [R, ...]."""
         shared = self._span(span, states), self._place(images, states)
         return self.program("evaluate_own", None, states, (due, sources), *shared)(states, (due, sources), *shared)
 
     def diagnose(self, states: Tree, due: Array, rows: Tree, images: Images, test_images: Images) -> evaluation.Metrics:
-        """Every diagnostic [R] of the runs that are `due`, else 0.
+        """Every diagnostic [R]; 0 for runs that are not `due`.
 
-        `rows` are the first weights of the runs' seeds and their probes, leaves [R, ...].
+        `rows` are the initial weights of the runs' seeds and their probes, leaves [R, ...].
         """
         shared = self._place(images, states), self._place(test_images, states)
         return self.program("diagnose", None, states, (due, rows), *shared)(states, (due, rows), *shared)
@@ -144,9 +145,9 @@ class Programs:
     def measure(
         self, name: str, stage: spec.Stage, states: Tree, rows: measuring.Measured, images: Images
     ) -> tuple[evaluation.Metrics, Tree]:
-        """What an instrument measures [R], and its memories [R, ...]; `rows`, with leaves [R, ...], need not be placed.
+        """The scalars [R] of an instrument, and its memories [R, ...]; `rows`, leaves [R, ...], need not be placed.
 
-        One run after another is measured, since each takes the memory and the time of many steps.
+        One run after another is measured, since each needs the memory and the time of many steps.
         """
         kind, count = f"measure {name}", len(rows.due)
         states, strategy = run_axis.fetch(states, count), self.strategy_of(kind)
@@ -156,44 +157,41 @@ class Programs:
         return self.program(kind, stage, states, rows, *shared)(states, rows, *shared)
 
     def strategy_of(self, kind: str) -> str:
-        """The strategy by which a kind of program has its runs; instruments are programs of a lone run on one device.
-
-        So groups of all sizes share them.
-        """
+        """The strategy of a kind of program; instruments are compiled for one run, whatever the size of the group."""
         if not kind.startswith("measure"):
             return self.strategy
         few = len(run_axis.layout("map", len(target.devices()))[0]) == 1
         return "loop" if self.strategy == "loop" or (few and multihost.alone()) else "map"
 
     def place(self, rows: Tree | list[Tree], idle: Any = None) -> Tree:
-        """States, or other arrays [R, ...] or a list of R trees, on the devices: `run_axis.place`."""
+        """Puts states, other arrays [R, ...], or a list of R trees on the devices, see `run_axis.place`."""
         rows = run_axis.stack_on_host(rows) if isinstance(rows, list) else rows
         return run_axis.place(rows, self.strategy, idle)
 
     def replicate(self, tree: Tree, count: int) -> Tree:
-        """The same arrays on each device that `count` runs train on."""
+        """Copies the arrays to each device that `count` runs train on."""
         return run_axis.replicate(tree, self.strategy, count)
 
     def _span(self, span: tuple[int, int], states: Tree) -> Tree:
         return self.replicate(tuple(map(np.int32, span)), len(jax.tree.leaves(states)[0]))
 
     def _place(self, images: Images, states: Tree, strategy: str = "") -> Images:
-        """The images on the devices that these runs train on, or have by another strategy; brought there once.
+        """The images on the devices of these runs, copied there once; `strategy` replaces that of the programs.
 
-        Some of them, which were dealt out, are there already.
+        Images that were distributed over devices are returned as they are.
         """
         if not images.whole:
             return images
         count, strategy = len(jax.tree.leaves(states)[0]), strategy or self.strategy
         key = id(images), run_axis.mesh_for(strategy, count)
-        if key not in self.placed:  # the images are kept too, so that their id stays their own
+        if key not in self.placed:  # the images are stored too, so that their id is not reused
             self.placed[key] = images, run_axis.replicate(images, strategy, count)
         return self.placed[key][1]
 
     def program(self, kind: str, stage: spec.Stage | None, states: Tree, rows: Tree, *shared: Tree) -> compiler.Program:
-        """The program of a kind for arguments like these, given as arrays or their shapes; nothing is run.
+        """Compiles, without running, the program of a kind for arguments like these, given as arrays or shapes.
 
-        Of states and rows that are not placed it is the program for when they are.
+        States and rows that are not placed stand for placed ones.
         """
         strategy = self.strategy_of(kind)
         count = run_axis.rows_for(strategy, jax.tree.leaves((states, rows))[0].shape[0])
@@ -222,19 +220,21 @@ class Programs:
         return self.cache[key]
 
     def _function(self, kind: str, stage: spec.Stage | None) -> Callable[..., Tree]:
-        """What a kind of program does with one run."""
+        """The function of one run that a kind of program maps over runs."""
         match kind.partition(" "):
             case "measure", _, name if stage:
-                instrument, own = self.instruments[name], self.own_remedies
+                instrument, custom = self.instruments[name], self.own_remedies
                 return functools.partial(
-                    measuring.measure, model=self.model, stage=stage, instrument=instrument, own=own
+                    measuring.measure, model=self.model, stage=stage, instrument=instrument, custom=custom
                 )
         match kind:
             case "begin" if stage:
                 reset = self.own_resets[stage.reset.function] if stage.reset.function else None
-                return functools.partial(begin, stage=stage, own=reset, model=self.model, remedies=self.own_remedies)
+                return functools.partial(
+                    begin, stage=stage, function=reset, model=self.model, remedies=self.own_remedies
+                )
             case "advance" if stage:
-                return functools.partial(of_one.advance, model=self.model, stage=stage, own=self.own_remedies)
+                return functools.partial(of_one.advance, model=self.model, stage=stage, custom=self.own_remedies)
             case "evaluate":
                 return functools.partial(of_one.evaluate, model=self.model, batch=self.eval_batch)
             case "evaluate_own":
@@ -243,12 +243,12 @@ class Programs:
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    kind = jax.typeof(leaf)  # numpy's int64 becomes int32, as it will on the device
+    kind = jax.typeof(leaf)  # numpy's int64 becomes int32, as on the device
     return jax.ShapeDtypeStruct(kind.shape, kind.dtype)
 
 
 def _shapes(tree: Tree, rows: int) -> Tree:
-    """Shapes of leaves [R, ...] for another number of rows."""
+    """The shapes of leaves [R, ...] with `rows` in place of R."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *_shape(leaf).shape[1:]), _shape(leaf).dtype), tree)
 
 
@@ -258,18 +258,18 @@ def begin(
     images: Images | None = None,
     *,
     stage: spec.Stage,
-    own: resets.OwnReset | None,
+    function: resets.CustomReset | None,
     model: nn.Module | None = None,
-    remedies: Own = NONE,
+    remedies: Custom = NONE,
 ) -> state.TrainState:
-    """The state that ONE run starts a stage with, after the parent in its row or, where that is False there, `old`."""
+    """The state of ONE run at the start of a stage, continued from its row's parent or, if the flag is false, `old`."""
     start, parent, is_given = row
     choose = functools.partial(jnp.where, is_given)
     params, stats, opt = jax.tree.map(choose, parent, (old.params, old.stats, old.opt))
     given = None
     if stage.remedies:
         task = start.task._replace(key=jax.random.wrap_key_data(start.task.key))
-        key = jax.random.fold_in(task.key, 7)  # 0 to 6 are those of `step`
+        key = jax.random.fold_in(task.key, 7)  # `step` uses 0 to 6
         over = sweep.sweep(model, stage, task, images) if model and images else None
         given = resets.Given(start.initial, task.remedies, remedies, key, over)
-    return resets.begin(params, stats, opt, start.params, start.stats, start.factors, stage, own, given)
+    return resets.begin(params, stats, opt, start.params, start.stats, start.factors, stage, function, given)

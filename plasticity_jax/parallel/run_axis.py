@@ -1,23 +1,22 @@
-"""The run axis: the only place where many runs become one program, on however many devices of however many processes.
+"""The run axis: maps functions of one run over many runs, on all devices of all processes.
 
-A function `fn(state, row, *shared)` is written for one run.  `compile_over` makes it work on states and rows
-stacked along a leading axis, by one of seven strategies:
+A function `fn(state, row, *shared)` is written for one run.  `compile_over` makes it work on states and rows stacked
+along a leading axis, by one of seven strategies:
 
     map        one run after another inside one program (`lax.map`)
     vmap       all runs at once (`vmap`); convolutions become grouped convolutions
     batched    all runs at once; convolutions become matrix products batched over runs (`models.products`)
     seedwise   all runs at once, but their convolutions one run after another
-    cores      `map` on every CPU core by itself: each device has one thread, and runs of its own
-    split      `cores`, but where there are fewer runs than cores, several share the batches of one run
-    loop       one run after another, each by a call of a lone run's program
+    cores      `map` on each CPU core: every core is a device with one thread
+    split      `cores`, but if there are fewer runs than cores, several cores share the batches of one run
+    loop       one run after another, each by a call of the program for one run
 
-Devices form a mesh (run, batch).  Runs are dealt out over its first axis, equally many to each device: `place` adds
-rows that repeat a run, and `fetch` leaves them out.  Where there are fewer runs than devices, the second has the
-devices that share each batch of one run (`split`), with BatchNorm over the whole batch.
+Devices form a mesh (run, batch).  Runs are distributed over its first axis, equally many to each device: `place` adds
+rows that repeat a run, and `fetch` removes them.  If there are fewer runs than devices, the devices of the second axis
+share each batch of one run, with BatchNorm over the whole batch.
 
-An accelerator is a device, and there `map`, `vmap`, `batched` and `seedwise` hold within each, and `cores` and `split`
-are `map`.  A CPU is one device with all its threads, but every core is one to `cores` and `split`.  `loop` uses one
-device, in one process.
+On accelerators `map`, `vmap`, `batched` and `seedwise` apply on each device, and `cores` and `split` are `map`.  A CPU
+is one device with all its threads, except with `cores` and `split`.  `loop` uses one device, in one process.
 """
 
 import functools
@@ -40,32 +39,32 @@ from plasticity_jax.training.inputs import Images
 
 Tree = Any
 STRATEGIES = ("map", "vmap", "batched", "seedwise", "cores", "split", "loop")
-CORES = ("cores", "split")  # by which every core of a CPU is a device with one thread
-BUSY = 0.9  # share of the time that a core must have a run to train, for `cores` to be worth it
+CORES = ("cores", "split")  # strategies in which every CPU core is a device with one thread
+BUSY = 0.9  # smallest fraction of busy cores for which `auto` chooses `cores`
 
 
 def choose(strategy: str, model: str, count: int) -> str:
-    """The strategy that `auto` means for `count` runs of a model.
+    """Resolves the strategy `auto` for `count` runs of a model.
 
-    Measured on a CPU of two cores: matrix products are fastest together, and convolutions on a core of their own, if
-    the runs fill the cores (`BUSY`).  On a GPU several runs are launched together, and on a TPU they take turns: by
-    the launches and the estimated cycles of compiled programs (tests/benchmarks/README.md), not yet by time.
+    Measured on a CPU of two cores: matrix products are fastest batched, convolutions with one run per core, if the runs
+    fill the cores (`BUSY`).  For a GPU `batched` and for a TPU `map`, by numbers of kernel launches and estimated
+    cycles of compiled programs (tests/benchmarks/README.md), not yet by measured time.
     """
     if strategy != "auto":
         return strategy
     if model in ("mlp", "logistic"):
         return "vmap"
     devices = len(layout("cores", count)[0])
-    share = -(-count // devices)  # runs of the device that has the most
+    share = -(-count // devices)  # largest number of runs on a device
     if target.backend() == "gpu":
         return "batched" if share > 1 else "map"
     return "cores" if target.backend() == "cpu" and devices > 1 and count / (devices * share) >= BUSY else "map"
 
 
 def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
-    """The fewest devices on which `count` runs are done soonest, and how many of them share each batch.
+    """(the fewest devices on which `count` runs finish earliest, how many devices share each batch).
 
-    Every process has one of them at least, even if it only repeats what another does.
+    Includes at least one device of every process, even if it only repeats the work of another.
 
     Raises:
       ConfigError: `loop` in several processes.
@@ -77,9 +76,11 @@ def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
         return devices[:1], 1
     if not accelerated and strategy not in CORES:
         devices = devices[:1] if multihost.alone() else _first_of_each_process(devices)
-    share = -(-count // len(devices))  # runs of the device that has the most
+    share = -(-count // len(devices))  # largest number of runs on a device
     groups = -(-count // share)
-    apart = accelerated or (strategy != "cores" and not multihost.alone())  # `cores` keeps its bits
+    apart = accelerated or (
+        strategy != "cores" and not multihost.alone()
+    )  # sharing batches would change bits of `cores`
     ways = len(devices) // groups if apart or strategy == "split" else 1
     used = devices[: groups * ways]
     if not multihost.alone() and len({device.process_index for device in used}) < jax.process_count():
@@ -88,10 +89,10 @@ def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:
 
 
 def _first_of_each_process(devices: list[jax.Device]) -> list[jax.Device]:
-    found: dict[int, jax.Device] = {}
+    first: dict[int, jax.Device] = {}
     for device in devices:
-        found.setdefault(device.process_index, device)
-    return list(found.values())
+        first.setdefault(device.process_index, device)
+    return list(first.values())
 
 
 def mesh_for(strategy: str, count: int) -> Mesh:
@@ -103,17 +104,16 @@ def mesh_for(strategy: str, count: int) -> Mesh:
 def compile_over(
     fn: Callable[..., Tree], strategy: str, states: Tree, rows: Tree, *shared: Tree, donate: bool, quickly: bool = False
 ) -> Program:
-    """Compile `fn` for `states` and `rows` (leaves [R, ...]) and `shared`, given as arrays or their shapes.
+    """Compiles `fn` for `states` and `rows` (leaves [R, ...]) and `shared`, given as arrays or shapes.
 
-    What is shared is whole on every device, but for images that are not all there: each has a part of them (`deal`).
+    Shared arguments are replicated, except for images of which each device has a part (`deal`).
 
-    `donate` is for an `fn` that returns a state like its own, alone or with something else: (state, other).  The
-    buffers of the states are then given to the result.  The program takes its arguments from where `place` and
-    `replicate` bring them, and brings nothing anywhere; R is a number of rows as `place` makes them.
-    `quickly`, by `loop` alone, is as for `compile_one`.
+    The program expects its arguments on the devices chosen by `place` and `replicate`; R includes the rows that `place`
+    adds.  With `donate` the result reuses the buffers of the states; `fn` then returns a state like its argument, or
+    (state, other).  `quickly` applies to `loop` alone, see `compile_one`.
 
     Raises:
-      ConfigError: no such strategy.
+      ConfigError: there is no such strategy.
     """
     count = jax.tree.leaves((states, rows))[0].shape[0]
 
@@ -148,9 +148,9 @@ def compile_over(
 
 
 def compile_by_row(fn: Callable[..., Tree], strategy: str, states: Tree, row: Tree, *shared: Tree) -> Program:
-    """Compile `turns.at_row(fn)`, which donates `states`: on each device, one run at a time.
+    """Compiles `turns.at_row(fn)`, which donates `states`: on each device, one run at a time.
 
-    `row` has leaves [G, ...], one row for each of the `groups_for` these states.
+    `row` has leaves [G, ...], one row for each of the G = `groups_for` groups of devices.
     """
     mesh, number = mesh_for(strategy, len(jax.tree.leaves(states)[0])), jax.ShapeDtypeStruct((), np.int32)
     given = states, row, number, *shared
@@ -158,7 +158,7 @@ def compile_by_row(fn: Callable[..., Tree], strategy: str, states: Tree, row: Tr
 
 
 def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True) -> Program:
-    """Compile `over` for states, rows and what is shared, with an equal share of the runs for each group of devices."""
+    """Compiles `over` for states, rows and shared arguments, with equally many runs for each group of devices."""
     if mesh.size == 1 and multihost.alone():
         return compile_one(over, *args, donate=donate, threads=threads)
     dealt_out, whole = PartitionSpec(AXES[0]), PartitionSpec()
@@ -174,25 +174,25 @@ def _laid_out(shared: Tree, part: Any, whole: Any) -> Any:
 
 
 def _shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
-    """(of states and rows, of what they share)."""
+    """The shardings of (states and rows, shared arguments)."""
     return NamedSharding(mesh, PartitionSpec(AXES[0])), NamedSharding(mesh, PartitionSpec())
 
 
 def rows_for(strategy: str, count: int) -> int:
-    """How many rows the arrays of `count` runs have on their devices, which all have equally many of them."""
+    """The number of rows of arrays of `count` runs on devices: `count` rounded up to equally many per device."""
     groups = groups_for(strategy, count)
     return -(-count // groups) * groups
 
 
 def groups_for(strategy: str, count: int) -> int:
-    """The devices that `count` runs are dealt out to, those that share batches taken together."""
+    """The number of groups of devices over which `count` runs are distributed; a group shares batches."""
     return mesh_for(strategy, count).shape[AXES[0]]
 
 
 def place(rows: Tree, strategy: str, idle: Any = None) -> Tree:
-    """Arrays [R, ...] on the devices that their runs train on, where shares are made equal by further rows.
+    """Puts arrays [R, ...] on the devices of their runs, with rows added so that all devices have equally many.
 
-    Those repeat the last one, or are all `idle`, if that is given.  Rows that were placed before stay as they are.
+    The added rows repeat the last one, or are filled with `idle` if given.  Arrays already placed are returned as is.
     """
     count = jax.tree.leaves(rows)[0].shape[0]
     wanted = rows_for(strategy, count)
@@ -209,15 +209,15 @@ def place(rows: Tree, strategy: str, idle: Any = None) -> Tree:
 
 
 def moved(rows: Tree, index: np.ndarray, strategy: str) -> Tree:
-    """Rows that were placed, in another order and number: the i-th is that at index[i]; in one process.
+    """Reorders placed rows: row i of the result is row index[i].  For one process.
 
-    The old ones are given away, one leaf after another, so that little is there twice.
+    Deletes the old arrays leaf by leaf, so that only one leaf is in memory twice.
     """
 
     def take(leaf: jax.Array) -> jax.Array:
-        found = place(_numpy(leaf).asarray(leaf)[index], strategy)
+        taken = place(_numpy(leaf).asarray(leaf)[index], strategy)
         leaf.delete()
-        return found
+        return taken
 
     return jax.tree.map(take, rows)
 
@@ -228,20 +228,20 @@ def deal(images: Images, strategy: str, count: int) -> Images:
 
 
 def replicate(tree: Tree, strategy: str, count: int) -> Tree:
-    """The same arrays on each of the devices that `count` runs train on."""
+    """Copies the arrays to each of the devices that `count` runs train on."""
     return _put(tree, _shardings(mesh_for(strategy, count))[1])
 
 
 def fetch(rows: Tree, count: int, few: bool = False) -> Tree:
-    """What `place` brought to the devices, or a program made there, in numpy, of `count` runs; every process asks.
+    """The first `count` rows of placed arrays, in numpy; every process must call it.
 
-    `few` is for integers and bools [R], which do not wait for later programs.
+    `few` is for integers and bools [R]: it does not wait for programs queued later.
     """
     return jax.tree.map(lambda leaf: leaf[:count], (multihost.fetch_few if few else multihost.fetch)(rows))
 
 
 def _put(tree: Tree, sharding: NamedSharding) -> Tree:
-    """The arrays of a tree where `sharding` wants them, which every process has, or holds its part of, already."""
+    """Puts the arrays of a tree, which every process has completely or in part, on devices by `sharding`."""
 
     def put(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
@@ -266,7 +266,7 @@ def stack(rows: Sequence[Tree]) -> Tree:
 
 
 def stack_on_host(rows: Sequence[Tree]) -> Tree:
-    """`stack` in numpy, where nothing has to be compiled for it."""
+    """`stack` in numpy, which compiles nothing."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
@@ -276,14 +276,14 @@ def take(rows: Tree, index: int | np.ndarray) -> Tree:
 
 
 def apart(rows: Tree) -> list[Tree]:
-    """All rows, in order: what `take` gives for each, without an operation of jax for every row of every leaf."""
+    """All rows, in order, without one jax operation per row and leaf as with `take`."""
     leaves, structure = jax.tree.flatten(rows)
     listed = [_keys(leaf) if _is_key(leaf) else list(_numpy(leaf).asarray(leaf)) for leaf in leaves]
     return [jax.tree.unflatten(structure, row) for row in zip(*listed, strict=True)]
 
 
 def _keys(keys: jax.Array) -> list[jax.Array]:
-    """Random keys one by one; taken apart as numbers, which takes no program."""
+    """Random keys one by one, by way of their numbers, which compiles nothing."""
     impl = jax.random.key_impl(keys)
     return [jax.random.wrap_key_data(data, impl=impl) for data in np.asarray(jax.random.key_data(keys))]
 
@@ -293,5 +293,5 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _numpy(leaf: Any) -> ModuleType:
-    """What slices and stacks arrays like this one: numpy where the CPU has them, since there it takes no program."""
+    """The module to slice and stack arrays like `leaf`: numpy for arrays on CPU, since it compiles nothing."""
     return jnp if _is_key(leaf) or (isinstance(leaf, jax.Array) and target.backend() != "cpu") else np

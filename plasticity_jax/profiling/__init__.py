@@ -1,1 +1,1 @@
-"""What a study needs of a machine: memory, time, and the fastest strategy."""
+"""Measures what a study needs on a machine: memory, time, and the fastest strategy."""

@@ -1,7 +1,7 @@
-"""Measuring on this machine which strategy of the run axis trains the packs of a study fastest.
+"""Measures which strategy of the run axis trains the packs of a study fastest on this machine.
 
-Every stage shape of a pack is compiled by each strategy, and trains for moments in interleaved rounds: fresh networks,
-the study's own images.  Nothing is kept.  Evaluation and checkpoints are not measured.
+Every stage shape of a pack is compiled with each strategy and trains briefly in interleaved rounds, with fresh networks
+and the study's images.  Nothing is saved.  Evaluation and checkpoints are not measured.
 """
 
 import dataclasses
@@ -23,32 +23,32 @@ from plasticity_jax.runner.progress import Progress
 from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.training import state, step
 
-ROUNDS = 4  # even, so that every strategy is as often early as late
+ROUNDS = 4  # even, so that every strategy runs early and late equally often
 ROUND_SECONDS = 0.7  # of each strategy in each round
-HOPELESS = 4.0  # times slower than the best at the first look: not measured further
-NOISE = 1.03  # a smaller gain is none
+HOPELESS = 4.0  # a strategy this many times slower than the best in the first measurement is not measured again
+NOISE = 1.03  # smallest gain that is reported
 
-Lane = Callable[[int], tuple[int, float]]  # steps of each run -> the images trained and the seconds that took
-Seconds = dict[str, list[float]]  # strategy -> what all training would take, by each round
-TAKEN = "taken"  # besides the strategies, in `Seconds`: whatever each pack would train with
+Lane = Callable[[int], tuple[int, float]]  # steps of each run -> (images trained, seconds)
+Seconds = dict[str, list[float]]  # strategy -> time for all training, as estimated from each round
+TAKEN = "taken"  # key in `Seconds`, beside the strategies: the strategy that each pack would use
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One strategy on one stage shape: images/s in each round; `note` says why there are none, or a guess only."""
+    """One strategy on one stage shape: images/s in each round; `note` says why it was not measured fully."""
 
     rates: tuple[float, ...]
     note: str = ""
 
 
 def tune(entries: Sequence[Compute], asked: str) -> Iterator[str]:
-    """Measure pack after pack; `asked` is `config.strategy`.
+    """Measures all packs; `asked` is `config.strategy`.
 
     Yields:
-      A table for each stage shape and a verdict for each pack; of several packs also one over all.
+      A table for each stage shape and a verdict for each pack; for several packs also one over all.
 
     Raises:
-      LabError: no strategy can train a pack here.
+      LabError: no strategy can train a pack on this machine.
     """
     progress = Progress(0)
     images = jax.device_put(entries[0].images)
@@ -75,7 +75,7 @@ def tune(entries: Sequence[Compute], asked: str) -> Iterator[str]:
 
 
 def alike(timetables: Iterable[Timetable]) -> list[list[Timetable]]:
-    """The timetables whose groups share a program together, of these the one with the most images first."""
+    """The timetables grouped by shared program; within a group the one with the most images comes first."""
     shared: dict[object, list[Timetable]] = {}
     for times in timetables:
         shape = tuple(sorted(times.group.stage.shape().items()))
@@ -84,9 +84,9 @@ def alike(timetables: Iterable[Timetable]) -> list[list[Timetable]]:
 
 
 def race(lanes: Mapping[str, Lane], say: Callable[[str, bool], None]) -> dict[str, Trial]:
-    """Look at each lane, then time those that are not hopeless in rounds, every other one in reversed order.
+    """Measures each lane once, then the fast ones in rounds, every other round in reversed order.
 
-    A lane that raises is out, and harms no other.  `say(line, stays)` hears how it goes.
+    A lane that raises an error is dropped.  `say(line, stays)` reports progress.
     """
     trials: dict[str, Trial] = {}
     steps: dict[str, int] = {}
@@ -118,7 +118,7 @@ def race(lanes: Mapping[str, Lane], say: Callable[[str, bool], None]) -> dict[st
 
 
 def look(lane: Lane) -> tuple[int, float]:
-    """(steps that take about `ROUND_SECONDS`, images/s).  A slow lane takes a single step."""
+    """(the number of steps that takes about `ROUND_SECONDS`, at least 1; images/s)."""
     steps = 1
     while True:
         shown, seconds = lane(steps)
@@ -134,7 +134,7 @@ def _failed(error: Exception) -> Trial:
 
 def lanes_of(entry: Compute, times: Timetable, images: step.Images) -> tuple[dict[str, Lane], dict[str, Programs]]:
     """A lane for each strategy, and the programs that it will compile."""
-    # On an accelerator these are `map`, and where no core would idle the second is the first.
+    # On an accelerator `CORES` are `map`; if no core would be idle, `split` equals `cores`.
     names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or target.backend() == "cpu"]
     if run_axis.layout("split", len(times.group.runs)) == run_axis.layout("cores", len(times.group.runs)):
         names = [name for name in names if name != "split"]
@@ -144,14 +144,14 @@ def lanes_of(entry: Compute, times: Timetable, images: step.Images) -> tuple[dic
 
 
 def start(entry: Compute, times: Timetable) -> tuple[step.Task, state.TrainState]:
-    """The rows of a group without an early end, and fresh states [R] in numpy."""
+    """The tasks of a group with early ends disabled, and fresh states [R] in numpy."""
     networks = {seed: entry.programs.init(state.init_key(seed)) for seed in {run.seed for run in times.group.runs}}
     params, stats = run_axis.stack_on_host([networks[run.seed] for run in times.group.runs])
     like = entry.states_like(times.group)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     task = schedule.tasks(times, entry.slots)
     task = task._replace(until_accuracy=np.zeros_like(task.until_accuracy))
-    if task.watch:  # in its last learning stage, which is to last
+    if task.watch:  # start in the last learning stage, and do not let it end early
         kept = task.watch._replace(end_last=np.zeros_like(task.watch.end_last))
         task = task._replace(watch=kept, starts=np.zeros_like(task.starts))
     return task, zeros.replace(params=params, stats=stats)
@@ -160,9 +160,9 @@ def start(entry: Compute, times: Timetable) -> tuple[step.Task, state.TrainState
 def train_moment(
     programs: Programs, times: Timetable, task: step.Task, first: state.TrainState, images: step.Images, steps: int
 ) -> tuple[int, float]:
-    """Train every run `steps` steps from `first` (numpy), in calls of at most an epoch.
+    """Trains every run `steps` steps from `first` (numpy), in calls of at most an epoch; returns (images, seconds).
 
-    Every round begins with the same networks, so that no strategy comes to easier numbers than another.
+    Every round begins with the same networks, so that all strategies do the same work.
     """
     stage, count = times.group.stage, len(times.group.runs)
     task = task._replace(steps=np.maximum(task.steps, steps))  # a stage may be shorter than a round
@@ -170,7 +170,7 @@ def train_moment(
     ends = [*range(most, steps, most), steps]
     targets = [np.full(count, end, np.int32) for end in ends]
     states, task = programs.place((first, task))
-    # Calls of no steps: one compiles the program, one takes what it gives (`loop` cuts it up by programs of its own).
+    # Calls without steps: one compiles the program, one consumes its result (`loop` compiles programs to split it).
     for _ in range(2):
         states, _ = programs.advance(stage, states, (task, programs.place(np.zeros(count, np.int32))), images)
     jax.block_until_ready(states)
@@ -183,13 +183,13 @@ def train_moment(
 
 
 def add(parts: Sequence[Seconds]) -> Seconds:
-    """The sum over parts, round by round, for whatever went through all of them."""
+    """The sum over parts, round by round, for the strategies that all parts have."""
     names = [name for name in parts[0] if all(part.get(name) for part in parts)]
-    return {name: [sum(each) for each in zip(*(part[name] for part in parts), strict=True)] for name in names}
+    return {name: [sum(times) for times in zip(*(part[name] for part in parts), strict=True)] for name in names}
 
 
 def table(head: str, trials: Mapping[str, Trial], compiling: Mapping[str, float]) -> str:
-    """Median images/s of all runs together, what compiling took, and the range over rounds, by strategy."""
+    """A table by strategy: median images/s of all runs together, compile time, and range over rounds."""
     lines = [head, f"  {'strategy':10}{'images/s':>10}{'compiled in':>14}  range"]
     for name, trial in trials.items():
         if not trial.rates:
@@ -201,9 +201,9 @@ def table(head: str, trials: Mapping[str, Trial], compiling: Mapping[str, float]
 
 
 def verdict(name: str, seconds: Seconds, what: str, advise: bool) -> str:
-    """Which strategy is the fastest, unless it is no faster than the one taken in every round and by `NOISE`.
+    """A line that names the fastest strategy, if it beats the current one in every round and by `NOISE` in the median.
 
-    `advise` names the flag to set.  Rounds are compared one by one: what slows the machine down slows both.
+    `advise` adds the flag to set.  Rounds are compared one by one, since a slow machine slows both.
     """
     best = min((s for s in seconds if s != TAKEN), key=lambda s: statistics.median(seconds[s]), default="")
     if not best:

@@ -1,7 +1,7 @@
-"""The programs of a study compiled for devices that are only described: which compile, and how many runs fit.
+"""Compiles the programs of a study for described devices: which compile, and how many runs fit into memory.
 
-Nothing is trained.  A number of runs that fits holds for the mesh of the plan: devices that share the batches of a run
-go on to share them.
+Nothing is trained.  The number of runs that fit assumes the mesh of the plan: devices that share the batches of a run
+continue to share them.
 """
 
 import time
@@ -17,14 +17,14 @@ from plasticity_jax.profiling.memory_check import Call, Need
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.schedule import Timetable
 
-REFUSALS = (jax.errors.JaxRuntimeError, NotImplementedError)  # by XLA, and by jax where it lacks an operation
+REFUSALS = (jax.errors.JaxRuntimeError, NotImplementedError)  # from XLA, and from jax for unsupported operations
 
 
 def report(context: Compute) -> Iterator[str]:
-    """Compile all programs of a pack; yields the mesh, a line for each program as it is done, and the memory in all.
+    """Compiles all programs of a pack; yields lines: the mesh, each program when it is compiled, and the total memory.
 
     Raises:
-      LabError: at the end, if a program was refused, or not all runs fit.
+      LabError: at the end, if a program does not compile, or not all runs fit.
     """
     strategy, widest = context.programs.strategy, max(len(times.group.runs) for times in context.timetables.values())
     available, mesh = memory_check.free(), run_axis.mesh_for(strategy, widest)
@@ -43,12 +43,12 @@ def report(context: Compute) -> Iterator[str]:
                 yield f"  {title:28}refused: {' '.join(str(error).split())[:300]}"
                 continue
             if need is None:
-                yield f"  {title:28}{seconds:>12}   the compiler does not tell its memory"
+                yield f"  {title:28}{seconds:>12}   the compiler does not report its memory"
                 continue
             needs.append(need)
             fits = "?" if available is None else f"{fitting(need, strategy, available):,}"
             grows = need.line
-            yield f"  {title:28}{seconds:>12}{memory.text(grows.each):>10}{memory.text(grows.fixed):>10}{fits:>15}"
+            yield f"  {title:28}{seconds:>12}{memory.text(grows.per_run):>10}{memory.text(grows.fixed):>10}{fits:>15}"
     if refused:
         raise LabError(f"{context.pack.name}: the compiler refused {', '.join(refused)}")
     try:
@@ -58,16 +58,16 @@ def report(context: Compute) -> Iterator[str]:
     yield line or "  memory: not known"
 
 
-def fitting(need: Need, strategy: str, there: int) -> int:
-    """The most runs that a program has the memory for, with `there` bytes on each device."""
+def fitting(need: Need, strategy: str, available: int) -> int:
+    """The largest number of runs for which a program fits into `available` bytes on each device."""
     devices, ways = run_axis.layout(strategy, need.runs)
     line = need.line
     groups = len(target.devices()) // ways
-    return max(0, (there - line.fixed) // max(1, line.each)) * groups
+    return max(0, (available - line.fixed) // max(1, line.per_run)) * groups
 
 
 def _compile(call: Call, times: Timetable, context: Compute) -> tuple[str, Need | None]:
-    """(seconds, or that the program is one from before; what it needs)."""
+    """(compile time as text, or "(as above)" for a program compiled before; what it needs)."""
     before, start = context.programs.compiled, time.perf_counter()
     program = context.programs.program(call.kind, call.stage, *call.args)
     seconds = f"{time.perf_counter() - start:.1f} s" if context.programs.compiled > before else "(as above)"

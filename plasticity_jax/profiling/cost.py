@@ -1,8 +1,8 @@
-"""What a part of a pack costs on this machine: images counted; memory and speed measured of its smallest unit.
+"""The cost of a part of a pack on this machine: images by counting, memory and speed by measuring a small unit.
 
-The unit is one point of the grid and one seed (on a CPU as many seeds as it takes to fill its devices).  Its programs
-are compiled once, XLA says what they need, and lines in the number of runs extend that to any part of the pack.  The
-program that trains runs for moments, as with `--autotune`.  Evaluation, checkpoints and compiling are not in the time.
+The unit is one point of the grid and one seed (on a CPU as many seeds as it takes to use all its devices).  Its
+programs are compiled once, and XLA's account of their memory is extrapolated linearly in the number of runs.  The
+training program is timed briefly, as with `--autotune`.  Times exclude evaluation, checkpoints and compilation.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ ROUNDS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some points of a pack, for one seed: by group the runs and the training images; `finals` are the runs that count.
+    """Some points of a pack, for one seed: runs and training images by group, and `finals`, the number of final runs.
 
-    Parts of several seeds have as many times as much of everything.
+    For several seeds multiply all numbers by the number of seeds.
     """
 
     runs: Mapping[str, int]
@@ -42,10 +42,10 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What was measured of a pack.
+    """The measurements of a pack.
 
-    needs: of every program.  rates: images/s by group, None if they were not measured.
-    model, strategy: the model's name, and the strategy that the study asks for.
+    needs: memory of every program.  rates: images/s by group; None if not measured.
+    model, strategy: the model's name, and the strategy in the study's config.
     """
 
     needs: tuple[memory_check.Need, ...]
@@ -54,12 +54,12 @@ class Cost:
     strategy: str
 
     def bytes(self, part: Part, seeds: int) -> int | None:
-        """Memory on the device with the most, for a part with so many seeds; None if XLA does not tell."""
+        """Largest memory on a device, in bytes, for a part with `seeds` seeds; None if XLA does not report it."""
         strategy = run_axis.choose(self.strategy, self.model, seeds * max(part.runs.values()))
         return max((need.total(seeds * part.runs[need.stage], strategy) for need in self.needs), default=None)
 
     def seconds(self, part: Part, seeds: int) -> float | None:
-        """Expected time to train a part with so many seeds."""
+        """Expected time to train a part with `seeds` seeds, in seconds; None if not measured."""
         if self.rates is None:
             return None
         return seeds * sum(count / self.rates[group] for group, count in part.images.items())
@@ -67,12 +67,12 @@ class Cost:
 
 @contextlib.contextmanager
 def begin(compile_for: str = "") -> Iterator[None]:
-    """Inside, this process measures; jax has computed nothing in it yet.
+    """Context for measuring; enter it before jax computes anything in this process.
 
-    `compile_for` names devices that need not be there (`target.described`), which have memory but no time.
+    `compile_for` names described devices (`target.described`), for which memory is known, but no time.
 
     Raises:
-      LabError: jax finds no device, or cannot compile for those that are named.
+      LabError: jax finds no device, or cannot compile for the described ones.
     """
     with target.described(compile_for) if compile_for else contextlib.nullcontext():
         cpu.use_all_cores()
@@ -84,18 +84,18 @@ def begin(compile_for: str = "") -> Iterator[None]:
 
 
 def load(*data: Any) -> Dataset:
-    """The data set of `study.data`, or one of its size for devices on which nothing is computed."""
+    """The data set of `study.data`; for described devices a stand-in of the same size."""
     return (stand_ins.load if target.is_described() else datasets.load)(*data)
 
 
 def free() -> int | None:
-    """Bytes of memory that the device of this machine has left; None if it does not tell."""
-    known = [count for device in target.local_devices() if (count := memory.free(device)) is not None]
-    return min(known, default=None)
+    """Bytes of free memory on the local device with the least; None if no device reports it."""
+    counts = [count for device in target.local_devices() if (count := memory.free(device)) is not None]
+    return min(counts, default=None)
 
 
 def count(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Part:
-    """The runs and images of a pack for one seed; those of other seeds may differ by a batch."""
+    """The runs and images of a pack for its first seed; other seeds may differ by a batch."""
     seed, runs_of, shown = study.seeds[0], {}, {}
     finals = 0
     for group in unfold(pack, (seed,)):
@@ -115,7 +115,7 @@ def _pool_size(data: spec.Data, seed: int, dataset: Dataset, train_images: int, 
 
 
 def shape(pack: spec.Pack, study: spec.Study) -> Any:
-    """What packs have in common if one measurement is good for all: hashable."""
+    """A hashable key: packs with equal keys can share one measurement."""
     rest = dataclasses.replace(study, name="", seeds=(), packs=(), control="", window=0.5, checkpoint_seconds=0.0)
     groups = unfold(dataclasses.replace(pack, plans=pack.plans[:1]), study.seeds[:1])
     programs = tuple((group.name, len(group.runs), tuple(group.stage.shape().items())) for group in groups)
@@ -125,10 +125,10 @@ def shape(pack: spec.Pack, study: spec.Study) -> Any:
 def measure(
     pack: spec.Pack, study: spec.Study, dataset: Dataset, say: Callable[[str], None], time_it: bool = True
 ) -> Cost:
-    """Compile the programs of a pack's unit, and time those that train; `say` hears what is being done.
+    """Compiles the programs of a pack's unit, and times those that train; `say` reports progress.
 
     Raises:
-      LabError: the unit cannot be trained here.
+      LabError: the unit cannot be trained on this machine.
     """
     with conditions.pinned(study.matmul_precision):
         return _measure(pack, study, dataset, say, time_it)
@@ -155,7 +155,7 @@ def _measure(pack: spec.Pack, study: spec.Study, dataset: Dataset, say: Callable
 
 
 def _unit(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Compute:
-    """The smallest part of a pack."""
+    """The unit that is measured: the first grid point, with as many seeds as there are devices to fill."""
     memory_check.check_images(dataset)
     widest = max(len(group.runs) for group in unfold(pack, study.seeds))
     strategy = run_axis.choose(study.strategy, pack.model.name, widest)

@@ -1,7 +1,7 @@
-"""Whether the runs of a pack fit into the memory of the device, computed before any of them trains.
+"""Checks, before training, whether the runs of a pack fit into the memory of the device.
 
-Counted is what is on the device: the images, the states and first weights of all runs of a stage, and what each
-program takes for itself.  Copies on the host, as of a checkpoint that is being written, come on top.
+The estimate covers the device: images, states and initial weights of all runs of a stage, and the memory of each
+program.  Copies on the host, such as a checkpoint being written, are not included.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.state import TrainState
 
 Tree = Any
-SMALLER = {  # what else makes a program smaller
+SMALLER = {  # advice for reducing the memory of each kind of program
     "begin": "a smaller network",
     "advance": "a smaller batch_size or network",
     "evaluate": "a smaller config.eval_batch or network",
@@ -38,7 +38,7 @@ SMALLER = {  # what else makes a program smaller
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A program of a stage, and what it is called with, given by shapes."""
+    """A program of a stage, and the shapes of its arguments."""
 
     kind: str
     stage: spec.Stage | None
@@ -47,7 +47,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What one program of a stage needs: bytes on one device by `line`, and by `mapped` if the runs took turns."""
+    """The memory of one program of a stage: bytes on one device by `line`, and by `mapped` with the strategy `map`."""
 
     stage: str
     kind: str
@@ -56,7 +56,7 @@ class Need:
     mapped: memory.Line
 
     def total(self, count: int, strategy: str) -> int:
-        """Bytes for `count` runs, on the device with the most; devices that are parts of one CPU share its memory."""
+        """Bytes for `count` runs on the device with the most; for devices that are cores of a CPU their sum."""
         devices, ways = run_axis.layout(strategy, count)
         line = self.mapped if strategy == "map" else self.line
         here = sum(device.process_index == jax.process_index() for device in devices)
@@ -64,7 +64,7 @@ class Need:
 
 
 def check_images(dataset: Dataset) -> None:
-    """Raise a RoomError if the images alone are too large."""
+    """Raises a RoomError if the images alone do not fit."""
     available = free(target.local_devices()[:1])
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if available is not None and need > available:
@@ -75,13 +75,13 @@ def check_images(dataset: Dataset) -> None:
 
 
 def check(context: Context) -> int | None:
-    """Compile the programs of all stages to come, and compare what they need with what the device has.
+    """Compiles the programs of all remaining stages, and compares their memory with that of the device.
 
     Returns:
-      Bytes for each run in the program that needs most; None if no stage is to come or the device does not tell.
+      Bytes per run in the largest program; None if no stage remains or the device does not report its memory.
 
     Raises:
-      RoomError: not all runs of a stage fit; it says how many do.
+      RoomError: not all runs of a stage fit; the message says how many do.
     """
 
     def holding(kind: str) -> list[str]:
@@ -102,7 +102,7 @@ def check(context: Context) -> int | None:
 
 
 def compare(needs: Sequence[Need], context: Compute) -> tuple[int | None, str]:
-    """(bytes for each run in the program that needs most, a line on it); (None, "") if the device does not tell.
+    """(bytes per run in the largest program, a line about it); (None, "") if the device does not report its memory.
 
     Raises:
       RoomError: not all runs of a stage fit.
@@ -112,10 +112,8 @@ def compare(needs: Sequence[Need], context: Compute) -> tuple[int | None, str]:
         return None, ""
     strategy = context.programs.strategy
     worst = max(needs, key=lambda need: need.total(need.runs, strategy))
-    per_run, total = (
-        worst.line.each,
-        -multihost.least(-worst.total(worst.runs, strategy)),
-    )  # of the process with the most
+    per_run = worst.line.per_run
+    total = -multihost.least(-worst.total(worst.runs, strategy))  # of the process with the most
     if total > available:
         raise RoomError(_refusal(worst, needs, available, context))
     return (
@@ -127,9 +125,9 @@ def compare(needs: Sequence[Need], context: Compute) -> tuple[int | None, str]:
 def needs_of(
     times: Timetable, context: Compute, begun: bool = False, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[Need]:
-    """What each program of a group needs, compiled for all runs of it; nothing more after any process was told to stop.
+    """Yields the memory of each program of a group, compiled for all its runs; ends once any process was told to stop.
 
-    All processes that train together come to the same needs, and so to the same next step.
+    The result is equal in all processes that train together.
     """
     for call in calls(times, context, begun):
         if multihost.any_of(stopped()):
@@ -141,17 +139,17 @@ def needs_of(
 
 
 def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Compute) -> Need:
-    """What a program needs that was compiled for a call of `calls`."""
+    """The memory of a program that was compiled for a call of `calls`."""
     strategy, count = context.programs.strategy_of(call.kind), len(times.group.runs)
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
-    # Rows and other small things are there too, and before a stage begins nothing but what it begins with.
+    # Includes rows and other small arrays; at the start of a stage only its inputs are in memory.
     states, fixed = context.states_like(times.group), of_images(context)
     rows, held = compiled_for, memory.size((states, states.params, call.args[1])) // count
     if call.kind == "begin":  # one run after another: there is one row, besides the states of all
         strategy, rows, held = "loop" if strategy == "loop" else "map", 1, memory.size(states) // count
         fixed += memory.size(call.args[1]) // count
-    # A TPU lays arrays out in tiles, which are not full where an axis is short.
+    # A TPU stores arrays in tiles, which are padded where an axis is short.
     of_one = [memory.size(part) // count for part in call.args[:2]]
     plain = memory.size(call.args[2:]) + of_one[0] * compiled_for + of_one[1] * rows
     unused = max(0, program.arguments - plain) // compiled_for
@@ -161,7 +159,7 @@ def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Co
 
 
 def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[Call]:
-    """Every program that a group uses, or still uses where it has `begun`."""
+    """Every program that a group uses; without `begin` if the group has `begun`."""
     states = context.states_like(times.group)
     stage, due, span = times.group.stage, np.ones(len(times.group.runs), np.bool_), (np.int32(0), np.int32(1))
     runs = np.arange(len(times.group.runs))
@@ -191,7 +189,7 @@ def calls(times: Timetable, context: Compute, begun: bool = False) -> Iterator[C
 
 
 def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[Tree, tuple[Start, Parent, Tree]]:
-    """The shapes of what `begin` is called with."""
+    """The shapes of the arguments of the program `begin`."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), states)
     factors = run_axis.stack_on_host([resets.factors(run.stage.reset, one) for run in times.group.runs])
     start = Start(states.params, states.stats, factors)
@@ -202,22 +200,22 @@ def _beginning(times: Timetable, states: TrainState, context: Compute) -> tuple[
     return states, (start, (states.params, states.stats, states.opt), given)
 
 
-def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Compute) -> str:
-    """The line that says what does not fit, how many runs and seeds do, and what else helps."""
+def _refusal(worst: Need, needs: Sequence[Need], available: int, context: Compute) -> str:
+    """The error message: what does not fit, how many runs and seeds do, and what else helps."""
     strategy, seeds = context.programs.strategy, len(context.study.seeds)
     of_stage = [need for need in needs if need.stage == worst.stage]
 
     def fits(count: int) -> bool:
-        return all(need.total(count, strategy) <= there for need in of_stage)
+        return all(need.total(count, strategy) <= available for need in of_stage)
 
     def seeds_fit(count: int) -> bool:
-        return all(need.total(need.runs // seeds * count, strategy) <= there for need in needs)
+        return all(need.total(need.runs // seeds * count, strategy) <= available for need in needs)
 
     most = next((count for count in range(worst.runs - 1, 0, -1) if fits(count)), 0)
     most_seeds = next((count for count in range(seeds - 1, 0, -1) if seeds_fit(count)), 0)
     remedies = [SMALLER[worst.kind.partition(" ")[0]]]
     mapped = max(need.total(need.runs, "map") for need in needs)
-    if strategy in memory.SIDE_BY_SIDE and mapped <= there:
+    if strategy in memory.SIDE_BY_SIDE and mapped <= available:
         remedies.insert(0, f"--config.strategy=map (about {memory.text(mapped)})")
     if most_seeds:
         remedies.insert(0, f"at most {most_seeds} of {seeds} seeds")
@@ -226,16 +224,16 @@ def _refusal(worst: Need, needs: Sequence[Need], there: int, context: Compute) -
     need = f"{worst.runs} runs need {memory.text(worst.total(worst.runs, strategy))} of memory"
     would = f"{most} would fit" if most else "not even one would fit"
     return (
-        f"stage {worst.stage}: {need} ({memory.text(worst.line.each)} each) and there are {memory.text(there)}, "
+        f"stage {worst.stage}: {need} ({memory.text(worst.line.per_run)} each) and there are {memory.text(available)}, "
         f"so {would}; take {', or '.join(remedies)}"
     )
 
 
 def free(devices: Sequence[jax.Device] = ()) -> int | None:
-    """The least that any of these devices, or else of all, of any process has left; None where one does not tell."""
+    """Bytes free on the device with the least, of these or else all, over all processes; None if unknown."""
     counts = [memory.free(device) for device in devices or target.local_devices()]
-    told = [count for count in counts if count is not None]
-    least = multihost.least(min(told) if len(told) == len(counts) else -1)
+    reported = [count for count in counts if count is not None]
+    least = multihost.least(min(reported) if len(reported) == len(counts) else -1)
     return None if least < 0 else least
 
 

@@ -52,7 +52,7 @@ def test_bytes_are_a_line_in_the_number_of_runs(model, kind, strategy):
         else:  # some thousand bytes go once, with the first run
             assert line(count) == pytest.approx(actual, rel=0.25 if count == 1 else 0.05, abs=8000)
     new = (found.outputs - found.aliased) // 8
-    assert line.each - each - new == pytest.approx(new if strategy == "map" else found.temporaries / 8, abs=1)
+    assert line.per_run - each - new == pytest.approx(new if strategy == "map" else found.temporaries / 8, abs=1)
 
 
 def test_runs_that_take_turns_have_their_states_once():

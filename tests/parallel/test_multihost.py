@@ -65,7 +65,7 @@ def test_a_number_of_tasks_that_is_none_is_an_error(value):
         patch.delenv(multihost.ADDRESS, raising=False)
         patch.setenv(multihost.TASKS, value)
         if value.strip():
-            with pytest.raises(LabError, match=f"^{multihost.TASKS}=.* is no whole number; unset it to train"):
+            with pytest.raises(LabError, match=f"^{multihost.TASKS}=.* is not an integer; unset it to train"):
                 multihost.join()
 
 
@@ -96,7 +96,7 @@ def test_a_process_that_waits_in_vain_says_for_whom_and_ends_in_one_line(tmp_pat
     first, last = text.splitlines()
     assert status == 1
     assert first.startswith("note: this is process 0 of 4 (SLURM_STEP_NUM_TASKS), waiting for the others; if there are")
-    assert last.startswith("error: waited 1 s in vain; this is process 0 of 4") and "SLURM_STEP_NUM_TASKS=1" in last
+    assert last.startswith("error: timed out after 1 s; this is process 0 of 4") and "SLURM_STEP_NUM_TASKS=1" in last
 
 
 @pytest.mark.parametrize("missing", [multihost.COUNT, multihost.INDEX])

@@ -38,7 +38,7 @@ def test_every_program_has_a_line_and_nothing_is_written(tmp_path, capsys):
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("runs", [3, 8])
 def test_as_many_runs_fit_as_it_says(devices, runs):
-    line = memory.Line(fixed=1000, each=70)
+    line = memory.Line(fixed=1000, per_run=70)
     need = memory_check.Need("tune", "advance", runs, line, line)
     with target.using(target.Target(tuple(jax.devices()[:devices]), None)):
         assert line(7) <= 1500 < line(8)
@@ -86,5 +86,5 @@ def test_what_tiles_leave_empty_counts_for_each_run(tmp_path, capsys, monkeypatc
 
     monkeypatch.setattr(memory_check, "need_of", both)
     compiled(tmp_path, capsys)
-    assert all(9_900 < padded.line.each - plain.line.each <= 10_000 for plain, padded in found)
+    assert all(9_900 < padded.line.per_run - plain.line.per_run <= 10_000 for plain, padded in found)
     assert len(found) == 6 and all(padded.line.fixed == plain.line.fixed for plain, padded in found)

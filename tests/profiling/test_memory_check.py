@@ -83,7 +83,7 @@ def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, t
     assert result["status"] == "finished"
     told = re.search(r"memory: (\S+ .B) per run, (\S+ .B) in all, of (\S+ .B)", capsys.readouterr().err)
     each = workdir.read_json(tmp_path / "status.json")["bytes_per_run"]["main"]
-    assert memory.text(each) == told[1] and each == pytest.approx(max(need.line.each for need in found), rel=0.1)
+    assert memory.text(each) == told[1] and each == pytest.approx(max(need.line.per_run for need in found), rel=0.1)
 
 
 @pytest.mark.long
@@ -199,6 +199,6 @@ def test_beginning_a_stage_takes_no_more_than_training(strategy, model):
     found = memory_check.needs_of(compute.timetables["tune"], compute)
     needs = {need.kind: need for need in itertools.islice(found, 2)}
     begin, advance = needs["begin"], needs["advance"]
-    assert 0 < begin.line.each <= advance.line.each
+    assert 0 < begin.line.per_run <= advance.line.per_run
     if model == "resnet":
         assert begin.total(begin.runs, strategy) <= advance.total(begin.runs, strategy)
