@@ -1,4 +1,6 @@
-"""Sweeps: planned as jobs (`sweep`), trained here (`local`) or elsewhere, one at a time by `job`, watched by `status`.
+"""Sweeps: planned as jobs (`sweep`), trained here (`local`) or on clusters (`slurm`, `xm`), shown by `status`.
+
+Every launcher starts `job`, which trains one job.  Files of a sweep:
 
 SWEEP/sweep.json                 the jobs, in an order that only grows
 SWEEP/STUDY/config.json          a whole study, resolved

@@ -1,4 +1,4 @@
-"""Arguments of the commands that take no config, of which a mistake is one line; and the exit statuses of all."""
+"""Command-line arguments of the commands without a config, and the exit statuses of all commands."""
 
 import argparse
 import sys
@@ -10,11 +10,11 @@ from plasticity_jax.errors import LabError
 
 FINISHED = 0
 FAILED = 1
-AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on from here
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: stopped and saved; the same command continues
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is `error: ..` and exit status 1, as with all other commands."""
+    """argparse, but errors are one line `error: ..` with exit status 1, as in all other commands."""
 
     def __init__(self, command: str, description: str):
         super().__init__(prog=f"python -m plasticity_jax.{command}", description=description, allow_abbrev=False)
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def directory(text: str) -> Path:
-    """A directory, from the root on; it need not be there."""
+    """An absolute path; it need not exist."""
     try:
         return paths.given(text).absolute()
     except LabError as error:
@@ -33,7 +33,7 @@ def directory(text: str) -> Path:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """An integer, at least 1."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**6):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer above 0")
     return int(text)

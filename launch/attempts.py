@@ -1,7 +1,7 @@
-"""What a job has tried: attempts.json in its working directory, written by `launch.job` only.
+"""The failures of a job: attempts.json in its working directory, written by `launch.job` only.
 
-A job that fails again and again where it resumed from gives up; one that came further begins to count anew.  Being
-stopped is no failure.
+A job that fails repeatedly at the place from which it resumed gives up; progress resets the count.  Being stopped does
+not count as a failure.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ from typing import Any
 from plasticity_jax import strict_json
 from plasticity_jax.storage import workdir
 
-KEPT = 5  # errors that are remembered
+KEPT = 5  # errors that are stored
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempts:
-    """place: where the job resumed from at its last start.  tries: failures since it started from there.
+    """place: where the job resumed at its last start.  tries: failures at this place.
 
-    errors: the last few, one line each.  gave_up: nobody but a user should start it again.
+    errors: the last few, one line each.  gave_up: only a user should start it again.
     """
 
     place: str = ""
@@ -27,11 +27,11 @@ class Attempts:
     gave_up: bool = False
 
     def started(self, place: str) -> "Attempts":
-        """At a start from `place`."""
+        """The attempts after a start from `place`."""
         return dataclasses.replace(self, place=place, tries=self.tries if place == self.place else 0)
 
     def failed(self, error: str, place: str, most: int, for_good: bool) -> "Attempts":
-        """After a failure that would resume from `place` next; `for_good` if no other try can mend it."""
+        """The attempts after a failure that will resume at `place`; `for_good` if another try cannot help."""
         tries = self.tries + 1
         errors = (*self.errors, error)[-KEPT:]
         hopeless = for_good or (place == self.place and tries >= most)
@@ -39,7 +39,7 @@ class Attempts:
 
 
 def read(directory: Path) -> Attempts:
-    """The attempts of the job in a directory: none, if there is no attempts.json or it is damaged."""
+    """The attempts of the job in a directory; no attempts if attempts.json is missing or damaged."""
     try:
         return _restore(strict_json.loads((directory / "attempts.json").read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -47,17 +47,17 @@ def read(directory: Path) -> Attempts:
 
 
 def write(directory: Path, attempts: Attempts) -> None:
-    """Replace attempts.json."""
+    """Replaces attempts.json."""
     workdir.write_json(directory / "attempts.json", dataclasses.asdict(attempts))
 
 
 def reset(directory: Path) -> None:
-    """Forget all failures, as when a user starts a job again."""
+    """Deletes the record of failures, when a user starts the job again."""
     (directory / "attempts.json").unlink(missing_ok=True)
 
 
 def place(directory: Path) -> str:
-    """Where a job would resume from: stages that ended, and the newest checkpoint of the others."""
+    """The place from which a job would resume: stages that ended, and the newest checkpoints of the others."""
     reached = []
     for kind in ("end", "checkpoints"):
         for folder in sorted(directory.glob(f"*/*/{kind}")):

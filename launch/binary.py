@@ -1,4 +1,4 @@
-"""What a launcher without retries of its own starts for each job: a script, or a line, around `launch.job`."""
+"""Shell code around `launch.job` that restarts it on request, for launchers that do not retry."""
 
 import shlex
 from pathlib import Path
@@ -9,10 +9,12 @@ PAUSE = 5  # seconds before a job that stopped is started again
 
 
 def script(sweep: Path, tries: int, python: str, home: Path) -> str:
-    """Trains the job `--job=NAME` until it has finished or given up, and passes SIGTERM on; always ends with 0."""
+    """A script that runs the job `--job=NAME` until it finishes or gives up, and forwards SIGTERM; its exit status is
+    0.
+    """
     command = shlex.join([python, "-m", "plasticity_jax.launch.job", f"--workdir={sweep}", f"--tries={tries}"])
     return f"""#!/bin/sh
-# Trains a job of a sweep for XManager, which would end all others if this ended with another status than 0.
+# Runs a job of a sweep for XManager, which would end all other jobs if this exited with a status other than 0.
 cd {shlex.quote(str(home))} || exit 0
 stopped=
 trap 'stopped=yes; kill -TERM "$child"' TERM INT HUP
@@ -31,5 +33,5 @@ exit 0
 
 
 def line(command: str) -> str:
-    """Runs a command with its arguments, and again after a pause while it asks for it; ends with its last status."""
+    """A shell line that runs a command with its arguments, again after each status 75; exits with its last status."""
     return f'while {command} "$@"; code=$?; [ $code -eq {AGAIN} ]; do sleep {PAUSE}; done; exit $code'

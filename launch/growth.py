@@ -1,7 +1,7 @@
-"""A study of a sweep that is planned again: it may have grown, in seeds and grid points, and in nothing else.
+"""Merges a study that is planned again with its earlier version: only seeds and grid points may be added.
 
-What was there keeps its place, so that every job of the old plan is the same part of the new study: old packs keep
-their names, and new points follow the old ones.
+Old packs keep their names, and new points follow the old ones, so every job of the old plan is the same part of the new
+study.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ Point = tuple[Any, ...]
 
 
 def grown(key: str, old: spec.Study, new: spec.Study) -> spec.Study:
-    """`new` with all that `old` has in its old place.
+    """`new`, with the packs and points of `old` in their old places.
 
     Raises:
-      LabError: something changed that is no growth, in one line that names it.
+      LabError: something changed other than added seeds and points; the message names it.
     """
     _check_settings(key, old, new)
     gone = [seed for seed in old.seeds if seed not in new.seeds]
@@ -45,12 +45,12 @@ def grown(key: str, old: spec.Study, new: spec.Study) -> spec.Study:
 
 
 def _points(pack: spec.Pack) -> list[Point]:
-    """The points of a pack by all that they are; hashable."""
+    """Hashable keys that identify the points of a pack completely."""
     return [(hparams, pack.model, pack.scopes, plan) for hparams, plan in pack.plans]
 
 
 def _check_settings(key: str, old: spec.Study, new: spec.Study) -> None:
-    """Whether all but seeds and packs is the same."""
+    """Raises a LabError if anything but seeds and packs differs."""
     for field in dataclasses.fields(spec.Study):
         if field.name in ("seeds", "packs", *workdir.MAY_CHANGE):
             continue
@@ -60,7 +60,7 @@ def _check_settings(key: str, old: spec.Study, new: spec.Study) -> None:
 
 
 def _difference(point: Point, new: spec.Study) -> str:
-    """How a point that is gone differs from the new one of the same hyper-parameters, if there is one."""
+    """How a point of the old study differs from the new one with the same hyper-parameters, if there is one."""
     hparams, model, scopes, plan = point
     shown = ",".join(f"{name}={value}" for name, value in hparams)
     of = f" (grid point {names.shown(shown)})" if shown else ""
@@ -81,22 +81,22 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         prefix = "model"
     if dataclasses.is_dataclass(value):
         inside = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    elif isinstance(value, tuple) and any(isinstance(each, (tuple, spec.Stage, spec.Model)) for each in value):
-        inside = [(str(i), each) for i, each in enumerate(value)]
+    elif isinstance(value, tuple) and any(isinstance(item, (tuple, spec.Stage, spec.Model)) for item in value):
+        inside = [(str(i), item) for i, item in enumerate(value)]
     else:
         return {prefix: value}
     join = f"{prefix}." if prefix else ""
-    return {path: leaf for name, each in inside for path, leaf in _flat(each, f"{join}{name}").items()}
+    return {path: leaf for name, item in inside for path, leaf in _flat(item, f"{join}{name}").items()}
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name of a new pack, which no old one has."""
+    """`name`, or if it is taken `name` with a number."""
     tries = [name, *(f"{name[: names.LONGEST - 5]}.{i}" for i in range(2, len(taken) + 3))]
-    return next(each for each in tries if each not in taken)
+    return next(candidate for candidate in tries if candidate not in taken)
 
 
 def _refusal(key: str, difference: str) -> LabError:
     return LabError(
-        f"study {key}: {difference}; a sweep that was begun takes more seeds and grid points only, so use another "
+        f"study {key}: {difference}; a sweep that was begun can only get more seeds and grid points, so use another "
         "--workdir"
     )

@@ -1,9 +1,9 @@
-"""One job of a sweep, trained in this process: what every launcher starts.
+"""Train one job of a sweep in this process; every launcher starts this command.
 
     python -m launch.job --workdir=SWEEP --job=NAME_OR_INDEX [--tries=3]
 
 Exit status: 0 finished, 1 failed for good, 75 start it again (stopped and saved, in use, or failed with tries left).
-SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask it to stop.
+SIGTERM, SIGINT, SIGUSR1 and SIGHUP make it save and stop.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from plasticity_jax.storage import workdir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train the job that the flags name; returns the exit status."""
+    """Trains the job given by the flags; returns the exit status."""
     output.outlive_readers()
     parser = Parser("launch.job", __doc__.splitlines()[0])
     parser.add_argument("--workdir", type=directory, required=True, help="the directory of the sweep")
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(sweep: Path, job: jobs.Job, tries: int) -> int:
-    """Train a job, or go on where it stopped; keeps its attempts.json."""
+    """Trains a job or resumes it, and updates its attempts.json; returns the exit status."""
     directory = jobs.own_directory(sweep, job)
     if (code := _outcome(_result(directory))) is not None:
         return code
@@ -46,16 +46,16 @@ def train(sweep: Path, job: jobs.Job, tries: int) -> int:
         print(f"error: {job.name} gave up; launch the sweep again to give it new tries", file=sys.stderr)
         return FAILED
     study = jobs.study(sweep, job)
-    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
-    cpu.import_jax()  # seconds that a finished job need not cost
+    logging.getLogger("jax").setLevel(logging.WARNING)  # otherwise it reports every accelerator that is missing
+    cpu.import_jax()  # takes seconds, so not for a finished job
     multihost.join()
-    # One of several must not end, nor miss a signal, before it can tell the others.
+    # One of several processes must not end, nor miss a signal, before it can inform the others.
     with contextlib.nullcontext() if multihost.alone() else signals.listening():
         return _attempt(job, study, directory, tries)
 
 
 def _attempt(job: jobs.Job, study: spec.Study, directory: Path, tries: int) -> int:
-    """Train the study of a job once; returns the exit status."""
+    """Trains the study of a job once; returns the exit status."""
     from plasticity_jax import experiment
 
     tried = attempts.read(directory).started(attempts.place(directory))
@@ -74,7 +74,7 @@ def _attempt(job: jobs.Job, study: spec.Study, directory: Path, tries: int) -> i
     except Exception as error:
         line = " ".join((str(error) or type(error).__name__).split("\n")[0].split())
         tried = tried.failed(line, attempts.place(directory), tries, for_good=isinstance(error, ConfigError))
-        attempts.write(directory, tried)  # whichever process failed: the first may never hear why
+        attempts.write(directory, tried)  # by the process that failed, since the first may not learn the reason
         if not isinstance(error, LabError):
             logging.exception("%s failed", job.name)
         left = "it gave up" if tried.gave_up else f"try {tried.tries} of {tries} from {tried.place}"
@@ -91,7 +91,7 @@ def _result(directory: Path) -> object:
 
 
 def _outcome(result: object) -> int | None:
-    """The exit status for a result: a job of which all runs diverged has failed for good.  None if it is no result."""
+    """The exit status for a result, `FAILED` if all runs diverged; None if `result` is not a valid result."""
     if not isinstance(result, dict) or not isinstance(result.get("runs"), list):
         return None
     return {"finished": FINISHED, "failed": FAILED}.get(str(result.get("status")))

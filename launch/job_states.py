@@ -1,4 +1,4 @@
-"""How a job stands, read from its files alone; missing and damaged ones are a state too, never a crash."""
+"""The state of a job, read from its files; missing and damaged files give a state too, not an error."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from plasticity_jax import strict_json
 from plasticity_jax.launch import attempts, jobs
 from plasticity_jax.storage import locks
 
-# waiting: not begun.  stopped: saved, goes on.  lost: it says running and nobody holds its lock.
-# failed: has tries left.  gave up, diverged (all its runs): only a user can mend it.
+# waiting: not begun.  stopped: saved, can continue.  lost: status.json says running, but no process holds the lock.
+# failed: has tries left.  gave up, diverged (all its runs): needs a user.
 STATES = ("waiting", "running", "stopped", "lost", "failed", "gave up", "diverged", "finished")
-FOR_GOOD = ("gave up", "diverged", "finished")  # no launcher starts these again by itself
+FOR_GOOD = ("gave up", "diverged", "finished")  # launchers do not start these again
 FAILURES = ("failed", "gave up", "diverged")
 URGENCY = ("gave up", "diverged", "failed", "lost", "running", "stopped", "waiting", "finished")
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What is known of a job.
+    """The state and progress of a job.
 
     state: one of `STATES`.  done, planned: training images.  rate: images/s, 0 if unknown.
-    left: seconds, None if unknown.  diverged: runs that came to nothing in a job that finished.
+    left: remaining seconds, None if unknown.  diverged: number of failed runs in a finished job.
     reason: why it failed, stopped or is damaged; may be empty.
     """
 
@@ -36,7 +36,7 @@ class State:
 
 
 def look(sweep: Path, job: jobs.Job) -> State:
-    """How a job stands."""
+    """The state of a job."""
     directory = jobs.directory(sweep, job)
     result, status = _json(directory / "result.json"), _json(directory / "status.json")
     if result is not None:
@@ -51,7 +51,7 @@ def look(sweep: Path, job: jobs.Job) -> State:
     if said == "running":
         if held(directory):
             return State("running", **progress)
-        return State("lost", **progress, reason="its process ended without a word")
+        return State("lost", **progress, reason="its process was killed")
     if tried.gave_up:
         return State("gave up", **progress, reason=error or (tried.errors[-1] if tried.errors else ""))
     if said == "preempted":
@@ -64,7 +64,7 @@ def look(sweep: Path, job: jobs.Job) -> State:
 def _ended(job: jobs.Job, result: Mapping[str, Any]) -> State:
     runs = result.get("runs")
     if result.get("status") not in ("finished", "failed") or not isinstance(runs, list):
-        return State("lost", planned=job.images, reason="its result.json is damaged; a launch mends it")
+        return State("lost", planned=job.images, reason="its result.json is damaged; launch it again to repair it")
     lost = sum(not isinstance(run, dict) or run.get("status") != "finished" for run in runs)
     images = _number(result.get("images"))
     state = "finished" if result["status"] == "finished" else "diverged"
@@ -88,7 +88,7 @@ def held(directory: Path) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None if there is no file, an empty one if it is damaged."""
+    """The JSON object in a file; None if the file is missing, {} if it is damaged."""
     try:
         content = strict_json.loads(path.read_bytes())
     except FileNotFoundError:

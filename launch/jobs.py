@@ -1,7 +1,7 @@
-"""The jobs of a sweep as they stand in its sweep.json, and the part of a study that each of them trains.
+"""The jobs of a sweep, as stored in its sweep.json, and the part of a study that each of them trains.
 
-A job is some points of one pack of one study, for some seeds.  What it trains is looked up in files, never described
-on a command line: `study(sweep, job)` is an ordinary study, which trains in an ordinary working directory.
+A job is some points of one pack of one study, for some seeds.  It is described by files alone, not by a command line:
+`study(sweep, job)` is an ordinary study, trained in an ordinary working directory.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ from plasticity_jax.errors import LabError
 from plasticity_jax.storage import workdir
 
 VERSION = 1
-AGAIN = "delete it and plan the sweep anew: jobs that are in it again keep all that they have"
-PACK = "main"  # what a lone pack is called: a job's directory does not change when a study gets more packs
+AGAIN = "delete it and plan the sweep again: jobs that it contains again keep their results"
+PACK = "main"  # the pack of every job, so that a job's directory does not change when a study gets more packs
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     """Part of a pack.
 
-    name: of its directory; no other job of the sweep has it.  study: its key in the sweep.
-    pack, points: the pack of the study, and which of its plans.  seeds: of the study's seeds.
-    runs: runs that come out (stages on the way to them not counted).
-    images: training images shown, at most.  seconds: expected time, None if not measured.
-    bytes: memory that it needs on the device, None if not measured.
+    name: of its directory, unique in the sweep.  study: key of its study in the sweep.
+    pack, points: the pack of the study, and indices of its plans.  seeds: some of the study's seeds.
+    runs: number of final runs (earlier stages are not counted).
+    images: largest number of training images.  seconds: expected time, None if not measured.
+    bytes: memory on the device, None if not measured.
     """
 
     name: str
@@ -47,7 +47,7 @@ def restrict(study: spec.Study, pack: str, points: Sequence[int], seeds: Sequenc
     Raises:
       LabError: the study has no such pack, point or seed.
     """
-    whole_pack = {each.name: each for each in study.packs}.get(pack)
+    whole_pack = {candidate.name: candidate for candidate in study.packs}.get(pack)
     if whole_pack is None or not set(points) <= set(range(len(whole_pack.plans))) or not set(seeds) <= set(study.seeds):
         raise LabError(f"the study has no pack {names.shown(pack)} with all of the job's points and seeds")
     part = dataclasses.replace(whole_pack, name=PACK, plans=tuple(whole_pack.plans[i] for i in points))
@@ -66,14 +66,14 @@ def read(sweep: Path) -> tuple[Job, ...]:
     content = workdir.read_json(path, AGAIN)
     if not isinstance(content, dict) or content.get("version") != VERSION or not isinstance(content.get("jobs"), list):
         raise LabError(f"{path} is damaged, or of another version; {AGAIN}")
-    jobs = tuple(_restore(each, f"{path}, job {i}") for i, each in enumerate(content["jobs"]))
+    jobs = tuple(_restore(value, f"{path}, job {i}") for i, value in enumerate(content["jobs"]))
     if len({job.name for job in jobs}) < len(jobs):
         raise LabError(f"{path} is damaged: two jobs of one name; {AGAIN}")
     return jobs
 
 
 def write(sweep: Path, jobs: Sequence[Job]) -> None:
-    """Replace sweep.json."""
+    """Replaces sweep.json."""
     workdir.write_json(Path(sweep) / "sweep.json", {"version": VERSION, "jobs": [vars(job) for job in jobs]})
 
 
@@ -83,10 +83,10 @@ def directory(sweep: Path, job: Job) -> Path:
 
 
 def own_directory(sweep: Path, job: Job) -> Path:
-    """The working directory of a job, to be written.
+    """The working directory of a job, checked before it is written to.
 
     Raises:
-      LabError: a link on the way leads out of the sweep.
+      LabError: a symbolic link in the path leads out of the sweep.
     """
     path = directory(sweep, job)
     if not path.resolve().is_relative_to(Path(sweep).resolve()):
@@ -95,16 +95,16 @@ def own_directory(sweep: Path, job: Job) -> Path:
 
 
 def study(sweep: Path, job: Job) -> spec.Study:
-    """What a job trains.
+    """The study that a job trains.
 
     Raises:
-      LabError: the study's config.json is missing, damaged or unsafe, or has no such part.
+      LabError: the study's config.json is missing, damaged or unsafe, or lacks the job's pack, points or seeds.
     """
     return restrict(whole(sweep, job.study), job.pack, job.points, job.seeds)
 
 
 def whole(sweep: Path, key: str) -> spec.Study:
-    """A study of the sweep.
+    """A complete study of the sweep.
 
     Raises:
       LabError: its config.json is missing, damaged or unsafe.
@@ -114,14 +114,14 @@ def whole(sweep: Path, key: str) -> spec.Study:
         return restore_study(workdir.read_json(path, ""), str(path))
     except LabError as error:
         text = str(error).rstrip("; ")
-        raise LabError(f"{text}; delete {Path(sweep) / 'sweep.json'} and plan the sweep anew") from error
+        raise LabError(f"{text}; delete {Path(sweep) / 'sweep.json'} and plan the sweep again") from error
 
 
 def find(jobs: Sequence[Job], which: str) -> Job:
-    """The job of a name, or else of an index in sweep.json.
+    """The job with a name, or else with an index in sweep.json.
 
     Raises:
-      LabError: there is none.
+      LabError: there is no such job.
     """
     named = {job.name: job for job in jobs}
     if which in named:
@@ -140,9 +140,9 @@ def _restore(value: Any, where: str) -> Job:
     names.check(value["pack"], f"{where}, pack", commas=True)
     for key in ("points", "seeds"):
         if not isinstance(value[key], list) or not value[key] or not all(map(_whole, value[key])):
-            raise LabError(f"{where}, {key}: must be a list of whole numbers")
+            raise LabError(f"{where}, {key}: must be a list of integers")
     if not _whole(value["runs"]) or not _whole(value["images"]):
-        raise LabError(f"{where}: runs and images must be whole numbers")
+        raise LabError(f"{where}: runs and images must be integers")
     for key in ("seconds", "bytes"):
         if value[key] is not None and (isinstance(value[key], bool) or not isinstance(value[key], (int, float))):
             raise LabError(f"{where}, {key}: must be a number or null")

@@ -1,12 +1,12 @@
-"""Plan a sweep and run all that is missing of it on this machine, each job in a process of its own.
+"""Plan a sweep and run its missing jobs on this machine, each in its own process.
 
     python -m launch.local --config=FILE[:ARG] --workdir=SWEEP [--parallel=N] [--tries=3] [flags of launch.sweep]
-    python -m launch.local --workdir=SWEEP                      what is planned already
+    python -m launch.local --workdir=SWEEP                      a sweep that is planned already
 
-N jobs at a time share the GPUs or the CPU cores.  A job that another launcher is at is waited for.  SIGINT, SIGTERM
-or SIGHUP (of a terminal that is closed) lets the jobs save and stop.
+N jobs at a time share the GPUs or the CPU cores.  Jobs held by another launcher are waited for.  SIGINT, SIGTERM or
+SIGHUP (a closed terminal) makes the jobs save and stop.
 
-Exit status: 0 all jobs have finished, 1 some failed, 75 stopped (the same command goes on).
+Exit status: 0 all jobs finished, 1 some failed, 75 stopped (the same command continues).
 """
 
 import argparse
@@ -29,10 +29,10 @@ ROOT = Path(plasticity_jax.__file__).parents[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Plan, then run; returns the exit status."""
+    """Plans, then runs; returns the exit status."""
     output.outlive_readers()
     parser = Parser("launch.local", __doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=directory, help="directory of the sweep; the same one again goes on with it")
+    parser.add_argument("--workdir", type=directory, help="directory of the sweep; give it again to continue")
     parser.add_argument("--parallel", type=positive, default=1, help="jobs at a time")
     parser.add_argument("--tries", type=positive, default=3, help="failures at one place before a job gives up")
     parser.add_argument("--dry_run", action="store_true", help="show the jobs, and run nothing")
@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     planning = options.dry_run or any(word.lstrip("-").startswith(("config", "flagfile")) for word in rest)
     if options.workdir and not planning:
         if rest:
-            parser.error(f"{rest[0]}: that is for planning, which needs --config; without, all that is planned runs")
+            parser.error(f"{rest[0]}: only for planning, which needs --config; without it, the planned jobs run")
         return _run(options)
-    # Planned by a child, for it computes with jax: this process must not hold the memory of a GPU.
+    # A child process plans, since planning uses jax, and this process must not hold the memory of a GPU.
     command = [sys.executable, "-m", "plasticity_jax.launch.sweep", *rest, *["--dry_run"] * options.dry_run]
     command += [f"--workdir={options.workdir}"] if options.workdir else []
     planned = _plan(command)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(command: Sequence[str]) -> int:
-    """The exit status of the command that plans; it is stopped if this process is."""
+    """Runs the command that plans; returns its exit status.  A signal to this process stops it."""
     with signals.listening() as stopped:
         planner = subprocess.Popen(command, env=environment())
         while planner.poll() is None:
@@ -71,19 +71,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def run(sweep: Path, parallel: int, tries: int) -> int:
-    """Run what is missing of a sweep that is planned; returns the exit status."""
+    """Runs the missing jobs of a planned sweep; returns the exit status."""
     listed = jobs.read(sweep)
     with signals.listening() as stopped:
         for job in listed:
             directory = jobs.own_directory(sweep, job)
             if not job_states.held(directory):
                 with contextlib.suppress(OSError):
-                    attempts.reset(directory)  # whoever launches again gives new tries
+                    attempts.reset(directory)  # a new launch gives new tries
         return Crew(sweep, listed, parallel, tries, environment()).work(stopped)
 
 
 def environment() -> dict[str, str]:
-    """The environment of this process, in which children find these very packages."""
+    """The environment of this process, with a PYTHONPATH by which children import the same packages."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

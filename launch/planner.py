@@ -1,13 +1,14 @@
-"""From the studies of a sweep to its jobs: as few as fit into memory and time.  Pure; prices come from outside.
+"""Divides the studies of a sweep into jobs: as few as fit into memory and time.  Pure; costs are an argument.
 
-All that changes no shape rides the run axis: a pack is one job, if that fits.  Else its seeds are dealt out over
-several jobs, since seeds share nothing; and only where a single seed does not fit, its grid points too, each job then
-with a pretraining of its own.
+A pack is one job if it fits, since all its runs share programs.  Otherwise its seeds, which share nothing, are
+distributed over several jobs; and only if a single seed does not fit, its grid points too, each job then with its own
+pretraining.
 """
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ml_collections import ConfigDict
@@ -15,15 +16,15 @@ from ml_collections import ConfigDict
 from plasticity_jax import study_config
 from plasticity_jax.config import names, spec
 from plasticity_jax.errors import ConfigError, RoomError
-from plasticity_jax.launch import jobs, naming
+from plasticity_jax.launch import jobs
 
-TAKEN = ("sweep.json", "slurm", "xm")  # what launchers make in the directory of a sweep
-Rectangle = tuple[tuple[int, ...], tuple[int, ...]]  # points and seeds: all of one with all of the other
+TAKEN = ("sweep.json", "slurm", "xm")  # names that launchers use in the directory of a sweep
+Rectangle = tuple[tuple[int, ...], tuple[int, ...]]  # (points, seeds): all combinations of the two
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a job may take: bytes of memory, seconds, runs; None for as much as it likes."""
+    """Limits of a job: bytes of memory, seconds, runs; None for no limit."""
 
     memory: int | None = None
     seconds: float | None = None
@@ -32,7 +33,7 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Price:
-    """What a job takes: runs that come out, training images, seconds and bytes (None if unknown)."""
+    """Cost of a job: final runs, training images, seconds and bytes (None if unknown)."""
 
     runs: int
     images: int
@@ -41,28 +42,28 @@ class Price:
 
 
 class Market(Protocol):
-    """Tells what `seeds` seeds of some points of a pack cost."""
+    """Returns the cost of `seeds` seeds of some points of a pack."""
 
     def __call__(self, key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> Price: ...
 
 
 def studies(config: ConfigDict) -> dict[str, spec.Study]:
-    """The studies of a sweep config by their keys; a lone study goes by its name.
+    """The studies of a sweep config by key; the key of a single study is its name.
 
     Raises:
-      ConfigError: a study that is none, or a key that cannot name a directory.
+      ConfigError: a study is invalid, or a key cannot be the name of a directory.
     """
     if "studies" not in config:
         study = study_config.parse(config)
         key = names.safe(study.name or "study")[: names.LONGEST]
         return {f"_{key}" if key in TAKEN else key: study}
     if list(config) != ["studies"] or not isinstance(config.studies, (ConfigDict, Mapping)) or not config.studies:
-        raise ConfigError("config.studies: a sweep has this key alone, a group of studies by name")
+        raise ConfigError("config.studies: a sweep has only this key, a group of studies by name")
     parsed = {}
     for key, config_of in config.studies.items():
         names.check(key, f"config.studies.{key}")
         if key in TAKEN:
-            raise ConfigError(f"config.studies.{key}: a sweep keeps files of its own there; take another name")
+            raise ConfigError(f"config.studies.{key}: this name is reserved for files of a sweep; choose another")
         try:
             parsed[key] = study_config.parse(config_of)
         except ConfigError as error:
@@ -71,32 +72,32 @@ def studies(config: ConfigDict) -> dict[str, spec.Study]:
 
 
 def plan(
-    found: Mapping[str, spec.Study], old: Sequence[jobs.Job], price: Market, budget: Budget
+    by_key: Mapping[str, spec.Study], old: Sequence[jobs.Job], price: Market, budget: Budget
 ) -> tuple[jobs.Job, ...]:
-    """The old jobs, followed by new ones for all of the studies that no old one trains.
+    """The old jobs, followed by new jobs for everything that no old job trains.
 
-    `price` is asked only about what is new.
+    `price` is called only for new jobs.
 
     Raises:
-      RoomError: one seed of one grid point needs more memory than the budget has.
+      RoomError: one seed of one grid point exceeds the memory budget.
     """
     planned, taken, trained = list(old), {job.name for job in old}, _by_pack(old)
-    for key, study in found.items():
+    for key, study in by_key.items():
         for pack in study.packs:
             for rectangle in missing(study, pack, trained[key, pack.name]):
                 for points, seeds in _split(rectangle, _fits(key, pack, price, budget)):
                     cost = price(key, pack, points, len(seeds))
                     _check_memory(key, pack, cost, budget)
-                    name = naming.name(key if len(found) > 1 else "", pack, points, seeds, taken)
+                    name = name_of(key if len(by_key) > 1 else "", pack, points, seeds, taken)
                     taken.add(name)
                     planned.append(jobs.Job(name, key, pack.name, points, seeds, **vars(cost)))
     return tuple(planned)
 
 
-def anything_missing(found: Mapping[str, spec.Study], old: Sequence[jobs.Job]) -> bool:
-    """Whether the old jobs leave something of the studies untrained."""
+def anything_missing(by_key: Mapping[str, spec.Study], old: Sequence[jobs.Job]) -> bool:
+    """Whether some part of the studies is in no old job."""
     trained = _by_pack(old)
-    return any(missing(study, pack, trained[key, pack.name]) for key, study in found.items() for pack in study.packs)
+    return any(missing(study, pack, trained[key, pack.name]) for key, study in by_key.items() for pack in study.packs)
 
 
 def _by_pack(old: Sequence[jobs.Job]) -> collections.defaultdict[tuple[str, str], list[jobs.Job]]:
@@ -107,7 +108,7 @@ def _by_pack(old: Sequence[jobs.Job]) -> collections.defaultdict[tuple[str, str]
 
 
 def missing(study: spec.Study, pack: spec.Pack, old: Sequence[jobs.Job]) -> list[Rectangle]:
-    """What no job trains of a pack, seeds that miss the same points together."""
+    """The (points, seeds) of a pack that no job trains; seeds that miss the same points are together."""
     planned: dict[int, set[int]] = {seed: set() for seed in study.seeds}
     for job in old:
         for seed in job.seeds:
@@ -128,13 +129,13 @@ def _fits(key: str, pack: spec.Pack, price: Market, budget: Budget) -> Callable[
             (cost.seconds, budget.seconds),
             (cost.runs, budget.runs),
         ]
-        return all(need is None or there is None or need <= there for need, there in pairs)
+        return all(need is None or limit is None or need <= limit for need, limit in pairs)
 
     return fits
 
 
 def _split(whole: Rectangle, fits: Callable[[tuple[int, ...], int], bool]) -> Iterator[Rectangle]:
-    """Parts that fit, as few as there need be; what fits in no way is one point and one seed."""
+    """As few parts that fit as possible; the smallest part, one point and one seed, is yielded even if it does not."""
     points, seeds = whole
     most = _largest(len(seeds), lambda count: fits(points, count))
     if most:
@@ -149,9 +150,9 @@ def _split(whole: Rectangle, fits: Callable[[tuple[int, ...], int], bool]) -> It
 
 
 def _largest(limit: int, good: Callable[[int], bool]) -> int:
-    """The largest number from 1 to `limit` that is good, if those below a good one are; 0 if none is.
+    """The largest number from 1 to `limit` for which `good`, a decreasing predicate, is true; 0 if none.
 
-    It looks at small numbers first, which cost less to judge.
+    Tries small numbers first, whose cost is cheaper to compute.
     """
     low, high = 0, 1
     while good(high):
@@ -165,7 +166,7 @@ def _largest(limit: int, good: Callable[[int], bool]) -> int:
 
 
 def _deal(items: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
-    """Runs of neighbours of at most `most` items, whose lengths differ by one at most."""
+    """Splits items into as few contiguous parts of at most `most` items as possible, of nearly equal length."""
     count = -(-len(items) // most)
     ends = [len(items) * i // count for i in range(count + 1)]
     yield from (items[start:end] for start, end in zip(ends, ends[1:], strict=False))
@@ -177,3 +178,45 @@ def _check_memory(key: str, pack: spec.Pack, cost: Price, budget: Budget) -> Non
             f"study {key}, pack {pack.name}: one seed of one grid point needs {cost.bytes / 1e9:.3g} GB of memory, and "
             f"--memory_gb is {budget.memory / 1e9:.3g}; take more, or a smaller network, batch_size or eval_batch"
         )
+
+
+def name_of(study: str, pack: spec.Pack, points: Sequence[int], seeds: Sequence[int], taken: Collection[str]) -> str:
+    """A readable name for a job, safe as a directory and not in `taken`; without `study` if that is empty.
+
+    `width=8,seeds=0-4`: the pack, the points if they are not all of the pack, and the seeds.
+    """
+    chosen = [] if len(points) == len(pack.plans) else _values([pack.plans[i][0] for i in points], pack)
+    first = [] if pack.name == "main" else [pack.name]
+    whole = names.safe(",".join([*([study] if study else []), *first, *chosen, f"seeds={_spans(seeds)}"]), commas=True)
+    for number in range(1, len(taken) + 2):
+        text = _short(whole, "" if number == 1 else f".{number}")
+        if text not in taken:
+            return text
+    raise AssertionError("more names are taken than there are")
+
+
+def _values(points: Sequence[spec.HParams], pack: spec.Pack) -> list[str]:
+    """`key=value+value` for each hyper-parameter in which the points of the pack differ."""
+    first = dict(pack.plans[0][0])
+    varying = {key for hparams, _ in pack.plans for key, value in hparams if value != first[key]}
+    keys = [key for key, _ in points[0] if key in varying]
+    return [f"{key}={'+'.join(dict.fromkeys(str(dict(point)[key]) for point in points))}" for key in keys]
+
+
+def _spans(seeds: Sequence[int]) -> str:
+    """`0-4+7` for 0, 1, 2, 3, 4 and 7."""
+    spans: list[list[int]] = []
+    for seed in sorted(seeds):
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    return "+".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+
+
+def _short(text: str, end: str) -> str:
+    """`text` with `end`; if it is too long, a checksum replaces its middle."""
+    if len(text) + len(end) <= names.LONGEST:
+        return text + end
+    mark = f"..{zlib.crc32(text.encode()):08x}"
+    return text[: names.LONGEST - len(mark) - len(end)] + mark + end

@@ -1,4 +1,4 @@
-"""What parts of packs cost on this machine; measured when first asked for, once for each shape."""
+"""Measures the cost of parts of packs on this machine, on first use, once for each shape."""
 
 import functools
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from plasticity_jax.runner.console import Line
 
 
 class Market:
-    """Prices for the packs of some studies.
+    """A `planner.Market` for the packs of some studies.
 
-    rate: images/s, if known, instead of timing.
+    rate: images/s to use instead of a measurement.
     """
 
     def __init__(self, studies: Mapping[str, spec.Study], rate: float | None = None):
@@ -27,10 +27,10 @@ class Market:
         self.shapes: dict[tuple[str, str], Any] = {}
 
     def __call__(self, key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> Price:
-        """What `seeds` seeds of some points of a pack cost.
+        """The cost of `seeds` seeds of some points of a pack.
 
         Raises:
-          LabError: it cannot be trained, or not here.
+          LabError: the pack cannot be trained on this machine.
         """
         part = self.counted(key, pack.name, points)
         cost_of = self._cost(key, pack)

@@ -1,4 +1,4 @@
-"""What SLURM has in its queue of a sweep: asked of `squeue`, which is where the truth is."""
+"""Reads the jobs of a sweep that are in SLURM's queue, with `squeue`."""
 
 import dataclasses
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch import sbatch
 
-LIMIT = 1001  # MaxArraySize where a cluster does not say
+LIMIT = 1001  # MaxArraySize if the cluster does not report it
 _SEPARATOR = "|"
 
 
@@ -17,7 +17,7 @@ _SEPARATOR = "|"
 class Entry:
     """A job in the queue.
 
-    id: of its task in SLURM, as 12_3.  state: pending, running, completing ..  where: its nodes, or why it waits.
+    id: of its task in SLURM, such as 12_3.  state: pending, running, completing ..  where: its nodes, or why it waits.
     """
 
     id: str
@@ -26,12 +26,12 @@ class Entry:
 
 
 def there() -> bool:
-    """Whether this machine can talk to a SLURM."""
+    """Whether this machine has the commands of SLURM."""
     return all(shutil.which(name) for name in ("sbatch", "squeue", "scontrol"))
 
 
 def read(sweep: Path, jobs: int) -> dict[int, Entry]:
-    """Position in sweep.json -> what SLURM knows of that job, for all of a sweep's `jobs` that it has in its queue.
+    """Position in sweep.json -> queue entry, for those of a sweep's `jobs` jobs that are in the queue.
 
     Raises:
       LabError: SLURM does not answer.
@@ -49,7 +49,7 @@ def read(sweep: Path, jobs: int) -> dict[int, Entry]:
 
 
 def limit() -> int:
-    """The cluster's MaxArraySize: task numbers are below it."""
+    """The cluster's MaxArraySize; task numbers are below it."""
     for line in ask(["scontrol", "show", "config"]).splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "MaxArraySize" and value.strip().isdecimal():
@@ -58,10 +58,10 @@ def limit() -> int:
 
 
 def ask(command: Sequence[str]) -> str:
-    """What a command of SLURM prints.
+    """The output of a command of SLURM.
 
     Raises:
-      LabError: it is missing, fails, or is silent for minutes; with its own words.
+      LabError: it is missing, fails, or does not answer within minutes; the message quotes it.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False)

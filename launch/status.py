@@ -1,10 +1,10 @@
-"""Every job of a sweep: its state, progress, time left, why it failed, and what to run again.
+"""Show every job of a sweep: state, progress, remaining time, reasons of failures, and what to run again.
 
     python -m launch.status SWEEP [--json]
 
-Reads files only, so it works wherever the sweep's directory can be seen, while the jobs run.
+Reads files only, so it works on any machine that can read the sweep's directory, also while jobs run.
 
-Exit status: 0 every job has finished, 1 one gave up, failed, or came to nothing, 75 else.
+Exit status: 0 every job finished, 1 one gave up, failed or diverged, 75 otherwise.
 """
 
 import collections
@@ -23,15 +23,15 @@ from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner import output
 from plasticity_jax.runner.units import duration
 
-SHOWN = 60  # jobs in the table; of more, those that need a look come first
+SHOWN = 60  # largest number of jobs in the table; failed jobs come first if there are more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print how a sweep stands; returns the exit status."""
+    """Prints the state of a sweep; returns the exit status."""
     output.outlive_readers()
     parser = Parser("launch.status", __doc__.splitlines()[0])
     parser.add_argument("sweep", type=directory, help="the --workdir of a sweep")
-    parser.add_argument("--json", action="store_true", help="print it for programs, all jobs of it")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all jobs")
     options = parser.parse_args(argv)
     try:
         states = look(options.sweep)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def look(sweep: Path) -> dict[Job, State]:
-    """How each job stands, in the order of sweep.json.
+    """The state of each job, in the order of sweep.json.
 
     Raises:
       LabError: there is no sweep, or its sweep.json is damaged.
@@ -51,32 +51,32 @@ def look(sweep: Path) -> dict[Job, State]:
     return {job: job_states.look(sweep, job) for job in jobs.read(sweep)}
 
 
-def outcome(found: Mapping[Job, State]) -> int:
-    """The exit status."""
-    counts = collections.Counter(state.state for state in found.values())
-    if counts["finished"] == len(found):
+def outcome(states: Mapping[Job, State]) -> int:
+    """The exit status for these states."""
+    counts = collections.Counter(state.state for state in states.values())
+    if counts["finished"] == len(states):
         return FINISHED
     return FAILED if any(counts[name] for name in job_states.FAILURES) else AGAIN
 
 
-def described(found: Mapping[Job, State]) -> dict[str, object]:
-    """All that is known, as plain JSON values."""
-    counts = collections.Counter(state.state for state in found.values())
-    listed = [{**dataclasses.asdict(job), **dataclasses.asdict(state)} for job, state in found.items()]
-    return {"exit_status": outcome(found), "counts": dict(counts), "jobs": listed}
+def described(states: Mapping[Job, State]) -> dict[str, object]:
+    """All states as plain JSON values."""
+    counts = collections.Counter(state.state for state in states.values())
+    listed = [{**dataclasses.asdict(job), **dataclasses.asdict(state)} for job, state in states.items()]
+    return {"exit_status": outcome(states), "counts": dict(counts), "jobs": listed}
 
 
-def report(sweep: Path, found: Mapping[Job, State]) -> str:
-    """The table, a summary, and what to run again."""
-    shown = list(found)
+def report(sweep: Path, states: Mapping[Job, State]) -> str:
+    """The table of jobs, a summary, and commands to run again."""
+    shown = list(states)
     if len(shown) > SHOWN:
-        shown = sorted(shown, key=lambda job: job_states.URGENCY.index(found[job].state))[:SHOWN]
+        shown = sorted(shown, key=lambda job: job_states.URGENCY.index(states[job].state))[:SHOWN]
     width = max([3, *(len(job.name) for job in shown)])
     lines = [f"{'job':<{width}}  {'state':<9} {'runs':>6} {'done':>6} {'images/s':>9}  {'ETA':<12}"]
-    lines += [_row(job, found[job], width) for job in shown]
-    if len(shown) < len(found):
-        lines.append(f"... {len(found) - len(shown)} more jobs; --json shows all")
-    return "\n".join([*lines, "", _summary(found), *_commands(sweep, found)])
+    lines += [_row(job, states[job], width) for job in shown]
+    if len(shown) < len(states):
+        lines.append(f"... {len(states) - len(shown)} more jobs; --json shows all")
+    return "\n".join([*lines, "", _summary(states), *_commands(sweep, states)])
 
 
 def _row(job: Job, state: State, width: int) -> str:
@@ -87,28 +87,28 @@ def _row(job: Job, state: State, width: int) -> str:
     return line.rstrip()
 
 
-def _summary(found: Mapping[Job, State]) -> str:
-    counts = collections.Counter(state.state for state in found.values())
-    done, planned = (sum(getattr(state, key) for state in found.values()) for key in ("done", "planned"))
-    rate = sum(state.rate for state in found.values() if state.state == "running")
+def _summary(states: Mapping[Job, State]) -> str:
+    counts = collections.Counter(state.state for state in states.values())
+    done, planned = (sum(getattr(state, key) for state in states.values()) for key in ("done", "planned"))
+    rate = sum(state.rate for state in states.values() if state.state == "running")
     parts = [
-        f"{len(found)} jobs: " + ", ".join(f"{counts[name]} {name}" for name in job_states.STATES if counts[name]),
+        f"{len(states)} jobs: " + ", ".join(f"{counts[name]} {name}" for name in job_states.STATES if counts[name]),
         f"{100 * done / max(planned, 1):.1f} % of {planned:,} images",
         f"{rate:,.0f} images/s, ETA {duration((planned - done) / rate)}" if rate else "",
     ]
     return "; ".join(part for part in parts if part)
 
 
-def _commands(sweep: Path, found: Mapping[Job, State]) -> list[str]:
-    """What brings the missing jobs on."""
-    again = [job for job, state in found.items() if state.state not in ("running", "finished", "diverged")]
-    lost = [job for job, state in found.items() if state.state == "diverged"]
+def _commands(sweep: Path, states: Mapping[Job, State]) -> list[str]:
+    """Commands that run the missing jobs."""
+    again = [job for job, state in states.items() if state.state not in ("running", "finished", "diverged")]
+    lost = [job for job, state in states.items() if state.state == "diverged"]
     lines = []
     if again:
         lines.append(f"{len(again)} jobs are missing; to run them here, the failed ones with new tries:")
         lines.append(f"  plasticity local --workdir={shlex.quote(str(sweep))}")
     if lost:
-        lines.append("all runs diverged, and would again; to train them anew nevertheless, delete these first:")
+        lines.append("all runs diverged, and would again; to train them again nevertheless, delete these first:")
         lines += [f"  {shlex.quote(str(jobs.directory(sweep, job)))}" for job in lost]
     return lines
 

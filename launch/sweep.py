@@ -1,12 +1,11 @@
-"""Plan a sweep: cut its studies into jobs that fit into memory and time, and show them.
+"""Plan a sweep: divide its studies into jobs that fit into memory and time, and show them.
 
     python -m launch.sweep --config=FILE[:ARG] --workdir=SWEEP [--config.KEY=VALUE] [--dry_run]
         [--memory_gb=N] [--hours=H] [--runs_per_job=N] [--images_per_second=X] [--compile_for=h100]
 
-Memory is what XLA says of the compiled programs, time what they take on this device; --images_per_second=X stands for
-another one, as on a login node.  With --compile_for, memory is that of a device that need not be there (`v5e:2x4`).
-Run again, it changes nothing; with more seeds, grid points or studies, the jobs that are there stay as they are, and
-new ones are added.
+Memory is XLA's account of the compiled programs; time is measured on this device, or follows from
+--images_per_second=X, as for a login node.  With --compile_for, memory is that of a described device (`v5e:2x4`).
+Planning again changes nothing; with more seeds, grid points or studies, existing jobs are kept and new ones added.
 """
 
 import contextlib
@@ -31,25 +30,25 @@ from plasticity_jax.storage import workdir
 flags.adopt_module_key_flags(commandline)
 CONFIG, WORKDIR, DRY_RUN = commandline.CONFIG, commandline.WORKDIR, commandline.DRY_RUN
 COMPILE_FOR = commandline.COMPILE_FOR
-MEMORY_GB = flags.DEFINE_float("memory_gb", None, "Memory of a job's device; default: what is free on this one.", 0.0)
-HOURS = flags.DEFINE_float("hours", None, "Longest expected time of a job.", 0.0)
-RUNS_PER_JOB = flags.DEFINE_integer("runs_per_job", None, "Most runs of a job.", 1)
+MEMORY_GB = flags.DEFINE_float("memory_gb", None, "Memory of a job's device; default: free memory of this one.", 0.0)
+HOURS = flags.DEFINE_float("hours", None, "Largest expected time of a job.", 0.0)
+RUNS_PER_JOB = flags.DEFINE_integer("runs_per_job", None, "Largest number of runs of a job.", 1)
 IMAGES_PER_SECOND = flags.DEFINE_float(
-    "images_per_second", None, "What the machine that will train does, instead of timing this one.", 0.0
+    "images_per_second", None, "Speed of the machine that will train, instead of measuring this one.", 0.0
 )
 
-SHOWN = 30  # jobs in the table; of more, those at both ends
+SHOWN = 30  # largest number of jobs in the table; the first and last ones if there are more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command with these words, or those of this process; returns the exit status."""
+    """Runs the command with these arguments, or those of the process; returns the exit status."""
     return commandline.start(run, argv)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Plan the sweep that the flags ask for; returns the exit status."""
+    """Plans the sweep given by the flags; returns the exit status."""
     del argv
-    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    logging.getLogger("jax").setLevel(logging.WARNING)  # otherwise it reports every accelerator that is missing
     try:
         prepare()
     except LabError as error:
@@ -58,12 +57,12 @@ def run(argv: Sequence[str]) -> int:
 
 
 def prepare() -> tuple[jobs.Job, ...]:
-    """Plan the sweep that the flags ask for, show its jobs, and write them down unless it is a dry run; returns them.
+    """Plans the sweep given by the flags, prints its jobs, and writes them unless it is a dry run; returns them.
 
     Raises:
-      LabError: a config that is wrong or no growth of the one before, or a job that cannot be.
+      LabError: the config is wrong or not an extension of the former one, or a job cannot be trained.
     """
-    cpu.import_jax()  # seconds that a misspelt flag need not cost
+    cpu.import_jax()  # takes seconds, so it comes after the check of flags
     from plasticity_jax.config import parse
     from plasticity_jax.launch import growth, planner, prices
     from plasticity_jax.profiling import cost
@@ -72,7 +71,7 @@ def prepare() -> tuple[jobs.Job, ...]:
         if flag.value is not None and not 0 < flag.value < float("inf"):
             raise LabError(f"--{flag.name}={flag.value}: must be above 0")
     if COMPILE_FOR.value and HOURS.value and not IMAGES_PER_SECOND.value:
-        raise LabError("--hours with --compile_for needs --images_per_second: what is not there cannot be timed")
+        raise LabError("--hours with --compile_for needs --images_per_second: a described device cannot be timed")
     studies = planner.studies(CONFIG.value)
     sweep = paths.given(WORKDIR.value).absolute() if WORKDIR.value else None
     target = None if DRY_RUN.value else sweep
@@ -83,7 +82,7 @@ def prepare() -> tuple[jobs.Job, ...]:
         }
         gone = [key for key in stored if key not in studies]
         if gone:
-            raise LabError(f"study {gone[0]} is gone from the config; a sweep that was begun only grows")
+            raise LabError(f"study {gone[0]} is missing from the config; a sweep that was begun can only grow")
         planned = old
         if planner.anything_missing(studies, old):
             with cost.begin(COMPILE_FOR.value):
@@ -94,7 +93,7 @@ def prepare() -> tuple[jobs.Job, ...]:
         if target:
             for job in planned:
                 paths.check_length(jobs.directory(target, job))
-            for key, study in studies.items():  # first: a plan without its studies is worth nothing
+            for key, study in studies.items():  # before sweep.json, which is useless without them
                 if study != stored.get(key):
                     workdir.write_json(target / key / "config.json", parse.describe(study))
             if planned != old:
@@ -104,7 +103,7 @@ def prepare() -> tuple[jobs.Job, ...]:
 
 
 def _stored(sweep: Path | None) -> tuple[tuple[jobs.Job, ...], dict[str, spec.Study]]:
-    """The jobs and the studies that a sweep has so far."""
+    """The jobs and studies already stored in a sweep."""
     if sweep is None or not (sweep / "sweep.json").exists():
         return (), {}
     listed = jobs.read(sweep)
@@ -113,7 +112,7 @@ def _stored(sweep: Path | None) -> tuple[tuple[jobs.Job, ...], dict[str, spec.St
 
 @contextlib.contextmanager
 def _turn(sweep: Path) -> Iterator[None]:
-    """Hold the sweep for this process; wait if another one plans it."""
+    """Context that locks the sweep; waits while another process plans it."""
     with contextlib.ExitStack() as stack:
         for wait in itertools.count():
             try:
@@ -121,7 +120,7 @@ def _turn(sweep: Path) -> Iterator[None]:
                 break
             except BusyError:
                 if not wait:
-                    print(f"another process plans {sweep}; waiting for it", file=sys.stderr)
+                    print(f"another process is planning {sweep}; waiting for it", file=sys.stderr)
                 time.sleep(0.3)
         yield
 
@@ -131,7 +130,7 @@ def table(listed: Sequence[jobs.Job], new: int, hours: float | None = None) -> s
 
     Args:
       listed: all of the sweep, the `new` ones last.
-      hours: the longest time that was asked for; jobs above it are marked.
+      hours: the limit of a job's time; jobs above it are marked.
     """
     shown = [*range(len(listed))]
     if len(listed) > SHOWN:
@@ -143,7 +142,7 @@ def table(listed: Sequence[jobs.Job], new: int, hours: float | None = None) -> s
             lines.append(f"... {i - before - 1} more jobs ...")
         job = listed[i]
         long = hours and job.seconds and job.seconds > hours * 3600
-        note = "  longer than --hours: goes on in slices" if long else ""
+        note = "  longer than --hours: needs several restarts" if long else ""
         lines.append(_row(job.name, *_cells(job.runs, job.images, job.bytes, job.seconds), width) + note)
     seconds = [job.seconds for job in listed if job.seconds is not None]
     total = f"{sum(seconds) / 3600:,.2f} device hours expected" if seconds else "time not measured"

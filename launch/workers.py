@@ -1,37 +1,111 @@
-"""Children that work on the jobs of a sweep: started, waited for, started again, and asked to stop."""
+"""Runs the jobs of a sweep in child processes: starts, watches, restarts and stops them."""
 
 import collections
+import contextlib
 import dataclasses
+import importlib.util
+import itertools
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
-from plasticity_jax.launch import attempts, job_states, shares
+from plasticity_jax.launch import attempts, job_states
 from plasticity_jax.launch import jobs as jobs_
 from plasticity_jax.launch.arguments import AGAIN, FAILED, FINISHED
 from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner.console import Line
 from plasticity_jax.runner.units import duration
 
-TICK = 0.2  # seconds between two looks at the children
-LOOK = 1.0  # and at the jobs that are elsewhere, and at how far all are
+TICK = 0.2  # seconds between two checks of the children
+LOOK = 1.0  # seconds between two checks of jobs elsewhere, and of the progress of all
+PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+DEV = Path("/dev")
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """environment: additional variables for a child process.  cores: CPU cores it may use, empty for all."""
+
+    environment: Mapping[str, str]
+    cores: tuple[int, ...]
+
+    def start(self, command: Sequence[str], log: IO[bytes], environment: Mapping[str, str]) -> subprocess.Popen:
+        """Starts a child with this share, in a new session, so that Ctrl-C reaches only its parent."""
+        with _on(self.cores):
+            return subprocess.Popen(
+                command,
+                env={**environment, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+@contextlib.contextmanager
+def _on(cores: Collection[int]) -> Iterator[None]:
+    """Context in which children start with these cores only; jax counts them once, at its start."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)  # of this thread, which they inherit
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def deal(count: int) -> list[Share]:
+    """`count` shares: one GPU each, reused if there are fewer; without GPUs equal parts of this process's cores."""
+    devices = gpus(os.environ)
+    if devices:
+        return [Share({"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]}, ()) for i in range(count)]
+    if count == 1 or not hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
+        return [Share({}, ())] * count
+    cores = sorted(os.sched_getaffinity(0))
+    if count >= len(cores):
+        return [Share({}, (cores[i % len(cores)],)) for i in range(count)]
+    ends = [len(cores) * i // count for i in range(count + 1)]
+    return [Share({}, tuple(cores[start:end])) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def gpus(environment: Mapping[str, str]) -> list[str]:
+    """The names of the GPUs that jax would use, as in CUDA_VISIBLE_DEVICES; does not import jax."""
+    platforms = environment.get("JAX_PLATFORMS", "")
+    if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
+        return []
+    if not any(importlib.util.find_spec(plugin) for plugin in PLUGINS):
+        return []
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        listed = (name.strip() for name in environment["CUDA_VISIBLE_DEVICES"].split(","))
+        return list(itertools.takewhile(_may_be_gpu, listed))  # like CUDA, ignores everything after an invalid name
+    numbers = [path.name.removeprefix("nvidia") for path in DEV.glob("nvidia[0-9]*")]
+    return sorted((number for number in numbers if number.isdecimal()), key=int)
+
+
+def _may_be_gpu(name: str) -> bool:
+    """Whether it is a number, or the identifier of a GPU or a partition of one; not -1 or words like `none`."""
+    return name.isdecimal() or name.startswith(("GPU-", "MIG-"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Child:
-    """A process at work on a job; `place` is where the job stood when it was started."""
+    """A process that trains a job; `place` is where the job resumed at its start."""
 
     job: Job
     process: subprocess.Popen
-    share: shares.Share
+    share: Share
     place: str
 
 
 class Crew:
-    """At most `parallel` children; each job is in `waiting`, with a child, `elsewhere` or through."""
+    """At most `parallel` children; each job is in `waiting`, in `children`, in `elsewhere`, or has ended."""
 
     def __init__(self, sweep: Path, jobs: Sequence[Job], parallel: int, tries: int, environment: Mapping[str, str]):
         self.sweep = sweep
@@ -40,15 +114,15 @@ class Crew:
         self.states = {job: job_states.look(sweep, job) for job in jobs}
         self.waiting = collections.deque(job for job in jobs if self.states[job].state not in job_states.FOR_GOOD)
         self.failed = {job for job in jobs if self.states[job].state in job_states.FOR_GOOD[:-1]}
-        self.elsewhere: list[Job] = []  # held by processes that are not ours
-        self.free = shares.deal(parallel)
+        self.elsewhere: list[Job] = []  # held by processes of other launchers
+        self.free = deal(parallel)
         self.children: list[Child] = []
-        self.killed: dict[Job, tuple[str, int]] = {}  # how often without a step forward
+        self.killed: dict[Job, tuple[str, int]] = {}  # place, and how often the job was killed there
         self.line = Line()
         self.shown = self.looked = -float("inf")
 
     def work(self, stopped: Callable[[], bool]) -> int:
-        """Run all jobs, or until `stopped`; returns the exit status."""
+        """Runs all jobs, or until `stopped`; returns the exit status."""
         told = False
         while self.children or ((self.waiting or self.elsewhere) and not told):
             if stopped() and not told:
@@ -79,7 +153,7 @@ class Crew:
         self.children.append(Child(job, process, share, attempts.place(directory)))
 
     def _reap(self, told: bool) -> None:
-        """See to the children that ended."""
+        """Handles the children that ended: their jobs have finished, wait again, or failed."""
         for child in [child for child in self.children if child.process.poll() is not None]:
             self.children.remove(child)
             self.free.append(child.share)
@@ -96,16 +170,16 @@ class Crew:
             self.line.note(f"{job.name} failed: {why or f'exit status {code}'}; see {log}")
 
     def _hopeless(self, child: Child) -> bool:
-        """Whether a job was killed as often as it has tries, where it stood."""
+        """Whether a job was killed at one place as often as it has tries."""
         place, count = self.killed.get(child.job, ("", 0))
         count = count + 1 if place == child.place else 1
         self.killed[child.job] = child.place, count
         if count < self.tries:
-            self.line.note(f"{child.job.name} was killed by {_signal(child.process.returncode)}; it goes on")
+            self.line.note(f"{child.job.name} was killed by {_signal(child.process.returncode)}; it is started again")
         return count >= self.tries
 
     def _look(self) -> None:
-        """Look at the jobs of other launchers, and show how far all are."""
+        """Checks the jobs of other launchers, and shows the progress of all."""
         if time.monotonic() - self.looked < LOOK:
             return
         self.looked = time.monotonic()

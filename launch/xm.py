@@ -1,17 +1,17 @@
-"""Plan a sweep and run all that is missing of it through XManager, each job a work unit.
+"""Plan a sweep and run its missing jobs through XManager, each job a work unit.
 
     xmanager launch launch/xm.py -- --config=FILE[:ARG] --workdir=SWEEP [--parallel=N] [--tries=3]
         [flags of launch.sweep]
 
-Here (`--executor=local`) a work unit is a prebuilt binary: SWEEP/xm/job.sh, a script that runs `launch.job`.  XManager
-runs all work units at once and ends them all when one fails, so this launcher hands over --parallel at a time, and the
-script always ends well: how a job ended stands in its files, which decide on the launcher's own exit status.
+With `--executor=local` a work unit is a prebuilt binary: SWEEP/xm/job.sh, a script that runs `launch.job`.  XManager
+starts all work units at once and ends them all when one fails, so this launcher submits --parallel at a time, and the
+script always exits with 0.  The exit status of the launcher follows from the files of the jobs.
 
-`--executor=vertex --workdir=/gcs/BUCKET/SWEEP --accelerator=A100` builds a container of the project and runs the same
-jobs on Vertex AI, where Cloud Storage is mounted at /gcs (here too: `gcsfuse BUCKET /gcs/BUCKET`).  It is written by
-XManager's documentation and UNTESTED: it needs docker and a Google Cloud project.
+`--executor=vertex --workdir=/gcs/BUCKET/SWEEP --accelerator=A100` builds a container of the project and runs the jobs
+on Vertex AI, where Cloud Storage is mounted at /gcs (mount it here too: `gcsfuse BUCKET /gcs/BUCKET`).  It follows
+XManager's documentation and is UNTESTED: it needs docker and a Google Cloud project.
 
-Exit status: 0 all jobs have finished, 1 some have not.
+Exit status: 0 all jobs finished, 1 some did not.
 """
 
 import asyncio
@@ -35,20 +35,20 @@ from plasticity_jax.runner import commandline, output
 ROOT = Path(__file__).resolve().parents[1]
 
 EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "vertex"], "Where the jobs run.")
-PARALLEL = flags.DEFINE_integer("parallel", 1, "Most jobs at a time.", 1)
-TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at one and the same place before it gives up.", 1)
-ACCELERATOR = flags.DEFINE_string("accelerator", "", "On Vertex AI, what a job runs on: A100, V100, T4; none for CPU.")
+PARALLEL = flags.DEFINE_integer("parallel", 1, "Largest number of jobs at a time.", 1)
+TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at the same place before it gives up.", 1)
+ACCELERATOR = flags.DEFINE_string("accelerator", "", "Accelerator on Vertex AI: A100, V100, T4; empty for CPU.")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Plan and run; returns the exit status."""
+    """Plans and runs; returns the exit status."""
     del argv
     output.outlive_readers()
     try:
         if not WORKDIR.value:
             raise LabError("--workdir is missing")
         directory = paths.given(WORKDIR.value).absolute()
-        # In a child, for it computes with jax: this process must not hold the memory of a GPU.
+        # A child process plans, since planning uses jax, and this process must not hold the memory of a GPU.
         planning = multiprocessing.get_context("fork").Process(target=plan)
         planning.start()
         planning.join()
@@ -69,8 +69,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def plan() -> None:
-    """Plan the sweep; a mistake ends the process with a line."""
-    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    """Plans the sweep; an error ends the process with one line."""
+    logging.getLogger("jax").setLevel(logging.WARNING)  # otherwise it reports every accelerator that is missing
     try:
         sweep.prepare()
     except LabError as error:
@@ -83,7 +83,7 @@ def missing(directory: Path, planned: Sequence[jobs.Job]) -> list[jobs.Job]:
 
 
 async def run(directory: Path, left: Sequence[jobs.Job]) -> None:
-    """Run jobs as work units of one experiment, PARALLEL at a time."""
+    """Runs jobs as work units of one experiment, PARALLEL at a time."""
     room = asyncio.Semaphore(PARALLEL.value)
     async with xm_local.create_experiment(experiment_title=directory.name) as experiment:
         spec, executor = vertex(directory) if EXECUTOR.value == "vertex" else local(directory)
@@ -124,7 +124,7 @@ def vertex(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
             "WORKDIR /lab",
             f"RUN python -m pip install -c constraints.txt '.{extra}'",
         ],
-        # A status of 75 asks for another start: the job saved, or has tries left.
+        # With status 75 the job saved or has tries left, and is started again.
         entrypoint=xm.CommandList([binary.line(command)]),
     )
     resources = {ACCELERATOR.value: 1} if ACCELERATOR.value else {"cpu": 4, "ram": 16 * xm.GiB}

@@ -143,7 +143,7 @@ def test_attempts_come_back(tmp_path):
     [
         (["--workdir=nowhere", "--job=0"], "holds no sweep"),
         (["--workdir=."], "--job"),
-        (["--workdir=.", "--job=0", "--tries=0"], "'0' is no whole number from 1 on"),
+        (["--workdir=.", "--job=0", "--tries=0"], "'0' is not an integer above 0"),
         (["--workdir=.", "--job=0", "more"], "more"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from plasticity_jax.launch import attempts, job_states, jobs, local, planner, shares, workers
+from plasticity_jax.launch import attempts, job_states, jobs, local, planner, workers
 from plasticity_jax.storage import workdir
 from tests.support import commands, swept
 
@@ -224,41 +224,41 @@ def test_a_new_launch_gives_new_tries(sweep, monkeypatch):
 def test_shares_of_the_cores(sweep, monkeypatch):
     cores = set(range(8))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
-    assert [share.cores for share in shares.deal(3)] == [(0, 1), (2, 3, 4), (5, 6, 7)]
-    assert [share.cores for share in shares.deal(1)] == [()]
-    assert [share.cores for share in shares.deal(9)][-2:] == [(7,), (0,)]
+    assert [share.cores for share in workers.deal(3)] == [(0, 1), (2, 3, 4), (5, 6, 7)]
+    assert [share.cores for share in workers.deal(1)] == [()]
+    assert [share.cores for share in workers.deal(9)][-2:] == [(7,), (0,)]
     monkeypatch.undo()
     there = sorted(os.sched_getaffinity(0))
     assert run(sweep, 2) == 0
-    assert {tuple(start[1]) for start in starts(sweep)} == {share.cores for share in shares.deal(2)} != {tuple(there)}
+    assert {tuple(start[1]) for start in starts(sweep)} == {share.cores for share in workers.deal(2)} != {tuple(there)}
 
 
 def test_gpus_are_dealt_out(sweep, monkeypatch, tmp_path):
-    monkeypatch.setattr(shares.importlib.util, "find_spec", lambda name: name == "jax_cuda13_plugin")
-    monkeypatch.setattr(shares, "DEV", tmp_path)
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: name == "jax_cuda13_plugin")
+    monkeypatch.setattr(workers, "DEV", tmp_path)
     for name in ("nvidia0", "nvidia1", "nvidia10", "nvidia2", "nvidiactl"):
         (tmp_path / name).touch()
-    assert shares.gpus({}) == ["0", "1", "2", "10"]
-    assert shares.gpus({"CUDA_VISIBLE_DEVICES": "3,1"}) == ["3", "1"]
+    assert workers.gpus({}) == ["0", "1", "2", "10"]
+    assert workers.gpus({"CUDA_VISIBLE_DEVICES": "3,1"}) == ["3", "1"]
     for none in ("", "-1", "NoDevFiles", "none", " -1 ,0"):
-        assert shares.gpus({"CUDA_VISIBLE_DEVICES": none}) == []
-    assert shares.gpus({"CUDA_VISIBLE_DEVICES": "1, GPU-8a,MIG-7f,-1,0"}) == ["1", "GPU-8a", "MIG-7f"]
-    assert shares.gpus({"JAX_PLATFORMS": "cpu"}) == []
-    assert shares.gpus({"JAX_PLATFORMS": "cuda,cpu"}) == ["0", "1", "2", "10"]
+        assert workers.gpus({"CUDA_VISIBLE_DEVICES": none}) == []
+    assert workers.gpus({"CUDA_VISIBLE_DEVICES": "1, GPU-8a,MIG-7f,-1,0"}) == ["1", "GPU-8a", "MIG-7f"]
+    assert workers.gpus({"JAX_PLATFORMS": "cpu"}) == []
+    assert workers.gpus({"JAX_PLATFORMS": "cuda,cpu"}) == ["0", "1", "2", "10"]
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert run(sweep, 3) == 0
     assert {start[2] for start in starts(sweep)} == {"5", "7"}
-    monkeypatch.setattr(shares.importlib.util, "find_spec", lambda name: None)
-    assert shares.gpus({}) == []
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
+    assert workers.gpus({}) == []
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--parallel=0", "--workdir=x"], "'0' is no whole number"),
+        (["--parallel=0", "--workdir=x"], "'0' is not an integer above 0"),
         (["--workdir=x"], "x holds no sweep"),
-        (["--workdir=x", "--hours=3"], "--hours=3: that is for planning, which needs --config"),
+        (["--workdir=x", "--hours=3"], "--hours=3: only for planning, which needs --config"),
         # Said by the child that plans.
         (["--config=configs/multistage.py:digits"], "--workdir is missing"),
         (["--config=configs/multistage.py:digits", "--workdir=x", "--paralel=2"], "paralel"),

@@ -205,7 +205,7 @@ def test_a_sweep_has_one_key_and_good_studies():
     with pytest.raises(ConfigError, match="study a: config.window=2.0"):
         planner.studies(config)
     config.seeds = (0,)
-    with pytest.raises(ConfigError, match="this key alone"):
+    with pytest.raises(ConfigError, match="has only this key"):
         planner.studies(config)
     with pytest.raises(ConfigError, match="plasticity local"):
         study_config.parse(base.sweep({"a": swept.config()}))

@@ -57,7 +57,7 @@ def test_every_state(sweep, capsys):
         assert code == 75
         rows = out.splitlines()
         assert rows[1].split()[:8] == ["seeds=0", "running", "1", "25", "%", "10", "15", "s"]
-        assert "lost" in rows[2] and "its process ended without a word" in rows[2]
+        assert "lost" in rows[2] and "its process was killed" in rows[2]
         assert "stopped" in rows[3] and "1 runs diverged" in rows[4]
         assert "4 jobs: 1 running, 1 stopped, 1 lost, 1 finished; 35.7 % of 700 images; 10 images/s" in out
         assert "2 jobs are missing; to run them here, the failed ones with new tries:" in out

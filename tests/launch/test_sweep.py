@@ -117,7 +117,7 @@ def test_budgets(call, measured, tmp_path):
     assert "16 jobs" in call(*args, "--runs_per_job=2")[1]
     assert "4 jobs" in call(*args, "--hours=0.014")[1]
     out = call(*args, "--hours=0.0001")[1]
-    assert out.count("longer than --hours: goes on in slices") == 16
+    assert out.count("longer than --hours: needs several restarts") == 16
     out = call(*args, "--images_per_second=1000000")[1]
     assert "2 jobs" in out and measured[-1] == (8, False)
 
@@ -150,7 +150,7 @@ def test_only_one_plans_at_a_time(call, measured, tmp_path):
     locked.wait()
     code, _, err = call(f"--config={swept.file(tmp_path)}", f"--workdir={tmp_path}/sweep")
     other.join()
-    assert code == 0 and err.count("another process plans") == 1 and planned == [False]
+    assert code == 0 and err.count("another process is planning") == 1 and planned == [False]
     assert jobs.read(tmp_path / "sweep")
 
 
