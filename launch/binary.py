@@ -9,9 +9,7 @@ PAUSE = 5  # seconds before a job that stopped is started again
 
 
 def script(sweep: Path, tries: int, python: str, home: Path) -> str:
-    """A script that runs the job `--job=NAME` until it finishes or gives up, and forwards SIGTERM; its exit status is
-    0.
-    """
+    """A script that runs the job `--job=NAME` until it finishes or gives up, and forwards SIGTERM; exits with 0."""
     command = shlex.join([python, "-m", "plasticity_jax.launch.job", f"--workdir={sweep}", f"--tries={tries}"])
     return f"""#!/bin/sh
 # Runs a job of a sweep for XManager, which would end all other jobs if this exited with a status other than 0.

@@ -122,8 +122,7 @@ class Programs:
     def evaluate(
         self, states: Tree, due: Array, source: Source, span: tuple[int, int], images: Images
     ) -> evaluation.Metrics:
-        """Sums [R, batches] for each batch in `span` (first, last + 1) of one source; 0 for runs not `due` (bool [R]).
-        """
+        """Sums [R, batches] for each batch in `span` (first, last + 1) of one source; 0 unless `due` (bool [R])."""
         shared = source, self._span(span, states), self._place(images, states)
         return self.program("evaluate", None, states, due, *shared)(states, due, *shared)
 

@@ -633,7 +633,7 @@ AROUND = (
         "launch/planner",
     ),
     Fault(
-        "a job that just fits is split", LAUNCH + "planner.py", "or need <= there", "or need < there", "launch/planner"
+        "a job that just fits is split", LAUNCH + "planner.py", "or need <= limit", "or need < limit", "launch/planner"
     ),
     Fault("a job has a try too many", LAUNCH + "attempts.py", "tries >= most", "tries > most", "launch/job"),
     Fault(
