@@ -49,9 +49,9 @@ def threads() -> int:
 
 
 def use_all_cores() -> None:
-    """Make each CPU core a device, for the strategies `CORES`; too late once jax has computed something.
+    """Makes each CPU core a device, for the strategies `run_axis.CORES`; no effect once jax has computed something.
 
-    Another number can be had from jax itself, by the environment variable JAX_NUM_CPU_DEVICES.
+    The environment variable JAX_NUM_CPU_DEVICES sets another number.
     """
     import jax
 

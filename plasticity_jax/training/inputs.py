@@ -58,7 +58,7 @@ class Images(flax.struct.PyTreeNode):
         return isinstance(self.where, tuple)
 
     def laid_out(self, part: Any, whole: Any) -> Any:
-        """`whole`, or if only some images are present a tree like this, with `part` for what differs between devices."""
+        """`whole` if all images are present, else a tree like this with `part` where devices hold different data."""
         return whole if self.whole else self.replace(images=part, where=part, mean=whole, std=whole)
 
     def at(self, indices: Array) -> Array:

@@ -471,7 +471,7 @@ STUDIES = (
     ),
     Fault(
         "runs that are not due are evaluated",
-        LAB + "parallel/programs.py",
+        LAB + "parallel/of_one.py",
         "jnp.where(due, last, first)",
         "jnp.where(due, last, last)",
         "parallel/programs",
