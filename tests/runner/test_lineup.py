@@ -53,36 +53,45 @@ def numbers(directory):
     return {(r["run"], r["step"], r["metric"]): r["value"] for r in small.rows(directory, "train")}
 
 
-def test_those_that_train_go_on_in_fewer_rows(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        seen = widths(patch)
-        found = small.run(study("vmap"), tmp_path / "vmap")
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The study by `vmap`, saved at every call: its result, the rows of each call, and its directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        save_at_every_call(patch)
+        seen, directory = widths(patch), tmp_path_factory.mktemp("unbroken")
+        return small.run(study("vmap"), directory), seen, directory
+
+
+def save_at_every_call(monkeypatch):
+    monkeypatch.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
+    monkeypatch.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
+
+
+def test_those_that_train_go_on_in_fewer_rows(unbroken, tmp_path):
+    result, seen, directory = unbroken
     assert sorted(set(seen), reverse=True) == [8, 4, 2] and seen == sorted(seen, reverse=True)
-    assert len(found["runs"]) == 8 and found["status"] == "finished"
-    small.run(study("map"), tmp_path / "map")
-    together, turns = numbers(tmp_path / "vmap"), numbers(tmp_path / "map")
+    assert len(result["runs"]) == 8 and result["status"] == "finished"
+    small.run(study("map"), tmp_path)
+    together, turns = numbers(directory), numbers(tmp_path)
     assert together.keys() == turns.keys()
     np.testing.assert_allclose([*together.values()], [turns[key] for key in together], rtol=1e-3, atol=1e-4)
     for epochs in (1.0, 3.0, 5.0):
         which = dict(branch="train", seed=1, hparams={"epochs": epochs})
-        ends = [plasticity_jax.load(tmp_path / name, **which)[1] for name in ("vmap", "map")]
+        ends = [plasticity_jax.load(run, **which)[1] for run in (directory, tmp_path)]
         for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("stop_at", [-1, pytest.param(-3, marks=pytest.mark.long)])
-def test_stopped_in_fewer_rows_it_ends_with_the_same_bits(stop_at, tmp_path, monkeypatch):
-    monkeypatch.setattr("plasticity_jax.runner.dispatch.CALL_SECONDS", 0.0)
-    monkeypatch.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
-    with monkeypatch.context() as patch:
-        seen = widths(patch)
-        unbroken = small.run(study("vmap"), tmp_path / "unbroken")
+def test_stopped_in_fewer_rows_it_ends_with_the_same_bits(stop_at, unbroken, tmp_path, monkeypatch):
+    result, seen, directory = unbroken
+    save_at_every_call(monkeypatch)
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Preempted)):
         widths(patch, len(seen) + stop_at)
-        small.run(study("vmap"), tmp_path / "stopped")
+        small.run(study("vmap"), tmp_path)
     with monkeypatch.context() as patch:
         again = widths(patch)
-        resumed = small.run(study("vmap"), tmp_path / "stopped")
+        resumed = small.run(study("vmap"), tmp_path)
     assert again and max(again) == 2
-    assert small.hashes(resumed) == small.hashes(unbroken)
-    assert small.tables(tmp_path / "stopped") == small.tables(tmp_path / "unbroken")
+    assert small.hashes(resumed) == small.hashes(result)
+    assert small.tables(tmp_path) == small.tables(directory)
