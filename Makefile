@@ -7,6 +7,7 @@
 # make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
 # make gpu         what the GPU of this machine does, in nine minutes: runs/gpu/gpu.json; tests/gpu/README.md
 # make wheels      in .wheels what a GPU machine without network lacks for it; EXTRAS=analysis,cuda12 for a bare one
+# make results     STUDY=multistage: the published study trained again and compared; all of them, in hours, without STUDY
 # make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make mutants     deliberate mistakes, one by one; does a test catch each? half an hour; ONLY=WORD tries some
 # make notebook    run analysis/plasticity.ipynb, and keep in it what it shows
@@ -27,7 +28,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint tests cheap exact test_quick test_long test_aot test-slurm bench gpu wheels faults mutants notebook clean
+.PHONY: help demo test lint tests cheap exact test_quick test_long test_aot test-slurm bench gpu wheels faults mutants notebook clean results
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -87,6 +88,13 @@ gpu:
 
 wheels: | $(RUN)
 	@$(RUN) -m pip wheel -q --disable-pip-version-check -c constraints.txt -w .wheels ".[$(EXTRAS)]"
+
+# Each goes on where it was stopped; --keep-going tells the others too if one differs.
+PUBLISHED = $(notdir $(patsubst %/,%,$(wildcard analysis/results/*/)))
+results: $(addprefix results-,$(or $(STUDY),$(PUBLISHED)))
+
+results-%: $(VENV)/.demo
+	@$(RUN) -m analysis.reproduce analysis/results/$* --workdir=runs/results/$* $(if $(DATA),--data_dir=$(DATA))
 
 faults: $(VENV)/.test
 	@mkdir -p runs

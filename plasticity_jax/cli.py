@@ -25,6 +25,7 @@ COMMANDS = {
     "power": ("plasticity_jax.analysis.power", "compute how many seeds a claim needs"),
     "report": ("plasticity_jax.analysis.report.report", "write one HTML page about studies"),
     "collect": ("plasticity_jax.analysis.collect", "export the numbers of a study to a few small files"),
+    "reproduce": ("plasticity_jax.analysis.reproduce", "train a published study again, and compare"),
     "sweep": ("plasticity_jax.launch.sweep", "plan a sweep"),
     "local": ("plasticity_jax.launch.local", "plan a sweep and train it on this machine"),
     "slurm": ("plasticity_jax.launch.slurm", "plan a sweep and submit it to SLURM"),

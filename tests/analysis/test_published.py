@@ -1,14 +1,17 @@
 """The published results are whole, and their README says what they say."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from plasticity_jax import analysis
 from plasticity_jax.analysis import figures, studies, verify
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "analysis" / "results"
 STUDIES = sorted(path.parent for path in RESULTS.glob("*/config.json"))
+TEXT = RESULTS / "README.md"
 RENEW = "renew it: python -m analysis.claims --markdown analysis/results/*/"
 
 
@@ -40,13 +43,20 @@ def test_they_are_a_few_megabytes():
 
 def test_the_readme_holds_the_verdicts(read):
     table = [line for line in verify.markdown(verify.judge(read.values())).splitlines() if line]
-    text = (RESULTS / "README.md").read_text()
+    text = TEXT.read_text()
     missing = [line for line in table if line not in text]
     assert not missing, f"{RENEW}\n" + "\n".join(missing)
     judged = [line for line in text.splitlines() if line.startswith("| ") and "reproduced" in line]
     assert not [line for line in judged if line not in table], RENEW
 
 
+def test_each_names_the_clean_commit_that_computed_it_or_is_marked():
+    facts = {directory.name: analysis.load_environment(directory) for directory in STUDIES}
+    assert all(re.fullmatch("[0-9a-f]{40}", each["commit"]) for each in facts.values())
+    (marked,) = re.findall(r"names the clean commit that computed it, but for: ([\w, ]+)\.", TEXT.read_text())
+    assert {name for name, each in facts.items() if each["dirty"]} == set(marked.split(", "))
+
+
 def test_each_study_is_listed_with_its_command():
-    text = (RESULTS / "README.md").read_text()
+    text = TEXT.read_text()
     assert all(f"| {directory.name} |" in text for directory in STUDIES)
