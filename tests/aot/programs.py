@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 
 from plasticity_jax import target
-from plasticity_jax.configs.base import base
 from plasticity_jax.parallel import memory, run_axis
 from tests.aot import described
 
@@ -27,14 +26,8 @@ ALONE = ("v5e:1x1", "h100")
 
 @functools.cache
 def whole(name: str) -> Compiled:
-    """All programs of the study.
-
-    Singular values take the compiler for TPUs longer than all else together.  They are of each run by itself, so where
-    runs are dealt out over several devices the rank is left to the cases of one.
-    """
-    left_out = ("effective_rank",) if name in SEVERAL else ()
-    diagnostics = tuple(each for each in base().diagnostics if each not in left_out)
-    return compiled(name, 8, diagnostics=diagnostics)
+    """All programs of the study."""
+    return compiled(name, 8)
 
 
 def compiled(name: str, runs: int, *kinds: str, precision: str | None = None, **study: object) -> Compiled:
