@@ -137,14 +137,14 @@ def _run(
 
     with contextlib.ExitStack() as held, signals.listening() as stopped:
         begun = multihost.once(begin)
-        packs = [prepare.taking(compute, begun["choices"][compute.pack.name]) for compute in packs]
+        packs = [prepare.resumed(compute, begun["choices"][compute.pack.name]) for compute in packs]
         total = sum(times.images() for compute in packs for times in compute.timetables.values())
         progress = Progress(total, report=functools.partial(_running, directory))
         with _status(directory, progress):  # not earlier: a refused call must not change the status of the directory
             done = []
             while packs:  # popped, so that a finished pack frees its memory on the device
                 compute = packs.pop(0)
-                memory_check.check_images(dataset)
+                memory_check.check_images(compute)
                 progress.note(summary(compute))
                 where = directory / compute.pack.name
                 done.append(_walk(directory, prepare.context(compute, where, progress, stopped)))
@@ -182,6 +182,8 @@ def _check_arrays(study: spec.Study, dataset: Dataset) -> Dataset:
         raise ConfigError(f"config.holdout={study.holdout}: your arrays come with a test set; set config.holdout=0")
     if study.resize:
         raise ConfigError(f"config.resize={study.resize}: your arrays are used as they are; set config.resize=0")
+    if study.images == "disk":
+        raise ConfigError("config.images=disk: your arrays are used as they are; np.memmap keeps them on disk, with host")
     return datasets.seen(dataset, study.image_size)
 
 

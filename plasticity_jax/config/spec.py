@@ -254,7 +254,7 @@ class Study:
     test_split: TFDS name of the test set; for joined data sets one name for all or one for each, as `validation+test`.
     resize: images are read with their shorter side resized to this many pixels and cropped to a square; 0 for neither.
     image_size: height and width of the network's input: the image's centre or `resized_crop`'s output; 0 for all of it.
-    images: where images are stored during training, which changes no result: `device`, `host` (its memory), `auto`.
+    images: where images are stored during training, which changes no result: `device`, `host`, `disk`, or `auto`.
     train_images, test_images: number of images used; 0 for all.  validation_images: set aside of the training images.
     control: the branch that the others are compared with.
     window: the metric is the mean test accuracy over this last fraction of a run's last stage.
@@ -274,7 +274,7 @@ class Study:
     test_split: Annotated[str, some_text]
     resize: Annotated[int, whole(0)]
     image_size: Annotated[int, whole(0)]
-    images: Annotated[str, one_of(("auto", "device", "host"))]
+    images: Annotated[str, one_of(("auto", "device", "host", "disk"))]
     train_images: Annotated[int, whole(0)]
     validation_images: Annotated[int, whole(0)]
     test_images: Annotated[int, whole(0)]
@@ -294,7 +294,7 @@ class Study:
     checkpoint_seconds: Annotated[float, real("[0, inf)")]
 
     @property
-    def data(self) -> tuple[str, str, float, int, str, int, int]:
+    def data(self) -> tuple[str, str, float, int, str, int, int, str]:
         """The arguments of `datasets.load`."""
         held = self.holdout, self.holdout_seed
-        return self.dataset, self.data_dir, *held, self.test_split, self.resize, self.image_size
+        return self.dataset, self.data_dir, *held, self.test_split, self.resize, self.image_size, self.images

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax.data.contents import ARRAYS, digest
+from plasticity_jax.data.contents import ARRAYS, Facts, digest
 
-Made = tuple[dict[str, np.ndarray], int, tuple[str, ...]]  # the arrays, how many classes, and notes
+Made = tuple[dict[str, Any], int, tuple[str, ...]]  # the arrays, how many classes, and notes
 FORMAT = 2
 
 
@@ -29,10 +29,13 @@ class Entry:
     fingerprint: str
 
 
-def entry(name: str, version: str, source: Any) -> Entry:
-    """Where a set is stored; `source` is where the data lie and how it looks there, or what made them."""
+def entry(name: str, version: str, source: Any, small: bool = False) -> Entry:
+    """Where a set is stored; `source` is where the data lie and how it looks there, or what made them.
+
+    What is `small` has an entry for each source, not only for each place.
+    """
     fingerprint = json.dumps([FORMAT, name, version, source], allow_nan=False)
-    place = source[0] if isinstance(source, list) else ""
+    place = source if small else source[0] if isinstance(source, list) else ""
     key = hashlib.sha256(json.dumps([name, version, place], allow_nan=False).encode()).hexdigest()[:16]
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "plasticity_jax" / "datasets"
     return Entry(folder / f"{name.replace('/', '-')}-{version}-{key}.npz", fingerprint)
@@ -40,23 +43,51 @@ def entry(name: str, version: str, source: Any) -> Entry:
 
 def read(where: Entry) -> Made | None:
     """What is stored, if it is whole and was made of the same."""
-    with contextlib.suppress(Exception):  # absent, cut short, of another numpy, not readable: all the same
-        with open(where.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in ARRAYS}
-            if stored["fingerprint"].item() == where.fingerprint and stored["sha256"].item() == digest(arrays):
-                return arrays, int(stored["classes"]), tuple(stored["notes"].tolist())
+    stored = _read(where)
+    with contextlib.suppress(Exception):  # as there
+        arrays = {key: stored[key] for key in ARRAYS} if stored else {}
+        if stored and stored["sha256"].item() == digest(arrays):
+            return arrays, int(stored["classes"]), tuple(stored["notes"].tolist())
     return None
 
 
 def write(where: Entry, arrays: Mapping[str, np.ndarray], sha256: str, classes: int, notes: tuple[str, ...]) -> None:
     """Store a set, if the directory can be written."""
-    described: dict[str, Any] = {"classes": classes, "notes": np.asarray(notes, str), **arrays}
+    _write(where, {"sha256": sha256, "classes": classes, "notes": np.asarray(notes, str), **arrays})
+
+
+def facts(where: Entry) -> tuple[dict[str, np.ndarray], Facts] | None:
+    """The labels and the facts of a set whose images are not stored here, if they were made of the same."""
+    stored = _read(where)
+    with contextlib.suppress(Exception):  # as there
+        if stored:
+            labels = {key: stored[key] for key in ARRAYS if key.endswith("labels")}
+            mean, std = (tuple(stored[key].tolist()) for key in ("mean", "std"))
+            return labels, (mean, std, stored["sha256"].item())
+    return None
+
+
+def write_facts(where: Entry, labels: Mapping[str, np.ndarray], known: Facts) -> None:
+    """Store them, if the directory can be written."""
+    mean, std, sha256 = known
+    _write(where, {"mean": np.asarray(mean), "std": np.asarray(std), "sha256": sha256, **labels})
+
+
+def _read(where: Entry) -> dict[str, np.ndarray] | None:
+    with contextlib.suppress(Exception):  # absent, cut short, of another numpy, not readable: all the same
+        with open(where.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            if stored["fingerprint"].item() == where.fingerprint:
+                return dict(stored)
+    return None
+
+
+def _write(where: Entry, described: Mapping[str, Any]) -> None:
     with contextlib.suppress(OSError):
         where.path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=where.path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as new:
-                np.savez(new, fingerprint=where.fingerprint, sha256=sha256, **described)
+                np.savez(new, fingerprint=where.fingerprint, **described)
             os.replace(temporary, where.path)
         finally:
             pathlib.Path(temporary).unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """What is known of the arrays of a data set by looking at all of them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,24 +13,41 @@ CHUNK = 5000  # images counted at once: bounds the memory held besides them
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
-def moments(name: str, images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images / 255; for CIFAR-10 those that are usual."""
-    if name.startswith("cifar10") and not name.startswith("cifar100") and images.shape[-1] == 3:
-        return CIFAR10_MEAN, CIFAR10_STD
-    counts = np.zeros((images.shape[-1], 256), np.int64)  # exact, and without a float copy of all images
-    for start in range(0, len(images), CHUNK):
+Facts = tuple[tuple[float, ...], tuple[float, ...], str]  # mean, deviation, sha256
+
+
+def facts(name: str, arrays: Mapping[str, Any]) -> Facts:
+    """What is known by looking once at all that is in the four arrays, a part at a time.
+
+    That is the mean and the standard deviation per channel of the training images / 255, for CIFAR-10 those that are
+    usual; and the `digest`.
+    """
+    channels = arrays["train_images"].shape[-1]
+    counts = np.zeros((channels, 256), np.int64)  # exact, and without a float copy of all images
+    usual = name.startswith("cifar10") and not name.startswith("cifar100") and channels == 3
+
+    def count(images: np.ndarray) -> None:
         for channel, row in enumerate(counts):
-            row += np.bincount(images[start : start + CHUNK, ..., channel].ravel(), minlength=256)
+            row += np.bincount(images[..., channel].ravel(), minlength=256)
+
+    sha256 = digest(arrays, None if usual else count)
+    if usual:
+        return CIFAR10_MEAN, CIFAR10_STD, sha256
     weights, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = weights @ values
     std = np.sqrt(np.sum(weights * (values - mean[:, None]) ** 2, axis=1))
-    return tuple(map(float, mean)), tuple(float(s) if s > 1e-12 else 1.0 for s in std)
+    return tuple(map(float, mean)), tuple(float(s) if s > 1e-12 else 1.0 for s in std), sha256
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 (hex) over the shapes and contents of the four arrays."""
+def digest(arrays: Mapping[str, Any], look: Callable[[np.ndarray], None] | None = None) -> str:
+    """sha256 (hex) over the shapes and contents of the four arrays; `look` is shown all training images too."""
     found = hashlib.sha256()
     for key in ARRAYS:
-        found.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
-        found.update(np.ascontiguousarray(arrays[key]).data)
+        array = arrays[key]
+        found.update(f"{key} {array.dtype} {array.shape}".encode())
+        for start in range(0, len(array), CHUNK):
+            part = np.ascontiguousarray(array[start : start + CHUNK])
+            found.update(part.data)
+            if look and key == "train_images":
+                look(part)
     return found.hexdigest()

@@ -8,6 +8,7 @@ first; nothing touches the network before that.  Neither this module nor a read 
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,66 +19,11 @@ import numpy as np
 from plasticity_jax.config import paths
 from plasticity_jax.data import cache, digits, synthetic, tfds
 from plasticity_jax.data.cache import Made
-from plasticity_jax.data.contents import ARRAYS, digest, moments
-from plasticity_jax.data.labels import numbered
+from plasticity_jax.data.contents import ARRAYS
+from plasticity_jax.data.dataset import Dataset, dataset
+from plasticity_jax.data.records import Pixels, Records, concatenate
 from plasticity_jax.data.subsets import Span
-from plasticity_jax.errors import ConfigError, DataError
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """A whole data set in memory; the arrays are read-only.
-
-    train_images, test_images: uint8 [N, H, W, C].
-    train_labels, test_labels: int32 [N] in 0..classes-1.
-    mean, std: per channel, of the training images / 255.
-    sha256: hex digest over the shapes and contents of the four arrays.
-    probes: further test sets by name, as ranges (first, last + 1) of the test images; they come last, and the
-        images before them are the test set proper.
-    members: where each of several joined data sets lies.
-    notes: what the plan says about it.
-    side: height and width of the middle of the images, which is what networks see; 0 for all.
-    """
-
-    name: str
-    version: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    sha256: str
-    probes: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    members: tuple[Span, ...] = ()
-    notes: tuple[str, ...] = ()
-    side: int = 0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels that networks see."""
-        height, width, channels = self.train_images.shape[1:]
-        return self.side or height, self.side or width, channels
-
-    @property
-    def tests(self) -> int:
-        """The number of images in the test set proper."""
-        return min((first for first, _ in self.probes.values()), default=len(self.test_labels))
-
-    def span(self, member: int) -> Span:
-        """Where a member lies, counted from 1; 0 for all of the data set.
-
-        Raises:
-          ConfigError: there is no such member.
-        """
-        if not member:
-            return Span((0, len(self.train_labels)), (0, self.tests), (0, self.classes))
-        if member > len(self.members):
-            raise ConfigError(
-                f"data.member={member}: {self.name} joins {len(self.members)} data sets; config.dataset=A+B joins two"
-            )
-        return self.members[member - 1]
+from plasticity_jax.errors import DataError
 
 
 def load(
@@ -88,6 +34,7 @@ def load(
     test_split: str = "test",
     resize: int = 0,
     side: int = 0,
+    images: str = "device",
 ) -> Dataset:
     """Load `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as `A+B`.
 
@@ -104,13 +51,17 @@ def load(
     are kept in $XDG_CACHE_HOME (or ~/.cache)/plasticity_jax/datasets, and read from there as long as the prepared files
     stay the same.
 
+    With `images="disk"` images stay in the prepared files (`Records`), and with "auto" those that memory has no room
+    for; all of them are read once, for their mean, deviation and fingerprint, which are then kept like decoded arrays.
+
     Raises:
-      DataError: not prepared, unreadable, no image classification set with the splits `train` and `test`, images of
-        several sizes joined, images smaller than what is to be seen of them, or images to be held out where there is a
-        test split.
+      DataError: not prepared, unreadable, not to be read in any order where images are to stay on disk, no image
+        classification set with the splits `train` and `test`, images of several sizes joined, images smaller than what
+        is to be seen of them, or images to be held out where there is a test split.
     """
     parts = [
-        _load(each, data_dir, holdout, holdout_seed, split, resize) for each, split in taken_apart(name, test_split)
+        _load(each, data_dir, holdout, holdout_seed, split, resize, images)
+        for each, split in taken_apart(name, test_split)
     ]
     return seen(join(parts) if len(parts) > 1 else parts[0], side)
 
@@ -139,8 +90,12 @@ def seen(data: Dataset, side: int) -> Dataset:
     return dataclasses.replace(data, side=side)
 
 
-def _load(name: str, data_dir: str, holdout: float, holdout_seed: int, test_split: str, resize: int) -> Dataset:
+def _load(
+    name: str, data_dir: str, holdout: float, holdout_seed: int, test_split: str, resize: int, images: str
+) -> Dataset:
     if name in SOURCES:
+        if images == "disk":
+            raise DataError(f"data set {name} is made in memory; set config.images=host")
         plain = {"holdout": (holdout, 0), "test_split": (test_split, "test"), "resize": (resize, 0)}
         for key, (value, only) in plain.items():
             if value != only:
@@ -157,12 +112,15 @@ def _load(name: str, data_dir: str, holdout: float, holdout_seed: int, test_spli
         made_of = (
             source + ([held] if held else []) + ([test_split, resize] if (test_split, resize) != ("test", 0) else [])
         )
-        return _cached(full_name, str(builder.version), made_of, lambda: tfds.read(builder, held, test_split, resize))
+        version, how = str(builder.version), (held, test_split, resize)
+        if images == "disk" or (images == "auto" and tfds.is_too_large(builder, resize)):
+            return _on_disk(full_name, version, made_of, functools.partial(tfds.read, builder, *how, on_disk=True))
+        return _cached(full_name, version, made_of, lambda: tfds.read(builder, *how))
 
 
 def _graded() -> Dataset:
     arrays, probes = synthetic.images()
-    return _dataset("graded", synthetic.VERSION, dict(zip(ARRAYS, arrays, strict=True)), synthetic.CLASSES, probes)
+    return dataset("graded", synthetic.VERSION, dict(zip(ARRAYS, arrays, strict=True)), synthetic.CLASSES, probes)
 
 
 def _digits() -> Dataset:
@@ -202,7 +160,7 @@ def from_arrays(
         ranges[probe] = first, first + len(labels)
         arrays["test_images"] = np.concatenate([arrays["test_images"], images])
         arrays["test_labels"] = np.concatenate([arrays["test_labels"], labels])
-    return _dataset(name, "own", arrays, None, ranges)
+    return dataset(name, "own", arrays, None, ranges)
 
 
 def join(parts: Sequence[Dataset]) -> Dataset:
@@ -218,14 +176,20 @@ def join(parts: Sequence[Dataset]) -> Dataset:
         raise DataError(f"data set {name}: one that has further test sets cannot be joined")
     members = spans([(len(part.train_labels), len(part.test_labels), part.classes) for part in parts])
 
-    def put_together(key: str) -> np.ndarray:
+    def put_together(key: str) -> Pixels:
         if key.endswith("images"):
-            return np.concatenate([getattr(part, key) for part in parts])
+            return concatenate([getattr(part, key) for part in parts])
         return np.concatenate([getattr(part, key) + span.classes[0] for part, span in zip(parts, members, strict=True)])
 
+    if len({isinstance(part.train_images, Records) for part in parts}) > 1:
+        raise DataError(f"data set {name}: all must be stored alike; set config.images=host or disk")
     arrays = {key: put_together(key) for key in ARRAYS}
     notes = tuple(f"{part.name}: {note}" for part in parts for note in part.notes)
-    joined = _dataset(name, "+".join(part.version for part in parts), arrays, members[-1].classes[1], notes=notes)
+    version, classes = "+".join(part.version for part in parts), members[-1].classes[1]
+    if isinstance(arrays["train_images"], Records):
+        joined = _on_disk(name, version, [part.sha256 for part in parts], lambda labels: (arrays, classes, notes))
+    else:
+        joined = dataset(name, version, arrays, classes, notes=notes)
     return dataclasses.replace(joined, mean=parts[0].mean, std=parts[0].std, members=members)
 
 
@@ -235,63 +199,31 @@ def spans(counts: Sequence[tuple[int, int, int]]) -> tuple[Span, ...]:
     return tuple(Span(*zip(before, after, strict=True)) for before, after in zip(ends[:-1], ends[1:], strict=True))
 
 
-def _dataset(
-    name: str,
-    version: str,
-    arrays: dict[str, np.ndarray],
-    classes: int | None,
-    probes: Mapping[str, tuple[int, int]] | None = None,
-    notes: tuple[str, ...] = (),
-) -> Dataset:
-    """Validate, normalise shapes and types, and describe; `classes` None counts them from the labels."""
-    arrays = {key: arrays[key] for key in ARRAYS}  # in this order, the digest depends on it
-    for split in ("train", "test"):
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        where = f"data set {name}, split {split}"
-        if images.dtype != np.uint8:
-            raise DataError(f"{where}: images are {images.dtype}; give uint8 in 0..255")
-        if images.ndim not in (3, 4):
-            raise DataError(f"{where}: images have shape {images.shape}; give [N, H, W, C] or [N, H, W]")
-        if images.size == 0:
-            raise DataError(f"{where}: there are no images (shape {images.shape})")
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"{where}: labels are {labels.dtype}; give integers")
-        if labels.shape != images.shape[:1]:
-            raise DataError(f"{where}: labels have shape {labels.shape} for {len(images)} images; give one for each")
-        highest = (2**16 if classes is None else classes) - 1
-        if labels.min() < 0 or labels.max() > highest:
-            raise DataError(f"{where}: labels span {labels.min()}..{labels.max()}; they must lie in 0..{highest}")
-        arrays[f"{split}_images"] = images[..., None] if images.ndim == 3 else images
-    train, test = arrays["train_images"].shape[1:], arrays["test_images"].shape[1:]
-    if train != test:
-        raise DataError(f"data set {name}: train images are {train} and test images {test}; they must agree")
-    both = arrays["train_labels"], arrays["test_labels"]
-    arrays["train_labels"], arrays["test_labels"], classes, more = numbered(f"data set {name}", *both, classes)
-    for key, array in arrays.items():
-        arrays[key] = np.ascontiguousarray(array).view()
-        arrays[key].setflags(write=False)
-    if classes < 2:
-        raise DataError(f"data set {name}: there is only one class; classification needs two")
-    mean, std = moments(name, arrays["train_images"])
-    return Dataset(
-        name=name,
-        version=version,
-        classes=classes,
-        mean=mean,
-        std=std,
-        sha256=digest(arrays),
-        probes=dict(probes or {}),
-        notes=(*notes, *more),
-        **arrays,  # type: ignore[arg-type]
-    )
-
-
 def _cached(name: str, version: str, source: Any, make: Callable[[], Made]) -> Dataset:
     """`make`, or what it made last time if `source` is the same."""
     where = cache.entry(name, version, source)
     stored = cache.read(where)
     arrays, classes, notes = stored or make()
-    data = _dataset(name, version, arrays, classes, notes=notes)
+    data = dataset(name, version, arrays, classes, notes=notes)
     if not stored:
         cache.write(where, {key: getattr(data, key) for key in ARRAYS}, data.sha256, data.classes, data.notes)
+    return data
+
+
+def _on_disk(name: str, version: str, source: Any, make: Callable[..., Made]) -> Dataset:
+    """What `make` gives of images that stay on disk.
+
+    What it took a look at all of them to know is kept, and holds as long as `source` is the same; `make` is called with
+    the labels, if they are known.
+    """
+    where = cache.entry(f"{name}-on-disk", version, source, small=True)
+    kept = cache.facts(where)
+    if kept:
+        labels, known = kept
+        arrays, classes, notes = make(labels=labels)
+        return dataset(name, version, arrays, classes, notes=notes, known=known)
+    arrays, classes, notes = make(labels=None)
+    data = dataset(name, version, arrays, classes, notes=notes)
+    labels = {key: arrays[key] for key in ARRAYS if key.endswith("labels")}
+    cache.write_facts(where, labels, (data.mean, data.std, data.sha256))
     return data

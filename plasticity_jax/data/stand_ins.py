@@ -44,6 +44,7 @@ def load(
     test_split: str = "test",
     resize: int = 0,
     side: int = 0,
+    images: str = "device",
 ) -> Dataset:
     """`datasets.load`, but black images with the classes in turn for sets whose sizes are known.
 
@@ -57,9 +58,10 @@ def load(
     if not holdout and None not in sizes:
         return datasets.seen(_black(name, [size for size in sizes if size], resize), side)
     if len(parts) == 1:
-        return datasets.load(name, data_dir, holdout, holdout_seed, test_split, resize, side)
+        return datasets.load(name, data_dir, holdout, holdout_seed, test_split, resize, side, images)
     given = data_dir, holdout, holdout_seed
-    return datasets.seen(datasets.join([load(each, *given, split, resize) for each, split in parts]), side)
+    loaded = [load(each, *given, split, resize, images=images) for each, split in parts]
+    return datasets.seen(datasets.join(loaded), side)
 
 
 def _black(name: str, sizes: Sequence[Size], resize: int) -> Dataset:

@@ -5,7 +5,7 @@ import importlib.util
 import logging as std_logging
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import psutil
 from absl import logging
 
 from plasticity_jax.data import resize as resizing
+from plasticity_jax.data.records import Records, among, line, split_of, unreadable
 from plasticity_jax.errors import DataError
 
 CHUNK = 5000  # examples read at once: bounds the memory held besides the result
@@ -37,7 +38,7 @@ def find(name: str, root: pathlib.Path) -> Any:
         above = _itself(name, root)
         return find(*above) if above else None
     except Exception as error:  # tfds raises whatever its readers of JSON and protocol buffers do
-        raise DataError(f"data set {name!r} in {root} cannot be opened ({_line(error)}); prepare it again") from error
+        raise DataError(f"data set {name!r} in {root} cannot be opened ({line(error)}); prepare it again") from error
 
 
 def _itself(name: str, root: pathlib.Path) -> tuple[str, pathlib.Path] | None:
@@ -105,14 +106,21 @@ def prepare(name: str, root: pathlib.Path) -> Any:
 
 
 def read(
-    builder: Any, holdout: tuple[float, int] | None = None, test_split: str = "test", resize: int = 0
-) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
+    builder: Any,
+    holdout: tuple[float, int] | None = None,
+    test_split: str = "test",
+    resize: int = 0,
+    on_disk: bool = False,
+    labels: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, Any], int, tuple[str, ...]]:
     """Decode the split `train` and the test set; returns the arrays, the number of classes, and notes.
 
     Args:
       holdout: where there is no test split, the share of `train` that becomes it, and the seed of which images are.
       test_split: what the test split is called.
       resize: the side that all images are brought to by `resize.fit`; 0 leaves them as they are.
+      on_disk: leave the images there, as `Records`.
+      labels: `train_labels` and `test_labels` of images on disk, if they are known and need not be read.
     """
     import tensorflow_datasets as tfds
 
@@ -127,7 +135,7 @@ def read(
                 f"data set {builder.name} is no image classification: {key} is no {kind.__name__} in {types}"
             )
     classes = features[label].num_classes
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     splits = {"train": "train"} if holdout else {"train": "train", "test": test_split}
     if holdout and test_split in builder.info.splits:
         raise DataError(f"data set {builder.name} has a split {test_split}; set config.holdout=0")
@@ -138,9 +146,15 @@ def read(
             raise DataError(f"data set {builder.name} has no split {split}, only {sorted(builder.info.splits)}{hint}")
         size = builder.info.splits[split].num_examples
         logging.info("reading %s %s: %d images", builder.name, split, size)
-        arrays[f"{side}_images"], arrays[f"{side}_labels"] = _stack(builder, split, size, image, label, resize)
+        if on_disk:
+            kept = split_of(builder, split, _where(builder, split), image, label, resize)
+            shape = arrays["train_images"].shape[1:] if arrays else ()
+            arrays[f"{side}_images"] = Records([(kept, np.arange(size))], shape)
+            arrays[f"{side}_labels"] = kept.labels(size) if labels is None else np.zeros(size, np.int32)
+        else:
+            arrays[f"{side}_images"], arrays[f"{side}_labels"] = _stack(builder, split, size, image, label, resize)
     if not holdout:
-        return arrays, classes, ()
+        return arrays | dict(labels or {}), classes, ()
     share, seed = holdout
     size = len(arrays["train_labels"])
     order, count = np.random.default_rng([seed, zlib.crc32(b"holdout")]).permutation(size), round(share * size)
@@ -148,14 +162,16 @@ def read(
         raise DataError(f"data set {builder.name}: config.holdout={share} of {size} images leaves one side empty")
     sides = {"test": np.sort(order[:count]), "train": np.sort(order[count:])}
     parts = {
-        f"{side}_{kind}": arrays[f"train_{kind}"][at] for side, at in sides.items() for kind in ("images", "labels")
+        f"{side}_{kind}": among(arrays[f"train_{kind}"], at)
+        for side, at in sides.items()
+        for kind in ("images", "labels")
     }
     note = f"no test split: {count:,} of the {size:,} images of train are held out as one (holdout_seed={seed})"
-    return parts, classes, (note,)
+    return parts | dict(labels or {}), classes, (note,)
 
 
 def _stack(builder: Any, split: str, size: int, image: str, label: str, side: int) -> tuple[np.ndarray, np.ndarray]:
-    where = f"data set {builder.name} in {builder.data_path}, split {split}"
+    where = _where(builder, split)
     images, labels, at = None, np.zeros(size, np.int32), 0
     examples = _chunks(builder, split, max(1, CHUNK // LARGER) if side else CHUNK)
     while at < size:
@@ -164,9 +180,7 @@ def _stack(builder: Any, split: str, size: int, image: str, label: str, side: in
         except DataError:
             raise
         except Exception as error:  # array_record, pillow and tfds each have their own
-            raise DataError(
-                f"{where} cannot be read ({_line(error)}); if it is damaged, delete that directory and prepare it again"
-            ) from error
+            raise unreadable(where, error) from error
         for example in chunk:
             picture = example[image]
             if picture.dtype != np.uint8:
@@ -186,6 +200,24 @@ def _stack(builder: Any, split: str, size: int, image: str, label: str, side: in
     if images is None:
         raise DataError(f"{where} is empty")
     return images, labels
+
+
+def _where(builder: Any, split: str) -> str:
+    return f"data set {builder.name} in {builder.data_path}, split {split}"
+
+
+def is_too_large(builder: Any, side: int) -> bool:
+    """Whether this machine has too little memory left for all images of a set, though they can be read from disk."""
+    try:
+        builder.as_data_source(split="train")
+    except Exception:  # as above; reading it says what is wrong
+        return False
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features.items()
+    shapes = [feature.shape for _, feature in features if isinstance(feature, tfds.features.Image)]
+    image = max(((side or shape[0] or 0) * (side or shape[1] or 0) * (shape[2] or 3) for shape in shapes), default=0)
+    return image * builder.info.splits.total_num_examples > psutil.virtual_memory().available
 
 
 def _check_memory(where: str, count: int, image: np.ndarray) -> None:
@@ -242,8 +274,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(keep)
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

@@ -29,8 +29,9 @@ def report(context: Compute) -> Iterator[str]:
     strategy, widest = context.programs.strategy, max(len(times.group.runs) for times in context.timetables.values())
     available, mesh = memory_check.free(), run_axis.mesh_for(strategy, widest)
     room = "an unknown memory" if available is None else memory.text(available)
+    images = max(memory_check.of_images(context, times) for times in context.timetables.values())
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    yield f"  mesh: {axes}; {room} on each device, {memory.text(memory_check.of_images(context))} of it for images"
+    yield f"  mesh: {axes}; {room} on each device, {memory.text(images)} of it for images"
     yield f"  {'program':28}{'compiled in':>12}{'per run':>10}{'besides':>10}{'runs that fit':>15}"
     needs, refused = [], []
     for times in context.timetables.values():

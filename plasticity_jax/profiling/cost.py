@@ -156,9 +156,10 @@ def _measure(pack: spec.Pack, study: spec.Study, dataset: Dataset, say: Callable
 
 def _unit(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> Compute:
     """The unit that is measured: the first grid point, with as many seeds as there are devices to fill."""
-    memory_check.check_images(dataset)
     widest = max(len(group.runs) for group in unfold(pack, study.seeds))
     strategy = run_axis.choose(study.strategy, pack.model.name, widest)
     devices, ways = run_axis.layout(strategy, widest)
     few = dataclasses.replace(study, seeds=study.seeds[: len(devices) // ways], strategy=strategy)
-    return prepare.compute(pack, few, dataset, complete(None, study))
+    drawn = prepare.compute(pack, few, dataset, complete(None, study))
+    memory_check.check_images(drawn)
+    return drawn

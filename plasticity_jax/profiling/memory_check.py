@@ -13,7 +13,6 @@ import numpy as np
 
 from plasticity_jax import target
 from plasticity_jax.config import spec
-from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
 from plasticity_jax.parallel.programs import Parent, Start
@@ -22,6 +21,7 @@ from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.training import resets
+from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.state import TrainState
 
@@ -63,14 +63,16 @@ class Need:
         return line(-(-count // (len(devices) // ways))) * (here if devices[0].platform == "cpu" else 1)
 
 
-def check_images(dataset: Dataset) -> None:
-    """Raises a RoomError if the images alone do not fit."""
-    available = free(target.local_devices()[:1])
+def check_images(compute: Compute) -> None:
+    """Raises a RoomError if the images alone do not fit on a device that has to hold all of them."""
+    dataset, available = compute.dataset, free(target.local_devices()[:1])
+    if compute.in_windows:
+        return
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if available is not None and need > available:
         raise RoomError(
             f"the images of {dataset.name} need {memory.text(need)} of memory on the device, and it has "
-            f"{memory.text(available)} left; use a smaller data set, or a device with more memory"
+            f"{memory.text(available)} left; set config.images=host"
         )
 
 
@@ -144,14 +146,14 @@ def need_of(call: Call, program: memory.Footprint, times: Timetable, context: Co
     devices, ways = run_axis.layout(strategy, count)
     compiled_for = 1 if strategy == "loop" else -(-count // (len(devices) // ways))
     # Includes rows and other small arrays; at the start of a stage only its inputs are in memory.
-    states, fixed = context.states_like(times.group), of_images(context)
+    states, fixed = context.states_like(times.group), of_images(context, times, call)
     rows, held = compiled_for, memory.size((states, states.params, call.args[1])) // count
     if call.kind == "begin":  # one run after another: there is one row, besides the states of all
         strategy, rows, held = "loop" if strategy == "loop" else "map", 1, memory.size(states) // count
         fixed += memory.size(call.args[1]) // count
     # A TPU stores arrays in tiles, which are padded where an axis is short.
     of_one = [memory.size(part) // count for part in call.args[:2]]
-    plain = memory.size(call.args[2:]) + of_one[0] * compiled_for + of_one[1] * rows
+    plain = _on_one(call, times, context) + of_one[0] * compiled_for + of_one[1] * rows
     unused = max(0, program.arguments - plain) // compiled_for
     line = memory.line(program, strategy, compiled_for, fixed, held + unused)
     mapped = memory.sequential(line, program, compiled_for) if strategy in memory.SIDE_BY_SIDE else line
@@ -237,6 +239,30 @@ def free(devices: Sequence[jax.Device] = ()) -> int | None:
     return None if least < 0 else least
 
 
-def of_images(context: Compute) -> int:
-    """Bytes of all images of a pack."""
-    return memory.size((context.images, context.test_images))
+def of_images(context: Compute, times: Timetable, call: Call | None = None) -> int:
+    """Bytes of images on one device while a group trains, or while it calls a program.
+
+    Of images that do not all lie there these are windows, of which as many as `windows.AT_ONCE` are there at a time.
+    """
+    if not context.in_windows:
+        return memory.size((context.images, context.test_images))
+    groups = run_axis.groups_for(context.programs.strategy, len(times.group.runs))
+    trained = windows.training(context, times, np.arange(len(times.group.runs))).window.like()
+    if call is None or call.kind == "advance":
+        return windows.AT_ONCE * memory.size(trained) // groups
+    other = windows.AT_ONCE * sum(_part(arg, times, context, call.kind) for arg in call.args[2:] if _is_window(arg))
+    return other + (0 if call.kind == "begin" else windows.AT_ONCE * memory.size(trained) // groups)
+
+
+def _on_one(call: Call, times: Timetable, context: Compute) -> int:
+    """Bytes on one device of what the runs of a program share."""
+    return sum(_part(arg, times, context, call.kind) for arg in call.args[2:])
+
+
+def _part(shared: Tree, times: Timetable, context: Compute, kind: str) -> int:
+    groups = run_axis.groups_for(context.programs.strategy_of(kind), len(times.group.runs))
+    return memory.size(shared) // (groups if _is_window(shared) else 1)
+
+
+def _is_window(shared: Tree) -> bool:
+    return isinstance(shared, Images) and not shared.whole

@@ -15,7 +15,7 @@ from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.diagnostics.geometry import barrier, line
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import run_axis
-from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner import prepare, schedule, windows
 from plasticity_jax.runner.instruments import probes
 from plasticity_jax.storage import conditions, networks
 from plasticity_jax.training import measuring, state
@@ -62,11 +62,12 @@ def connectivity(
     study, pack, group, row = networks.find(
         paths.given(where), which["branch"], which["seed"], which.get("stage", ""), which.get("hparams") or {}
     )
-    data = dataset or datasets.load(*study.data)
+    data = datasets.seen(dataset, study.image_size) if dataset else datasets.load(*study.data)
     timetables = prepare.draw_up(pack, study, data)
     times = timetables[group.name]
     probe = list(probes(times, timetables, images))[row]
-    shown = Images(data.train_images, *prepare.scale(study, data))
+    every = Images(data.train_images, *prepare.scale(study, data), side=data.side)
+    shown = windows.only(every, probe.index)
     plain = dataclasses.replace(times.group.runs[row].stage, remedies=(), ema=0.0)
     task = run_axis.take(schedule.tasks(times, max(len(pool.indices) for pool in times.pools)), row)
 

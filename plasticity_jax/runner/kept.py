@@ -13,7 +13,7 @@ import numpy as np
 from plasticity_jax.config import paths, spec
 from plasticity_jax.data import datasets, subsets
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner import prepare, schedule, windows
 from plasticity_jax.storage import conditions, networks
 from plasticity_jax.training import evaluation, state, step
 
@@ -53,8 +53,13 @@ def evaluate(
     one = state.create(params, stats, plain).replace(opt=(), clock=())  # as `evaluation` looks at states
     batch = min(study.eval_batch, len(tests))
     measure = jax.jit(functools.partial(evaluation.evaluate, model=network, batch=batch))
+    sums = dict.fromkeys(evaluation.SUMS, 0.0)
+    end, size = -(-len(tests) // batch), max(1, windows.budget(images) // batch)  # batches, and those of a window
     with conditions.pinned(study.matmul_precision):
-        found = jax.device_get(measure(one, source, (0, -(-len(tests) // batch)), images))
-    sums = {name: float(np.sum(by_batch, dtype=np.float64)) for name, by_batch in found.items()}
+        for first in range(0, end, size):
+            last = min(end, first + size)
+            some = np.append(tests[first * batch : last * batch], tests[-1])
+            found = jax.device_get(measure(one, source, (first, last), windows.only(images, some, size * batch + 1)))
+            sums = {name: total + float(np.sum(found[name], dtype=np.float64)) for name, total in sums.items()}
     count = sums["count"]
     return {"loss": sums["loss"] / count, "accuracy": 100.0 * sums["correct"] / count, "images": int(count)}

@@ -12,6 +12,7 @@ from plasticity_jax import models
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.data.datasets import Dataset
+from plasticity_jax.data.records import Records
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import parameters, units
 from plasticity_jax.parallel import run_axis
@@ -37,11 +38,19 @@ def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) 
     count = max(len(times.group.runs) for times in timetables.values())
     strategy = run_axis.choose(study.strategy, pack.model.name, count)
     place = "device" if study.images == "auto" else study.images
+    if isinstance(dataset.train_images, Records):
+        place = "disk"
     choice = {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype), "images": place}
     drawn = _compute(pack, study, dataset, parts, timetables, choice)
     if parts.brings_network(pack):
         try_out(drawn.programs.model, *drawn.network, dataset.shape)
     return drawn
+
+
+def resumed(drawn: Compute, before: Mapping[str, str]) -> Compute:
+    """The same with the choice `before`, when its directory was begun; but images are where the config says now."""
+    place = {} if drawn.study.images == "auto" and before.get("images") != "disk" else {"images": drawn.place}
+    return taking(drawn, drawn.choice | dict(before) | place)
 
 
 def taking(drawn: Compute, choice: Mapping[str, str]) -> Compute:

@@ -13,7 +13,7 @@ import numpy as np
 from plasticity_jax.config import paths, spec
 from plasticity_jax.data import batches, datasets
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner import prepare, schedule, windows
 from plasticity_jax.storage import conditions, networks
 from plasticity_jax.training import hyper, state, step
 from plasticity_jax.training.inputs import Images, Task
@@ -53,7 +53,7 @@ def trainability(
     """
     network, *aged = networks.load(directory, branch, seed, stage, epoch=epoch, hparams=hparams, model=model)
     study, pack, group, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})
-    data = dataset or datasets.load(*study.data)
+    data = datasets.seen(dataset, study.image_size) if dataset else datasets.load(*study.data)
     pool, run = prepare.draw_up(pack, study, data)[group.name].pools[row], group.runs[row]
     count = min(images, len(pool.indices))
     shown = pool.indices[np.arange(count) * len(pool.indices) // count]
@@ -74,9 +74,10 @@ def trainability(
         watch=(),
         starts=np.zeros(0, np.int32),
     )
-    where = Images(data.train_images, *prepare.scale(study, data))
+    every = Images(data.train_images, *prepare.scale(study, data), side=data.side)
+    where = windows.only(every, shown)
     advance = jax.jit(functools.partial(step.advance, model=network, stage=plain))
-    fresh = jax.jit(functools.partial(state.init_network, network, image_shape=data.train_images.shape[1:]))
+    fresh = jax.jit(functools.partial(state.init_network, network, image_shape=data.shape))
     found = {}
     for name, (params, stats) in {"aged": aged, "fresh": fresh(state.init_key(seed))}.items():
         now, last = state.create(params, stats, plain), []

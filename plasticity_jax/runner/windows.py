@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from plasticity_jax import target
+from plasticity_jax.data.records import Pixels
 from plasticity_jax.parallel import multihost, run_axis
 from plasticity_jax.runner import instruments, schedule
 from plasticity_jax.runner.context import Compute
@@ -21,6 +22,7 @@ from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.training.ahead import Ahead
 from plasticity_jax.training.inputs import Images
 
+AT_ONCE = 3  # windows on a device: of the call at work, of the one that waits for it, and of the one to come
 BYTES, BYTES_ON_CPU = 2**28, 2**25  # of one window, unless one step looks at more
 Indices = Callable[[np.ndarray], np.ndarray]  # of a group's rows -> of images, in any order
 
@@ -53,15 +55,29 @@ class Window:
         pixels = np.empty((len(rows) * self.room, *every.shape[1:]), np.uint8)
         where = np.zeros((len(rows), len(every)), np.int32)
         for number in _here(self.strategy, self.count):
-            chosen = np.unique(wanted(rows[number]))
-            place = pixels[number * self.room :][: self.room]
-            where[number, chosen] = np.arange(len(chosen))
-            if isinstance(every, np.ndarray):
-                np.take(every, chosen, axis=0, out=place[: len(chosen)], mode="clip")
-            else:
-                place[: len(chosen)] = every[chosen]
+            _fill(every, np.unique(wanted(rows[number])), pixels[number * self.room :][: self.room], where[number])
         sent = self.images.replace(images=pixels, where=where.reshape(-1))
         return run_axis.deal(sent, self.strategy, self.count)
+
+
+def _fill(every: Pixels, chosen: np.ndarray, pixels: np.ndarray, where: np.ndarray) -> None:
+    """Write the images at the `chosen` indices one after another into `pixels`, and `where` they are."""
+    where[chosen] = np.arange(len(chosen))
+    if isinstance(every, np.ndarray):
+        np.take(every, chosen, axis=0, out=pixels[: len(chosen)], mode="clip")
+    else:
+        pixels[: len(chosen)] = every[chosen]
+
+
+def only(images: Images, indices: np.ndarray, room: int = 0) -> Images:
+    """A window, on the host, of the images at these indices, with room for so many; of arrays all of them."""
+    if isinstance(images.images, np.ndarray):
+        return images
+    chosen = np.unique(indices)
+    pixels = np.zeros((max(room, len(chosen)), *images.images.shape[1:]), np.uint8)
+    where = np.zeros(len(images.images), np.int32)
+    _fill(images.images, chosen, pixels, where)
+    return images.replace(images=pixels, where=where)
 
 
 def rows_of_groups(strategy: str, count: int) -> list[np.ndarray]:
@@ -78,10 +94,7 @@ def _here(strategy: str, count: int) -> list[int]:
 
 
 def budget(image: Images) -> int:
-    """How many images one window may hold.
-
-    Three of them are there at a time: that of the call at work, of the one that waits for it, and of the one to come.
-    """
+    """How many images one window may hold."""
     most = BYTES_ON_CPU if target.backend() == "cpu" else BYTES
     return max(1, most // int(np.prod(image.images.shape[1:])))
 

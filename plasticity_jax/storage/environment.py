@@ -10,6 +10,7 @@ from plasticity_jax.errors import LabError, WorkdirError
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.storage import conditions, workdir
 
+PLACES = ("device", "host", "disk")  # where images can be stored during training
 LARGEST = 2**16  # classes, and pixels of a side: beyond is damage
 MEND = "delete it to go on, with strategy and dtype chosen anew"
 
@@ -119,7 +120,10 @@ def _is_count(value: Any) -> bool:
 
 def _are_choices(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(each, dict) and each.get("strategy") in run_axis.STRATEGIES and each.get("dtype") in models.DTYPES
+        isinstance(each, dict)
+        and each.get("strategy") in run_axis.STRATEGIES
+        and each.get("dtype") in models.DTYPES
+        and each.get("images", "device") in PLACES  # not recorded by earlier versions
         for each in value.values()
     )
 

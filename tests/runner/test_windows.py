@@ -1,13 +1,15 @@
 """Wherever the images of a study lie, every bit is the same; also if they move while it stands still."""
 
+import contextlib
 import json
 
 import pytest
 
+import plasticity_jax
 from plasticity_jax.configs import base
 from plasticity_jax.parallel import programs
 from plasticity_jax.runner import dispatch, saver, windows
-from tests.support import small
+from tests.support import prepared, small
 
 IMAGE = 8 * 8  # bytes
 
@@ -42,7 +44,7 @@ def outcome(directory, config):
 
 
 @pytest.mark.parametrize(
-    "strategy", ["loop", "cores", *(pytest.param(name, marks=pytest.mark.long) for name in ("map", "vmap", "split"))]
+    "strategy", ["cores", *(pytest.param(name, marks=pytest.mark.long) for name in ("loop", "map", "vmap", "split"))]
 )
 def test_no_bit_depends_on_where_images_lie(strategy, tmp_path, narrow):
     found = [outcome(tmp_path / place, study(place, strategy)) for place in ("device", "host")]
@@ -51,31 +53,89 @@ def test_no_bit_depends_on_where_images_lie(strategy, tmp_path, narrow):
     assert 0 <= clock["input"] <= clock["train"] and clock["gather"] > 0
 
 
+@pytest.mark.long
 def test_all_that_looks_at_images_is_served(tmp_path, narrow):
     found = [outcome(tmp_path / place, everything(place)) for place in ("device", "host")]
     assert found[0] == found[1]
+
+
+@pytest.fixture(scope="module")
+def prepared_set(tmp_path_factory):
+    """64x64 and other sizes, a thousand class names of which twelve have images, one of them half of all."""
+    root = tmp_path_factory.mktemp("prepared")
+    sizes = ((64, 64), (80, 70), (64, 90))
+    splits = {"train": prepared.noise(200, 12, sizes), "test": prepared.noise(60, 12, sizes, seed=1)}
+    prepared.write(root, "varied", splits, [f"class{i}" for i in range(1000)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        yield str(root)
+
+
+def stored(root, place):
+    found = small.config(images=place, dataset="varied", data_dir=root, resize=64, seeds=(0,), validation_images=8)
+    for stage in found.stages.values():
+        stage.optim.learning_rate = 1e-3
+    return found
+
+
+def test_a_study_is_trained_killed_resumed_and_evaluated_from_every_place(prepared_set, tmp_path, monkeypatch):
+    """The second half from another place than the first; and what was kept is evaluated from each."""
+    monkeypatch.setattr(windows, "BYTES_ON_CPU", 40 * 64 * 64 * 3)
+
+    def run(place):
+        return plasticity_jax.run(stored(prepared_set, place), tmp_path / "study")
+
+    whole = plasticity_jax.run(stored(prepared_set, "device"), tmp_path / "whole")
+    assert all(run["status"] == "finished" for run in whole["runs"])
+    monkeypatch.setattr(dispatch, "CALL_SECONDS", 0.0)
+    monkeypatch.setattr(saver, "CHECKPOINT_SHARE", 0)
+    for place in ("host", "disk"):
+        with killed_at_call(12), pytest.raises(Killed):
+            run(place)
+    result = run("auto")
+    assert small.hashes(result) == small.hashes(whole)
+    assert small.tables(tmp_path / "study") == small.tables(tmp_path / "whole")
+    scores = []
+    for place in ("host", "disk"):
+        path = tmp_path / "study" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"images": place}))
+        scores.append(plasticity_jax.evaluate(tmp_path / "study", "fresh", 0))
+    assert scores[0] == scores[1] and scores[0]["images"] == 60
 
 
 class Killed(BaseException):
     """Nothing catches it, so nothing is saved after it, as after SIGKILL."""
 
 
-@pytest.mark.parametrize("places", [("host", "device"), ("device", "host")])
-def test_a_killed_study_goes_on_with_its_images_elsewhere(places, tmp_path, narrow, monkeypatch):
-    whole = outcome(tmp_path / "whole", study("device"))
-    monkeypatch.setattr(dispatch, "CALL_SECONDS", 0.0)
-    monkeypatch.setattr(saver, "CHECKPOINT_SHARE", 0)
+@contextlib.contextmanager
+def killed_at_call(number):
+    """Die when programs that train are called for the n-th time."""
     calls, real = 0, programs.Programs.advance
 
     def advance(*args):
         nonlocal calls
         calls += 1
-        if calls == 10:  # in the middle of the second stage
+        if calls == number:
             raise Killed
         return real(*args)
 
-    monkeypatch.setattr(programs.Programs, "advance", advance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs.Programs, "advance", advance)
+        yield
+
+
+@pytest.mark.parametrize("places", [("host", "device"), pytest.param(("device", "host"), marks=pytest.mark.long)])
+def test_a_killed_study_goes_on_with_its_images_elsewhere(places, tmp_path, narrow, monkeypatch):
+    whole = outcome(tmp_path / "whole", study("device"))
+    monkeypatch.setattr(dispatch, "CALL_SECONDS", 0.0)
+    monkeypatch.setattr(saver, "CHECKPOINT_SHARE", 0)
     first, second = (study(place, checkpoint_seconds=0.0) for place in places)
-    with pytest.raises(Killed):
+    with killed_at_call(10), pytest.raises(Killed):  # in the middle of the second stage
         small.run(first, tmp_path / "moved")
-    assert outcome(tmp_path / "moved", second) == whole and calls < 40
+    before = json.loads((tmp_path / "moved" / "main" / "clock.json").read_text())
+    assert outcome(tmp_path / "moved", second) == whole
+    after = json.loads((tmp_path / "moved" / "main" / "clock.json").read_text())
+    assert ("gather" in before, after.get("gather") != before.get("gather")) == (
+        places[0] == "host",
+        places[1] == "host",
+    )

@@ -1,0 +1,168 @@
+"""Images that stay on disk: random access to array_record files through TFDS's data source.
+
+They are decoded by threads, not by processes: reading and decoding release Python's lock, nothing is copied from one
+process to another, and none is left behind when a study is killed.  Pixels are those that `tfds.read` gives.
+"""
+
+import dataclasses
+import functools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from plasticity_jax.data import resize as resizing
+from plasticity_jax.errors import DataError
+
+AT_ONCE = 64  # images that a thread reads by one call
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """A split of a prepared data set, with the names of its image and label.  `open` gives a data source of it."""
+
+    where: str
+    image: str
+    label: str
+    side: int
+    open: Callable[..., Any]
+
+    @functools.cached_property
+    def _own(self) -> threading.local:
+        return threading.local()
+
+    def read(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """The images of these numbers, resized as `tfds.read` does.
+
+        Raises:
+          DataError: they cannot be read.
+        """
+        try:
+            if not hasattr(self._own, "source"):
+                self._own.source = self.open()  # each thread has its own files
+            found = self._own.source.__getitems__(numbers.tolist())
+        except Exception as error:  # array_record, pillow and tfds each have their own
+            raise unreadable(self.where, error) from error
+        images = [example[self.image] for example in found]
+        return [resizing.fit(image, self.side) for image in images] if self.side else images
+
+    def labels(self, count: int) -> np.ndarray:
+        """int32 [count]: all labels; no image is decoded."""
+        import tensorflow_datasets as tfds
+
+        source, found = self.open(decoders={self.image: tfds.decode.SkipDecoding()}), np.zeros(count, np.int32)
+        for start in range(0, count, 1000):
+            numbers = range(start, min(count, start + 1000))
+            try:
+                found[start : start + 1000] = [example[self.label] for example in source.__getitems__(list(numbers))]
+            except Exception as error:  # as above
+                raise unreadable(self.where, error) from error
+        return found
+
+
+class Records:
+    """Images [N, H, W, C] like an array of uint8 that is indexed along its first axis; each access reads from disk.
+
+    parts: splits, and the numbers of their images that count; of joined data sets several.
+    """
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, parts: Sequence[tuple[Split, np.ndarray]], shape: tuple[int, ...] = ()):
+        self.parts = list(parts)
+        self.ends = np.cumsum([len(numbers) for _, numbers in self.parts])
+        self.shape = (int(self.ends[-1]), *(shape or self.parts[0][0].read(self.parts[0][1][:1])[0].shape))
+        self.threads = ThreadPoolExecutor(min(16, os.cpu_count() or 1))  # they end with this object
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        return self.size
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
+        """uint8 [n, H, W, C]: the images at a slice or at indices.
+
+        Raises:
+          DataError: they cannot be read, or differ in size.
+        """
+        indices = np.arange(len(self))[chosen]
+        found = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        jobs = [slice(start, start + AT_ONCE) for start in range(0, len(indices), AT_ONCE)]
+        for _ in self.threads.map(lambda job: self._fill(found[job], indices[job]), jobs):
+            pass
+        return found
+
+    def _fill(self, place: np.ndarray, indices: np.ndarray) -> None:
+        of = np.searchsorted(self.ends, indices, side="right")
+        for number in np.unique(of):
+            split, numbers = self.parts[number]
+            first = self.ends[number] - len(numbers)
+            at = np.flatnonzero(of == number)
+            for row, image in zip(at, split.read(numbers[indices[at] - first]), strict=True):
+                if image.dtype != np.uint8:
+                    raise DataError(f"{split.where}: images are {image.dtype}; only uint8 can be used")
+                if image.shape != self.shape[1:]:
+                    raise DataError(
+                        f"{split.where}: images differ in size, {self.shape[1:]} and {image.shape}; config.resize=SIDE "
+                        "brings them to one"
+                    )
+                place[row] = image
+
+    def among(self, chosen: np.ndarray) -> "Records":
+        """Those at these indices, still on disk; of one split."""
+        ((split, numbers),) = self.parts
+        return Records([(split, numbers[chosen])], self.shape[1:])
+
+
+Pixels = np.ndarray | Records
+
+
+def among(images: Pixels, chosen: np.ndarray) -> Pixels:
+    """The images at these indices, wherever they are."""
+    return images.among(chosen) if isinstance(images, Records) else images[chosen]
+
+
+def concatenate(images: Sequence[Pixels]) -> Pixels:
+    """The images of several data sets, of one size and stored in one way."""
+    kept = [each for each in images if isinstance(each, Records)]
+    if not kept:
+        return np.concatenate([each for each in images if isinstance(each, np.ndarray)])
+    return Records([part for each in kept for part in each.parts], kept[0].shape[1:])
+
+
+def split_of(builder: Any, split: str, where: str, image: str, label: str, side: int) -> Split:
+    """A split of a prepared TFDS data set.
+
+    Raises:
+      DataError: its files have no random access.
+    """
+    try:
+        builder.as_data_source(split=split)
+    except NotImplementedError:
+        raise DataError(
+            f"{where} is stored as {builder.info.file_format.value}, which cannot be read in any order; prepare it "
+            "with --file_format=array_record, or set config.images=host"
+        ) from None
+    return Split(where, image, label, side, functools.partial(builder.as_data_source, split=split))
+
+
+def unreadable(where: str, error: Exception) -> DataError:
+    """What to say where records cannot be read."""
+    return DataError(
+        f"{where} cannot be read ({line(error)}); if it is damaged, delete that directory and prepare it again"
+    )
+
+
+def line(error: Exception) -> str:
+    """An error's kind and the first line that it says."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__
