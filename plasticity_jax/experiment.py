@@ -183,7 +183,9 @@ def _check_arrays(study: spec.Study, dataset: Dataset) -> Dataset:
     if study.resize:
         raise ConfigError(f"config.resize={study.resize}: your arrays are used as they are; set config.resize=0")
     if study.images == "disk":
-        raise ConfigError("config.images=disk: your arrays are used as they are; np.memmap keeps them on disk, with host")
+        raise ConfigError(
+            "config.images=disk: your arrays are used as they are; np.memmap keeps them on disk, with host"
+        )
     return datasets.seen(dataset, study.image_size)
 
 
