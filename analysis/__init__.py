@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity_jax import strict_json
-from plasticity_jax.analysis import outcomes, sweeps, tables
+from plasticity_jax.analysis.reading import outcomes, sweeps, tables
 from plasticity_jax.config import columns, plan
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import ConfigError, LabError
@@ -59,7 +59,7 @@ def load(*directories: Directory) -> pd.DataFrame:
       Columns pack, run, seed, branch, one per hyper-parameter of a grid (empty where a run does not have it), stage,
       status, epoch and step (both since the stage began), metric, value (accuracies in percent; NaN what was not
       finite).  Of a sweep a column `study` comes first, and before it a column `directory` if there are several
-      directories.  Status is `failed` for runs that diverged, else `finished` or `running` (`analysis.outcomes`).
+      directories.  Status is `failed` for runs that diverged, else `finished` or `running` (`reading.outcomes`).
     Raises:
       LabError: a directory without measurements, or a broken table.
     """

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax import analysis, strict_json
-from plasticity_jax.analysis import studies, sweeps
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.reading import sweeps
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.errors import LabError
 

@@ -3,7 +3,8 @@
     python -m analysis.power DIR [DIR...] [--points 1.0] [--power 0.8] [--json FILE]
 
 For every claim in points of accuracy that the studies can be held against: the standard deviation of its effect over
-the seeds at hand, and how many seeds the rule of `analysis.stats` needs, for the given power, to find it reproduced
+the seeds at hand, and how many seeds the rule of `analysis.effects.stats` needs, for the given power, to find it
+reproduced
 
     above, below        if the true effect is `--points` in the direction that is claimed
     not_below, within   if the true effect is zero, with the margin of the claim
@@ -22,9 +23,10 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from plasticity_jax import analysis, strict_json
-from plasticity_jax.analysis import stats, studies
-from plasticity_jax.analysis.contrasts import Claim
-from plasticity_jax.analysis.judgement import judge
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.effects import stats
+from plasticity_jax.analysis.effects.contrasts import Claim
+from plasticity_jax.analysis.effects.judgement import judge
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
@@ -87,7 +89,7 @@ def power(direction: str, size: float, sd: float, n: int) -> float:
     """The probability that n seeds have the verdict `reproduced`.
 
     Args:
-      direction: of `analysis.stats`.
+      direction: of `analysis.effects.stats`.
       size: the true effect in the direction claimed; of `not_below` and `within` the margin, where it is zero.
       sd: of the effect between seeds, normal.
     """

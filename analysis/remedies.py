@@ -9,7 +9,7 @@ Markdown, and a picture of each protocol beside it.
              of each task.  That of the setting which validation images choose, the same for all seeds; of `labels`,
              where nothing generalises, each seed has the setting that is best at the other seeds.
 *gap*        fresh - treated in points, with the 95 % interval of Student's t, paired by seed.
-*recovered*  the share (treated - warm) / (fresh - warm), with Fieller's 95 % set, paired by seed (`analysis.ratios`).
+*recovered*  the share (treated - warm) / (fresh - warm), with Fieller's 95 % set, paired by seed (`effects.ratios`).
              It is no interval where fresh and warm may be equal: then few shares or none can be refuted.
 *p*          of treated - warm being zero, by the paired t test, after Holm's correction over all rows of the table.
 *time*       seconds of a training step of one run, over that of the warm start; runs that train side by side share it.
@@ -23,9 +23,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from plasticity_jax import analysis
-from plasticity_jax.analysis import contrasts, ratios, scale, stats, studies
-from plasticity_jax.analysis.derived import Chosen, chosen
-from plasticity_jax.analysis.ratios import Ratio
+from plasticity_jax.analysis import scale, studies
+from plasticity_jax.analysis.effects import contrasts, ratios, stats
+from plasticity_jax.analysis.effects.derived import Chosen, chosen
+from plasticity_jax.analysis.effects.ratios import Ratio
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.config import paths, plan
 from plasticity_jax.config.restore import restore_study

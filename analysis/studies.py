@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity_jax import analysis
-from plasticity_jax.analysis import transitions
+from plasticity_jax.analysis.effects import transitions
 from plasticity_jax.errors import LabError
 from plasticity_jax.storage import results
 

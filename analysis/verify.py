@@ -2,7 +2,7 @@
 
     python -m analysis.claims DIR [DIR...] [--json FILE] [--markdown]
 
-`analysis/claims/` holds the claims, `analysis/stats.py` the rule that gives the verdicts.
+`analysis/claims/` holds the claims, `analysis/effects/stats.py` the rule that gives the verdicts.
 """
 
 import argparse
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from plasticity_jax import analysis, strict_json
-from plasticity_jax.analysis import scale, stats, studies
-from plasticity_jax.analysis.judgement import Judged, judge, summary
-from plasticity_jax.analysis.stats import UNTESTED
+from plasticity_jax.analysis import scale, studies
+from plasticity_jax.analysis.effects import stats
+from plasticity_jax.analysis.effects.judgement import Judged, judge, summary
+from plasticity_jax.analysis.effects.stats import UNTESTED
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output

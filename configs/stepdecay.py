@@ -11,9 +11,9 @@ ResNet-50 on ImageNet for 90 epochs, with decays at 30, 60 and 80, which is the 
 Protocol: SGD whose learning rate falls to a tenth after the first and after the second of three equally long learning
 stages (`stepdecay`), and the same without any decay (`constant`), on the same batches from the same weights.  After
 every epoch: training loss while training, training loss in eval mode on a fixed set of images that are not augmented,
-test loss and accuracy, norms of weights and gradients.  `analysis/transitions.py` measures each transition: its jump J,
-its sharpness S and its ratio R, at the decays and at placebo epochs a third of a stage before and after, or further
-away where they would touch the decay.
+test loss and accuracy, norms of weights and gradients.  `analysis/effects/transitions.py` measures each transition: its
+jump J, its sharpness S and its ratio R, at the decays and at placebo epochs a third of a stage before and after, or
+further away where they would touch the decay.
 
 Claim: training and test curves are divided into several stages by sharp transitions, at the decays and nowhere else.
 

@@ -14,7 +14,7 @@ from plasticity_jax.analysis.claims import (
     you2019_implications,
     you2019_patterns,
 )
-from plasticity_jax.analysis.contrasts import Claim
+from plasticity_jax.analysis.effects.contrasts import Claim
 
 CLAIMS: tuple[Claim, ...] = (
     *berariu2021.CLAIMS,

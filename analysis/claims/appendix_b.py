@@ -4,9 +4,9 @@ They are known to us from the papers' abstracts and from memory, so what is comp
 marks are those of `berariu2021`.
 """
 
-from plasticity_jax.analysis.contrasts import Claim, Contrast, family, largest, minus, slope, smallest, the
-from plasticity_jax.analysis.derived import over
-from plasticity_jax.analysis.stats import BELOW, NOT_BELOW, WITHIN
+from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, family, largest, minus, slope, smallest, the
+from plasticity_jax.analysis.effects.derived import over
+from plasticity_jax.analysis.effects.stats import BELOW, NOT_BELOW, WITHIN
 from plasticity_jax.analysis.studies import END, START, WINDOW, When
 from plasticity_jax.storage.results import METRIC
 

@@ -3,8 +3,18 @@
 The marks are those of `berariu2021`.
 """
 
-from plasticity_jax.analysis.contrasts import Claim, Contrast, family, largest, measured, minus, slope, the, times
-from plasticity_jax.analysis.stats import NOT_BELOW
+from plasticity_jax.analysis.effects.contrasts import (
+    Claim,
+    Contrast,
+    family,
+    largest,
+    measured,
+    minus,
+    slope,
+    the,
+    times,
+)
+from plasticity_jax.analysis.effects.stats import NOT_BELOW
 
 PAPER = "Ash & Adams 2020"
 OPTIMISERS = {"adam": "Adam", "sgd": "SGD"}

@@ -4,8 +4,18 @@ Marks in the sources: `[second-hand]` is known from a public review of the paper
 no source says it.
 """
 
-from plasticity_jax.analysis.contrasts import Claim, Contrast, average, family, largest, measured, minus, slope, the
-from plasticity_jax.analysis.stats import BELOW, NOT_BELOW, WITHIN
+from plasticity_jax.analysis.effects.contrasts import (
+    Claim,
+    Contrast,
+    average,
+    family,
+    largest,
+    measured,
+    minus,
+    slope,
+    the,
+)
+from plasticity_jax.analysis.effects.stats import BELOW, NOT_BELOW, WITHIN
 from plasticity_jax.analysis.studies import END
 
 PAPER = "Berariu et al. 2021"

@@ -4,8 +4,8 @@ The marks are those of `berariu2021`.
 """
 
 from plasticity_jax.analysis.claims.berariu2021 import PAPER, SLOWEST, gap_of_size
-from plasticity_jax.analysis.contrasts import Claim, Contrast, average, family, minus, spread
-from plasticity_jax.analysis.stats import WITHIN
+from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, average, family, minus, spread
+from plasticity_jax.analysis.effects.stats import WITHIN
 
 BLENDING = (
     Claim(

@@ -4,10 +4,10 @@ A remedy is measured with the setting that validation images choose, as in `anal
 `berariu2021`.
 """
 
-from plasticity_jax.analysis.contrasts import Claim, Contrast, minus, the
-from plasticity_jax.analysis.derived import chosen
+from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, minus, the
+from plasticity_jax.analysis.effects.derived import chosen
+from plasticity_jax.analysis.effects.stats import ABOVE, NOT_BELOW
 from plasticity_jax.analysis.remedies import FRESH, PREFIX, WARM, measured
-from plasticity_jax.analysis.stats import ABOVE, NOT_BELOW
 
 GAPS = {
     "half": ("Berariu et al. 2021, Figure 1", "trained on a random half and then on everything"),

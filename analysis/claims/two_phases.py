@@ -5,9 +5,9 @@ those of `berariu2021`.
 """
 
 from plasticity_jax.analysis.claims.berariu2021 import PAPER
-from plasticity_jax.analysis.contrasts import Claim, Contrast, minus, the
-from plasticity_jax.analysis.derived import ranked
-from plasticity_jax.analysis.stats import ABOVE, BELOW
+from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, minus, the
+from plasticity_jax.analysis.effects.derived import ranked
+from plasticity_jax.analysis.effects.stats import ABOVE, BELOW
 from plasticity_jax.analysis.studies import END, START, WINDOW, When
 from plasticity_jax.storage.results import METRIC
 

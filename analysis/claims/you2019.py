@@ -6,11 +6,11 @@ say of it what the abstract says.  The marks are those of `berariu2021`.  When t
 seed (100) of most studies, at an earlier state of `small`, was known; that seed is in none of the published results.
 """
 
-from plasticity_jax.analysis import transitions
-from plasticity_jax.analysis.contrasts import Claim, Contrast, average, family, minus, the, times
-from plasticity_jax.analysis.stats import NOT_BELOW
+from plasticity_jax.analysis.effects import transitions
+from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, average, family, minus, the, times
+from plasticity_jax.analysis.effects.stats import NOT_BELOW
+from plasticity_jax.analysis.effects.transitions import At
 from plasticity_jax.analysis.studies import END, START
-from plasticity_jax.analysis.transitions import At
 
 PAPER = "You et al. 2019"
 ABSTRACT = f"{PAPER}, abstract; the protocol is [inferred]"

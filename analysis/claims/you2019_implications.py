@@ -3,13 +3,13 @@
 The marks are those of `berariu2021`, and what was known when the claims were written is said in `you2019`.
 """
 
-from plasticity_jax.analysis import transitions
 from plasticity_jax.analysis.claims.you2019 import ABSTRACT, OURS, PAPER
-from plasticity_jax.analysis.contrasts import Claim, Contrast, Operand, family, measured, minus, the, times
-from plasticity_jax.analysis.derived import best, between, over
-from plasticity_jax.analysis.stats import BELOW, NOT_BELOW
+from plasticity_jax.analysis.effects import transitions
+from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, Operand, family, measured, minus, the, times
+from plasticity_jax.analysis.effects.derived import best, between, over
+from plasticity_jax.analysis.effects.stats import BELOW, NOT_BELOW
+from plasticity_jax.analysis.effects.transitions import At
 from plasticity_jax.analysis.studies import END
-from plasticity_jax.analysis.transitions import At
 
 
 def schedule(name: str) -> str:

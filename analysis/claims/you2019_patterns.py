@@ -6,12 +6,12 @@ when the claims were written is said in `you2019`.
 
 from collections.abc import Callable
 
-from plasticity_jax.analysis import transitions
 from plasticity_jax.analysis.claims.you2019 import PAPER
-from plasticity_jax.analysis.contrasts import Claim, Contrast, family, largest, minus, the
-from plasticity_jax.analysis.stats import WITHIN
+from plasticity_jax.analysis.effects import transitions
+from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, family, largest, minus, the
+from plasticity_jax.analysis.effects.stats import WITHIN
+from plasticity_jax.analysis.effects.transitions import At
 from plasticity_jax.analysis.studies import END
-from plasticity_jax.analysis.transitions import At
 
 
 def _patches(arm: str, metric: str, at: At | str, own: str) -> Contrast:

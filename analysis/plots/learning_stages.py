@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax.analysis import contrasts, studies, transitions
+from plasticity_jax.analysis import studies
 from plasticity_jax.analysis.claims import you2019, you2019_implications
-from plasticity_jax.analysis.contrasts import Contrast
+from plasticity_jax.analysis.effects import contrasts, transitions
+from plasticity_jax.analysis.effects.contrasts import Contrast
+from plasticity_jax.analysis.effects.transitions import At
 from plasticity_jax.analysis.plots import captions, curves, sketch, spec
 from plasticity_jax.analysis.plots.captions import MINUS, effect
 from plasticity_jax.analysis.plots.spec import Chart, Series, across
 from plasticity_jax.analysis.studies import END, Study
-from plasticity_jax.analysis.transitions import At
 
 NATS = "training loss (nats)"
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plasticity_jax.analysis import remedies, studies
-from plasticity_jax.analysis.derived import Chosen
+from plasticity_jax.analysis.effects.derived import Chosen
 from plasticity_jax.analysis.plots import sketch
 from plasticity_jax.analysis.plots.captions import difference, gap
 from plasticity_jax.analysis.plots.spec import Chart, Series, across, level, series

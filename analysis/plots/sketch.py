@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax.analysis import contrasts, studies
-from plasticity_jax.analysis.contrasts import Contrast
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.effects import contrasts
+from plasticity_jax.analysis.effects.contrasts import Contrast
 from plasticity_jax.analysis.plots import captions, curves
 from plasticity_jax.analysis.plots.captions import Found
 from plasticity_jax.analysis.plots.spec import Chart, Series, level

@@ -16,8 +16,8 @@ from typing import Any
 from plasticity_jax import analysis
 from plasticity_jax.analysis import facts as known
 from plasticity_jax.analysis import figures, remedies, scale, studies
+from plasticity_jax.analysis.effects.judgement import judge
 from plasticity_jax.analysis.facts import Facts, duration
-from plasticity_jax.analysis.judgement import judge
 from plasticity_jax.analysis.plots import curves
 from plasticity_jax.analysis.plots.spec import Chart
 from plasticity_jax.analysis.report import panels, verdicts

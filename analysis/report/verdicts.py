@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from plasticity_jax.analysis import verify
-from plasticity_jax.analysis.judgement import Judged, summary
-from plasticity_jax.analysis.report.page import Html, join, table, tag
-from plasticity_jax.analysis.stats import (
+from plasticity_jax.analysis.effects.judgement import Judged, summary
+from plasticity_jax.analysis.effects.stats import (
     ABOVE,
     BELOW,
     CONTRADICTED,
@@ -22,6 +21,7 @@ from plasticity_jax.analysis.stats import (
     UNTESTED,
     WITHIN,
 )
+from plasticity_jax.analysis.report.page import Html, join, table, tag
 
 COLOURS = {REPRODUCED: "good", CONTRADICTED: "bad", INCONCLUSIVE: "open", UNTESTED: "none"}
 MINUS = "\N{MINUS SIGN}"

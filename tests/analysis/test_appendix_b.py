@@ -9,8 +9,9 @@ from collections import Counter
 
 import pytest
 
-from plasticity_jax.analysis import figures, stats, verify
+from plasticity_jax.analysis import figures, verify
 from plasticity_jax.analysis.claims import appendix_b
+from plasticity_jax.analysis.effects import stats
 from tests.support import synthetic
 
 STUDIES = sorted({claim.study for claim in appendix_b.CLAIMS})

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from plasticity_jax.analysis import contrasts, derived, stats, studies, transitions
-from plasticity_jax.analysis.contrasts import (
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.effects import contrasts, derived, stats, transitions
+from plasticity_jax.analysis.effects.contrasts import (
     Sum,
     Term,
     average,
@@ -19,8 +20,8 @@ from plasticity_jax.analysis.contrasts import (
     the,
     times,
 )
-from plasticity_jax.analysis.stats import INCONCLUSIVE, REPRODUCED
-from plasticity_jax.analysis.transitions import At
+from plasticity_jax.analysis.effects.stats import INCONCLUSIVE, REPRODUCED
+from plasticity_jax.analysis.effects.transitions import At
 from plasticity_jax.storage import results
 from tests.support import synthetic
 

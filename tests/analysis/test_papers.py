@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from plasticity_jax import study_config
-from plasticity_jax.analysis import contrasts, stats, verify
+from plasticity_jax.analysis import verify
 from plasticity_jax.analysis.claims import ash2020, berariu2021, controls
-from plasticity_jax.analysis.stats import ABOVE, BELOW, CONTRADICTED, DIRECTIONS, INCONCLUSIVE, REPRODUCED
+from plasticity_jax.analysis.effects import contrasts, stats
+from plasticity_jax.analysis.effects.stats import ABOVE, BELOW, CONTRADICTED, DIRECTIONS, INCONCLUSIVE, REPRODUCED
 from plasticity_jax.runner import prepare
 from tests.support import small, synthetic
 

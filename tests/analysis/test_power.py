@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as distributions
 
-from plasticity_jax.analysis import power, stats
+from plasticity_jax.analysis import power
+from plasticity_jax.analysis.effects import stats
 
 RESULTS = "analysis/results"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from plasticity_jax.analysis import ratios
-from plasticity_jax.analysis.ratios import ANYTHING, BETWEEN, OUTSIDE, Ratio, fieller, shown
+from plasticity_jax.analysis.effects import ratios
+from plasticity_jax.analysis.effects.ratios import ANYTHING, BETWEEN, OUTSIDE, Ratio, fieller, shown
 
 
 def by_seed(*values):

@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from plasticity_jax.analysis import figures, ratios, remedies, studies
-from plasticity_jax.analysis.judgement import judge
+from plasticity_jax.analysis import figures, remedies, studies
+from plasticity_jax.analysis.effects import ratios
+from plasticity_jax.analysis.effects.judgement import judge
 from plasticity_jax.analysis.report import report as pages
 from plasticity_jax.configs import remedies as configs
 from tests.support import synthetic

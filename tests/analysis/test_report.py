@@ -9,7 +9,7 @@ import pytest
 
 from plasticity_jax import analysis
 from plasticity_jax.analysis import studies
-from plasticity_jax.analysis.judgement import distinct, judge
+from plasticity_jax.analysis.effects.judgement import distinct, judge
 from plasticity_jax.analysis.report import report
 from tests.analysis.test_facts import ENVIRONMENT
 from tests.analysis.test_page import Reader

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from plasticity_jax.analysis import stats as rule
-from plasticity_jax.analysis.stats import CONTRADICTED, DIRECTIONS, INCONCLUSIVE, NOT_BELOW, REPRODUCED, WITHIN
+from plasticity_jax.analysis.effects import stats as rule
+from plasticity_jax.analysis.effects.stats import CONTRADICTED, DIRECTIONS, INCONCLUSIVE, NOT_BELOW, REPRODUCED, WITHIN
 from plasticity_jax.storage import results
 
 SEEDS = st.lists(st.integers(-5000, 5000).map(lambda thousandths: thousandths / 1000), min_size=2, max_size=8)

@@ -6,7 +6,7 @@ import tracemalloc
 import pandas as pd
 import pytest
 
-from plasticity_jax.analysis import tables
+from plasticity_jax.analysis.reading import tables
 from plasticity_jax.errors import LabError
 from plasticity_jax.storage import metrics
 

@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from plasticity_jax import study_config
-from plasticity_jax.analysis import contrasts, derived, figures, stats, verify
+from plasticity_jax.analysis import figures, verify
 from plasticity_jax.analysis.claims import two_phases as account
+from plasticity_jax.analysis.effects import contrasts, derived, stats
 from plasticity_jax.configs import two_phases
 from plasticity_jax.runner import prepare
 from tests.support import small, synthetic

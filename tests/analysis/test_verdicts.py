@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from plasticity_jax.analysis.contrasts import Claim
-from plasticity_jax.analysis.judgement import Judged
-from plasticity_jax.analysis.report import verdicts
-from plasticity_jax.analysis.stats import (
+from plasticity_jax.analysis.effects.contrasts import Claim
+from plasticity_jax.analysis.effects.judgement import Judged
+from plasticity_jax.analysis.effects.stats import (
     ABOVE,
     BELOW,
     CONTRADICTED,
@@ -17,6 +16,7 @@ from plasticity_jax.analysis.stats import (
     UNTESTED,
     WITHIN,
 )
+from plasticity_jax.analysis.report import verdicts
 from plasticity_jax.storage import results
 from tests.analysis.test_page import NASTY, Reader
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from plasticity_jax.analysis import studies, verify
-from plasticity_jax.analysis.contrasts import Claim, minus
-from plasticity_jax.analysis.judgement import summary
-from plasticity_jax.analysis.stats import (
+from plasticity_jax.analysis.effects.contrasts import Claim, minus
+from plasticity_jax.analysis.effects.judgement import summary
+from plasticity_jax.analysis.effects.stats import (
     BELOW,
     CONTRADICTED,
     INCONCLUSIVE,

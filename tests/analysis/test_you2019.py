@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from plasticity_jax import study_config
-from plasticity_jax.analysis import stats, studies, transitions, verify
+from plasticity_jax.analysis import studies, verify
 from plasticity_jax.analysis.claims import you2019, you2019_implications, you2019_patterns
-from plasticity_jax.analysis.transitions import At
+from plasticity_jax.analysis.effects import stats, transitions
+from plasticity_jax.analysis.effects.transitions import At
 from plasticity_jax.runner import prepare
 from tests.support import small, synthetic
 

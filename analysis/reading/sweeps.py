@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax.analysis import outcomes, tables
+from plasticity_jax.analysis.reading import outcomes, tables
 from plasticity_jax.config import spec
 from plasticity_jax.config.plan import Run, by_past, unfold
 from plasticity_jax.errors import LabError

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from plasticity_jax import strict_json
-from plasticity_jax.analysis import tables
+from plasticity_jax.analysis.reading import tables
 
 FAILED, FINISHED, RUNNING = "failed", "finished", "running"
 TABLE = "metrics.jsonl"

@@ -1,6 +1,7 @@
 """The rule that turns the effect of a claim into a verdict, the same for every claim.
 
-1.  An effect is measured seed by seed (`analysis.contrasts`); a seed that misses any term (failed, or not finished
+1.  An effect is measured seed by seed (`analysis.effects.contrasts`); a seed that misses any term (failed, or not
+finished
     yet) is left out.  What a seed shares, its data and its batches, so cancels.  Its mean over the n seeds is the
     effect.
 2.  It has the interval of Student's t: of 95%, and of 90% for `within`.  With n < 2 there is none, and none where all

@@ -1,4 +1,4 @@
-"""Contrasts between the branches of a study, and claims about them; `analysis.stats` says how they are judged.
+"""Contrasts between the branches of a study, and claims about them; `analysis.effects.stats` says how they are judged.
 
     gap = minus("fresh", "pretrain+tune")                                 fresh - pretrain+tune, seed by seed
     minus("fresh", largest(family("blend[gamma={}]")))                    at the largest gamma that there is
@@ -14,8 +14,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from plasticity_jax.analysis import studies, transitions
-from plasticity_jax.analysis.stats import ABOVE, MARGIN
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.effects import transitions
+from plasticity_jax.analysis.effects.stats import ABOVE, MARGIN
 from plasticity_jax.storage import results
 
 DIGITS = 9  # decimals of an effect; further ones are rounding, and must not decide a verdict
@@ -43,7 +44,7 @@ class Term:
 class Sum:
     """A weighted sum of measurements of one seed, plus a constant.
 
-    terms: each a `Term`, or something of the same form, as those of `analysis.derived`.
+    terms: each a `Term`, or something of the same form, as those of `analysis.effects.derived`.
     """
 
     terms: tuple[Any, ...]
@@ -65,7 +66,7 @@ class Claim:
 
     id: unique within the study.  study: the `name` of the config.
     source: the paper as `Authors 2021` and where it says so; controls of our own begin with `ours: `.
-    direction: one of those of `analysis.stats`.  margin: of `not_below` and `within`, in units of the effect.
+    direction: one of those of `analysis.effects.stats`.  margin: of `not_below` and `within`, in units of the effect.
     unit: of the effect; `points` are points of accuracy.
     """
 

@@ -1,4 +1,4 @@
-"""Claims judged on the studies at hand, paper by paper, by `analysis.stats`.
+"""Claims judged on the studies at hand, paper by paper, by `analysis.effects.stats`.
 
 judged = judge(found)
 summary(judged)             how many were tested and what came out: claims of papers, and controls of our own
@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax.analysis import contrasts, scale, stats, studies
+from plasticity_jax.analysis import scale, studies
 from plasticity_jax.analysis.claims import CLAIMS
-from plasticity_jax.analysis.contrasts import Claim
-from plasticity_jax.analysis.stats import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED
+from plasticity_jax.analysis.effects import contrasts, stats
+from plasticity_jax.analysis.effects.contrasts import Claim
+from plasticity_jax.analysis.effects.stats import CONTRADICTED, INCONCLUSIVE, REPRODUCED, UNTESTED
 from plasticity_jax.storage import results
 
 DECIDED = (REPRODUCED, CONTRADICTED)

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from plasticity_jax.analysis import contrasts, studies
-from plasticity_jax.analysis.contrasts import Contrast, Family, Known, Operand, Sum
+from plasticity_jax.analysis import studies
+from plasticity_jax.analysis.effects import contrasts
+from plasticity_jax.analysis.effects.contrasts import Contrast, Family, Known, Operand, Sum
 from plasticity_jax.storage import results
 
 

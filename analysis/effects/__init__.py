@@ -1,0 +1,1 @@
+"""Effects of studies: what is measured of each seed, intervals, and verdicts on claims."""

@@ -1,0 +1,1 @@
+"""Reads measurements from working directories and sweeps."""
