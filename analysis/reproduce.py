@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax import analysis
-from plasticity_jax.analysis import stats
+from plasticity_jax.analysis.effects import stats
 from plasticity_jax.config import paths
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import LabError

@@ -132,7 +132,7 @@ def test_a_grown_config_adds_jobs(call, measured, tmp_path):
     code, _, err = call(config, workdir_, "--config.seeds=0,1,2", "--config.window=0.25")
     assert code == 1 and err.count("\n") == 1 and "window was 0.5 and is 0.25" in err
     code, _, err = call(f"{config}:two", workdir_)
-    assert code == 1 and "study study is gone" in err
+    assert code == 1 and "study study is missing" in err
     assert len(jobs.read(tmp_path / "sweep")) == 4
 
 
