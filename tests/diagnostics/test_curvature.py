@@ -1,6 +1,7 @@
 """Curvature and flatness of losses whose Hessian is given, or has a closed form."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ from plasticity_jax.diagnostics.curvature import curvature, spectrum
 from plasticity_jax.diagnostics.fisher import fisher
 from plasticity_jax.diagnostics.flatness import flatness
 from plasticity_jax.diagnostics.subspace import overlap, subspace
+from plasticity_jax.models import products, resnet
+from plasticity_jax.models.parameters import paths
+from plasticity_jax.training.gradient import forward
 from tests.support import subjects
 
 RNG = np.random.default_rng(0)
@@ -85,6 +89,32 @@ def test_linear_softmax_has_its_closed_form():
     draws = jax.jit(jax.vmap(lambda key: fisher(subjects.softmax(IMAGES, LABELS, KERNEL, key=key))["fisher_trace"]))
     values = np.asarray(draws(keys), np.float64)
     assert abs(values.mean() - true) < 3 * values.std() / np.sqrt(200) < 0.1 * true
+
+
+def test_the_hessian_of_a_residual_network_is_that_of_pytorch():
+    """Its product with a random vector, in eval mode, beside what double backward gives in float64."""
+    with np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "resnet_torch.npz") as file:
+        stored = {key.removeprefix("bottleneck/"): file[key] for key in file.files if key.startswith("bottleneck/")}
+    net = resnet.ResNet(5, (2, 1), 2, "cifar", "batch", jnp.float32, block="bottleneck")
+    like = jax.eval_shape(lambda: net.init(jax.random.key(0), stored["images"], False))
+
+    def fill(tree, kind):
+        return jax.tree.unflatten(jax.tree.structure(tree), [stored[f"{kind}/{name}"] for name in paths(tree)])
+
+    images = jnp.asarray(stored["images"])
+    params, vector = fill(like["params"], "params"), fill(like["params"], "vector")
+    stats = fill(like["batch_stats"], "stats")
+
+    def logits(params, part):
+        with products.plain():
+            return forward(net, params, stats, images[part.index], train=False)[0]
+
+    subject = subjects.classifier(logits, params, stored["labels"])
+
+    product = jax.jit(subject.hessian)(params, vector)
+    for name, found in paths(product).items():
+        true = stored[f"product/{name}"]
+        np.testing.assert_allclose(found, true, rtol=0, atol=1e-4 * np.abs(true).max(), err_msg=name)
 
 
 def test_the_spectrum_has_the_moments_of_the_matrix():

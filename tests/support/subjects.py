@@ -52,20 +52,27 @@ def softmax(images, labels, kernel, **fields) -> Subject:
     images = jnp.asarray(images, jnp.float32)
     params = {"head": {"kernel": jnp.asarray(kernel, jnp.float32)}}
 
-    def of_logits(logits, label):
-        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
-
     def logits(params, part):
         return images[part.index] @ params["head"]["kernel"]
+
+    return classifier(
+        logits, params, labels, features=lambda params, part: {"penultimate": images[part.index]}, **fields
+    )
+
+
+def classifier(logits, params, labels, **fields) -> Subject:
+    """Cross-entropy of `logits`, (parameters, part) -> [B, K]."""
+
+    def of_logits(logits, label):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
 
     given = {"key": jax.random.key(0), "initial": params, "parent": params} | fields
     whole = Subject(
         params=params,
-        probe=probe(len(images), label=labels),
+        probe=probe(len(labels), label=labels),
         losses=lambda params, part: of_logits(logits(params, part), part.label),
         logits=logits,
         of_logits=of_logits,
-        features=lambda params, part: {"penultimate": images[part.index]},
         **given,
     )
     return dataclasses.replace(whole, at=lambda params: dataclasses.replace(whole, params=params))
