@@ -26,15 +26,12 @@ def curvature(subject: Subject) -> dict[str, Array]:
     """The large eigenvalues of the Hessian and the Gauss-Newton matrix of the mean loss; all are scalars.
 
         hessian_eigenvalue/1 .. 10   the largest, by 24 steps of Lanczos from two random vectors: outliers are exact,
-        the
-                                     tenth is a lower bound
+                                     the tenth is a lower bound
         hessian_smallest             the smallest, i.e. the strongest negative curvature
-        hessian_trace                exact in the Krylov space of one vector, estimated outside it by Hutchinson's
-        method
-                                     with the other vector (Meyer et al. 2021, "Hutch++", arXiv 2010.09649)
+        hessian_trace                exact in the Krylov space of one vector, and outside it estimated by Hutchinson's
+                                     method with the other vector (Meyer et al. 2021, "Hutch++", arXiv 2010.09649)
         hessian_rank                 number of eigenvalues above 0.01 of the largest, by quadrature; reported to
-        collapse
-                                     before a new task is learned badly (arXiv 2509.22335)
+                                     collapse before a new task is learned badly (arXiv 2509.22335)
         relative_sharpness           the largest times |w|^2, which does not depend on the scale of the weights where
                                      BatchNorm makes it arbitrary
 
