@@ -101,9 +101,8 @@ def described(name: str) -> Iterator[None]:
 
     Args:
       name: `KIND:TOPOLOGY` for TPUs (`v5e:2x4`, `v4:2x2x1`; a v4 chip counts as two devices), `h100` or `h100:4` for
-      one
-        or four GPUs, or the path of another description of a GPU, optionally with a number.  XLA writes such a file on
-        a machine with the GPU (XLA_FLAGS=--xla_dump_to=DIR, *.gpu_target_config.pbtxt).
+        one or four GPUs, or the path of another description of a GPU, optionally with a number.  XLA writes such a
+        file on a machine with the GPU (XLA_FLAGS=--xla_dump_to=DIR, *.gpu_target_config.pbtxt).
 
     Raises:
       LabError: there is no such device, or the package that compiles for it is missing.
