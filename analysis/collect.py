@@ -7,6 +7,7 @@ OUT then serves the analysis like DIR: `analysis.load`, `studies.read` and what 
 OUT/metrics.parquet      every row of every table, to the last bit
 OUT/result.json          what came out; missing for a study in progress, which is taken with --partial only
 OUT/config.json          the study, without the place of its data
+OUT/planned.json         of a sweep that has grown: the seeds it began with
 OUT/environment.json     versions, commit, devices, hash of the data; nothing that names the machine
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax import analysis, strict_json
+from plasticity_jax.analysis.effects import looks
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
@@ -65,9 +67,14 @@ def collect(directory: analysis.Directory, out: analysis.Directory, partial: boo
         )
     _check(out, config, finished)
     out.mkdir(parents=True, exist_ok=True)
-    contents = {"config": config, "environment": {key: environment[key] for key in KEPT if key in environment}}
+    contents: dict[str, Any] = {
+        "config": config,
+        "environment": {key: environment[key] for key in KEPT if key in environment},
+    }
     if finished:
         contents["result"] = analysis.load_result(directory)
+    if (seeds := looks.planned(directory, config)) != config["seeds"]:
+        contents["planned"] = seeds
     for name, content in contents.items():
         indent = 2 if name == "environment" else None  # half of the others would be spaces
         (out / f"{name}.json").write_text(strict_json.dumps(content, indent) + "\n")

@@ -10,10 +10,11 @@ reproduced
     not_below, within   if the true effect is zero, with the margin of the claim
 
 The number is for choosing n *before* a study is run; a study is judged at the n that its config names, and not at the
-first n that gives a verdict.  A few seeds know their own scatter badly, so there are two numbers: by the standard
-deviation that was measured, and by the upper end of its one-sided 80 % interval (Browne 1995), which is the one to plan
-with.  The power is exact for normal differences: of the non-central t distribution, and of two one-sided tests by an
-integral over the standard deviation (Schuirmann 1987).
+first n that gives a verdict; what may be concluded before all seeds are there is in `analysis/effects/looks.py`.  A few
+seeds know their own scatter badly, so there are two numbers: by the standard deviation that was measured, and by the
+upper end of its one-sided 80 % interval (Browne 1995), which is the one to plan with.  The power is exact for normal
+differences: of the non-central t distribution, and of two one-sided tests by an integral over the standard deviation
+(Schuirmann 1987).
 """
 
 import argparse

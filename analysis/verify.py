@@ -1,6 +1,6 @@
 """Every claim of the papers about the studies at hand: effect, interval, verdict, and what it was measured on.
 
-    python -m analysis.claims DIR [DIR...] [--json FILE] [--markdown]
+    python -m analysis.claims DIR [DIR...] [--json FILE] [--markdown | --by_seeds]
 
 `analysis/claims/` holds the claims, `analysis/effects/stats.py` the rule that gives the verdicts.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from plasticity_jax import analysis, strict_json
 from plasticity_jax.analysis import scale, studies
-from plasticity_jax.analysis.effects import stats
+from plasticity_jax.analysis.effects import looks, stats
 from plasticity_jax.analysis.effects.judgement import Judged, judge, summary
 from plasticity_jax.analysis.effects.stats import UNTESTED
 from plasticity_jax.config import paths
@@ -32,17 +32,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
     parser.add_argument("--json", metavar="FILE", help="write the same for machines")
     parser.add_argument("--markdown", action="store_true", help="print a short table in Markdown instead")
+    parser.add_argument(
+        "--by_seeds", action="store_true", help="print the verdicts as seeds arrived: analysis/effects/looks.py"
+    )
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.json) if options.json else None
         read = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
         judged = judge(read)
+        planned = {study.directory: looks.planned(study.directory, study.config) for study in read}
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(strict_json.dumps(to_json(read, judged), indent=2) + "\n")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.claims: {e}")
-    print(markdown(judged) if options.markdown else table(read, judged))
+    if options.by_seeds:
+        print(looks.table(judged, planned))
+    else:
+        print(markdown(judged) if options.markdown else table(read, judged))
 
 
 def to_json(found: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from plasticity_jax.storage import workdir
 
 VERSION = 1
 AGAIN = "delete it and plan the sweep again: jobs that it contains again keep their results"
+PLANNED = "planned.json"  # in the directory of a study: its seeds when it was planned first
 PACK = "main"  # the pack of every job, so that a job's directory does not change when a study gets more packs
 
 

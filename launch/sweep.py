@@ -94,6 +94,8 @@ def prepare() -> tuple[jobs.Job, ...]:
             for job in planned:
                 paths.check_length(jobs.directory(target, job))
             for key, study in studies.items():  # before sweep.json, which is useless without them
+                if not (target / key / jobs.PLANNED).exists():
+                    workdir.write_json(target / key / jobs.PLANNED, list(stored.get(key, study).seeds))
                 if study != stored.get(key):
                     workdir.write_json(target / key / "config.json", parse.describe(study))
             if planned != old:

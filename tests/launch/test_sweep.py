@@ -128,6 +128,7 @@ def test_a_grown_config_adds_jobs(call, measured, tmp_path):
     first = jobs.read(tmp_path / "sweep")
     assert "4 jobs (2 new)" in call(config, workdir_, "--config.seeds=0,1,2")[1]
     assert jobs.read(tmp_path / "sweep")[:2] == first
+    assert json.loads((tmp_path / "sweep" / "study" / "planned.json").read_text()) == [0, 1]  # before it grew
     assert "4 jobs (2 new)" not in call(config, workdir_, "--config.seeds=0,1,2")[1]
     code, _, err = call(config, workdir_, "--config.seeds=0,1,2", "--config.window=0.25")
     assert code == 1 and err.count("\n") == 1 and "window was 0.5 and is 0.25" in err
