@@ -114,6 +114,7 @@ def _run(
     packs = [prepare.compute(pack, study, dataset, parts) for pack in study.packs]
     for compute in packs:
         prepare.check(compute)
+    packs = [memory_check.placed(compute, compiling=not (dry_run or target.is_described())) for compute in packs]
     if target.is_described():  # where nothing can run
         _compile(packs)
         return {}

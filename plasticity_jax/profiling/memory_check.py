@@ -16,7 +16,7 @@ from plasticity_jax.config import spec
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
 from plasticity_jax.parallel.programs import Parent, Start
-from plasticity_jax.runner import evaluation, instruments, schedule, windows
+from plasticity_jax.runner import evaluation, instruments, prepare, schedule, windows
 from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
 from plasticity_jax.runner.schedule import Timetable
@@ -26,6 +26,7 @@ from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.state import TrainState
 
 Tree = Any
+SMALL = 1 / 8  # of the free memory: images that fit whatever else there is
 SMALLER = {  # advice for reducing the memory of each kind of program
     "begin": "a smaller network",
     "advance": "a smaller batch_size or network",
@@ -74,6 +75,29 @@ def check_images(compute: Compute) -> None:
             f"the images of {dataset.name} need {memory.text(need)} of memory on the device, and it has "
             f"{memory.text(available)} left; set config.images=host"
         )
+
+
+def placed(compute: Compute, compiling: bool = True) -> Compute:
+    """The same pack with its images where `config.images=auto` stores them: on the host if only there all runs fit.
+
+    Programs are compiled for this only if the images need more than a share `SMALL` of the free memory; not `compiling`
+    any, only images that are too large by themselves are on the host.
+    """
+    available = free()
+    if compute.study.images != "auto" or compute.in_windows or available is None:
+        return compute
+    images, moved = memory.size((compute.images, compute.test_images)), compute.choice | {"images": "host"}
+    if images > available:
+        return prepare.taking(compute, moved)
+    if not compiling or images <= SMALL * available or _fits(compute, available):
+        return compute
+    on_host = prepare.taking(compute, moved)
+    return on_host if _fits(on_host, available) else compute
+
+
+def _fits(compute: Compute, available: int) -> bool:
+    needs = (need for times in compute.timetables.values() for need in needs_of(times, compute))
+    return all(need.total(need.runs, compute.programs.strategy) <= available for need in needs)
 
 
 def check(context: Context) -> int | None:
@@ -219,6 +243,11 @@ def _refusal(worst: Need, needs: Sequence[Need], available: int, context: Comput
     mapped = max(need.total(need.runs, "map") for need in needs)
     if strategy in memory.SIDE_BY_SIDE and mapped <= available:
         remedies.insert(0, f"--config.strategy=map (about {memory.text(mapped)})")
+    if not context.in_windows:
+        on_host, times = prepare.taking(context, context.choice | {"images": "host"}), context.timetables[worst.stage]
+        saved = of_images(context, times) - of_images(on_host, times)
+        if worst.total(worst.runs, strategy) - saved <= available:
+            remedies.insert(0, "--config.images=host")
     if most_seeds:
         remedies.insert(0, f"at most {most_seeds} of {seeds} seeds")
     elif most:

@@ -10,7 +10,7 @@ from plasticity_jax import models, target
 from plasticity_jax.config import spec
 from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.diagnostics import PASSES
-from plasticity_jax.runner import instruments
+from plasticity_jax.runner import instruments, windows
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.eval_sets import scored_on
 from plasticity_jax.runner.schedule import Timetable
@@ -39,7 +39,8 @@ def summary(drawn: Compute) -> str:
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
             f"  device: {len(devices)} x {devices[0].device_kind} ({target.backend()}); "
-            f"strategy {drawn.programs.strategy}{dtype}; {expected_compilations(drawn)} programs to compile",
+            f"strategy {drawn.programs.strategy}{dtype}; images on the {drawn.place}; "
+            f"{expected_compilations(drawn)} programs to compile",
         ]
     )
 
@@ -54,24 +55,36 @@ def expected_compilations(drawn: Compute) -> int:
     def runs(times: Timetable) -> int:
         return 1 if drawn.programs.strategy == "loop" else len(times.group.runs)
 
-    shapes = {(runs(t), tuple(sorted(t.group.stage.shape().items()))) for t in timetables.values()}
-    counts = {(runs(t), t.group.stage.restricted) for t in timetables.values()}
+    def shown(window: windows.Window) -> tuple[int, ...]:
+        return window.like().images.shape
+
+    def all_of(times: Timetable) -> np.ndarray:
+        return np.arange(len(times.group.runs))
+
+    shapes, trained, counts = set(), set(), set()
+    for times in timetables.values():
+        alike = (runs(times), tuple(sorted(times.group.stage.shape().items())))
+        shapes.add(alike)
+        trained.add((*alike, shown(windows.training(drawn, times, all_of(times)).window)))
+        looks = windows.diagnosing(drawn, times, all_of(times))
+        counts.add((runs(times), times.group.stage.restricted, *(shown(look.window) for look in looks)))
     evaluated = set()
     for times in timetables.values():
         for scored in scored_on(times, drawn.study, drawn.slots).values():
-            images = len(getattr(times.dataset, f"{scored.split}_labels"))
+            images = shown(windows.scoring(drawn, scored, all_of(times)).window)
             shape = [np.shape(leaf)[scored.own :] for leaf in jax.tree.leaves(scored.source)]
             evaluated.add((runs(times), images, scored.own, *shape))
     measured = {
         (
             1 if drawn.programs.strategy_of("measure") == "loop" else len(t.group.runs),
             *sorted(t.group.stage.shape().items()),
+            shown(windows.measuring(drawn, t).looking.window),
         )
         for t in timetables.values()
         if instruments.are_to_measure(t.group, drawn)
     }
     dear = len(drawn.programs.instruments) * len(measured)
-    return 1 + 2 * len(shapes) + len(evaluated) + bool(drawn.programs.diagnostics) * len(counts) + dear
+    return 1 + len(shapes) + len(trained) + len(evaluated) + bool(drawn.programs.diagnostics) * len(counts) + dear
 
 
 def shared_images(timetables: Timetables) -> int:

@@ -38,7 +38,7 @@ def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) 
     count = max(len(times.group.runs) for times in timetables.values())
     strategy = run_axis.choose(study.strategy, pack.model.name, count)
     place = "device" if study.images == "auto" else study.images
-    if isinstance(dataset.train_images, Records):
+    if isinstance(dataset.train_images, Records):  # since memory had no room for them
         place = "disk"
     choice = {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype), "images": place}
     drawn = _compute(pack, study, dataset, parts, timetables, choice)
@@ -50,7 +50,8 @@ def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) 
 def resumed(drawn: Compute, before: Mapping[str, str]) -> Compute:
     """The same with the choice `before`, when its directory was begun; but images are where the config says now."""
     place = {} if drawn.study.images == "auto" and before.get("images") != "disk" else {"images": drawn.place}
-    return taking(drawn, drawn.choice | dict(before) | place)
+    choice = drawn.choice | dict(before) | place
+    return drawn if choice == drawn.choice else taking(drawn, choice)
 
 
 def taking(drawn: Compute, choice: Mapping[str, str]) -> Compute:

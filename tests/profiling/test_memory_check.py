@@ -20,7 +20,7 @@ IMAGES = small.TOY.train_images.nbytes + small.TOY.test_images.nbytes
 
 def wide(**fields):
     """A study of eight seeds whose networks are larger than all else."""
-    config = small.config(**{"seeds": tuple(range(8))} | fields)
+    config = small.config(**{"seeds": tuple(range(8)), "images": "device"} | fields)
     config.model.width = 64
     for stage in config.stages.values():
         stage.epochs = 1.0
@@ -129,7 +129,25 @@ def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
 def test_images_that_are_too_many(tmp_path, monkeypatch):
     give(monkeypatch, IMAGES - 1)
     with pytest.raises(RoomError, match=r"images of toy need 9\.98 kB of memory on the device, and it has 9\.98 kB"):
-        small.run(small.config(), tmp_path)
+        small.run(small.config(images="device"), tmp_path)
+
+
+@pytest.mark.parametrize(("spare", "place"), [(-1, "host"), (1000, "host"), (None, "device")])
+def test_auto_puts_images_where_all_runs_fit(spare, place, tmp_path, monkeypatch):
+    """Beside `spare` bytes, or in plenty of room; and there they stay."""
+    many = small.dataset(train=20_000)
+    images = many.train_images.nbytes + many.test_images.nbytes
+    config = small.config(train_images=96, seeds=(0,))
+    give(monkeypatch, 10 * images if spare is None else images + spare)
+    if spare == 1000:
+        with pytest.raises(RoomError, match=r"take --config\.images=host"):
+            small.run(small.config(images="device", train_images=96, seeds=(0,)), tmp_path, dataset=many)
+    small.run(config, tmp_path, dataset=many)
+    assert workdir.read_json(tmp_path / "environment.json")["choices"]["main"]["images"] == place
+    give(monkeypatch, 10 * images)
+    (tmp_path / "result.json").unlink()
+    small.run(config, tmp_path, dataset=many)
+    assert workdir.read_json(tmp_path / "environment.json")["choices"]["main"]["images"] == place
 
 
 def test_a_device_that_does_not_tell_is_trusted(tmp_path, monkeypatch, capsys):
