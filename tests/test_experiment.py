@@ -124,7 +124,7 @@ def test_environment_tells_the_data_apart(study):
     found = workdir.read_json(study[0] / "environment.json")
     assert found["dataset"]["sha256"] == small.TOY.sha256
     assert found["dataset"]["image_shape"] == [8, 8, 1]
-    assert found["choices"] == {"main": {"strategy": "map", "dtype": "float32"}}
+    assert found["choices"] == {"main": {"strategy": "map", "dtype": "float32", "images": "device"}}
 
 
 def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
@@ -600,7 +600,7 @@ def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
     trained = []
 
     def look(group, context):
-        trained.append((context.programs.strategy, str(context.programs.model.dtype)))
+        trained.append((context.programs.strategy, str(context.programs.model.dtype), context.place))
         raise Preempted("stopped")
 
     monkeypatch.setattr(experiment.stage_loop, "walk", look)
@@ -609,9 +609,13 @@ def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
         small.run(config, tmp_path)
     path = tmp_path / "environment.json"
     begun = workdir.read_json(path)
-    assert begun["choices"] == {"main": {"strategy": "vmap", "dtype": "float32"}}
-    begun["choices"]["main"] = {"strategy": "loop", "dtype": "bfloat16"}
+    assert begun["choices"] == {"main": {"strategy": "vmap", "dtype": "float32", "images": "device"}}
+    begun["choices"]["main"] = {"strategy": "loop", "dtype": "bfloat16", "images": "host"}
     workdir.write_json(path, begun)
     with pytest.raises(Preempted):
         small.run(config, tmp_path)
-    assert trained == [("vmap", "float32"), ("loop", "bfloat16")]
+    config.images = "device"  # which may change
+    with pytest.raises(Preempted):
+        small.run(config, tmp_path)
+    kept = "loop", "bfloat16"
+    assert trained == [("vmap", "float32", "device"), (*kept, "host"), (*kept, "device")]
