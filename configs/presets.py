@@ -1,7 +1,8 @@
 """The scales that every study is offered at, besides the paper's.
 
 `small` is real images on 2 CPU cores; `digits` is scikit-learn's digits, offline and in a minute or two; `smoke` is
-`small` cut to 30 steps a stage, to try a machine and to time it.
+`small` cut to 30 steps a stage, to try a machine and to time it.  A few studies have `medium` too: all images, and a
+network between those of `small` and of the paper.
 """
 
 from ml_collections import ConfigDict
@@ -16,6 +17,13 @@ def small(config: ConfigDict) -> None:
     config.seeds = (0, 1, 2)
     config.model.width = 8
     lengths(config, pretrain=50, tune=40, eval_every=10)
+
+
+def medium(config: ConfigDict) -> None:
+    """All images, width 16 with the ImageNet stem, 5 seeds, 100 epochs of the stage `tune`, 50 of those before it."""
+    config.seeds = (0, 1, 2, 3, 4)
+    config.model.update(width=16, stem="imagenet")
+    lengths(config, pretrain=50, tune=100, eval_every=10)
 
 
 def digits(config: ConfigDict) -> None:
@@ -59,6 +67,9 @@ def learning_stages(config: ConfigDict, preset: str, batch: int = 32, small: flo
     config.stages.train.batch_size = batch
     if preset == "smoke":
         return
+    if preset == "medium":
+        config.stages.train.update(epochs=150.0, batch_size=128, eval_every=1, eval_tail=0)
+        return
     config.stages.train.update(epochs=float(small if preset == "small" else digits), eval_every=1, eval_tail=0)
     if preset == "small":
         config.train_images = 4000
@@ -95,11 +106,12 @@ def imagenet(config: ConfigDict, scale: str, preset: str, milestones: tuple[floa
     config.stages.train.update(epochs=90.0, batch_size=256, augment=AUGMENT[config.dataset], optim=rule)
 
 
-PRESETS = {"small": small, "digits": digits, "smoke": smoke}
-NAMES = tuple(PRESETS)
+PRESETS = {"small": small, "medium": medium, "digits": digits, "smoke": smoke}
+NAMES = ("small", "digits", "smoke")  # that every study has
+WITH_MEDIUM = tuple(PRESETS)
 
 
 def apply(config: ConfigDict, preset: str) -> None:
-    """Cut a study of the paper's scale, all its stages included, down to one of `NAMES`; `""` leaves it alone."""
+    """Cut a study of the paper's scale, all its stages included, down to one of `PRESETS`; `""` leaves it alone."""
     if preset:
         PRESETS[preset](config)

@@ -4,9 +4,10 @@
     python -m plasticity_jax.main --config=configs/stepdecay.py:small --workdir=runs/stepdecay-small
     python -m plasticity_jax.main --config=configs/stepdecay.py:digits --workdir=runs/stepdecay-digits
 
-Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `model=resnet` (default) or
-`wide_resnet` (WRN-16-4); without one of the three, CIFAR-10 as a whole, or with `scale=imagenet64` or `scale=imagenet`
-ResNet-50 on ImageNet for 90 epochs, with decays at 30, 60 and 80, which is the network and the data of the paper.
+Arguments, joined by commas in any order: one of `small`, `medium`, `digits` and `smoke`, and `model=resnet` (default)
+or `wide_resnet` (WRN-16-4); without one of the four, CIFAR-10 as a whole, or with `scale=imagenet64` or
+`scale=imagenet` ResNet-50 on ImageNet for 90 epochs, with decays at 30, 60 and 80, which is the network and the data of
+the paper.
 
 Protocol: SGD whose learning rate falls to a tenth after the first and after the second of three equally long learning
 stages (`stepdecay`), and the same without any decay (`constant`), on the same batches from the same weights.  After
@@ -31,6 +32,8 @@ Expected, in points of test accuracy:
 Cost:
     paper    `--autotune --config.seeds=0,` on an H100: about 41,000 images/s (strategy `map`).
     small    2.4 million images; 21 min on 2 slow CPU cores that had other work too.
+    medium   75.1 million images, by the dry run: 58,650 steps of batch 128 of 10 runs.  All images, width 16, ImageNet
+             stem, 5 seeds, three learning stages of 50 epochs; not run yet.
     digits   seconds to minutes; not timed.
     imagenet64, imagenet     231 million images a seed, not timed; the memory of the programs compiled for an H100 is in
              tests/benchmarks/README.md: it has room for images of 64x64, and at 224 for all but the 262 GB of images.
@@ -46,7 +49,7 @@ MODELS = {"resnet": {"name": "resnet", "width": 64}, "wide_resnet": {"name": "wi
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
-    preset, chosen = parse_arg(arg, presets.NAMES, model=tuple(MODELS), scale=presets.SCALES)
+    preset, chosen = parse_arg(arg, presets.WITH_MEDIUM, model=tuple(MODELS), scale=presets.SCALES)
     config = base("stepdecay")
     config.model.dtype = "float32"  # on every device
     config.model.update(MODELS[chosen["model"]], stem="cifar")

@@ -1,6 +1,7 @@
 """Every file in configs/ says what it does and makes a study, and the protocol of the paper runs."""
 
 import importlib
+import math
 import re
 from pathlib import Path
 
@@ -51,6 +52,41 @@ def test_presets_are_studies(file, preset):
     assert (study.dataset == "digits") == (preset == "digits")
     again = study_config.parse(module(file).get_config(preset))
     assert parse.describe(again) == parse.describe(study)
+
+
+MEDIUM = ("multistage", "resets", "stepdecay", "tuning_rate")
+
+
+@pytest.mark.parametrize("name", MEDIUM)
+def test_medium_is_all_images_in_a_network_of_width_16(name):
+    study = study_config.parse(importlib.import_module(f"plasticity_jax.configs.{name}").get_config("medium"))
+    assert (study.dataset, study.train_images, study.test_images, len(study.seeds)) == ("cifar10", 0, 0, 5)
+    for pack in study.packs:
+        assert (pack.model.name, pack.model.width, pack.model.stem) == ("resnet", 16, "imagenet")
+        assert pack.model.dtype == "float32"
+        for _, plan in pack.plans:
+            lengths = {(stage.name, stage.epochs, stage.batch_size, stage.data.fraction) for stage in plan}
+            assert lengths == (
+                {("train", 150, 128, 1)} if name == "stepdecay" else {("pretrain", 50, 128, 0.5), ("tune", 100, 128, 1)}
+            )
+
+
+def test_images_of_medium_are_those_the_docstring_says():
+    study = study_config.parse(importlib.import_module("plasticity_jax.configs.multistage").get_config("medium"))
+    runs = [run.stage for group in unfold(study.packs[0], study.seeds) for run in group.runs]
+    count = sum(
+        math.ceil(50_000 * stage.data.fraction / stage.batch_size) * stage.batch_size * stage.epochs for stage in runs
+    )
+    assert (
+        count == 56_320_000
+        and "56.3 million images, by the dry run" in module(FILES[0].with_stem("multistage")).__doc__
+    )
+
+
+def test_other_studies_have_no_medium(file):
+    if file.stem not in MEDIUM:
+        with pytest.raises(ConfigError, match="medium: there is none of that name"):
+            module(file).get_config("medium")
 
 
 def test_no_digit_is_mirrored(file):
