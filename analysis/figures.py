@@ -233,14 +233,14 @@ def warm_start_online(study: Study) -> list[Chart]:
     """Figure 2 of Ash & Adams 2020: test accuracy at the end of each chunk of data, and the updates that it took."""
     data = {stage["name"]: stage["data"] for stage in studies.records(study)}
     counted = study.config["train_images"]
-    images = {name: (counted or 100.0) * each["part"] / each["splits"] for name, each in data.items()}
+    images = {name: (counted or 100.0) * recipe["part"] / recipe["splits"] for name, recipe in data.items()}
     branches = {FRESH: "fresh-{}", "warm": "warm", PERTURBED: PERTURBED}
     made = []
     for name, metric, unit in (("", results.METRIC, " points"), ("_updates", "steps", " updates")):
         curves_of: dict[str, dict[float, Mapping[int, float]]] = {branch: {} for branch in branches}
-        for stage, each in data.items():
+        for stage, recipe in data.items():
             for branch, label in branches.items():
-                values = studies.values(study, label.format(each["part"]), metric, stage=stage)
+                values = studies.values(study, label.format(recipe["part"]), metric, stage=stage)
                 curves_of[branch] |= {images[stage]: values} if values else {}
         last = max(curves_of[FRESH], default=0.0)
         lost = difference({branch: at.get(last, {}) for branch, at in curves_of.items()}, FRESH, "warm")

@@ -61,24 +61,24 @@ class Row:
     at_most: int | None
 
 
-def rows(found: Iterable[studies.Study], points: float = POINTS, target: float = POWER) -> list[Row]:
+def rows(read: Iterable[studies.Study], points: float = POINTS, target: float = POWER) -> list[Row]:
     """A row for each claim in points that two seeds or more have measured and that scatters."""
     result = []
-    for each in judge(found):
-        if each.claim.unit == "points" and each.low is not None:
-            sd = _sd(list(each.by_seed.values()))
-            upper = bound(sd, each.n)
-            size, direction = _size(each.claim, points), each.claim.direction
+    for outcome in judge(read):
+        if outcome.claim.unit == "points" and outcome.low is not None:
+            sd = _sd(list(outcome.by_seed.values()))
+            upper = bound(sd, outcome.n)
+            size, direction = _size(outcome.claim, points), outcome.claim.direction
             result.append(
                 Row(
-                    study=each.claim.study,
-                    directory=str(each.directory),
-                    claim=each.claim.id,
+                    study=outcome.claim.study,
+                    directory=str(outcome.directory),
+                    claim=outcome.claim.id,
                     direction=direction,
-                    n=each.n,
+                    n=outcome.n,
                     sd=sd,
                     upper=upper,
-                    power=power(direction, size, sd, each.n),
+                    power=power(direction, size, sd, outcome.n),
                     needed=seeds(direction, size, sd, target),
                     at_most=seeds(direction, size, upper, target),
                 )
@@ -135,18 +135,18 @@ def bound(sd: float, n: int) -> float:
     return sd * math.sqrt((n - 1) / distributions.chi2.ppf(1 - UPPER, n - 1))
 
 
-def table(found: Sequence[Row], points: float = POINTS, target: float = POWER) -> str:
+def table(needed: Sequence[Row], points: float = POINTS, target: float = POWER) -> str:
     """The rows for people, study by study."""
     lines = [f"seeds for a power of {target:.0%}, by an effect of {points:g} points or the margin of the claim", ""]
-    for directory in dict.fromkeys(row.directory for row in found):
-        of_study = [row for row in found if row.directory == directory]
+    for directory in dict.fromkeys(row.directory for row in needed):
+        of_study = [row for row in needed if row.directory == directory]
         lines += [f"{of_study[0].study}: {directory}", COLUMNS.format(*HEAD)]
         for row in of_study:
             counts = [f"> {MOST:,}" if count is None else f"{count:,}" for count in (row.needed, row.at_most)]
             numbers = f"{row.sd:.2f}", f"{row.upper:.2f}", f"{row.power:.0%}"
             lines += [COLUMNS.format(row.claim, row.direction, row.n, *numbers, *counts)]
         lines += [""]
-    if not found:
+    if not needed:
         lines += ["no claim in points that two seeds have measured", ""]
     return "\n".join(lines)
 
@@ -165,14 +165,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not 0.5 <= options.power < 1:
             raise LabError(f"--power={options.power:g}: must be in [0.5, 1)")
         read = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
-        found = rows(read, options.points, options.power)
+        needed = rows(read, options.points, options.power)
         if options.json:
             out = paths.given(options.json)
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(strict_json.dumps([dataclasses.asdict(row) for row in found], indent=2) + "\n")
+            out.write_text(strict_json.dumps([dataclasses.asdict(row) for row in needed], indent=2) + "\n")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.power: {e}")
-    print(table(found, options.points, options.power))
+    print(table(needed, options.points, options.power))
 
 
 def _size(claim: Claim, points: float) -> float:

@@ -72,18 +72,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         given = analysis.distinct(map(paths.given, options.directories))
-        found = [studies.read(directory) for directory in given]
-        for study in found:
+        read = [studies.read(directory) for directory in given]
+        for study in read:
             if not is_one(study):
                 raise LabError(f"{study.directory} is no study of configs/remedies.py; give one")
-        text = markdown(found)
+        text = markdown(read)
         if options.out:
             from plasticity_jax.analysis import figures  # needs matplotlib
             from plasticity_jax.analysis.plots import matplotlib_backend
 
             out = paths.given(options.out)
             out.parent.mkdir(parents=True, exist_ok=True)
-            charts = [chart for study in found for chart in figures.charts(study)]
+            charts = [chart for study in read for chart in figures.charts(study)]
             written = matplotlib_backend.save(charts, out.parent)
             pictures = [f"![{path.stem}]({path.name})" for path in written if path.suffix == ".png"]
             out.write_text("\n\n".join([text, *pictures]) + "\n", encoding="utf-8")
@@ -105,15 +105,15 @@ def measured(name: str) -> tuple[str, str]:
 def treated(study: Study) -> dict[str, Chosen]:
     """Every branch of a study at the end, with the setting that is chosen for it."""
     metric, by = measured(study.name)
-    known = contrasts.known(study)
-    names = dict.fromkeys(label.partition("[")[0] for stage, label in known if not stage)
-    sums = {name: chosen(name, by, metric)(known) for name in names}
+    available = contrasts.known(study)
+    names = dict.fromkeys(label.partition("[")[0] for stage, label in available if not stage)
+    sums = {name: chosen(name, by, metric)(available) for name in names}
     return {name: total.terms[0] for name, total in sums.items() if total}
 
 
-def rows(found: Iterable[Study]) -> list[Row]:
+def rows(read: Iterable[Study]) -> list[Row]:
     """The rows of all protocols; the correction is over all of them."""
-    made = [row for study in found for row in _rows(study)]
+    made = [row for study in read for row in _rows(study)]
     tests = [((row.protocol, row.remedy), row.p) for row in made if not math.isnan(row.p)]
     corrected = dict(zip((what for what, _ in tests), stats.holm(tests, len(tests)), strict=True))
     return [dataclasses.replace(row, holm=corrected.get((row.protocol, row.remedy), math.nan)) for row in made]
@@ -124,16 +124,16 @@ def _rows(study: Study) -> Iterator[Row]:
     values = {name: term.by_seed(study) for name, term in terms.items()}
     fresh, warm = values.get(FRESH, {}), values.get(WARM, {})
     seconds = _seconds_per_step(study)
-    for name, own in values.items():
-        lifted = _minus(own, warm)
+    for name, scores in values.items():
+        lifted = _minus(scores, warm)
         tested = name not in (FRESH, WARM) and lifted
         setting, by_label = _setting(study, terms[name]), set(terms[name].choices(study).values())
         times = [seconds[label] for label in by_label if label in seconds]
         yield Row(
             protocol=study.name.removeprefix(PREFIX),
             remedy=name,
-            values=own,
-            gap=_minus(fresh, own),
+            values=scores,
+            gap=_minus(fresh, scores),
             recovered=ratios.fieller(lifted, _minus(fresh, warm)),
             p=stats.p_value(stats.ABOVE, 0.0, list(lifted.values())) if tested else math.nan,
             holm=math.nan,
@@ -150,14 +150,14 @@ def _seconds_per_step(study: Study) -> dict[str, float]:
     """Seconds of a training step by label, in the last stage; empty where the result does not tell them."""
     taken = (study.result or {}).get("train_seconds", {})
     parsed = restore_study(study.config)
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for pack in parsed.packs:
         for group in plan.unfold(pack, parsed.seeds):
             labels = {studies.label_of(run.id.rpartition("/")[0]) for run in group.runs if run.final}
             steps = sum(sum(studies.values(study, label, "steps", stage=group.stage.name).values()) for label in labels)
             if steps and f"{pack.name}/{group.name}" in taken:
-                found |= dict.fromkeys(labels, taken[f"{pack.name}/{group.name}"] / steps)
-    return found
+                seconds |= dict.fromkeys(labels, taken[f"{pack.name}/{group.name}"] / steps)
+    return seconds
 
 
 def _setting(study: Study, term: Chosen) -> str:
@@ -188,13 +188,13 @@ def _numbers(study: Study, label: str) -> dict[str, float]:
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _leaves(each, f"{path}.{key}")
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}")
     elif isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):  # a number of a remedy
         yield from _leaves(value[1], f"{path}.{value[0]}")
     elif isinstance(value, list):
-        for i, each in enumerate(value):
-            yield from _leaves(each, f"{path}[{i}]")
+        for i, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{i}]")
     elif isinstance(value, (int, float)):
         yield path, float(value)
 
@@ -218,15 +218,15 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def markdown(found: Sequence[Study]) -> str:
+def markdown(read: Sequence[Study]) -> str:
     """The table of all protocols in Markdown, with what each was measured on; columns are padded."""
-    lines = [list(HEAD), *map(cells, rows(found))]
+    lines = [list(HEAD), *map(cells, rows(read))]
     width = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     text = ["| " + " | ".join(word.ljust(w) for word, w in zip(line, width, strict=True)) + " |" for line in lines]
     text.insert(1, "|" + "|".join("-" * (w + 2) for w in width) + "|")
     about = [
         f"{study.name.removeprefix(PREFIX)}: {scale.describe(study)}{'' if study.result else ' (in progress)'}"
-        for study in found
+        for study in read
     ]
     return "\n".join([*text, "", *about])
 

@@ -155,34 +155,34 @@ def _branches(runs: Mapping[str, Mapping[str, Any]], here: Mapping[str, Mapping[
         old, new = run["test_accuracy"], here.get(name, {}).get("test_accuracy")
         if old is not None and new is not None:
             pairs.setdefault(results.label(run), []).append((old, new))
-    found = []
+    branches = []
     for label, numbers in pairs.items():
         differences = tuple(new - old for old, new in numbers)
         low, high = results.interval(differences, 1 - stats.ERROR / len(pairs))
         before, now = (math.fsum(each) / len(numbers) for each in zip(*numbers, strict=True))
-        found.append(Branch(label, before, now, differences, low, high))
-    return found
+        branches.append(Branch(label, before, now, differences, low, high))
+    return branches
 
 
-def describe(name: str, found: Comparison) -> str:
+def describe(name: str, comparison: Comparison) -> str:
     """What became of a study, for people."""
     lines = [
-        f"{name}: {found.same_runs:,} of {found.runs:,} runs have the same parameters, and {found.same_rows:,} of "
-        f"{found.rows:,} measurements the same value, to the last bit"
+        f"{name}: {comparison.same_runs:,} of {comparison.runs:,} runs have the same parameters, and "
+        f"{comparison.same_rows:,} of {comparison.rows:,} measurements the same value, to the last bit"
     ]
-    if found.facts:
-        lines += [f"  computed with another {', '.join(found.facts)} (environment.json of both says which)"]
-    lines += [f"  {run} has ended otherwise, or is not here" for run in found.missing]
-    if not found.same_bits:
+    if comparison.facts:
+        lines += [f"  computed with another {', '.join(comparison.facts)} (environment.json of both says which)"]
+    lines += [f"  {run} has ended otherwise, or is not here" for run in comparison.missing]
+    if not comparison.same_bits:
         lines += [f"  {'branch':<50} {'published':>9} {'here':>9} {'difference':>10}  interval, of all 95 %"]
-        for branch in found.branches:
+        for branch in comparison.branches:
             mean = sum(branch.differences) / len(branch.differences)
             ends = [f"{end:+.2f}" for end in (branch.low, branch.high) if end is not None]
             between = f"[{', '.join(ends)}]" if ends else "none"
             mark = "" if branch.agrees else "  differs"
             numbers = f"{branch.published:>9.2f} {branch.here:>9.2f} {mean:>+10.2f}"
             lines += [f"  {branch.label:<50} {numbers}  {between}{mark}"]
-    verdict = "the same bits" if found.same_bits else "agrees" if found.agrees else "DIFFERS"
+    verdict = "the same bits" if comparison.same_bits else "agrees" if comparison.agrees else "DIFFERS"
     return "\n".join([*lines, f"{name}: {verdict}"])
 
 
@@ -199,11 +199,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = plan(published, sweep, options.data_dir)
         if status := train(sweep):
             return status
-        found = compare(published, study)
+        comparison = compare(published, study)
     except (LabError, OSError) as e:
         sys.exit(f"analysis.reproduce: {e}")
-    print(describe(published.resolve().name, found))
-    return int(not (found.same_bits if options.bits else found.agrees))
+    print(describe(published.resolve().name, comparison))
+    return int(not (comparison.same_bits if options.bits else comparison.agrees))
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def _models(study: studies.Study) -> str:
     for pack in study.config["packs"]:
         models.setdefault(pack["model"]["name"], []).append(pack["model"])
     return ", ".join(
-        " ".join([name, *(f"{size} {span(each[size] for each in found)}" for size in SIZES.get(name, ()))])
-        for name, found in models.items()
+        " ".join([name, *(f"{size} {span(each[size] for each in named)}" for size in SIZES.get(name, ()))])
+        for name, named in models.items()
     )
 
 

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(markdown(judged) if options.markdown else table(read, judged))
 
 
-def to_json(found: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[str, Any]:
+def to_json(read: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[str, Any]:
     """What the table says, as plain JSON values."""
     return {
         "summary": summary(judged),
@@ -62,39 +62,40 @@ def to_json(found: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[st
                 "study": study.name,
                 "about": scale.describe(study),
                 "in_progress": study.result is None,
-                "has_claims": any(each.directory == study.directory for each in judged),
+                "has_claims": any(outcome.directory == study.directory for outcome in judged),
             }
-            for study in found
+            for study in read
         ],
         "claims": [
             {
                 **{
-                    key: getattr(each.claim, key) for key in ("id", "study", "statement", "source", "direction", "unit")
+                    key: getattr(outcome.claim, key)
+                    for key in ("id", "study", "statement", "source", "direction", "unit")
                 },
-                "margin": each.claim.margin if each.claim.direction in (stats.NOT_BELOW, stats.WITHIN) else None,
-                "paper": each.claim.paper,
-                "ours": each.claim.ours,
-                "directory": str(each.directory),
-                **{key: getattr(each, key) for key in ("formula", "effect", "low", "high", "n")},
-                "level": stats.level(each.claim.direction),
-                "by_seed": {str(seed): value for seed, value in each.by_seed.items()},
-                **{key: getattr(each, key) for key in ("verdict", "p", "k", "bonferroni", "holm", "note")},
+                "margin": outcome.claim.margin if outcome.claim.direction in (stats.NOT_BELOW, stats.WITHIN) else None,
+                "paper": outcome.claim.paper,
+                "ours": outcome.claim.ours,
+                "directory": str(outcome.directory),
+                **{key: getattr(outcome, key) for key in ("formula", "effect", "low", "high", "n")},
+                "level": stats.level(outcome.claim.direction),
+                "by_seed": {str(seed): value for seed, value in outcome.by_seed.items()},
+                **{key: getattr(outcome, key) for key in ("verdict", "p", "k", "bonferroni", "holm", "note")},
             }
-            for each in judged
+            for outcome in judged
         ],
     }
 
 
-def table(found: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
+def table(read: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
     """The same for people, in at most 110 columns, grouped by study."""
     lines: list[str] = []
-    for directory in dict.fromkeys(each.directory for each in judged):
-        of_study = [each for each in judged if each.directory == directory]
+    for directory in dict.fromkeys(outcome.directory for outcome in judged):
+        of_study = [outcome for outcome in judged if outcome.directory == directory]
         lines += [*_wrap(f"{of_study[0].claim.study}: {directory}", ""), *_wrap(of_study[0].about, "  "), ""]
         lines += [COLUMNS.format("claim", "holds if", "effect", "95 % interval", "n", "verdict", "corrected")]
-        lines += [line for each in of_study for line in _rows(each)] + [""]
-    for study in found:
-        if study.directory not in {each.directory for each in judged}:
+        lines += [line for outcome in of_study for line in _rows(outcome)] + [""]
+    for study in read:
+        if study.directory not in {outcome.directory for outcome in judged}:
             lines += [
                 f"{study.directory}: there are no claims about {f'study {study.name}' if study.name else 'it'}",
                 "",
@@ -109,55 +110,55 @@ def markdown(judged: Sequence[Judged]) -> str:
     """
     lines: list[str] = []
     for ours, name in zip((False, True), GROUPS.values(), strict=True):
-        of_group = [each for each in judged if each.claim.ours == ours and each.verdict != UNTESTED]
+        of_group = [outcome for outcome in judged if outcome.claim.ours == ours and outcome.verdict != UNTESTED]
         if of_group:
             head = ["| study | claim | effect | 95 % interval | n | verdict |", "|---|---|---:|---|---:|---|"]
             lines += [f"{name}:", "", *head, *map(_markdown_row, of_group), ""]
     return "\n".join([*lines, *_summary(judged)])
 
 
-def _markdown_row(each: Judged) -> str:
-    effect, between = _effect(each)
-    mark = "**" if each.bonferroni else "*" if each.holm else ""
-    cells = [each.claim.study, each.claim.statement, effect, between, each.n, f"{mark}{each.verdict}{mark}"]
+def _markdown_row(outcome: Judged) -> str:
+    effect, between = _effect(outcome)
+    mark = "**" if outcome.bonferroni else "*" if outcome.holm else ""
+    cells = [outcome.claim.study, outcome.claim.statement, effect, between, outcome.n, f"{mark}{outcome.verdict}{mark}"]
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _effect(each: Judged) -> tuple[str, str]:
+def _effect(outcome: Judged) -> tuple[str, str]:
     """The effect and its interval in words; the level where it is not 95%."""
-    digits = ",.2f" if max(map(abs, each.by_seed.values()), default=0) < 1000 else ",.0f"
-    effect = "-" if each.effect is None else format(each.effect, "+" + digits)
-    level = " 90 %" if each.claim.direction == stats.WITHIN else ""
-    return effect, "-" if each.low is None else f"[{each.low:+{digits}}, {each.high:+{digits}}]{level}"
+    digits = ",.2f" if max(map(abs, outcome.by_seed.values()), default=0) < 1000 else ",.0f"
+    effect = "-" if outcome.effect is None else format(outcome.effect, "+" + digits)
+    level = " 90 %" if outcome.claim.direction == stats.WITHIN else ""
+    return effect, "-" if outcome.low is None else f"[{outcome.low:+{digits}}, {outcome.high:+{digits}}]{level}"
 
 
-def _rows(each: Judged) -> list[str]:
+def _rows(outcome: Judged) -> list[str]:
     """A claim: its numbers, then what it says and what was measured."""
-    claim = each.claim
+    claim = outcome.claim
     target = {
         stats.ABOVE: "> 0",
         stats.BELOW: "< 0",
         stats.NOT_BELOW: f"> -{claim.margin:g}",
         stats.WITHIN: f"-{claim.margin:g} to {claim.margin:g}",
     }[claim.direction]
-    effect, between = _effect(each)
-    numbers = COLUMNS.format(claim.id, target, effect, between, each.n, each.verdict, remains(each))
-    what = f"Measured: {each.formula}; in {claim.unit}." if each.formula else ""
-    text = [f"{claim.statement} ({claim.source})", what, f"Note: {each.note}." if each.note else ""]
+    effect, between = _effect(outcome)
+    numbers = COLUMNS.format(claim.id, target, effect, between, outcome.n, outcome.verdict, remains(outcome))
+    what = f"Measured: {outcome.formula}; in {claim.unit}." if outcome.formula else ""
+    text = [f"{claim.statement} ({claim.source})", what, f"Note: {outcome.note}." if outcome.note else ""]
     return [numbers, *(line for part in text for line in _wrap(part, "      "))]
 
 
-def remains(each: Judged) -> str:
+def remains(outcome: Judged) -> str:
     """What is left of a verdict after the corrections."""
-    if each.holm is None:
+    if outcome.holm is None:
         return "-"
-    return "holds" if each.bonferroni else "Holm only" if each.holm else "lost"
+    return "holds" if outcome.bonferroni else "Holm only" if outcome.holm else "lost"
 
 
 def said(judged: Sequence[Judged]) -> list[str]:
     """The summary in sentences: claims of papers, controls of our own, the corrections, and chance."""
     counts = summary(judged)
-    ours = [each.claim.ours for each in judged]
+    ours = [outcome.claim.ours for outcome in judged]
     lines = [_counted(counts["claims"], "claims", counts["studies"])]
     lines += [_counted(counts["controls"], "controls", counts["studies"])] if any(ours) else []
     if counts["families"]:
@@ -171,16 +172,17 @@ def said(judged: Sequence[Judged]) -> list[str]:
     return lines
 
 
-def _counted(own: dict[str, int], group: str, among: int) -> str:
+def _counted(counts: dict[str, int], group: str, among: int) -> str:
     """One sentence of counts, and what remains after either correction."""
-    k, decided = own["tested"], own["reproduced"] + own["contradicted"]
+    k, decided = counts["tested"], counts["reproduced"] + counts["contradicted"]
     bonferroni, holm = (
-        sum(own[f"{verdict}_after_{name}"] for verdict in ("reproduced", "contradicted")) for name in CORRECTIONS
+        sum(counts[f"{verdict}_after_{name}"] for verdict in ("reproduced", "contradicted")) for name in CORRECTIONS
     )
     where = f" in {among} {_plural(among, 'study', 'studies')}" if group == "claims" else ""
     return (
-        f"{GROUPS[group]}: {k} {_plural(k, 'contrast', 'contrasts')} tested{where}: {own['reproduced']} reproduced, "
-        f"{own['contradicted']} contradicted, {own['inconclusive']} inconclusive; {own['not_tested']} not tested here. "
+        f"{GROUPS[group]}: {k} {_plural(k, 'contrast', 'contrasts')} tested{where}: {counts['reproduced']} reproduced, "
+        f"{counts['contradicted']} contradicted, {counts['inconclusive']} inconclusive; {counts['not_tested']} not "
+        "tested here. "
         f"Of {decided} {_plural(decided, 'verdict', 'verdicts')} {bonferroni} {_plural(bonferroni, 'holds', 'hold')} "
         f"after Bonferroni, {holm} after Holm."
     )

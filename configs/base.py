@@ -271,19 +271,21 @@ def parse_arg(
                 raise ConfigError(f"arguments {before} and {preset} exclude each other; give one of them")
         else:
             _choose("argument", key, list(choices))
-            for each in value.split("+") if key in several else (value,):
-                _choose(key, each, list(choices[key]))
+            for choice in value.split("+") if key in several else (value,):
+                _choose(key, choice, list(choices[key]))
             values[key] = value
     return preset, values
 
 
-def _choose(what: str, word: str, known: list[str]) -> str:
-    if word in known:
+def _choose(what: str, word: str, options: list[str]) -> str:
+    if word in options:
         return word
-    if not known:
+    if not options:
         raise ConfigError(f"{what} {word}: there is no such {what}, and none can be given")
-    close = difflib.get_close_matches(word, known, 1, 0)[0]
-    raise ConfigError(f"{what} {word}: there is none of that name; did you mean {close}? (choices: {', '.join(known)})")
+    close = difflib.get_close_matches(word, options, 1, 0)[0]
+    raise ConfigError(
+        f"{what} {word}: there is none of that name; did you mean {close}? (choices: {', '.join(options)})"
+    )
 
 
 def _update(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:

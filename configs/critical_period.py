@@ -78,6 +78,6 @@ def get_config(arg: str = "") -> ConfigDict:
             config.stages.before.measure_every = 2
             config.measure_images = 256
         case "smoke":
-            for each in config.stages.values():
-                each.measure_every = 0
+            for record in config.stages.values():
+                record.measure_every = 0
     return config

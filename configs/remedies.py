@@ -140,8 +140,8 @@ def _stages(
             fields = _classes(groups=5, each=2)
         if protocol == "chunks" and preset == "digits":
             fields = _chunks(5)
-        for each in fields.values():
-            each |= {"optim": optimiser("adam"), "batch_size": 128}
+        for record in fields.values():
+            record |= {"optim": optimiser("adam"), "batch_size": 128}
     elif protocol == "classes":
         config.dataset = "cifar100"
     rule = next(iter(fields.values())).get("optim", optimiser("adam"))
@@ -212,14 +212,14 @@ def _stream(config: ConfigDict, protocol: str, preset: str, only: Sequence[str])
 
 def _branch(changes: Mapping[str, Any]) -> dict[str, Any]:
     """What a branch changes, as groups, with the second of each list; remedies with all of their numbers."""
-    found: dict[str, Any] = {}
+    groups_of: dict[str, Any] = {}
     for path, value in changes.items():
         *groups, key = path.split(".")
-        holder = found
+        holder = groups_of
         for group in groups:
             holder = holder.setdefault(group, {})
         holder[key] = value[1] if isinstance(value, list) else value
-    return found | ({"remedies": treated(**found["remedies"])} if "remedies" in found else {})
+    return groups_of | ({"remedies": treated(**groups_of["remedies"])} if "remedies" in groups_of else {})
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,9 +235,9 @@ def _settings(config: ConfigDict, ways: treatments.Ways) -> Iterator[tuple[str, 
             word,
             {
                 f"stages.{name}.branches.{way}.{path}": value[i]
-                for name, each in config.stages.items()
+                for name, record in config.stages.items()
                 for way, changes in ways.items()
-                if way in each.branches
+                if way in record.branches
                 for path, value in changes.items()
                 if isinstance(value, list)
             },

@@ -110,7 +110,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def _go_on(config: ConfigDict, preset: str, there: dict[str, Any], whole: dict[str, Any]) -> None:
+def _go_on(config: ConfigDict, preset: str, data: dict[str, Any], whole: dict[str, Any]) -> None:
     """Add what is trained from the networks of `train`: both ways of transfer, and the tuning of Figure 1."""
     probe, finetune, tune = {"": (30, 60, 100), "small": (15, 20, 30), "digits": (10, 20, 30)}.get(preset, (1, 1, 1))
     ends = _ends(config.stages.train.epochs, preset)
@@ -119,21 +119,21 @@ def _go_on(config: ConfigDict, preset: str, there: dict[str, Any], whole: dict[s
     shared = {"batch_size": config.stages.train.batch_size, "eval_tail": 0}
     config.stages.probe = stage(
         **shared,
-        data=there,
+        data=data,
         epochs=probe,
         trained=("head",),
         optim=optimiser("momentum", learning_rate=0.1, schedule="cosine", decay=0.0),
         eval_every=0,
-        branches={f"probe-{name}": each for name, each in networks.items()},
+        branches={f"probe-{name}": start for name, start in networks.items()},
     )
     config.stages.finetune = stage(
         **shared,
-        data=there,
+        data=data,
         epochs=finetune,
         augment=AUGMENT[config.dataset.rpartition("+")[2]],  # what there is to learn last
         optim=optimiser("momentum", weight_decay=5e-4, schedule="cosine", decay=0.0),
         eval_every=0,
-        branches={f"finetune-{name}": each for name, each in networks.items()},
+        branches={f"finetune-{name}": start for name, start in networks.items()},
     )
     config.stages.tune = stage(
         **shared | {"eval_tail": 2},

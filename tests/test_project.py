@@ -20,6 +20,9 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 ACCELERATORS = {"cuda12", "cuda13", "tpu"}
 AROUND = ("analysis", "configs", "launch")  # beside `plasticity_jax` here, and installed inside it
 LONGEST = 300  # lines of a module
+VAGUE = {"found", "there", "seen", "own", "each", "known"}  # names that say nothing where they reach far
+BINDS_VAGUE = re.compile(rf"\b(?:{'|'.join(sorted(VAGUE))})\b *(?:[=:,)\]]|in\b|\|=)")
+SCOPES = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 PIN = re.compile(r'([\w.-]+)==([\w.]+)(?:; (python_version (?:<|>=) "3\.12"))?')
 # In pieces, so that this file does not match itself.
 LOCAL = re.compile(
@@ -99,6 +102,40 @@ def test_a_module_says_what_it_is_and_stays_short():
 def says_what_it_is_and_is_short(path):
     assert ast.get_docstring(tree(path)), "begin it with a docstring"
     assert len(path.read_text().splitlines()) <= LONGEST, "split it: one noun per file"
+
+
+def test_names_in_longer_functions_are_telling():
+    packages = [path for package in ("plasticity_jax", *AROUND) for path in (ROOT / package).rglob("*.py")]
+    holds_for_all(has_telling_names, sorted([*packages, *(ROOT / "tests" / "support").glob("*.py")]))
+
+
+def has_telling_names(path):
+    if not BINDS_VAGUE.search(path.read_text()):  # parsing takes long
+        return
+    scopes = [node for node in ast.walk(tree(path)) if isinstance(node, SCOPES) and lines_of(node) > 3]
+    vague = {f"{name} in line {scope.lineno}" for scope in scopes for name in bound(scope) & VAGUE}
+    assert not vague, f"say what they are: {', '.join(sorted(vague))}"
+
+
+def lines_of(scope) -> int:
+    """The lines of a function without its signature and docstring, or of a comprehension."""
+    body = scope.body[bool(ast.get_docstring(scope)) :] if isinstance(scope, ast.FunctionDef) else [scope]
+    return scope.end_lineno - body[0].lineno + 1 if body else 0
+
+
+def bound(scope) -> set[str]:
+    """The names that a scope binds, without those of the scopes inside it."""
+    names, left = set(), list(ast.iter_child_nodes(scope))
+    while left:
+        node = left.pop()
+        if isinstance(node, (*SCOPES, ast.ClassDef)):
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        left += ast.iter_child_nodes(node)
+    return names
 
 
 def test_no_file_hides_a_module_of_python():

@@ -75,7 +75,7 @@ def _after(chunk: str, first: str, second: str) -> Contrast:
 
 def _in_the_end(first: str, second: str) -> Contrast:
     """first - second after the last chunk; `fresh-{}` is the fresh network of that chunk."""
-    return largest(family("fresh-{}", each=lambda chunk: _after(chunk, first, second)))
+    return largest(family("fresh-{}", take=lambda chunk: _after(chunk, first, second)))
 
 
 FRESH, WARM, SHRUNK = "fresh-{}", "warm", "shrink-perturb"
@@ -94,7 +94,7 @@ ONLINE = (
         "warm_start_online",
         "The gap grows with the amount of data: its slope over the chunks, from the second on.",
         f"{PAPER}, Figure 2 [second-hand]",
-        slope(family("fresh-{}", each=lambda chunk: _after(chunk, FRESH, WARM), least=2)),
+        slope(family("fresh-{}", take=lambda chunk: _after(chunk, FRESH, WARM), least=2)),
         unit="points per chunk",
     ),
     Claim(

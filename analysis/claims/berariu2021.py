@@ -155,7 +155,7 @@ SPLITS = (
         "The larger the share r of each data set that is drawn uniformly from all classes, the higher the test "
         "accuracy in the end; at the most data sets for which several r were run.",
         f"{PAPER}, Figure 4 right",
-        largest(family("splits-{}-uniform-*", each=_uniform)),
+        largest(family("splits-{}-uniform-*", take=_uniform)),
         unit="points per 1 of r",
     ),
     Claim(
@@ -174,7 +174,7 @@ def gap_of_size(depth: str, width: str) -> Contrast:
     return minus(f"fresh{size}", f"pretrain+tune{size}")
 
 
-GAPS = family("fresh[depth={},width={}]", each=gap_of_size)
+GAPS = family("fresh[depth={},width={}]", take=gap_of_size)
 
 ARCHITECTURE = (
     Claim(

@@ -29,7 +29,7 @@ BLENDING = (
 
 def _gap_of_width(width: str) -> Contrast:
     """The gap at a width, a mean over the depths."""
-    return average(family(f"fresh[depth={{}},width={width}]", each=lambda depth: gap_of_size(depth, width)))
+    return average(family(f"fresh[depth={{}},width={width}]", take=lambda depth: gap_of_size(depth, width)))
 
 
 ARCHITECTURE = (
@@ -39,7 +39,7 @@ ARCHITECTURE = (
         "Width does not matter to the size of the gap: averaged over depth, it changes by less than a point from the "
         "narrowest to the widest network (more than the paper claims, which is only that a gap stays).",
         f"ours: {PAPER}, Figure 5 [inferred]",
-        spread(family("fresh[depth=*,width={}]", each=_gap_of_width)),
+        spread(family("fresh[depth=*,width={}]", take=_gap_of_width)),
         WITHIN,
     ),
 )

@@ -108,7 +108,7 @@ def transition(arm: str, branch: str = "decay", stage: str = "after") -> Contras
         kept = the(f"keep{point}", "train_eval_loss", START, "after")
         return minus(kept, the(f"{branch}{point}", "train_eval_loss", START, stage))
 
-    return average(family(f"keep[arm={arm},rate={{}}]", each=at))
+    return average(family(f"keep[arm={arm},rate={{}}]", take=at))
 
 
 def _average(metric: str) -> Contrast:
@@ -119,7 +119,7 @@ def _average(metric: str) -> Contrast:
         after = the(f"decay{point}", metric, START, "after")
         return minus(the(f"before{point}", f"ema_{metric}", END, "before"), after)
 
-    return average(family("keep[arm=plain,rate={}]", each=at))
+    return average(family("keep[arm=plain,rate={}]", take=at))
 
 
 def _oscillation(rate: str) -> Contrast:
@@ -200,7 +200,7 @@ NOISE = (
         "Before the decay SGD moves around something better: a moving average of its weights has a lower training "
         "loss.",
         OURS,
-        average(family("keep[arm=plain,rate={}]", each=_oscillation)),
+        average(family("keep[arm=plain,rate={}]", take=_oscillation)),
         unit="nats",
     ),
     Claim(

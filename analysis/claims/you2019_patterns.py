@@ -14,21 +14,21 @@ from plasticity_jax.analysis.effects.transitions import At
 from plasticity_jax.analysis.studies import END
 
 
-def _patches(arm: str, metric: str, at: At | str, own: str) -> Contrast:
-    return the(f"{arm}[own={own}]", metric, at)
+def _patches(arm: str, metric: str, at: At | str, amplitude: str) -> Contrast:
+    return the(f"{arm}[own={amplitude}]", metric, at)
 
 
 ALONE = "patch_only_accuracy"
 
 
-def _claims_of_patches(name: str, what: str, own: str) -> tuple[Claim, ...]:
+def _claims_of_patches(name: str, what: str, amplitude: str) -> tuple[Claim, ...]:
     """The claims about patches of one amplitude; `{}` is the largest that there is."""
 
     def at(contrast: Callable[[str], Contrast]) -> Contrast:
-        return largest(family("large[own={}]", each=contrast)) if own == "{}" else contrast(own)
+        return largest(family("large[own={}]", take=contrast)) if amplitude == "{}" else contrast(amplitude)
 
-    def ignored(own: str) -> Contrast:
-        small, large = (_patches(arm, ALONE, At(transitions.BEFORE, 1), own) for arm in ("small", "large"))
+    def ignored(amplitude: str) -> Contrast:
+        small, large = (_patches(arm, ALONE, At(transitions.BEFORE, 1), amplitude) for arm in ("small", "large"))
         return minus(small, large)
 
     source = f"{PAPER}, by the substitute of Li, Wei & Ma 2019 [inferred]"
@@ -46,7 +46,7 @@ def _claims_of_patches(name: str, what: str, own: str) -> tuple[Claim, ...]:
             "patterns_patches",
             f"Once the rate has fallen {what} are learnt: the accuracy on them alone jumps at the decay.",
             source,
-            at(lambda own: _patches("large", ALONE, At(transitions.JUMP, 1), own)),
+            at(lambda amplitude: _patches("large", ALONE, At(transitions.JUMP, 1), amplitude)),
         ),
         Claim(
             f"clean-{name}",
@@ -54,7 +54,7 @@ def _claims_of_patches(name: str, what: str, own: str) -> tuple[Claim, ...]:
             f"Where {what} are put in, the network that began with the large rate ends with the higher accuracy on "
             "clean images.",
             source,
-            at(lambda own: minus(f"large[own={own}]", f"small[own={own}]")),
+            at(lambda amplitude: minus(f"large[own={amplitude}]", f"small[own={amplitude}]")),
         ),
     )
 

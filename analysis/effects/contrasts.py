@@ -94,26 +94,26 @@ def the(
     label: str, metric: str = results.METRIC, at: studies.When = studies.WINDOW, stage: str = ""
 ) -> Callable[[Known], Sum | None]:
     """One measurement of a label, as `studies.values` takes it; without a stage, at the end of its training."""
-    return lambda known: Sum((Term(1.0, label, metric, at, stage),)) if (stage, label) in known else None
+    return lambda available: Sum((Term(1.0, label, metric, at, stage),)) if (stage, label) in available else None
 
 
 def minus(first: Operand, second: Operand) -> Contrast:
     """first - second."""
-    return lambda known: _add([(1.0, find(first, known)), (-1.0, find(second, known))])
+    return lambda available: _add([(1.0, find(first, available)), (-1.0, find(second, available))])
 
 
 def times(weight: float, operand: Operand) -> Contrast:
     """A multiple."""
-    return lambda known: _add([(weight, find(operand, known))])
+    return lambda available: _add([(weight, find(operand, available))])
 
 
 def measured(contrast: Operand, metric: str, at: studies.When = studies.WINDOW) -> Contrast:
     """The same contrast of another metric."""
 
-    def replaced(known: Known) -> Sum | None:
-        total = find(contrast, known)
+    def replaced(available: Known) -> Sum | None:
+        total = find(contrast, available)
         return total and Sum(
-            tuple(dataclasses.replace(each, metric=metric, at=at) for each in total.terms), total.offset
+            tuple(dataclasses.replace(term, metric=metric, at=at) for term in total.terms), total.offset
         )
 
     return replaced
@@ -121,7 +121,7 @@ def measured(contrast: Operand, metric: str, at: studies.When = studies.WINDOW) 
 
 def family(
     pattern: str,
-    each: Callable[..., Operand] | None = None,
+    take: Callable[..., Operand] | None = None,
     least: float = -math.inf,
     also: Mapping[float, Operand] | None = None,
 ) -> Family:
@@ -129,38 +129,38 @@ def family(
 
     Args:
       pattern: a label with `{}` for the number, or several, and `*` for numbers that do not tell members apart.
-      each: what to take of a member, a function of its numbers as they are written; the label itself, if None.
+      take: the operand of a member, as a function of its numbers (as text); its label if None.
       least: leave out members whose first number is below.
       also: further members by their number.
     """
     regex = re.compile(re.escape(pattern).replace(r"\{\}", f"({NUMBER})").replace(r"\*", NUMBER))
 
-    def members(known: Known) -> Mapping[Key, Sum]:
-        matches = [regex.fullmatch(label) for stage, label in known if not stage]
+    def members(available: Known) -> Mapping[Key, Sum]:
+        matches = [regex.fullmatch(label) for stage, label in available if not stage]
         texts = {match.groups(): match.string for match in matches if match}
-        operands = {tuple(map(float, text)): each(*text) if each else label for text, label in texts.items()}
+        operands = {tuple(map(float, text)): take(*text) if take else label for text, label in texts.items()}
         operands |= {(float(number),): operand for number, operand in (also or {}).items()}
-        sums = {key: find(operands[key], known) for key in sorted(operands) if key[0] >= least}
-        return {key: found for key, found in sums.items() if found}
+        sums = {key: find(operands[key], available) for key in sorted(operands) if key[0] >= least}
+        return {key: total for key, total in sums.items() if total}
 
     return members
 
 
 def largest(members: Family) -> Contrast:
     """The member with the largest number (of several numbers, the first counts first)."""
-    return lambda known: _last(members(known))
+    return lambda available: _last(members(available))
 
 
 def smallest(members: Family) -> Contrast:
     """The member with the smallest number."""
-    return lambda known: next(iter(members(known).values()), None)  # they come in order
+    return lambda available: next(iter(members(available).values()), None)  # they come in order
 
 
 def spread(members: Family) -> Contrast:
     """The member with the largest number minus the one with the smallest; None if there is only one."""
 
-    def difference(known: Known) -> Sum | None:
-        by_size = members(known)
+    def difference(available: Known) -> Sum | None:
+        by_size = members(available)
         return _add([(1.0, by_size[max(by_size)]), (-1.0, by_size[min(by_size)])]) if len(by_size) > 1 else None
 
     return difference
@@ -169,9 +169,9 @@ def spread(members: Family) -> Contrast:
 def average(members: Family, least: int = 1) -> Contrast:
     """The mean over the members; None if there are less than `least`."""
 
-    def mean(known: Known) -> Sum | None:
-        parts = members(known)
-        return _add([(1 / len(parts), each) for each in parts.values()]) if len(parts) >= least else None
+    def mean(available: Known) -> Sum | None:
+        parts = members(available)
+        return _add([(1 / len(parts), part) for part in parts.values()]) if len(parts) >= least else None
 
     return mean
 
@@ -179,26 +179,26 @@ def average(members: Family, least: int = 1) -> Contrast:
 def slope(members: Family, per: float = 1.0) -> Contrast:
     """The least-squares slope over the members' number, for a step of `per`; None if there are less than two."""
 
-    def fitted(known: Known) -> Sum | None:
-        by_x = members(known)
+    def fitted(available: Known) -> Sum | None:
+        by_x = members(available)
         if len(by_x) < 2:
             return None
         centre = sum(x for (x,) in by_x) / len(by_x)
         square = sum((x - centre) ** 2 for (x,) in by_x)
-        return _add([(per * (x - centre) / square, each) for (x,), each in by_x.items()])
+        return _add([(per * (x - centre) / square, member) for (x,), member in by_x.items()])
 
     return fitted
 
 
-def _last(found: Mapping[Key, Sum]) -> Sum | None:
-    return found[max(found)] if found else None
+def _last(members: Mapping[Key, Sum]) -> Sum | None:
+    return members[max(members)] if members else None
 
 
-def find(operand: Operand, known: Known) -> Sum | None:
+def find(operand: Operand, available: Known) -> Sum | None:
     """The sum that an operand stands for; None where the study lacks a part of it."""
     if isinstance(operand, str):
         operand = the(operand)
-    return operand(known) if callable(operand) else Sum((), operand)
+    return operand(available) if callable(operand) else Sum((), operand)
 
 
 def _add(parts: Sequence[tuple[float, Sum | None]]) -> Sum | None:

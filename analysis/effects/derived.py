@@ -164,21 +164,21 @@ class Ranks(Derived):
             for what in (self.first, self.second, self.given)
             if what
         ]
-        found = {}
+        coefficients = {}
         for seed in sorted(set().union(*(values for column in columns for values in column.values()))):
             labels = [label for label in self.labels if all(seed in column[label] for column in columns)]
             value = rank_correlation(*([column[label][seed] for label in labels] for column in columns))
             if math.isfinite(value):
-                found[seed] = value
-        return found
+                coefficients[seed] = value
+        return coefficients
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float], given: Sequence[float] | None = None) -> float:
     """Spearman's, or at equal ranks of a third; NaN where it is not defined."""
     from scipy.stats import rankdata  # a second that only judging waits for
 
-    ranks = [rankdata(each) for each in (first, second, given) if each is not None]
-    if len(first) <= len(ranks) or any(np.ptp(each) == 0 for each in ranks):
+    ranks = [rankdata(values) for values in (first, second, given) if values is not None]
+    if len(first) <= len(ranks) or any(np.ptp(values) == 0 for values in ranks):
         return math.nan
     r = np.corrcoef(ranks)
     if given is None:

@@ -59,7 +59,7 @@ class Judged:
         return max(tuple((seed, sign * value) for seed, value in sorted(self.by_seed.items())) for sign in (1, -1))
 
 
-def judge(found: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> list[Judged]:
+def judge(read: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> list[Judged]:
     """Every claim about each study, by study in the order of the claims; those that cannot be tested say why.
 
     Args:
@@ -67,7 +67,7 @@ def judge(found: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> l
       claims: all that there are, also about other studies: they make the families of the corrections.
     """
     claims = list(claims)
-    studies_of = {(study.directory.resolve(), study.name): study for study in found}.values()
+    studies_of = {(study.directory.resolve(), study.name): study for study in read}.values()
     names = dict.fromkeys(claim.study for claim in claims)
     judged = []
     for study in (study for name in names for study in studies_of if study.name == name):
@@ -78,8 +78,10 @@ def judge(found: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> l
 
 def distinct(judged: Iterable[Judged]) -> list[Judged]:
     """What was tested, without the claims whose numbers and verdict another one about the paper has."""
-    tested = [each for each in judged if each.verdict != UNTESTED]
-    return list({(each.claim.paper, each.numbers, each.verdict): each for each in reversed(tested)}.values())[::-1]
+    tested = [outcome for outcome in judged if outcome.verdict != UNTESTED]
+    return list(
+        {(outcome.claim.paper, outcome.numbers, outcome.verdict): outcome for outcome in reversed(tested)}.values()
+    )[::-1]
 
 
 def summary(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -88,12 +90,14 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
     Claims on the same numbers count once.  `by_chance` is how many of the `differences`, the contrasts for which zero
     is what comes out if nothing has any effect, would exclude it all the same.
     """
-    differences = {(each.claim.paper, each.numbers) for each in judged if each.difference and each.low is not None}
+    differences = {
+        (outcome.claim.paper, outcome.numbers) for outcome in judged if outcome.difference and outcome.low is not None
+    }
     return {
-        "studies": len({each.directory for each in judged if each.verdict != UNTESTED}),
-        "claims": _counts([each for each in judged if not each.claim.ours]),
-        "controls": _counts([each for each in judged if each.claim.ours]),
-        "families": {each.claim.paper: {"k": each.k, "level": 1 - stats.ERROR / each.k} for each in judged},
+        "studies": len({outcome.directory for outcome in judged if outcome.verdict != UNTESTED}),
+        "claims": _counts([outcome for outcome in judged if not outcome.claim.ours]),
+        "controls": _counts([outcome for outcome in judged if outcome.claim.ours]),
+        "families": {outcome.claim.paper: {"k": outcome.k, "level": 1 - stats.ERROR / outcome.k} for outcome in judged},
         "differences": len(differences),
         "by_chance": stats.ERROR * len(differences),
     }
@@ -102,20 +106,20 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
 def _counts(judged: Sequence[Judged]) -> dict[str, int]:
     once = distinct(judged)
     after = {
-        f"{verdict}_after_{name}": sum(each.verdict == verdict and bool(getattr(each, name)) for each in once)
+        f"{verdict}_after_{name}": sum(outcome.verdict == verdict and bool(getattr(outcome, name)) for outcome in once)
         for name in ("bonferroni", "holm")
         for verdict in DECIDED
     }
     return {
-        "tested": len({(each.claim.paper, each.numbers) for each in once}),
-        **{kind: sum(each.verdict == kind for each in once) for kind in (*DECIDED, INCONCLUSIVE)},
-        "not_tested": sum(each.verdict == UNTESTED for each in judged),
+        "tested": len({(outcome.claim.paper, outcome.numbers) for outcome in once}),
+        **{kind: sum(outcome.verdict == kind for outcome in once) for kind in (*DECIDED, INCONCLUSIVE)},
+        "not_tested": sum(outcome.verdict == UNTESTED for outcome in judged),
         **after,
     }
 
 
-def _judge(study: studies.Study, claim: Claim, about: str, known: contrasts.Known) -> Judged:
-    total = claim.contrast(known)
+def _judge(study: studies.Study, claim: Claim, about: str, available: contrasts.Known) -> Judged:
+    total = claim.contrast(available)
     by_seed = contrasts.by_seed(study, total) if total else {}
     values = list(by_seed.values())
     low, high = results.interval(values, stats.level(claim.direction))
@@ -159,8 +163,8 @@ def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[fl
 def _corrected(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[Judged]:
     """The same with what remains after the corrections, and with a note at claims whose numbers came before."""
     result = list(judged)
-    for paper in dict.fromkeys(each.claim.paper for each in judged):
-        here = [i for i, each in enumerate(judged) if each.claim.paper == paper and each.by_seed]
+    for paper in dict.fromkeys(outcome.claim.paper for outcome in judged):
+        here = [i for i, outcome in enumerate(judged) if outcome.claim.paper == paper and outcome.by_seed]
         first: dict[Numbers, Claim] = {}
         for i in here:
             first.setdefault(judged[i].numbers, judged[i].claim)
@@ -168,21 +172,21 @@ def _corrected(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[Judged
         absent = {(claim.study, claim.id) for claim in claims if claim.paper == paper} - measured
         k = len(first) + len(absent)
         corrected = dict(zip(here, stats.holm([(judged[i].numbers, judged[i].p) for i in here], k), strict=True))
-        for i, each in enumerate(judged):
-            if each.claim.paper == paper:
-                result[i] = dataclasses.replace(each, k=k)
+        for i, outcome in enumerate(judged):
+            if outcome.claim.paper == paper:
+                result[i] = dataclasses.replace(outcome, k=k)
             if i in corrected:
-                result[i] = _with_corrections(result[i], corrected[i], first[each.numbers])
+                result[i] = _with_corrections(result[i], corrected[i], first[outcome.numbers])
     return result
 
 
-def _with_corrections(each: Judged, holm: float, first: Claim) -> Judged:
-    decided = each.verdict in DECIDED
-    copied = first is not each.claim
+def _with_corrections(outcome: Judged, holm: float, first: Claim) -> Judged:
+    decided = outcome.verdict in DECIDED
+    copied = first is not outcome.claim
     same = [f"the same numbers as {first.study} / {first.id}, and counted with them"] if copied else []
     return dataclasses.replace(
-        each,
-        bonferroni=each.k * each.p < stats.ERROR if decided else None,
+        outcome,
+        bonferroni=outcome.k * outcome.p < stats.ERROR if decided else None,
         holm=holm < stats.ERROR if decided else None,
-        note="; ".join(filter(None, [each.note, *same])),
+        note="; ".join(filter(None, [outcome.note, *same])),
     )

@@ -93,13 +93,17 @@ def subspace(study: Study) -> list[Chart]:
 def spectrum(study: Study) -> list[Chart]:
     """The density of the eigenvalues at the end of every arm, and the largest ones over training."""
     arms = studies.labels(study)
-    found = {label: _nodes(study, label) for label in arms}
+    quadratures = {label: _nodes(study, label) for label in arms}
     ends = [
-        value for by_seed in found.values() for nodes, _ in by_seed.values() for value in (nodes.min(), nodes.max())
+        value
+        for by_seed in quadratures.values()
+        for nodes, _ in by_seed.values()
+        for value in (nodes.min(), nodes.max())
     ]
     places = np.linspace(min(ends), max(ends), 200) if ends else np.zeros(0)
     densities = {
-        label: {seed: _density(*pairs, places) for seed, pairs in by_seed.items()} for label, by_seed in found.items()
+        label: {seed: _density(*pairs, places) for seed, pairs in by_seed.items()}
+        for label, by_seed in quadratures.items()
     }
     lines = [spec.series(label, by_seed) for label, by_seed in densities.items()]
     largest = [spec.series(label, sketch.by_step(study, label, SHARPEST, "train")) for label in arms]

@@ -199,11 +199,11 @@ def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) 
     return by_failure
 
 
-def view(found: Sequence[Series], first: float = FIRST, least: float = 0.5) -> tuple[float, float] | None:
+def view(shown: Sequence[Series], first: float = FIRST, least: float = 0.5) -> tuple[float, float] | None:
     """Values to show: those of every run but for the first share of its curve, and so much air at least."""
     late = [
         y
-        for one in found
+        for one in shown
         for line in one.lines
         for x, y in zip(line.x, line.y, strict=True)
         if x >= line.x[0] + first * (line.x[-1] - line.x[0])

@@ -89,16 +89,16 @@ def noise(study: Study) -> list[Chart]:
 def patterns_patches(study: Study) -> list[Chart]:
     """Accuracy on patches alone at every amplitude, and on clean images at the largest."""
     amplitudes = sorted({curves.parts(label)[1]["own"] for label in studies.labels(study)}, key=float)
-    views = {f"patterns_patches_{own}": (own, "patch_only_accuracy") for own in reversed(amplitudes)}
+    views = {f"patterns_patches_{amplitude}": (amplitude, "patch_only_accuracy") for amplitude in reversed(amplitudes)}
     views |= {"patterns_patches_clean": (amplitudes[-1], "test_accuracy")} if amplitudes else {}
     charts = []
-    for name, (own, metric) in views.items():
+    for name, (amplitude, metric) in views.items():
         series = _by_epoch(
-            study, {arm: f"{arm}[own={own}]" for arm in ("large", "middle", "small", "small-noise")}, metric
+            study, {arm: f"{arm}[own={amplitude}]" for arm in ("large", "middle", "small", "small-noise")}, metric
         )
-        said = f"accuracy {'on a patch alone' if 'patch' in metric else 'on clean images'}, amplitude {own}"
+        said = f"accuracy {'on a patch alone' if 'patch' in metric else 'on clean images'}, amplitude {amplitude}"
         chart = sketch.chart(study, name, [said], "epochs", series, f"{metric.replace('_', ' ')} (%)", form="curve")
-        charts.append(spec.marked(chart, studies.learning_stages(study, f"large[own={own}]", "train")[1:-1]))
+        charts.append(spec.marked(chart, studies.learning_stages(study, f"large[own={amplitude}]", "train")[1:-1]))
     return charts
 
 

@@ -97,8 +97,8 @@ def styles(series: Sequence[Series]) -> dict[str, Style]:
         name: (palette[i], "-", MARKERS[i % len(MARKERS)])
         if role == "other"
         else (COLOURS[role], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
-        for role, found in names.items()
-        for i, name in enumerate(found)
+        for role, members in names.items()
+        for i, name in enumerate(members)
     }
 
 

@@ -19,11 +19,11 @@ EACH, BEST = 8, 4  # remedies on a chart, and those that are shown task by task
 def charts(study: Study) -> list[Chart]:
     """What each remedy adds to the warm start, paired by seed, the best ones first; of a stream also task by task."""
     terms = remedies.treated(study)
-    found = {name: term.by_seed(study) for name, term in terms.items()}
-    lifted = {name: difference(found, name, WARM) for name in found if name != WARM}
+    by_name = {name: term.by_seed(study) for name, term in terms.items()}
+    lifted = {name: difference(by_name, name, WARM) for name in by_name if name != WARM}
     names = [name for name, values in lifted.items() if name != FRESH and values]
     names.sort(key=lambda name: -sum(lifted[name].values()) / len(lifted[name]))
-    effects, made = [gap(found, FRESH, WARM)], []
+    effects, made = [gap(by_name, FRESH, WARM)], []
     for first in range(0, len(names), EACH):
         here = names[first : first + EACH]
         drawn = [across("with a remedy", {x: lifted[name] for x, name in enumerate(here)})]

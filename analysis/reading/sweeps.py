@@ -90,8 +90,8 @@ def result(directory: Path) -> dict[str, Any]:
 
 def progress(directory: Path) -> tuple[int, int]:
     """How many jobs of a study have a result, of how many."""
-    sweep, own = directory.absolute().parent, _own(directory)
-    return sum((jobs.directory(sweep, job) / "result.json").exists() for job in own), len(own)
+    sweep, listed = directory.absolute().parent, _own(directory)
+    return sum((jobs.directory(sweep, job) / "result.json").exists() for job in listed), len(listed)
 
 
 def environment(directory: Path) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _finals(pack: spec.Pack, study: spec.Study) -> list[Run]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = workdir.read_json(path)
-    if not isinstance(found, dict):
+    content = workdir.read_json(path)
+    if not isinstance(content, dict):
         raise LabError(f"{path} is damaged: no JSON object")
-    return found
+    return content

@@ -102,13 +102,13 @@ def _by_parts(file: BinaryIO) -> Part:
 
 def _whole(lines: Iterable[bytes]) -> list[bytes]:
     """The lines of a file, all of them ended, without a torn last one."""
-    found = list(lines)
-    if found and not found[-1].endswith(b"\n"):
-        *found, last = found
+    whole = list(lines)
+    if whole and not whole[-1].endswith(b"\n"):
+        *whole, last = whole
         with contextlib.suppress(ValueError, RecursionError):
             strict_json.loads(last)
-            found.append(last + b"\n")
-    return found
+            whole.append(last + b"\n")
+    return whole
 
 
 def _parsed(text: bytes, keys: Sequence[str]) -> dict[str, Any]:

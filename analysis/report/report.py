@@ -52,25 +52,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
-def report(found: Sequence[Study]) -> str:
+def report(shown: Sequence[Study]) -> str:
     """The page about these studies, as text of an HTML file.
 
     Raises:
       LabError: a study that cannot be read.
     """
-    about = [known.read(study) for study in found]
-    anchors = [f"study{i}" for i in range(1, len(found) + 1)]
-    names = [_name(study) for study in found]
+    about = [known.read(study) for study in shown]
+    anchors = [f"study{i}" for i in range(1, len(shown) + 1)]
+    names = [_name(study) for study in shown]
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    finished = sum(each.status == "finished" for each in about)
-    protocols = [study for study in found if remedies.is_one(study)]
-    title = names[0] if len(found) == 1 else f"{len(found)} studies of plasticity"
+    finished = sum(entry.status == "finished" for entry in about)
+    protocols = [study for study in shown if remedies.is_one(study)]
+    title = names[0] if len(shown) == 1 else f"{len(shown)} studies of plasticity"
     head = [
         tag("h1", title),
         tag(
             "p",
-            f"{finished} of {len(found)} finished; {sum(each.runs for each in about):,} runs on "
-            f"{', '.join(dict.fromkeys(_dataset(study) for study in found))}. Made {made}. "
+            f"{finished} of {len(shown)} finished; {sum(entry.runs for entry in about):,} runs on "
+            f"{', '.join(dict.fromkeys(_dataset(study) for study in shown))}. Made {made}. "
             "Point at a mark for its run and value; drag to zoom in, double-click to zoom out. A click on a name in a "
             "key hides it, a double click leaves it alone.",
             class_="note",
@@ -78,12 +78,12 @@ def report(found: Sequence[Study]) -> str:
     ]
     body = [
         tag("header", *head),
-        _section("ran", "What ran", overview(found, about, anchors)),
-        _section("claims", "Claims", verdicts.section(judge(found))),
+        _section("ran", "What ran", overview(shown, about, anchors)),
+        _section("claims", "Claims", verdicts.section(judge(shown))),
         *([_section("remedies", "Remedies", treatments(protocols))] if protocols else []),
         *(
-            _section(anchor, name, of_study(study, each, anchor))
-            for study, each, anchor, name in zip(found, about, anchors, names, strict=True)
+            _section(anchor, name, of_study(study, entry, anchor))
+            for study, entry, anchor, name in zip(shown, about, anchors, names, strict=True)
         ),
         _section("cost", "Cost", cost(names, about)),
     ]
@@ -92,19 +92,19 @@ def report(found: Sequence[Study]) -> str:
     return page(title, contents, body)
 
 
-def overview(found: Sequence[Study], about: Sequence[Facts], anchors: Sequence[str]) -> Html:
+def overview(shown: Sequence[Study], about: Sequence[Facts], anchors: Sequence[str]) -> Html:
     """A row per study: data, scale, seeds, state, machine and commit."""
     rows = [
         [
             join([tag("a", _name(study), href=f"#{anchor}"), tag("small", study.directory)]),
             scale.describe(study),
             len(study.config["seeds"]),
-            each.runs,
-            _status(each),
-            each.device,
-            _commit(each, 10),
+            entry.runs,
+            _status(entry),
+            entry.device,
+            _commit(entry, 10),
         ]
-        for study, each, anchor in zip(found, about, anchors, strict=True)
+        for study, entry, anchor in zip(shown, about, anchors, strict=True)
     ]
     head = ["study", "data and scale", "seeds", "runs", "status", "device", "commit"]
     return table(head, rows, numbers=[2, 3], wide=True)
@@ -152,8 +152,8 @@ def treatments(protocols: Sequence[Study]) -> Html:
         "time of a step relative to the warm start."
     )
     rows = [
-        [cell.replace("-", "\N{MINUS SIGN}") if i in (2, 3, 4) else cell for i, cell in enumerate(each)]
-        for each in map(remedies.cells, remedies.rows(protocols))
+        [cell.replace("-", "\N{MINUS SIGN}") if i in (2, 3, 4) else cell for i, cell in enumerate(row)]
+        for row in map(remedies.cells, remedies.rows(protocols))
     ]
     return join(
         [tag("p", said, class_="note"), table(list(remedies.HEAD), rows, numbers=[2, 3, 4, 5, 6, 8], wide=True)]
@@ -182,18 +182,18 @@ def cost(names: Sequence[str], about: Sequence[Facts]) -> Html:
     rows = [
         [
             name,
-            each.runs,
-            f"{each.images:,}" if each.images is not None else "",
-            f"{each.images_per_second:,.0f}" if each.images_per_second else "",
-            _time(each.seconds, "total"),
-            *(_time(each.seconds, kind) for kind in KINDS),
-            "" if each.compilations is None else f"{each.compilations} + {each.from_cache}",
+            entry.runs,
+            f"{entry.images:,}" if entry.images is not None else "",
+            f"{entry.images_per_second:,.0f}" if entry.images_per_second else "",
+            _time(entry.seconds, "total"),
+            *(_time(entry.seconds, kind) for kind in KINDS),
+            "" if entry.compilations is None else f"{entry.compilations} + {entry.from_cache}",
         ]
-        for name, each in zip(names, about, strict=True)
+        for name, entry in zip(names, about, strict=True)
     ]
-    total = sum(each.seconds.get("total", 0.0) for each in about)
-    images = sum(each.images or 0 for each in about)
-    counts = [sum(each.runs for each in about), f"{images:,}" if images else ""]
+    total = sum(entry.seconds.get("total", 0.0) for entry in about)
+    images = sum(entry.images or 0 for entry in about)
+    counts = [sum(entry.runs for entry in about), f"{images:,}" if images else ""]
     rows.append([tag("b", "all"), *counts, "", duration(total), *[""] * 5])
     head = ["study", "runs", "images", "images/s", "wall time", *KINDS, "programs"]
     said = (
@@ -262,11 +262,11 @@ def _commit(about: Facts, letters: int) -> Html | None:
     return join([tag("code", about.commit[:letters]), " with changes" if about.changed else None])
 
 
-def _moments(each: Mapping[str, Any]) -> list[str]:
-    low, high = each["ci95"]
-    mean, sd = (f"{each[key]:.2f}" if each[key] is not None else "" for key in ("mean", "sd"))
+def _moments(contrast: Mapping[str, Any]) -> list[str]:
+    low, high = contrast["ci95"]
+    mean, sd = (f"{contrast[key]:.2f}" if contrast[key] is not None else "" for key in ("mean", "sd"))
     between = "" if low is None else f"{low:.2f} to {high:.2f}"
-    return [text.replace("-", "\N{MINUS SIGN}") for text in (mean, sd, between, str(each["n"]))]
+    return [text.replace("-", "\N{MINUS SIGN}") for text in (mean, sd, between, str(contrast["n"]))]
 
 
 def _time(seconds: Mapping[str, float], kind: str) -> str:

@@ -33,8 +33,8 @@ def section(judged: Sequence[Judged]) -> Html:
     """Everything that the page says of the claims."""
     if not judged:
         return tag("p", "There are no claims about these studies.")
-    tested = [each for each in judged if each.verdict != UNTESTED]
-    untested = [each for each in judged if each.verdict == UNTESTED]
+    tested = [outcome for outcome in judged if outcome.verdict != UNTESTED]
+    untested = [outcome for outcome in judged if outcome.verdict == UNTESTED]
     explained = (
         "An effect is a mean over seeds of differences that are taken seed by seed, with its 95% interval by Student's "
         "t, or where two are claimed to be equal the 90% interval (TOST). A picture shows the interval around zero, to "
@@ -42,7 +42,7 @@ def section(judged: Sequence[Judged]) -> Html:
     )
     notes = [tag("p", text, class_="note") for text in (explained, *verify.said(judged))]
     head = ["claim", "verdict", "effect", "", "seeds"]
-    rows = [_row(each, _reach(tested, each), _where(tested, each)) for each in tested]
+    rows = [_row(outcome, _reach(tested, outcome), _where(tested, outcome)) for outcome in tested]
     return tag(
         "div",
         *_counts(judged),
@@ -58,45 +58,45 @@ def _counts(judged: Sequence[Judged]) -> list[Html]:
     made = []
     for group, name in verify.GROUPS.items():
         numbers = [tag("span", _badge(kind), f" {counts[group][kind.replace(' ', '_')]}") for kind in COLOURS]
-        if any(each.claim.ours == (group == "controls") for each in judged):
+        if any(outcome.claim.ours == (group == "controls") for outcome in judged):
             made.append(tag("p", tag("b", name), *numbers, class_="counts"))
     return made
 
 
-def strip(each: Judged, reach: float) -> Html | None:
+def strip(outcome: Judged, reach: float) -> Html | None:
     """A picture of an effect and its interval around zero, `reach` to either side; what lies beyond is cut off."""
-    if each.effect is None or each.low is None or each.high is None:
+    if outcome.effect is None or outcome.low is None or outcome.high is None:
         return None
 
     def place(value: float) -> float:
         share = max(-1.0, min(1.0, value / reach if reach else 0.0))
         return round(WIDTH / 2 + share * (WIDTH / 2 - RADIUS), 1)
 
-    colour, middle = COLOURS[each.verdict], HEIGHT / 2
-    low = -each.claim.margin if each.claim.direction in (NOT_BELOW, WITHIN) else 0.0
-    high = each.claim.margin if each.claim.direction == WITHIN else 0.0
+    colour, middle = COLOURS[outcome.verdict], HEIGHT / 2
+    low = -outcome.claim.margin if outcome.claim.direction in (NOT_BELOW, WITHIN) else 0.0
+    high = outcome.claim.margin if outcome.claim.direction == WITHIN else 0.0
     return tag(
         "svg",
         tag("rect", x=place(low), width=place(high) - place(low), y=0, height=HEIGHT) if high > low else None,
         tag("line", x1=place(0), x2=place(0), y1=0, y2=HEIGHT),
-        tag("line", x1=place(each.low), x2=place(each.high), y1=middle, y2=middle, class_=colour),
-        tag("circle", cx=place(each.effect), cy=middle, r=RADIUS, class_=colour),
+        tag("line", x1=place(outcome.low), x2=place(outcome.high), y1=middle, y2=middle, class_=colour),
+        tag("circle", cx=place(outcome.effect), cy=middle, r=RADIUS, class_=colour),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         class_="strip",
         role="img",
-        aria_label=f"{_number(each.effect, each)}, {_interval(each)}",
+        aria_label=f"{_number(outcome.effect, outcome)}, {_interval(outcome)}",
     )
 
 
-def _row(each: Judged, reach: float, where: str) -> list[object]:
-    claim = each.claim
-    notes = [f"measured: {each.formula}" if each.formula else "", each.note]
-    seeds = ", ".join(f"seed {seed}: {_number(value, each)}" for seed, value in each.by_seed.items())
+def _row(outcome: Judged, reach: float, where: str) -> list[object]:
+    claim = outcome.claim
+    notes = [f"measured: {outcome.formula}" if outcome.formula else "", outcome.note]
+    seeds = ", ".join(f"seed {seed}: {_number(value, outcome)}" for seed, value in outcome.by_seed.items())
     corrected = {
         "holds": "holds after Bonferroni and Holm",
         "Holm only": "holds after Holm, lost after Bonferroni",
         "lost": "lost after Bonferroni and Holm",
-    }.get(verify.remains(each))
+    }.get(verify.remains(outcome))
     return [
         join(
             [
@@ -105,10 +105,10 @@ def _row(each: Judged, reach: float, where: str) -> list[object]:
                 *(tag("small", note) for note in notes if note),
             ]
         ),
-        join([_badge(each.verdict), tag("small", f"expected {_target(each)}"), tag("small", corrected)]),
-        join([_number(each.effect, each), tag("small", _interval(each)), tag("small", claim.unit)]),
-        strip(each, reach),
-        tag("details", tag("summary", each.n), tag("small", seeds)),
+        join([_badge(outcome.verdict), tag("small", f"expected {_target(outcome)}"), tag("small", corrected)]),
+        join([_number(outcome.effect, outcome), tag("small", _interval(outcome)), tag("small", claim.unit)]),
+        strip(outcome, reach),
+        tag("details", tag("summary", outcome.n), tag("small", seeds)),
     ]
 
 
@@ -116,7 +116,8 @@ def _untested(judged: Sequence[Judged]) -> Html | None:
     if not judged:
         return None
     rows = [
-        [join([each.claim.statement, tag("small", each.claim.source)]), each.claim.study, each.note] for each in judged
+        [join([outcome.claim.statement, tag("small", outcome.claim.source)]), outcome.claim.study, outcome.note]
+        for outcome in judged
     ]
     summary = tag("summary", f"{len(judged)} not tested here")
     return tag("details", summary, table(["claim", "study", "why"], rows))
@@ -126,36 +127,36 @@ def _badge(verdict: str) -> Html:
     return tag("span", verdict, class_=f"badge {COLOURS[verdict]}")
 
 
-def _reach(tested: Sequence[Judged], each: Judged) -> float:
+def _reach(tested: Sequence[Judged], outcome: Judged) -> float:
     """How far the strips of a unit reach, so that they can be compared: as far as most of its intervals do."""
-    alike = [other for other in tested if other.claim.unit == each.claim.unit]
+    alike = [other for other in tested if other.claim.unit == outcome.claim.unit]
     ends = [abs(end) for other in alike for end in (other.low, other.high) if end is not None]
     return float(np.quantile(ends, MOST)) if ends else 1.0
 
 
-def _where(tested: Sequence[Judged], each: Judged) -> str:
+def _where(tested: Sequence[Judged], outcome: Judged) -> str:
     """The study of a claim, and its directory where several directories hold it."""
-    alike = {other.directory for other in tested if other.claim.study == each.claim.study}
-    return each.claim.study if len(alike) == 1 else f"{each.claim.study} ({each.directory})"
+    alike = {other.directory for other in tested if other.claim.study == outcome.claim.study}
+    return outcome.claim.study if len(alike) == 1 else f"{outcome.claim.study} ({outcome.directory})"
 
 
-def _target(each: Judged) -> str:
-    margin = f"{each.claim.margin:g}"
+def _target(outcome: Judged) -> str:
+    margin = f"{outcome.claim.margin:g}"
     return {
         ABOVE: "above 0",
         BELOW: "below 0",
         NOT_BELOW: f"above {MINUS}{margin}",
         WITHIN: f"within \N{PLUS-MINUS SIGN}{margin}",
-    }[each.claim.direction]
+    }[outcome.claim.direction]
 
 
-def _number(value: float | None, each: Judged) -> str:
+def _number(value: float | None, outcome: Judged) -> str:
     if value is None:
         return ""
-    digits = 2 if max(map(abs, each.by_seed.values()), default=0.0) < 1000 else 0
+    digits = 2 if max(map(abs, outcome.by_seed.values()), default=0.0) < 1000 else 0
     return f"{value:+,.{digits}f}".replace("-", MINUS)
 
 
-def _interval(each: Judged) -> str:
-    level = " 90%" if each.claim.direction == WITHIN else ""
-    return "" if each.low is None else f"[{_number(each.low, each)}, {_number(each.high, each)}]{level}"
+def _interval(outcome: Judged) -> str:
+    level = " 90%" if outcome.claim.direction == WITHIN else ""
+    return "" if outcome.low is None else f"[{_number(outcome.low, outcome)}, {_number(outcome.high, outcome)}]{level}"

@@ -39,18 +39,18 @@ class ByNames:
 class NameOf(ByNames):
     """A key of the dict of functions called `kind`, or with `many` a tuple of keys.
 
-    `empty` also allows the empty string, `own` also a custom `module:function`.
+    `empty` also allows the empty string, `custom` also a `module:function`.
     """
 
     kind: str
     many: bool = False
     empty: bool = False
-    own: bool = False
+    custom: bool = False
 
     def check(self, names: Names | None) -> Check:
         if names is None:
             return several(some_text) if self.many else text
-        name = one_of(names[self.kind], self.empty, self.own)
+        name = one_of(names[self.kind], self.empty, self.custom)
         return several(name) if self.many else name
 
 
@@ -176,13 +176,13 @@ def some_text(value: Any, where: str) -> str:
     return value
 
 
-def one_of(choices: Collection[str], empty: bool = False, own: bool = False) -> Check:
-    """One of the choices; `empty` also allows the empty string, `own` a custom `module:function`."""
+def one_of(choices: Collection[str], empty: bool = False, custom: bool = False) -> Check:
+    """One of the choices; `empty` also allows the empty string, `custom` a `module:function`."""
 
     def check(value: Any, where: str) -> str:
         if not isinstance(value, str):
             raise error(where, value, f"must be a string, one of {', '.join(choices)}")
-        if value in choices or (empty and not value) or (own and OWN.fullmatch(value)):
+        if value in choices or (empty and not value) or (custom and OWN.fullmatch(value)):
             return value
         close = difflib.get_close_matches(value, choices, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""

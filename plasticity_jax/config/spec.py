@@ -137,7 +137,7 @@ class Reset:
     perturb: Annotated[float, real("[0, inf)")]
     statistics: Annotated[str, one_of(KEEP)]
     optimiser: Annotated[str, one_of(KEEP)]
-    function: Annotated[str, NameOf("resets", empty=True, own=True), COMPILED]
+    function: Annotated[str, NameOf("resets", empty=True, custom=True), COMPILED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Model:
     zero_scale: initialise the scale of the last norm of each block to zero (networks called resnet only).
     """
 
-    name: Annotated[str, NameOf("models", own=True)]
+    name: Annotated[str, NameOf("models", custom=True)]
     depth: Annotated[int, whole(1)]
     width: Annotated[int, whole(1)]
     stem: Annotated[str, NameOf("stems")]
@@ -282,8 +282,8 @@ class Study:
     packs: tuple[Pack, ...]
     control: Annotated[str, some_text]
     window: Annotated[float, real("(0, 1]")]
-    diagnostics: Annotated[tuple[str, ...], NameOf("diagnostics", many=True, own=True)]
-    instruments: Annotated[tuple[str, ...], NameOf("instruments", many=True, own=True)]
+    diagnostics: Annotated[tuple[str, ...], NameOf("diagnostics", many=True, custom=True)]
+    instruments: Annotated[tuple[str, ...], NameOf("instruments", many=True, custom=True)]
     measure_images: Annotated[int, whole(1)]
     train_eval_images: Annotated[int, whole(0)]
     mean: Annotated[tuple[float, ...], several(real("(-inf, inf)"), distinct=False)]

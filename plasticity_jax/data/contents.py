@@ -41,13 +41,13 @@ def facts(name: str, arrays: Mapping[str, Any]) -> Facts:
 
 def digest(arrays: Mapping[str, Any], look: Callable[[np.ndarray], None] | None = None) -> str:
     """sha256 (hex) over the shapes and contents of the four arrays; `look` is shown all training images too."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for key in ARRAYS:
         array = arrays[key]
-        found.update(f"{key} {array.dtype} {array.shape}".encode())
+        sha256.update(f"{key} {array.dtype} {array.shape}".encode())
         for start in range(0, len(array), CHUNK):
             part = np.ascontiguousarray(array[start : start + CHUNK])
-            found.update(part.data)
+            sha256.update(part.data)
             if look and key == "train_images":
                 look(part)
-    return found.hexdigest()
+    return sha256.hexdigest()

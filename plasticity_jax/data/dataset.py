@@ -76,13 +76,13 @@ def dataset(
     classes: int | None,
     probes: Mapping[str, tuple[int, int]] | None = None,
     notes: tuple[str, ...] = (),
-    known: Facts | None = None,
+    counted: Facts | None = None,
 ) -> Dataset:
     """Validate, normalise shapes and types, and describe.
 
     Args:
       classes: how many there are; None counts them from the labels.
-      known: what looking at all images would give, if that was done before.
+      counted: the facts of the images (mean, deviation, hash), if they are known; otherwise computed.
 
     Raises:
       DataError: they are no data set that can be trained on.
@@ -116,7 +116,7 @@ def dataset(
             arrays[key].setflags(write=False)
     if classes < 2:
         raise DataError(f"data set {name}: there is only one class; classification needs two")
-    mean, std, sha256 = known or facts(name, arrays)
+    mean, std, sha256 = counted or facts(name, arrays)
     return Dataset(
         name=name,
         version=version,

@@ -60,8 +60,8 @@ def load(
         is to be seen of them, or images to be held out where there is a test split.
     """
     parts = [
-        _load(each, data_dir, holdout, holdout_seed, split, resize, images)
-        for each, split in taken_apart(name, test_split)
+        _load(member, data_dir, holdout, holdout_seed, split, resize, images)
+        for member, split in taken_apart(name, test_split)
     ]
     return seen(join(parts) if len(parts) > 1 else parts[0], side)
 
@@ -219,9 +219,9 @@ def _on_disk(name: str, version: str, source: Any, make: Callable[..., Made]) ->
     where = cache.entry(f"{name}-on-disk", version, source, small=True)
     kept = cache.facts(where)
     if kept:
-        labels, known = kept
+        labels, facts = kept
         arrays, classes, notes = make(labels=labels)
-        return dataset(name, version, arrays, classes, notes=notes, known=known)
+        return dataset(name, version, arrays, classes, notes=notes, counted=facts)
     arrays, classes, notes = make(labels=None)
     data = dataset(name, version, arrays, classes, notes=notes)
     labels = {key: arrays[key] for key in ARRAYS if key.endswith("labels")}

@@ -43,24 +43,24 @@ class Split:
         try:
             if not hasattr(self._own, "source"):
                 self._own.source = self.open()  # each thread has its own files
-            found = self._own.source.__getitems__(numbers.tolist())
+            examples = self._own.source.__getitems__(numbers.tolist())
         except Exception as error:  # array_record, pillow and tfds each have their own
             raise unreadable(self.where, error) from error
-        images = [example[self.image] for example in found]
+        images = [example[self.image] for example in examples]
         return [resizing.fit(image, self.side) for image in images] if self.side else images
 
     def labels(self, count: int) -> np.ndarray:
         """int32 [count]: all labels; no image is decoded."""
         import tensorflow_datasets as tfds
 
-        source, found = self.open(decoders={self.image: tfds.decode.SkipDecoding()}), np.zeros(count, np.int32)
+        source, numbered = self.open(decoders={self.image: tfds.decode.SkipDecoding()}), np.zeros(count, np.int32)
         for start in range(0, count, 1000):
             numbers = range(start, min(count, start + 1000))
             try:
-                found[start : start + 1000] = [example[self.label] for example in source.__getitems__(list(numbers))]
+                numbered[start : start + 1000] = [example[self.label] for example in source.__getitems__(list(numbers))]
             except Exception as error:  # as above
                 raise unreadable(self.where, error) from error
-        return found
+        return numbered
 
 
 class Records:
@@ -95,11 +95,11 @@ class Records:
           DataError: they cannot be read, or differ in size.
         """
         indices = np.arange(len(self))[chosen]
-        found = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         jobs = [slice(start, start + AT_ONCE) for start in range(0, len(indices), AT_ONCE)]
-        for _ in self.threads.map(lambda job: self._fill(found[job], indices[job]), jobs):
+        for _ in self.threads.map(lambda job: self._fill(images[job], indices[job]), jobs):
             pass
-        return found
+        return images
 
     def _fill(self, place: np.ndarray, indices: np.ndarray) -> None:
         of = np.searchsorted(self.ends, indices, side="right")

@@ -77,9 +77,9 @@ def _black(name: str, sizes: Sequence[Size], resize: int) -> Dataset:
         return np.arange(count) % size.classes
 
     few = []
-    for each, size in zip(name.split("+"), sizes, strict=True):
+    for per_split, size in zip(name.split("+"), sizes, strict=True):
         split = black(size.classes, 1, 1, shape[-1]), labels(size.classes, size)  # one of each class
-        few.append(datasets.from_arrays(each, *split, *split))
+        few.append(datasets.from_arrays(per_split, *split, *split))
     whole = datasets.join(few) if len(few) > 1 else few[0]
     members = datasets.spans([(size.train, size.test, size.classes) for size in sizes])
 

@@ -84,18 +84,18 @@ def labels(stream: Tasks, task: Array | int, indices: Array) -> Array:
 
 
 def seen(
-    stream: Any, task: Array | int, images: Array, known: Array, indices: Array, places: Array | None = None
+    stream: Any, task: Array | int, images: Array, stored: Array, indices: Array, places: Array | None = None
 ) -> tuple[Array, Array]:
-    """Images [B, H, W, C] and labels [B] as a task has them, of what lies at `indices` and is `known` to be there.
+    """The images [B, H, W, C] and labels [B] of a task, given those `stored` in the data set at `indices`.
 
-    `places` is the `order` of the task, where it was found before.
+    `places` is the `order` of the task, if it was computed before.
     """
     if not stream:
-        return images, known
+        return images, stored
     if moves(stream):
         places = order(stream, task, images.shape[1] * images.shape[2]) if places is None else places
         images = moved(images, places)
-    return images, known if isinstance(stream.classes, tuple) else labels(stream, task, indices)
+    return images, stored if isinstance(stream.classes, tuple) else labels(stream, task, indices)
 
 
 def moves(stream: Any) -> bool:

@@ -30,10 +30,10 @@ def singular_values(matrix: Array) -> Array:
         _, diagonals = jax.lax.scan(both_sides, tall, columns)
     turns = jnp.stack(diagonals, axis=1).ravel()[:-1]
     size = len(columns)
-    found = jax.scipy.linalg.eigh_tridiagonal(
+    values = jax.scipy.linalg.eigh_tridiagonal(
         jnp.zeros(2 * size), turns, eigvals_only=True, select="i", select_range=(size, 2 * size - 1)
     )
-    return jnp.where(found > 2 * FLOAT.eps * found[-1], found, 0.0)[::-1]
+    return jnp.where(values > 2 * FLOAT.eps * values[-1], values, 0.0)[::-1]
 
 
 def _reflection(x: Array, place: Array) -> tuple[Array, Array]:

@@ -78,6 +78,6 @@ def connectivity(
         losses = line(subject, start, end, points)
         return losses, barrier(losses)
 
-    seen = measuring.Measured(task._replace(remedies={}, watch=()), probe, end, start, np.True_, np.True_)
-    losses, height = jax.device_get(look(start, end, seen, shown))
+    measured = measuring.Measured(task._replace(remedies={}, watch=()), probe, end, start, np.True_, np.True_)
+    losses, height = jax.device_get(look(start, end, measured, shown))
     return {"loss": [float(value) for value in losses], "barrier": float(height)}

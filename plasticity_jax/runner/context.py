@@ -84,8 +84,8 @@ class Context(Compute):
             compiling = self.programs.seconds - compiled
             self.clock.add("compile", compiling)
             taken = time.perf_counter() - start - compiling
-            for each in (kind, f"{kind}/{group}") if group else (kind,):
-                self.clock.add(each, taken)
+            for entry in (kind, f"{kind}/{group}") if group else (kind,):
+                self.clock.add(entry, taken)
             self.progress.pause(compiling)
 
     def kept(self, group: Group, states: Any) -> dict[str, Any]:

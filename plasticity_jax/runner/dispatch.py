@@ -83,8 +83,8 @@ class Pace:
     def _land(self) -> None:
         """Read what the oldest call did, and choose from the time it took how long the next will be."""
         taken, progress = self.flying.pop(0)
-        found = run_axis.fetch(progress, len(self.lineup.runs), few=True)
-        self.steps, self.done = map(self.lineup.among, found, (self.steps, self.done))
+        fetched = run_axis.fetch(progress, len(self.lineup.runs), few=True)
+        self.steps, self.done = map(self.lineup.among, fetched, (self.steps, self.done))
         now = time.perf_counter()
         seconds, self.landed = now - self.landed, now
         self.size = fitting(taken, seconds)

@@ -104,9 +104,9 @@ def shared_images(timetables: Timetables) -> int:
 def _describe_images(dataset: Dataset) -> list[str]:
     height, width, channels = dataset.train_images.shape[1:]
     counts = f"{len(dataset.train_labels):,} to train and {dataset.tests:,} to test"
-    seen = f", of which networks see {dataset.side}x{dataset.side}" if dataset.side else ""
+    cropped = f", of which networks see {dataset.side}x{dataset.side}" if dataset.side else ""
     lines = [
-        f"  images: {counts}, height {height}, width {width}{seen}, channels {channels}; {dataset.classes} classes"
+        f"  images: {counts}, height {height}, width {width}{cropped}, channels {channels}; {dataset.classes} classes"
     ]
     lines += [f"  note: {note}" for note in dataset.notes]
     if channels > CHANNELS:
@@ -137,10 +137,10 @@ def _measured(times: Timetable, drawn: Compute) -> str:
         return ""
     counts = [len(when) for when in times.measured]
     images = [min(drawn.study.measure_images, len(pool.indices)) for pool in times.pools]
-    known = [f"{name} {PASSES[name]:g}" for name in drawn.programs.instruments if name in PASSES]
-    known += [f"{name} unknown" for name in drawn.programs.instruments if name not in PASSES]
+    costs = [f"{name} {PASSES[name]:g}" for name in drawn.programs.instruments if name in PASSES]
+    costs += [f"{name} unknown" for name in drawn.programs.instruments if name not in PASSES]
     return (
-        f"\n    measured {_span(counts)} times on {_span(images)} images, passes over these: {', '.join(known)}; "
+        f"\n    measured {_span(counts)} times on {_span(images)} images, passes over these: {', '.join(costs)}; "
         f"in all what {instruments.passes(times, drawn):,} training images cost"
     )
 

@@ -38,28 +38,30 @@ def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scor
     """What the runs of a group are scored on, by name; the test set comes first.  Pools have `slots` slots."""
     data, runs, rows = times.dataset, times.group.runs, range(len(times.group.runs))
     moved = times.group.stage.data.tasks.change == "pixels"
-    own, sets = times.group.stage.restricted or moved, {}
-    if own:
+    by_run, sets = times.group.stage.restricted or moved, {}
+    if by_run:
         sets["test"] = _own("test", _by_run(times, times.tests, data.test_labels))
     else:
         sets["test"] = _shared(data.test_labels, 0, len(times.tests[0]))
     for name, (first, last) in data.probes.items():
         last = min(last, first + (study.test_images or last))
-        each = [np.arange(first, last, dtype=np.int32)] * len(runs)
+        indices = [np.arange(first, last, dtype=np.int32)] * len(runs)
         shared = _shared(data.test_labels, first, last)
-        sets[name] = _own("test", _by_run(times, each, data.test_labels)) if moved else shared
+        sets[name] = _own("test", _by_run(times, indices, data.test_labels)) if moved else shared
     if study.validation_images:
         sets["validation"] = _own("train", _by_run(times, times.held_out, data.train_labels))
     if study.train_eval_images:
         sources = [schedule.training_source(times, row, slots)._replace(patches=()) for row in rows]
         most = np.int32(study.train_eval_images)
-        sets["train_eval"] = _own("train", [each._replace(size=min(most, each.size)) for each in sources])
+        sets["train_eval"] = _own("train", [indices._replace(size=min(most, indices.size)) for indices in sources])
     if times.group.stage.data.patch.share:
         tests = times.tests
-        carried = [schedule.patched(run, data, "test", own) for run, own in zip(runs, tests, strict=True)]
+        carried = [schedule.patched(run, data, "test", by_run) for run, by_run in zip(runs, tests, strict=True)]
         sets["patched"] = _own("test", _by_run(times, tests, data.test_labels, carried))
-        black = [np.resize(own, PATCHES).astype(np.int32) for own in tests]  # only the labels of these images count
-        only = [each._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for each in carried]
+        black = [
+            np.resize(by_run, PATCHES).astype(np.int32) for by_run in tests
+        ]  # only the labels of these images count
+        only = [indices._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for indices in carried]
         sets["patch_only"] = _own("test", _by_run(times, black, data.test_labels, only))
     return sets
 
@@ -76,12 +78,12 @@ def probes(times: Timetable) -> dict[str, Probe]:
     trained = [(pool.indices, pool.labels) for pool in times.pools]
     tested = [(index, labels[index]) for index in times.tests]
 
-    def rows(found: Sequence[tuple[np.ndarray, np.ndarray]], trained: bool) -> Probe:
+    def rows(images: Sequence[tuple[np.ndarray, np.ndarray]], trained: bool) -> Probe:
         streams = [schedule.stream(times, row, trained) for row in numbers]
         return run_axis.stack_on_host(
             [
                 Probe(np.resize(index, PROBE).astype(np.int32), np.resize(label, PROBE).astype(np.int32), *rest)
-                for (index, label), *rest in zip(found, told, streams, strict=True)
+                for (index, label), *rest in zip(images, told, streams, strict=True)
             ]
         )
 
@@ -104,5 +106,5 @@ def _by_run(
     longest = max(map(len, indices))
     told = [schedule.told_apart(run, times.dataset) for run in times.group.runs]
     parts = zip(indices, told, patches or [()] * len(told), strict=True)
-    found = [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in parts]
-    return [one._replace(tasks=schedule.stream(times, row, trained=False)) for row, one in enumerate(found)]
+    sources = [schedule.plain_source(where, labels, longest, classes, patched) for where, classes, patched in parts]
+    return [one._replace(tasks=schedule.stream(times, row, trained=False)) for row, one in enumerate(sources)]

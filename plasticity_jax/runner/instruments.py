@@ -42,9 +42,9 @@ def measure(
     for name in context.programs.instruments:
         stop_if_asked()
         now = now._replace(memory=memories.get(name, ()))
-        found, memory = context.programs.measure(name, group.stage, states, now, images)
-        found, memory = run_axis.fetch((found, memory), len(due))
-        values |= {key: np.asarray(value, np.float64) for key, value in found.items()}
+        scalars, memory = context.programs.measure(name, group.stage, states, now, images)
+        scalars, memory = run_axis.fetch((scalars, memory), len(due))
+        values |= {key: np.asarray(value, np.float64) for key, value in scalars.items()}
         if name in memories:
             after[name] = memory
     return values, after
@@ -92,12 +92,12 @@ def memories(compute: Compute, times: Timetable, params: Tree) -> dict[str, Tree
     probe = next(probes(times, compute.timetables, compute.study.measure_images))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params), probe
     count = len(times.group.runs)
-    found = {}
+    initial = {}
     for name, instrument in compute.programs.instruments.items():
         if isinstance(instrument, Remembering):
             like = jax.eval_shape(instrument.start, *one)
-            found[name] = jax.tree.map(lambda leaf: np.full((count, *leaf.shape), np.nan, leaf.dtype), like)
-    return found
+            initial[name] = jax.tree.map(lambda leaf: np.full((count, *leaf.shape), np.nan, leaf.dtype), like)
+    return initial
 
 
 def probes(times: Timetable, timetables: Mapping[str, Timetable], most: int) -> Iterator[Part]:
@@ -126,13 +126,13 @@ def trained_before(times: Timetable, row: int, timetables: Mapping[str, Timetabl
     run = times.group.runs[row]
     alike = [
         other
-        for each in timetables.values()
-        for other in each.group.runs
+        for times_of in timetables.values()
+        for other in times_of.group.runs
         if (other.seed, other.stage.name) == (run.seed, run.stage.name)
     ]
     parents = {other.parent for other in ([run] if run.parent else alike) if other.parent}
-    found = [_shown(timetables, name, place) for name, place, _ in sorted(parents)]
-    return functools.reduce(np.union1d, found, np.zeros(0, np.int32))
+    shown = [_shown(timetables, name, place) for name, place, _ in sorted(parents)]
+    return functools.reduce(np.union1d, shown, np.zeros(0, np.int32))
 
 
 def _shown(timetables: Mapping[str, Timetable], name: str, row: int) -> np.ndarray:

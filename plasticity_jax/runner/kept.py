@@ -59,7 +59,7 @@ def evaluate(
         for first in range(0, end, size):
             last = min(end, first + size)
             some = np.append(tests[first * batch : last * batch], tests[-1])
-            found = jax.device_get(measure(one, source, (first, last), windows.only(images, some, size * batch + 1)))
-            sums = {name: total + float(np.sum(found[name], dtype=np.float64)) for name, total in sums.items()}
+            part = jax.device_get(measure(one, source, (first, last), windows.only(images, some, size * batch + 1)))
+            sums = {name: total + float(np.sum(part[name], dtype=np.float64)) for name, total in sums.items()}
     count = sums["count"]
     return {"loss": sums["loss"] / count, "accuracy": 100.0 * sums["correct"] / count, "images": int(count)}

@@ -56,31 +56,31 @@ class Parts:
         return {name: fingerprint(thing) for name, thing in given.items() if id(thing) not in of_the_lab}
 
 
-def complete(own: Parts | None, study: spec.Study) -> Parts:
+def complete(given: Parts | None, study: spec.Study) -> Parts:
     """A user's own parts and those that the study's config names, of the lab and as `module:function`.
 
     Raises:
       ConfigError: there is none of a name, or a remedy takes other numbers than it is given.
     """
-    own = own or Parts()
-    resets = {name: lookup(RESETS, name, "reset.function") for name in _resets(study) if name not in own.resets}
+    given = given or Parts()
+    resets = {name: lookup(RESETS, name, "reset.function") for name in _resets(study) if name not in given.resets}
     diagnostics = {
-        name: lookup(DIAGNOSTICS, name, "diagnostics") for name in study.diagnostics if name not in own.diagnostics
+        name: lookup(DIAGNOSTICS, name, "diagnostics") for name in study.diagnostics if name not in given.diagnostics
     }
     instruments = {
-        name: lookup(INSTRUMENTS, name, "instruments") for name in study.instruments if name not in own.instruments
+        name: lookup(INSTRUMENTS, name, "instruments") for name in study.instruments if name not in given.instruments
     }
-    remedies = dict(own.remedies)
+    remedies = dict(given.remedies)
     for named in _remedies(study, [each.name for each in _remedies(study) if OWN.fullmatch(each.name)]):
         remedies.setdefault(named.name, lookup({}, named.name, f"remedies.{named.name}"))
     for named in _remedies(study):
         apply.check(named, remedies)
     return Parts(
-        own.model,
-        resets | dict(own.resets),
-        diagnostics | dict(own.diagnostics),
+        given.model,
+        resets | dict(given.resets),
+        diagnostics | dict(given.diagnostics),
         remedies,
-        instruments | dict(own.instruments),
+        instruments | dict(given.instruments),
     )
 
 

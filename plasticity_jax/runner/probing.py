@@ -78,11 +78,11 @@ def trainability(
     where = windows.only(every, shown)
     advance = jax.jit(functools.partial(step.advance, model=network, stage=plain))
     fresh = jax.jit(functools.partial(state.init_network, network, image_shape=data.shape))
-    found = {}
+    curves = {}
     for name, (params, stats) in {"aged": aged, "fresh": fresh(state.init_key(seed))}.items():
         now, last = state.create(params, stats, plain), []
         for end in range(epoch_steps, steps + 1, epoch_steps):
             now = advance(now, (task, np.int32(end)), where)
             last.append(np.asarray(now.last[:2], np.float64))
-        found[name] = {key: [float(each[i]) for each in last] for i, key in enumerate(("loss", "accuracy"))}
-    return found
+        curves[name] = {key: [float(each[i]) for each in last] for i, key in enumerate(("loss", "accuracy"))}
+    return curves

@@ -171,8 +171,8 @@ def training_source(times: Timetable, row: int, length: int) -> batches.Source:
     """What a run trains on, padded to `length` slots."""
     run, pool, dataset = times.group.runs[row], times.pools[row], times.dataset
     patches = patched(run, dataset, "train", pool.indices)
-    found = source(pool, run.stage.data, length, told_apart(run, dataset), patches)
-    return found._replace(tasks=stream(times, row))
+    plain = source(pool, run.stage.data, length, told_apart(run, dataset), patches)
+    return plain._replace(tasks=stream(times, row))
 
 
 def stream(times: Timetable, row: int, trained: bool = True) -> Any:

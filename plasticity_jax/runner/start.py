@@ -112,7 +112,7 @@ def _states(
     programs = context.programs
     if programs.strategy == "loop":
         return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), like)
-    found: dict[str, Tree] = {}
+    moved: dict[str, Tree] = {}
     if any(held):
         ((_, networks),) = left.items()
         index = np.array(
@@ -120,7 +120,7 @@ def _states(
         )
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
         names = ("params", "stats", "opt") if _fits(networks, one) else ("params", "stats")
-        found = run_axis.moved({name: networks[name] for name in names}, index, programs.strategy)
-    blank = {name: getattr(like, name) for name in like.__dataclass_fields__ if name not in found}
+        moved = run_axis.moved({name: networks[name] for name in names}, index, programs.strategy)
+    blank = {name: getattr(like, name) for name in like.__dataclass_fields__ if name not in moved}
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank)
-    return state.TrainState(**programs.place(zeros), **found)
+    return state.TrainState(**programs.place(zeros), **moved)

@@ -181,8 +181,8 @@ def scoring(compute: Compute, scored: Scored, runs: np.ndarray) -> Scoring:
     end, source = -(-scored.length // size), scored.source
     if not compute.in_windows:
         return Scoring(Window(images, 0, strategy, count), end, size)
-    each = zip(source.indices[runs], source.size[runs], strict=True) if scored.own else [(source.indices, source.size)]
-    order = [indices[: int(length)] for indices, length in each]
+    pools = zip(source.indices[runs], source.size[runs], strict=True) if scored.own else [(source.indices, source.size)]
+    order = [indices[: int(length)] for indices, length in pools]
     order = order if scored.own else order * count
     apart = most_of(strategy, count, lambda rows: len({order[row].tobytes() for row in rows}))
     batches = min(end, max(1, budget(images) // (apart * size)))

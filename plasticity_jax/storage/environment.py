@@ -25,7 +25,7 @@ NOTED = (
 
 
 def settle(
-    directory: Path, dataset: Dataset, choices: Mapping[str, Mapping[str, str]], own: Mapping[str, str]
+    directory: Path, dataset: Dataset, choices: Mapping[str, Mapping[str, str]], custom: Mapping[str, str]
 ) -> dict[str, Any]:
     """What `directory` was begun with, which is now if it is new; a note says so where it goes on elsewhere.
 
@@ -48,7 +48,7 @@ def settle(
         "classes": dataset.classes,
         "image_shape": list(dataset.shape),
     }
-    now |= {"choices": choices, "own": dict(own)}
+    now |= {"choices": choices, "own": dict(custom)}
     if not path.exists():
         workdir.write_json(path, now)
         return now
@@ -61,8 +61,8 @@ def settle(
             f"the file that is wrong, delete {path}"
         )
     other = [f"{what} ({', '.join(changes)})" for key, what in REFUSED.items() if (changes := _changes(key, old, now))]
-    given = old.get("own", own)
-    if names := [name for name in {**given, **own} if given.get(name) != own.get(name)]:
+    given = old.get("own", custom)
+    if names := [name for name in {**given, **custom} if given.get(name) != custom.get(name)]:
         other.append(f"own code ({', '.join(names)})")
     if other:
         raise LabError(
@@ -120,11 +120,11 @@ def _is_count(value: Any) -> bool:
 
 def _are_choices(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(each, dict)
-        and each.get("strategy") in run_axis.STRATEGIES
-        and each.get("dtype") in models.DTYPES
-        and each.get("images", "device") in PLACES  # not recorded by earlier versions
-        for each in value.values()
+        isinstance(choice, dict)
+        and choice.get("strategy") in run_axis.STRATEGIES
+        and choice.get("dtype") in models.DTYPES
+        and choice.get("images", "device") in PLACES  # not recorded by earlier versions
+        for choice in value.values()
     )
 
 

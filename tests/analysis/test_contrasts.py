@@ -120,9 +120,9 @@ def test_a_family_is_read_by_its_numbers():
     assert weights(spread(family("k-{}"))) == {"k-10": 1.0, "k-2": -1.0}
     assert weights(average(family("k-{}"))) == {"k-2": 1 / 3, "k-5": 1 / 3, "k-10": 1 / 3}
     assert weights(average(family("k-{}", least=5))) == {"k-5": 1 / 2, "k-10": 1 / 2}
-    assert weights(largest(family("k-{}-x-*", each=lambda n: minus("fresh", f"k-{n}")))) == {"fresh": 1.0, "k-5": -1.0}
+    assert weights(largest(family("k-{}-x-*", take=lambda n: minus("fresh", f"k-{n}")))) == {"fresh": 1.0, "k-5": -1.0}
     assert weights(largest(family("s[d={},w={}]"))) == {"s[d=2,w=4]": 1.0}
-    each = family("s[d=*,w={}]", each=lambda w: average(family(f"s[d={{}},w={w}]")))
+    each = family("s[d=*,w={}]", take=lambda w: average(family(f"s[d={{}},w={w}]")))
     assert weights(largest(each)) == {"s[d=1,w=4]": 1 / 2, "s[d=2,w=4]": 1 / 2}
     decimals = [("", "b[gamma=0.5]"), ("", "b[gamma=1e-05]"), ("", "b[gamma=x]")]
     assert weights(spread(family("b[gamma={}]")), decimals) == {"b[gamma=0.5]": 1.0, "b[gamma=1e-05]": -1.0}
@@ -137,7 +137,7 @@ def test_a_family_is_read_by_its_numbers():
         minus("nowhere", "fresh"),
         measured("nowhere", "train_loss"),
         largest(family("j-{}")),
-        largest(family("k-{}", each=lambda n: minus("nowhere", f"k-{n}"))),
+        largest(family("k-{}", take=lambda n: minus("nowhere", f"k-{n}"))),
         average(family("k-{}"), least=4),
         average(family("j-{}")),
         spread(family("k-{}-x-50")),
@@ -151,13 +151,13 @@ def test_what_a_study_lacks_is_none(contrast):
 
 def test_a_member_that_is_only_on_the_way_is_left_out():
     assert weights(largest(family("k-{}")), [*KNOWN, ("part1", "k-20")]) == {"k-10": 1.0}
-    on_the_way = family("k-{}", each=lambda n: the(f"k-{n}", stage="part1"))
+    on_the_way = family("k-{}", take=lambda n: the(f"k-{n}", stage="part1"))
     assert on_the_way([("part1", "k-20")]) == {}
 
 
 def test_a_member_that_lacks_something_is_left_out():
     known = [*KNOWN, ("", "cold-2"), ("", "cold-5")]
-    contrast = largest(family("k-{}", each=lambda n: minus(f"cold-{n}", f"k-{n}")))
+    contrast = largest(family("k-{}", take=lambda n: minus(f"cold-{n}", f"k-{n}")))
     assert weights(contrast, known) == {"cold-5": 1.0, "k-5": -1.0}
 
 

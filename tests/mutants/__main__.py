@@ -41,7 +41,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Try the faults; returns the exit status."""
     output.outlive_readers()
-    flags, found, began = parse(argv), [], time.monotonic()
+    flags, outcomes, began = parse(argv), [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copies.make(Path(folder) / "copy")
         print(f"{len(flags.faults)} faults, in {copies.imported(copy).parent}", flush=True)
@@ -50,16 +50,16 @@ def main(argv: Sequence[str]) -> int:
             with copies.mutated(copy, fault):
                 caught = first_failure(copy, fault.files)
             seconds = round(time.monotonic() - start, 1)
-            found.append({"name": fault.name, "file": fault.file, "caught_by": caught, "seconds": seconds})
+            outcomes.append({"name": fault.name, "file": fault.file, "caught_by": caught, "seconds": seconds})
             what = f"caught by {caught} in {seconds:.0f} s" if caught else f"SURVIVED the tests of {fault.tests}"
             print(f"{number}/{len(flags.faults)} {fault.file}: {fault.name}: {what}", flush=True)
-        catchers = list(dict.fromkeys(each["caught_by"] for each in found if each["caught_by"]))
+        catchers = list(dict.fromkeys(each["caught_by"] for each in outcomes if each["caught_by"]))
         broken = first_failure(copy, catchers) if catchers else ""
-    survived = [each["name"] for each in found if not each["caught_by"]]
-    print(f"{len(found) - len(survived)} of {len(found)} faults were caught, {time.monotonic() - began:.0f} s")
+    survived = [each["name"] for each in outcomes if not each["caught_by"]]
+    print(f"{len(outcomes) - len(survived)} of {len(outcomes)} faults were caught, {time.monotonic() - began:.0f} s")
     print(f"without a fault {broken} fails too" if broken else f"without a fault all {len(catchers)} tests pass")
     if flags.json:
-        content = {"faults": found, "survived": survived, "fails_without_a_fault": broken}
+        content = {"faults": outcomes, "survived": survived, "fails_without_a_fault": broken}
         flags.json.write_text(strict_json.dumps(content, indent=1) + "\n")
     return int(bool(survived or broken))
 

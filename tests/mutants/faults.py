@@ -693,8 +693,8 @@ AROUND = (
     Fault(
         "a slope hangs on where numbers begin",
         ANALYSIS + "effects/contrasts.py",
-        "(per * (x - centre) / square, each)",
-        "(per * x / square, each)",
+        "(per * (x - centre) / square, member)",
+        "(per * x / square, member)",
         "analysis/contrasts",
     ),
 )

@@ -23,12 +23,12 @@ def start(code: str, directory: Path, count: int = 1, devices: int = 1, **enviro
     base = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     address, made = f"127.0.0.1:{free_port()}", []
     for index in range(count):
-        own = (
+        variables = (
             {multihost.ADDRESS: address, multihost.COUNT: str(count), multihost.INDEX: str(index)} if count > 1 else {}
         )
         call = [sys.executable, "-c", code]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        made.append(subprocess.Popen(call, cwd=directory, env=base | own | environment, **pipes))
+        made.append(subprocess.Popen(call, cwd=directory, env=base | variables | environment, **pipes))
     return made
 
 

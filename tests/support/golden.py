@@ -58,11 +58,11 @@ def numbers() -> dict[str, float]:
     """What `NUMBERS` has, computed here."""
     before = first_state(RESNET)
     before, (after, sums) = jax.device_get((before, step(before, batch(), RESNET)))
-    found = {name: float(sums[name]) for name in ("correct", "count", "loss")}
+    numbers_of = {name: float(sums[name]) for name in ("correct", "count", "loss")}
     for name in models.module_names(before.params):
         # Plain gradient descent, so the gradient is what the step moved over the learning rate.
         move = jax.tree.map(np.subtract, before.params[name], after.params[name])
-        found[f"gradient {name}"] = norm(move) / OPTIM.learning_rate
-        found[f"norm {name}"] = norm(after.params[name])
-    found["statistics"] = norm(after.stats)
-    return {name: float(f"{value:.6g}") for name, value in found.items()}
+        numbers_of[f"gradient {name}"] = norm(move) / OPTIM.learning_rate
+        numbers_of[f"norm {name}"] = norm(after.params[name])
+    numbers_of["statistics"] = norm(after.stats)
+    return {name: float(f"{value:.6g}") for name, value in numbers_of.items()}

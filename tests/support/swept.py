@@ -53,12 +53,12 @@ def price(key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> pla
 
 
 def planned(
-    sweep: Path, found: Mapping[str, spec.Study] | ConfigDict, budget: planner.Budget | None = None
+    sweep: Path, studies: Mapping[str, spec.Study] | ConfigDict, budget: planner.Budget | None = None
 ) -> tuple[jobs.Job, ...]:
     """Plan a sweep and write it down."""
-    found = planner.studies(found) if isinstance(found, ConfigDict) else found
-    listed = planner.plan(found, (), price, budget or planner.Budget())
-    for key, study in found.items():
+    studies = planner.studies(studies) if isinstance(studies, ConfigDict) else studies
+    listed = planner.plan(studies, (), price, budget or planner.Budget())
+    for key, study in studies.items():
         workdir.write_json(sweep / key / "config.json", parse.describe(study))
     jobs.write(sweep, listed)
     return listed

@@ -59,14 +59,14 @@ def _measurements(
 ) -> list[dict[str, Any]]:
     end = run.stage.epochs or float(run.stage.steps)  # of stages that count updates each is called an epoch
     updates = world(label, run.stage.name, run.seed, "steps", float("inf")) or STEPS * end
-    found = []
+    rows = []
     for epoch in (*(epoch for epoch in epochs(end) if epoch < end), end):
         for metric in metrics:
             value = world(label, run.stage.name, run.seed, metric, epoch if epoch < end else float("inf"))
             if value is not None:
                 step = round(updates * epoch / end)
-                found.append(dict(epoch=epoch, step=step, metric=metric, value=float(value)))
-    return found
+                rows.append(dict(epoch=epoch, step=step, metric=metric, value=float(value)))
+    return rows
 
 
 def branches(name: str, *names: str, seeds: int = 5) -> ConfigDict:
@@ -74,8 +74,8 @@ def branches(name: str, *names: str, seeds: int = 5) -> ConfigDict:
     config = base.base(name)
     config.seeds = tuple(range(seeds))
     config.control = names[0]
-    each: Mapping[str, Any] = {branch: {} for branch in names}
-    config.stages.tune = base.stage(epochs=20, branches=each)
+    changes: Mapping[str, Any] = {branch: {} for branch in names}
+    config.stages.tune = base.stage(epochs=20, branches=changes)
     return config
 
 

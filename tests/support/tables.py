@@ -66,8 +66,8 @@ def write(
                 if run.final:
                     name = f"{pack.name}/{run.id}" if len(study.packs) > 1 else run.id
                     status = "failed" if run.id in failed else "finished"
-                    known = {"run": name, "pack": pack.name, "seed": run.seed, "branch": run.branch}
-                    entries.append({**known, "hparams": dict(run.hparams), "status": status})
+                    names = {"run": name, "pack": pack.name, "seed": run.seed, "branch": run.branch}
+                    entries.append({**names, "hparams": dict(run.hparams), "status": status})
     if not stages:
         (root / "result.json").write_text(json.dumps({"runs": entries}))
     return studies.read(root)
