@@ -73,7 +73,7 @@ def levels(planned: int, error: float = stats.ERROR) -> tuple[float, ...]:
     from scipy import optimize
     from scipy.special import stdtr
 
-    found, points, masses = list[float](), np.array([-1.0, 1.0]), np.array([0.5, 0.5])
+    errors, points, masses = list[float](), np.array([-1.0, 1.0]), np.array([0.5, 0.5])
     for n in range(FIRST, planned + 1):
         length = np.sqrt(1 + points**2)
         top = np.arctan2(1.0, points)  # the angle of w at which u_n is largest
@@ -92,12 +92,12 @@ def levels(planned: int, error: float = stats.ERROR) -> tuple[float, ...]:
 
         # What is too small to be solved for is taken as if no look had been before.
         level = optimize.brentq(lacks, due, 1.0) if due > SMALL and lacks(due) > 0 else due
-        found.append(float(level))
+        errors.append(float(level))
         corner = math.asin(_bound(level, n) / math.sqrt(n))  # cells are narrow where t is large
         edges = math.sqrt(n) * np.sin(np.linspace(0, corner, 2 * CELLS + 1))
         half = -np.diff(above(edges[::2, None]) @ masses)
         masses, points = np.tile(half, 2), np.outer((-1, 1), edges[1::2]).ravel()
-    return tuple(found)
+    return tuple(errors)
 
 
 def _bound(level: float, n: int) -> float:
@@ -150,20 +150,20 @@ def table(judged: Sequence[Judged], seeds: Mapping[Path, Sequence[int]]) -> str:
     """The looks at every claim that has some, for people; `seeds` are those planned, by the directory of the study."""
     lines = ["verdicts as seeds arrive: an error of 5 % is spent over all looks, by the form of O'Brien & Fleming", ""]
     lines += [COLUMNS.format("claim", "seeds", "effect", "interval", "level", "verdict of this look")]
-    for each in judged:
-        plan = seeds[each.directory]
-        found = take(
-            each.claim.direction,
-            each.claim.margin,
-            [each.by_seed[seed] for seed in plan if seed in each.by_seed],
+    for outcome in judged:
+        plan = seeds[outcome.directory]
+        looks = take(
+            outcome.claim.direction,
+            outcome.claim.margin,
+            [outcome.by_seed[seed] for seed in plan if seed in outcome.by_seed],
             len(plan),
         )
-        for look in found:
+        for look in looks:
             numbers = f"{look.n} of {len(plan)}", f"{look.effect:+,.2f}"
             between = "-" if look.low is None else f"[{look.low:+,.2f}, {look.high:+,.2f}]"
-            lines += [COLUMNS.format(each.claim.id, *numbers, between, f"{100 * look.level:.4g}%", look.verdict)]
-        if found:
-            first, beyond = decided(found), len(set(each.by_seed) - set(plan))
+            lines += [COLUMNS.format(outcome.claim.id, *numbers, between, f"{100 * look.level:.4g}%", look.verdict)]
+        if looks:
+            first, beyond = decided(looks), len(set(outcome.by_seed) - set(plan))
             stands = f"{first.verdict} at {first.n} seeds, which stands" if first else "no verdict so far"
             lines += [f"    {stands}" + f"; {beyond} seeds beyond the plan give none" * bool(beyond), ""]
     return "\n".join(lines)
