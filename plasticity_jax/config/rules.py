@@ -105,14 +105,27 @@ def _row(hint: Any, names: Names | None) -> Check:
 
 def compiled(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of every compiled field of a record; one None for a group that is `unused`."""
-    for name, hint in _hints(type(record)).items():
+    for name, is_group, rules in _marks(type(record)):
         value, path = getattr(record, name), prefix + name
-        if dataclasses.is_dataclass(hint):
+        if is_group:
             unused = name in getattr(record, "unused", ())
             yield from [(path, None)] if unused else compiled(value, f"{path}.")
-        for rule in getattr(hint, "__metadata__", ()):
-            if isinstance(rule, Compiled):
-                yield path + rule.suffix, rule.of(value)
+        for rule in rules:
+            yield path + rule.suffix, rule.of(value)
+
+
+@functools.cache
+def _marks(kind: Any) -> list[tuple[str, bool, list[Compiled]]]:
+    """(field, whether it is a group, its `Compiled` rules) of a dataclass, without fields that have neither."""
+    marks = [
+        (
+            name,
+            dataclasses.is_dataclass(hint),
+            [r for r in getattr(hint, "__metadata__", ()) if isinstance(r, Compiled)],
+        )
+        for name, hint in _hints(kind).items()
+    ]
+    return [mark for mark in marks if any(mark[1:])]
 
 
 def error(where: str, value: Any, need: str) -> ConfigError:

@@ -57,6 +57,7 @@ def signatures() -> dict[str, tuple[str, dict[str, Check]]]:
     return by_name
 
 
+@functools.cache
 def _numbers(function: Callable[..., Any]) -> dict[str, Check]:
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
