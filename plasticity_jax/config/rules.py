@@ -105,7 +105,8 @@ def _row(hint: Any, names: Names | None) -> Check:
 
 def compiled(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of every compiled field of a record; one None for a group that is `unused`."""
-    for name, is_group, rules in _marks(type(record)):
+    kind: Any = type(record)
+    for name, is_group, rules in _marks(kind):
         value, path = getattr(record, name), prefix + name
         if is_group:
             unused = name in getattr(record, "unused", ())
