@@ -1,4 +1,4 @@
-"""The loss on the line between two networks that studies have kept."""
+"""The loss on the straight line between two saved networks."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -32,23 +32,23 @@ def connectivity(
     model: nn.Module | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """The mean training loss at equal distances on the straight line between two kept networks of one architecture.
+    """The mean training loss at equally spaced points on the line between two saved networks of one architecture.
 
-    Linear mode connectivity (Frankle et al. 2020, arXiv 1912.05671, section 2).  At each point BatchNorm has the
-    statistics of the weights there, on the images that are looked at; the network computes in float32.
+    Linear mode connectivity (Frankle et al. 2020, arXiv 1912.05671, section 2).  BatchNorm's statistics are recomputed
+    at each point, on the images used; the network computes in float32.
 
     Args:
-      first, second: each a working directory, and what `load` takes besides: branch, seed, stage, epoch, hparams.
-      points: on the line, both ends among them.
-      images: so many training images of the second network's stage are looked at, spread over its pool.
-      model: the own module that the studies were run with, if they were.
-      dataset: own arrays, if the second study was run with them.
+      first, second: (working directory, other arguments of `load`: branch, seed, stage, epoch, hparams).
+      points: number of points, including both ends.
+      images: number of training images, spread over the pool of the second network's stage.
+      model: the custom module that the studies were run with, if any.
+      dataset: the arrays that the second study was run with, if any.
 
     Returns:
-      `loss`, a list with one number for each point, and the `barrier`.
+      `loss`, a list with one number per point, and the `barrier`.
 
     Raises:
-      LabError: no such run, its stage has not ended yet, the networks differ in shape, or the data cannot be had.
+      LabError: no such run, its stage has not ended, the networks differ in shape, or the data are not available.
     """
     (_, start, _), (network, end, stats) = (
         networks.load(where, **which, model=model) for where, which in (first, second)
@@ -56,7 +56,7 @@ def connectivity(
     shapes = [jax.tree.map(np.shape, params) for params in (start, end)]
     if shapes[0] != shapes[1]:
         raise LabError(
-            "the two networks have other parameters, so there is no line between them; take two of one model"
+            "the two networks have different parameters, so there is no line between them; take two of one model"
         )
     where, which = second
     study, pack, group, row = networks.find(

@@ -1,4 +1,4 @@
-"""Flags with a config file among them, where every mistake is answered with one line."""
+"""Command-line flags with a config file; every mistake is reported in one line."""
 
 import functools
 import itertools
@@ -19,7 +19,7 @@ from plasticity_jax.runner import output
 
 
 class _Tuples(tuple_parser.TupleParser):
-    """Leaves what is no Python literal, as `key=1,2`, to `config.parse`; nothing is the empty tuple."""
+    """Leaves text that is not a Python literal, such as `key=1,2`, to `config.parse`; no text is the empty tuple."""
 
     def parse(self, argument: object) -> tuple:
         if isinstance(argument, str) and not argument.strip():
@@ -33,20 +33,20 @@ class _Tuples(tuple_parser.TupleParser):
 config_flags.register_flag_parser_for_type(tuple, _Tuples())
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
-WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; what was stopped goes on in the same one.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done, and do nothing.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; give it again to continue.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be done, and do nothing.")
 COMPILE_FOR = flags.DEFINE_string(
-    "compile_for", "", "Compile for devices that need not be there: v5e:2x4, h100, h100:4, FILE:4; nothing is trained."
+    "compile_for", "", "Compile for a described device: v5e:2x4, h100, h100:4, FILE:4; nothing is trained."
 )
 
 
 def start(
     run: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None, instead: Sequence[str] = ("dry_run",)
 ) -> int:
-    """Run a command whose flags are these words, or those of this process; returns the exit status.
+    """Runs a command with these arguments, or those of the process; returns the exit status.
 
-    `instead` are the flags by which it does something that needs no workdir.
-    absl's flags are global: those of a call before stand where this one gives no others.
+    `instead` are the flags for which the command needs no workdir.
+    absl's flags are global: values of an earlier call remain unless this call sets them.
     """
     output.outlive_readers()
     before = sys.argv
@@ -60,9 +60,9 @@ def start(
 
 
 def parse(argv: Sequence[str], instead: Sequence[str] = ("dry_run",)) -> list[str]:
-    """A flags parser for `absl.app.run`, for any command with --config and --workdir; `instead` as in `start`.
+    """A flags parser for `absl.app.run`, for commands with --config and --workdir; `instead` as in `start`.
 
-    A mistake exits with one line, where absl and ml_collections answer with a traceback or a list of all flags.
+    On a mistake it exits with one line; absl and ml_collections would print a traceback or a list of all flags.
     """
     try:
         given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
@@ -83,24 +83,24 @@ def parse(argv: Sequence[str], instead: Sequence[str] = ("dry_run",)) -> list[st
             raise ConfigError(f"{' and '.join(given_instead)} exclude each other; give one of them")
         if not flags.FLAGS["workdir"].value and not given_instead:
             raise ConfigError("--workdir is missing")
-        paths.given(WORKDIR.value or "")  # before jax is waited for
+        paths.given(WORKDIR.value or "")  # before jax is imported
         if rest[1:]:
-            raise ConfigError(f"{rest[1]!r} is no flag; arguments have the form --name=value")
+            raise ConfigError(f"{rest[1]!r} is not a flag; arguments have the form --name=value")
         return rest
     except (LabError, flags.Error) as error:
         leave(" ".join(str(error).split()))
 
 
 def leave(message: str) -> NoReturn:
-    """Exit with status 1 and a line that says why."""
+    """Exits with status 1 and a one-line message."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
 
 
 def _let_the_last_win(argv: Sequence[str]) -> None:
-    """Of a tuple that is given several times take the last, as of all other keys; ml_collections joins them.
+    """Uses the last value of a tuple that is given several times, as for all other keys; ml_collections joins them.
 
-    `config.grid` is joined: each time brings an axis.
+    `config.grid` is joined, since each flag adds an axis.
     """
     told: dict[str, list[str]] = {}
     for arg, following in itertools.pairwise([*argv[1:], ""]):
@@ -121,7 +121,7 @@ def _config_file(argv: Sequence[str]) -> str:
 
 
 def _explain(error: Exception, file: str, argv: Sequence[str]) -> str:
-    """What went wrong while absl parsed the flags."""
+    """The error message for an exception while absl parsed the flags."""
     overrides = [match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([^=]*)", arg))]
     if not file:
         return "--config is missing" if overrides else str(error)
@@ -133,16 +133,16 @@ def _explain(error: Exception, file: str, argv: Sequence[str]) -> str:
         if not validate.has(path, values):
             return f"--config.{path}: there is no such key; did you mean {_spelled(validate.nearest(path, values))}?"
         if "[" not in path and not all(key.isidentifier() for key in path.split(".")):
-            return f"--config.{path}: this has to be written {_spelled(path)}"
+            return f"--config.{path}: write this as {_spelled(path)}"
     return str(error)
 
 
 def _blame(error: Exception, file: str) -> str:
-    """The line of the config file that raised."""
+    """The error message for an exception in a config file, with its line."""
     if isinstance(error, LabError):
         return str(error)
     if isinstance(error, (TypeError, ValueError)) and isinstance(error.__context__, Exception):
-        error = error.__context__  # ml_collections raises these anew, with the traceback as their message
+        error = error.__context__  # ml_collections wraps these, with the traceback as message
     path = file.partition(":")[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     return f"{path}{f':{lines[-1]}' if lines else ''}: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""A line of text that is rewritten in place on a terminal, and printed now and then where there is none."""
+"""A status line, rewritten in place on a terminal, printed repeatedly elsewhere."""
 
 import contextlib
 import os
@@ -9,9 +9,9 @@ from plasticity_jax.parallel import multihost
 
 
 class Line:
-    """Writes to `stream`: stderr, or nowhere if another process speaks for this one.
+    """Writes to `stream`: stderr by default, nothing in processes other than the first.
 
-    `every` is for whoever uses it: seconds between two lines.
+    `every`: seconds between two lines, to be respected by the caller.
     """
 
     def __init__(self, stream: TextIO | None = None, every: float = 15.0):
@@ -21,7 +21,7 @@ class Line:
         self.width = 0
 
     def write(self, line: str) -> None:
-        """Show a line that the next one replaces."""
+        """Shows a line that the next one replaces."""
         if self.terminal:
             self._show("\r" + line.ljust(self.width))
             self.width = len(line)
@@ -29,11 +29,11 @@ class Line:
             self._show(line + "\n")
 
     def note(self, line: str) -> None:
-        """Show a line that stays."""
+        """Shows a line permanently."""
         self._show(("\r".ljust(self.width + 1) + "\r" if self.terminal and self.width else "") + line + "\n")
         self.width = 0
 
     def _show(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a reader that went away, or a full disk, ends no training
+        with contextlib.suppress(OSError):  # a closed terminal or a full disk must not stop training
             self.stream.write(text)
             self.stream.flush()

@@ -1,4 +1,4 @@
-"""What all stages of a pack share: what they compute with, and where what they train is kept."""
+"""The context of a pack: data, network, programs and timetables, and while it trains its directory and clock."""
 
 import contextlib
 import dataclasses
@@ -23,10 +23,10 @@ from plasticity_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compute:
-    """What a pack computes with: no file of it is known here, and nothing is on a device before it is needed.
+    """Everything that a pack computes with, independent of a directory; nothing is on a device until it is needed.
 
-    pack: with the dtype that is taken.  network: its `state.network_like`.
-    timetables: of its groups by their names, in the order in which they train.
+    pack: with resolved dtype.  network: its `state.network_like`.
+    timetables: of its groups by name, in the order in which they train.
     images, test_images: all of them, on the host.  place: `device` or `host`, where they are stored during training.
     """
 
@@ -43,17 +43,17 @@ class Compute:
 
     @property
     def choice(self) -> dict[str, str]:
-        """The strategy and the dtype that it trains with, and where the images lie."""
+        """The resolved strategy, dtype and place of the images."""
         return {"strategy": self.programs.strategy, "dtype": self.pack.model.dtype, "images": self.place}
 
     @property
     def in_windows(self) -> bool:
-        """Whether the images lie elsewhere than on the devices, which are sent some of them at a time."""
+        """Whether the images are not stored on the devices, but copied there in windows."""
         return self.place != "device"
 
     @property
     def slots(self) -> int:
-        """The length that every pool of the pack is padded to, so that groups can share programs."""
+        """The length to which all pools of the pack are padded, so that groups can share programs."""
         return max(len(pool.indices) for times in self.timetables.values() for pool in times.pools)
 
     def states_like(self, group: Group) -> TrainState:
@@ -63,9 +63,9 @@ class Compute:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context(Compute):
-    """A pack that trains: `directory` is its own, and `stopped` says whether a signal came.
+    """A pack that trains in `directory`; `stopped` returns whether a signal was received.
 
-    left: what the group that ended last has left on the devices for the next one, by its name.
+    left: by group name, the networks that the last group left on the devices for the next one.
     """
 
     directory: Path
@@ -76,7 +76,7 @@ class Context(Compute):
 
     @contextlib.contextmanager
     def timed(self, kind: str, group: str = "") -> Iterator[None]:
-        """Count the time inside as `kind`, and as that of a group too, but for what compilation took of it."""
+        """Context that adds its time, without compilation, to the clock as `kind`, and as `kind/group` too."""
         compiled, start = self.programs.seconds, time.perf_counter()
         try:
             yield
@@ -89,7 +89,7 @@ class Context(Compute):
             self.progress.pause(compiling)
 
     def kept(self, group: Group, states: Any) -> dict[str, Any]:
-        """The parts of the states of a group that outlive it: `networks.kept`."""
+        """The parts of a group's states that are saved at its end, see `networks.kept`."""
         return networks.kept(group, [times.group for times in self.timetables.values()], states)
 
     def checkpoints(self, group: str, kind: str, keep: int | None = None) -> Checkpoints:

@@ -1,7 +1,7 @@
-"""How many steps one call into a program trains, and how the device is kept busy between calls.
+"""Dispatches training programs in calls of several steps, two of them in flight to keep the device busy.
 
-A call lasts about `CALL_SECONDS`: long against the cost of a dispatch, short enough to notice a signal.  Two calls are
-in flight at a time: the results of one are read after the next has been dispatched.
+A call lasts about `CALL_SECONDS`: long compared with the overhead of a dispatch, short enough to react to a signal.
+The results of a call are read after the next one has been dispatched.
 """
 
 import time
@@ -18,16 +18,16 @@ from plasticity_jax.runner.lineup import Lineup
 from plasticity_jax.training import step
 
 Tree = Any
-CALL_SECONDS = 0.5  # the length of one call; a signal may be noticed two of them late
+CALL_SECONDS = 0.5  # length of one call; the reaction to a signal takes up to two calls
 
 
 def fitting(taken: int, seconds: float) -> int:
-    """How much work makes a call of `CALL_SECONDS`, if so much was `taken` in so many `seconds`; in all processes."""
+    """The amount of work for a call of `CALL_SECONDS`, if `taken` took `seconds`; equal in all processes."""
     return multihost.agree(int(np.clip(taken * CALL_SECONDS / max(seconds, 1e-3), 1, 4 * max(taken, 1))))
 
 
 class Pace:
-    """Trains the runs of a line-up towards `targets`; `steps` and `done` [R] are what was last read of all runs."""
+    """Trains the runs of a line-up to `targets`; `steps` and `done` [R] are the last values read of all runs."""
 
     def __init__(self, group: Group, context: Context, rows: step.Task, lineup: Lineup):
         self.group = group
@@ -47,7 +47,7 @@ class Pace:
         self.landed = 0.0
 
     def start(self, states: Tree) -> None:
-        """Begin with these states; waits until they are computed."""
+        """Starts from these states; waits until they are computed."""
         self.flying.clear()
         self.steps, self.done = self.lineup.fetch(lambda states: (states.step, states.done), states, few=True)
         self.expected = self.steps[
@@ -55,7 +55,7 @@ class Pace:
         ]  # where the runs will be after all calls so far, if none of them ends early
 
     def arrived(self, targets: np.ndarray) -> bool:
-        """Whether every run is at its target or at its end."""
+        """Whether every run has reached its target or has ended."""
         return bool(np.all(self.done | (self.steps >= targets)))
 
     def advance(self, states: Tree, targets: np.ndarray) -> Tree:
@@ -77,11 +77,11 @@ class Pace:
         return states
 
     def _idle(self) -> bool:
-        """Whether the devices have done all that they were given."""
+        """Whether the devices have finished all dispatched calls."""
         return all(leaf.is_ready() for _, progress in self.flying for leaf in progress)
 
     def _land(self) -> None:
-        """Read what the oldest call did, and choose from the time it took how long the next will be."""
+        """Reads the result of the oldest call, and sets the length of the next one from its time."""
         taken, progress = self.flying.pop(0)
         fetched = run_axis.fetch(progress, len(self.lineup.runs), few=True)
         self.steps, self.done = map(self.lineup.among, fetched, (self.steps, self.done))

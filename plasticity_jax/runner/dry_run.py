@@ -1,4 +1,4 @@
-"""The plan as a person reads it before it starts: stages, steps, parameters, device, programs to compile."""
+"""The summary of a plan before it starts: stages, steps, parameters, device, number of programs to compile."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,13 +15,13 @@ from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.eval_sets import scored_on
 from plasticity_jax.runner.schedule import Timetable
 
-CHANNELS = 4  # more are seldom meant
+CHANNELS = 4  # more channels are probably a mistake in the order of axes
 
 Timetables = Mapping[str, Timetable]
 
 
 def summary(drawn: Compute) -> str:
-    """The plan of one pack as text; nothing is compiled for it."""
+    """The plan of one pack as text; compiles nothing."""
     pack, timetables, dataset, params = drawn.pack, drawn.timetables, drawn.dataset, drawn.network[0]
     sizes = {name: clu.parameter_overview.count_parameters(params[name]) for name in models.module_names(params)}
     devices = target.devices()
@@ -46,9 +46,9 @@ def summary(drawn: Compute) -> str:
 
 
 def expected_compilations(drawn: Compute) -> int:
-    """How many programs a pack compiles: `begin` and `advance` per stage shape, the others per number of runs.
+    """The number of programs that a pack compiles: `begin` and `advance` per stage shape, others per number of runs.
 
-    By `loop` the number of runs makes no difference.
+    With `loop` the number of runs makes no difference.
     """
     timetables = drawn.timetables
 
@@ -88,7 +88,7 @@ def expected_compilations(drawn: Compute) -> int:
 
 
 def shared_images(timetables: Timetables) -> int:
-    """Training images that branches would show again if each trained from the start by itself."""
+    """The number of training images saved because branches share stages."""
 
     def cost(name: str, row: int, epoch: int) -> int:
         times = timetables[name]
@@ -132,7 +132,7 @@ def _describe(times: Timetable) -> str:
 
 
 def _measured(times: Timetable, drawn: Compute) -> str:
-    """What the instruments do, and what that costs in training images."""
+    """A line about measurements by instruments, with their cost in training images."""
     if not instruments.are_to_measure(times.group, drawn):
         return ""
     counts = [len(when) for when in times.measured]
@@ -146,11 +146,11 @@ def _measured(times: Timetable, drawn: Compute) -> str:
 
 
 def _apart(times: Timetable, timetables: Timetables) -> str:
-    """What is compiled otherwise than for the first group of the stage, if anything."""
+    """The compiled fields in which a group differs from the first group of its stage, if any."""
     stage = times.group.stage
     first = next(other.group.stage for other in timetables.values() if other.group.stage.name == stage.name).shape()
     other = [f"{key}={value!r}" for key, value in stage.shape().items() if (key, value) not in first.items()]
-    return f"; a group of its own: {', '.join(other)}" if other else ""
+    return f"; a separate group: {', '.join(other)}" if other else ""
 
 
 def _span(values: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
-"""What the runs of a stage are evaluated on: test, further test, validation and training images, patches.
+"""The image sets on which the runs of a stage are evaluated: test, validation and training images, patches.
 
-Each has the name that its metrics begin with: `test_accuracy` and `test_loss`, `validation_accuracy`, ..
+Names of metrics begin with the name of the set: `test_accuracy` and `test_loss`, `validation_accuracy`, ..
 """
 
 import functools
@@ -16,15 +16,15 @@ from plasticity_jax.runner import schedule
 from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.training.inputs import Probe
 
-PROBE = 512  # images of each probe that the diagnostics look at
-PATCHES = 1000  # images with nothing but a patch, as many as Li, Wei & Ma 2019 take
+PROBE = 512  # images in each probe of the diagnostics
+PATCHES = 1000  # images with only a patch, as in Li, Wei & Ma 2019
 
 
 class Scored(NamedTuple):
     """Images that the runs of a group are evaluated on.
 
-    source: without a run axis if it is the same for all of them, else [R, ...], which `own` says.
-    split: `train` or `test`, of whose images the source tells.  length: of the longest source.
+    source: leaves [R, ...] if `own`, else without a run axis, common to all runs.
+    split: `train` or `test`, from which the images come.  length: of the longest source.
     """
 
     source: batches.Source
@@ -35,7 +35,7 @@ class Scored(NamedTuple):
 
 @functools.lru_cache(maxsize=4)
 def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scored]:
-    """What the runs of a group are scored on, by name; the test set comes first.  Pools have `slots` slots."""
+    """The image sets for the runs of a group by name, the test set first.  Pools are padded to `slots`."""
     data, runs, rows = times.dataset, times.group.runs, range(len(times.group.runs))
     moved = times.group.stage.data.tasks.change == "pixels"
     by_run, sets = times.group.stage.restricted or moved, {}
@@ -53,25 +53,23 @@ def scored_on(times: Timetable, study: spec.Study, slots: int) -> dict[str, Scor
     if study.train_eval_images:
         sources = [schedule.training_source(times, row, slots)._replace(patches=()) for row in rows]
         most = np.int32(study.train_eval_images)
-        sets["train_eval"] = _own("train", [indices._replace(size=min(most, indices.size)) for indices in sources])
+        sets["train_eval"] = _own("train", [source._replace(size=min(most, source.size)) for source in sources])
     if times.group.stage.data.patch.share:
         tests = times.tests
-        carried = [schedule.patched(run, data, "test", by_run) for run, by_run in zip(runs, tests, strict=True)]
+        carried = [schedule.patched(run, data, "test", images) for run, images in zip(runs, tests, strict=True)]
         sets["patched"] = _own("test", _by_run(times, tests, data.test_labels, carried))
-        black = [
-            np.resize(by_run, PATCHES).astype(np.int32) for by_run in tests
-        ]  # only the labels of these images count
-        only = [indices._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for indices in carried]
+        black = [np.resize(images, PATCHES).astype(np.int32) for images in tests]  # only their labels matter
+        only = [patch._replace(flags=np.ones(PATCHES, np.bool_), only=np.bool_(True)) for patch in carried]
         sets["patch_only"] = _own("test", _by_run(times, black, data.test_labels, only))
     return sets
 
 
 @functools.lru_cache(maxsize=4)
 def probes(times: Timetable) -> dict[str, Probe]:
-    """What the diagnostics of each run of a group look at, `train` and `test`: leaves [R, ...].
+    """The probes `train` and `test` of the diagnostics of each run of a group: leaves [R, ...].
 
-    These are the first images of its pool, with the labels that it trains on, and of its own test images; from the
-    beginning again where there are fewer, so that it does not depend on a run's company.
+    These are the first images of the run's pool, with its training labels, and of its test images; repeated if there
+    are fewer, so that a probe does not depend on the other runs.
     """
     labels, runs_of, numbers = times.dataset.test_labels, times.group.runs, range(len(times.group.runs))
     told = [schedule.told_apart(run, times.dataset) for run in runs_of]

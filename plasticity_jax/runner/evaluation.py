@@ -1,4 +1,4 @@
-"""Evaluation of a stage's runs at one epoch: exact sums, diagnostics, and the rows of the table."""
+"""Evaluates the runs of a stage at one epoch: exact sums, diagnostics, and the rows of the table."""
 
 import functools
 import time
@@ -20,12 +20,12 @@ from plasticity_jax.training import evaluation, state
 from plasticity_jax.training.state import RUNNING
 
 Tree = Any
-AVERAGED = {"test", "train_eval"}  # what the moving average of the weights is evaluated on too
+AVERAGED = {"test", "train_eval"}  # sets on which the moving average of the weights is evaluated too
 ENDS = "learning_stage_end/"
 
 
 class Evaluator:
-    """Evaluates the runs of a line-up; all that is looked at is brought to the devices here, once."""
+    """Evaluates the runs of a line-up; copies its inputs to the devices once, when it is made."""
 
     def __init__(self, group: Group, context: Context, lineup: Lineup):
         self.group = group
@@ -53,9 +53,9 @@ class Evaluator:
             self.looks = windows.diagnosing(context, times, self.runs)
 
     def measure(self, states: Tree, due: np.ndarray, stop_if_asked: Callable[[], None]) -> dict[str, np.ndarray]:
-        """Every metric [R] of the runs that are `due`, accuracies in percent; NaN where a loss is not finite.
+        """Every metric [R] of the runs that are `due`, accuracies in percent; NaN if a loss is not finite.
 
-        Stops between calls if asked; nothing is lost then.
+        May stop between calls if a signal was received; nothing is lost then.
         """
         context, times = self.context, self.context.timetables[self.group.name]
         here, epoch_steps = due[self.runs], np.asarray(times.epoch_steps)[self.runs]
@@ -74,7 +74,7 @@ class Evaluator:
         ends = states.clock.ends if states.clock else ()
         sums, diagnosed, last, ends = run_axis.fetch((sums, diagnosed, states.last, ends), len(self.runs))
         values = _values(sums, diagnosed, last, ends, here, epoch_steps)
-        return {name: self._of_all(found) for name, found in values.items()}
+        return {name: self._of_all(value) for name, value in values.items()}
 
     def _of_all(self, values: np.ndarray) -> np.ndarray:
         whole = np.full(len(self.group.runs), np.nan)
@@ -84,7 +84,7 @@ class Evaluator:
     def _sums(
         self, name: str, states: Tree, flags: Tree, stop_if_asked: Callable[[], None]
     ) -> list[evaluation.Metrics]:
-        """What the calls over a set give, which together are over all its batches; the last may still be at work."""
+        """The sums of calls that together cover all batches of a set; the last call may still be running."""
         programs, scored, made = self.context.programs, self.scored[name], []
         program = programs.evaluate_own if scored.own else programs.evaluate
         window, end = self.windows[name], -(-scored.length // programs.eval_batch)
@@ -108,16 +108,16 @@ class Evaluator:
 def _values(
     sums: dict[str, list[Tree]], diagnosed: Tree, last: np.ndarray, ends: Any, due: np.ndarray, epoch_steps: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Every metric by its name, from what programs gave of each run."""
+    """Every metric by name, from the results of programs."""
     values = dict[str, np.ndarray]()
     for name, calls in sums.items():
-        # Batch by batch, and every batch is in one call.
+        # Each batch is in one of the calls, and zero in the others; cumsum adds batches in a fixed order.
         total = {kind: np.cumsum(sum(call[kind].astype(np.float64) for call in calls), 1)[:, -1] for kind in calls[0]}
         count = np.where(due, total["count"], np.nan)
         means = {"loss": total["loss"] / count, "accuracy": 100.0 * total["correct"] / count}
         values |= _scores(name, {f"{name}_{kind}": mean for kind, mean in means.items()})
     values |= _scores("train", dict(zip(RUNNING, np.asarray(last, np.float64).T, strict=True)))
-    # In epochs; nothing is known of learning stages that have not ended, nor if they could be.
+    # In epochs; NaN for learning stages that have not ended.
     stages = ends.T if len(ends) else ()
     values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / epoch_steps, np.nan) for k, end in enumerate(stages)}
     finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
@@ -125,18 +125,18 @@ def _values(
 
 
 def looked_at(states: Tree) -> Tree:
-    """The part of the states that evaluation looks at: so stages of all optimisers share its programs."""
+    """The part of the states that evaluation uses, so that stages with different optimisers share its programs."""
     return states.replace(opt=(), average=(), remedy=(), clock=())
 
 
 def _scores(name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The values without the accuracies of runs whose loss is not finite: the largest of NaNs would be class 0."""
+    """The values, with NaN accuracy if the loss is not finite, since argmax of NaN logits would be class 0."""
     finite = np.isfinite(values[f"{name}_loss"])
     return values | {f"{name}_accuracy": np.where(finite, values[f"{name}_accuracy"], np.nan)}
 
 
 def due(times: schedule.Timetable, closed: Sequence[bool], epoch: float, done: np.ndarray) -> np.ndarray:
-    """bool [R]: the runs that an event concerns, which are not yet recorded to their end."""
+    """bool [R]: the runs to evaluate at an event, if they are not yet recorded to their end."""
     now = [epoch in points for points in times.points]
     return ~np.asarray(closed) & (np.asarray(done) | np.asarray(now))
 
@@ -151,9 +151,9 @@ def rows(
     values: Mapping[str, np.ndarray],
     dear: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[list[Row], list[bool]]:
-    """Table rows of this event, for the runs that it concerns; and which runs are recorded to their end now.
+    """Table rows of this event for the runs that are due, and which runs are now recorded to their end.
 
-    `dear` is what instruments measured, of which NaN has no row.
+    `dear` are the measurements of instruments, which have no row where they are NaN.
     """
     values, dear = {**values, **(dear or {})}, dear or {}
     table: list[Row] = []
@@ -176,5 +176,5 @@ def rows(
 
 
 def _number(value: float) -> float | None:
-    """None for what is not finite, as the table has it."""
+    """`value`, or None if it is not finite, as in the table."""
     return float(value) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What instruments measure of the runs of a group, at the steps and epochs that their stages name."""
+"""Applies instruments to the runs of a group, at the steps and epochs given by their stages."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.measuring import Measured
 
 Tree = Any
-FILLED = 32  # a probe is filled up to a multiple of so many images, and to one of `PART` above that
+FILLED = 32  # a probe is padded to a multiple of this many images, or above it to a multiple of `PART`
 
 
 def measure(
@@ -31,11 +31,11 @@ def measure(
     stop_if_asked: Callable[[], None],
     images: Images,
 ) -> tuple[dict[str, np.ndarray], dict[str, Tree]]:
-    """(every number [R] by its name, memories by instrument); NaN for what is not due or cannot be measured.
+    """(scalars [R] by name, memories by instrument); NaN for runs that are not due or cannot be measured.
 
-    `images` are all of the training images, or those that are looked at, on the devices.
+    `images` are all training images, or those needed, on the devices.
 
-    Stops between instruments if asked; nothing is lost then.
+    May stop between instruments if a signal was received; nothing is lost then.
     """
     values, after = dict[str, np.ndarray](), dict(memories)
     now = rows._replace(due=due)
@@ -51,24 +51,24 @@ def measure(
 
 
 def is_measured(stage: spec.Stage) -> bool:
-    """Whether instruments measure a stage at all."""
+    """Whether instruments measure this stage at any time."""
     return bool(stage.measure_steps or stage.measure_every)
 
 
 def are_to_measure(group: Group, compute: Compute) -> bool:
-    """Whether there are instruments, and a run of the group that they measure."""
+    """Whether the study has instruments, and a run of the group is measured."""
     return bool(compute.programs.instruments) and any(is_measured(run.stage) for run in group.runs)
 
 
 def passes(times: Timetable, compute: Compute) -> int:
-    """What measuring a group costs in training images, no run ending early; a user's own instruments cost nothing."""
+    """The cost of measuring a group, in training images, if no run ends early; custom instruments count as 0."""
     each = sum(PASSES.get(name, 0.0) for name in compute.programs.instruments)
     images = [min(compute.study.measure_images, len(pool.indices)) for pool in times.pools]
     return round(sum(len(when) * count * each for when, count in zip(times.measured, images, strict=True)))
 
 
 def due(times: Timetable, closed: Sequence[bool], epoch: float, done: np.ndarray) -> np.ndarray:
-    """bool [R]: the runs that are measured at an event: where their stages say so, and at the end of one that is."""
+    """bool [R]: the runs to measure at an event: at the times given by their stages, and at their end."""
     ends = done & np.array([run.stage.measure_every > 0 for run in times.group.runs])
     now = np.array([epoch in when for when in times.measured])
     return ~np.asarray(closed) & (ends | now)
@@ -88,7 +88,7 @@ def rows(times: Timetable, compute: Compute, tasks: Any, initial: Tree, parents:
 
 
 def memories(compute: Compute, times: Timetable, params: Tree) -> dict[str, Tree]:
-    """What instruments remember at first: NaN.  Given the shapes of the parameters, leaves [R, ...]."""
+    """The initial memories of instruments: NaN.  `params` are the shapes of the parameters, leaves [R, ...]."""
     probe = next(probes(times, compute.timetables, compute.study.measure_images))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params), probe
     count = len(times.group.runs)
@@ -101,9 +101,9 @@ def memories(compute: Compute, times: Timetable, params: Tree) -> dict[str, Tree
 
 
 def probes(times: Timetable, timetables: Mapping[str, Timetable], most: int) -> Iterator[Part]:
-    """The images that each run is measured on, at most so many, spread evenly over its pool; all of equal length.
+    """The images on which each run is measured, at most `most`, spread evenly over its pool.
 
-    That is of the longest probe of the study's stages; what fills a part up weighs nothing.
+    All probes are padded, with weight 0, to the length of the longest one of the study's stages.
     """
     measured = [each for each in timetables.values() if is_measured(each.group.stage)] or [times]
     longest = max(min(most, len(pool.indices)) for each in measured for pool in each.pools)
@@ -122,7 +122,7 @@ def probes(times: Timetable, timetables: Mapping[str, Timetable], most: int) -> 
 
 
 def trained_before(times: Timetable, row: int, timetables: Mapping[str, Timetable]) -> np.ndarray:
-    """Which images (indices) a run was trained on in the stages before, or else another run of its seed and stage."""
+    """Indices of images used in earlier stages of a run, or if it has none, of other runs of its seed and stage."""
     run = times.group.runs[row]
     alike = [
         other
@@ -136,7 +136,7 @@ def trained_before(times: Timetable, row: int, timetables: Mapping[str, Timetabl
 
 
 def _shown(timetables: Mapping[str, Timetable], name: str, row: int) -> np.ndarray:
-    """Which images a run was trained on up to its end."""
+    """Indices of the images that a run was trained on up to its end."""
     times, shown = timetables[name], timetables[name].pools[row].indices
     parent = times.group.runs[row].parent
     return np.union1d(shown, _shown(timetables, parent[0], parent[1])) if parent else shown

@@ -1,4 +1,4 @@
-"""The networks that a study has kept, evaluated again."""
+"""Evaluates a saved network of a study again."""
 
 import dataclasses
 import functools
@@ -30,16 +30,16 @@ def evaluate(
     model: nn.Module | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, float]:
-    """How well a run of a finished stage does on its test images; all other arguments are those of `load`.
+    """Evaluates a run of a finished stage on its test images; all other arguments are those of `load`.
 
     Args:
-      dataset: own arrays (`datasets.from_arrays`), as the study had them or others, instead of the study's data.
+      dataset: arrays (`datasets.from_arrays`) to use instead of the study's data.
 
     Returns:
       `loss` (mean cross-entropy), `accuracy` (percent) and `images`.
 
     Raises:
-      LabError: no such run, its stage has not ended yet, or the data cannot be had.
+      LabError: no such run, its stage has not ended, or the data are not available.
     """
     network, params, stats = networks.load(directory, branch, seed, stage, epoch=epoch, hparams=hparams, model=model)
     study, _, group, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})

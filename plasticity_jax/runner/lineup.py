@@ -1,9 +1,9 @@
-"""Which runs of a group still train: those alone have rows on the devices, once many of the others have ended.
+"""Removes ended runs from the devices.
 
-By strategies that have all runs at once, a run that has ended costs as much as one that trains.  When at least half of
-the rows are of runs that have ended, the states of all are kept on the host, and those that train go on in a half, a
-quarter, .. of the rows, by programs that are compiled then.  It depends on which runs have ended at an event alone, and
-so is the same after a stop.  In several processes, and where instruments measure, all runs keep their rows.
+With strategies that compute all runs at once, an ended run costs as much as one that trains.  Once at least half of the
+rows belong to ended runs, their states move to the host, and the others continue in a half, a quarter, .. of the rows,
+with newly compiled programs.  This depends only on which runs have ended at an event, so it is the same after a resume.
+With several processes, and with instruments, all runs keep their rows.
 """
 
 import dataclasses
@@ -30,20 +30,20 @@ class Lineup:
     ended: Tree = ()
 
     def fetch(self, part: Callable[[Tree], Tree], states: Tree, few: bool = False) -> Tree:
-        """A part of the states of all runs [R], in numpy, of which `states` [A] are on the devices."""
-        found = run_axis.fetch(part(states), len(self.runs), few=few)
-        return jax.tree.map(self.among, found, part(self.ended)) if self.ended else found
+        """`part` of the states of all runs [R], in numpy; `states` [A] are those on the devices."""
+        rows = run_axis.fetch(part(states), len(self.runs), few=few)
+        return jax.tree.map(self.among, rows, part(self.ended)) if self.ended else rows
 
     def among(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Rows [A] of the runs on the devices among those of all runs [R]."""
+        """`others` [R] of all runs, with the rows [A] of the runs on the devices replaced by `rows`."""
         whole = np.array(others)
         whole[self.runs] = rows
         return whole
 
     def after(self, closed: Sequence[bool], strategy: str) -> "Lineup":
-        """The line-up once some runs are closed; the same one if there is nothing to be gained.
+        """The line-up after some runs are closed; `self` if it would not be smaller.
 
-        Rows that are too many are left to runs that have ended.
+        Surplus rows are filled with ended runs.
         """
         training = np.flatnonzero(~np.asarray(closed))
         if strategy not in memory.SIDE_BY_SIDE or not multihost.alone() or not len(training):
@@ -57,7 +57,7 @@ class Lineup:
         return dataclasses.replace(self, runs=np.array([*training, *over]))
 
     def moved(self, before: "Lineup", states: Tree, strategy: str) -> tuple["Lineup", Tree]:
-        """This line-up with the states of those that left, and the states of its rows, from those `before`."""
+        """(this line-up with the states of ended runs, the states of its rows), from the line-up `before`."""
         ended = before.fetch(lambda states: states, states)
         place = {run: row for row, run in enumerate(before.runs)}
         index = np.array([place[run] for run in self.runs])
@@ -65,5 +65,5 @@ class Lineup:
 
 
 def whole(count: int) -> Lineup:
-    """All runs, each with a row."""
+    """The line-up of all runs."""
     return Lineup(np.arange(count), count)

@@ -1,15 +1,15 @@
-"""What commands print, to readers that may go away: `| head`, a terminal that is closed."""
+"""Standard output that ignores closed readers, such as `| head` or a closed terminal."""
 
 import errno
 import io
 import sys
 from typing import Any
 
-_GONE = (errno.EPIPE, errno.EIO)  # the latter is what a closed terminal answers
+_GONE = (errno.EPIPE, errno.EIO)  # EIO is the error of a closed terminal
 
 
 class _Patient(io.FileIO):
-    """Forgets what nobody reads any more."""
+    """A file that discards data once its reader is gone."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -21,7 +21,7 @@ class _Patient(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """From now on a reader of standard output or error that goes away ends nothing, and changes no exit status."""
+    """Makes the process ignore closed readers of standard output and error, also in its exit status."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or stream is not getattr(sys, f"__{name}__"):  # closed, or not the system's

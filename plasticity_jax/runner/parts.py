@@ -1,4 +1,4 @@
-"""The parts of a study that are functions: those that its config names, and those that a user brings from Python."""
+"""The functions of a study: those named in its config, and custom ones given from Python."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ from plasticity_jax.training.resets import RESETS, CustomReset
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Functions of a study: a user's network (or None), and resets, diagnostics, remedies and instruments by name."""
+    """Functions of a study: a custom network (or None), and resets, diagnostics, remedies and instruments by name."""
 
     model: nn.Module | None = None
     resets: Mapping[str, CustomReset] = dataclasses.field(default_factory=dict)
@@ -31,18 +31,18 @@ class Parts:
     instruments: Mapping[str, Instrument] = dataclasses.field(default_factory=dict)
 
     def network(self, pack: spec.Pack, dataset: Dataset) -> nn.Module:
-        """The network of a pack; one of a user is checked."""
+        """The network of a pack; a custom one is checked."""
         if self.model is not None:
             return self.model
         network = models.build(pack.model, dataset.classes)
         return network if pack.model.name in models.MODELS else interface.check(network)
 
     def brings_network(self, pack: spec.Pack) -> bool:
-        """Whether the network of a pack is a user's."""
+        """Whether the network of a pack is custom."""
         return self.model is not None or pack.model.name not in models.MODELS
 
     def code(self, study: spec.Study) -> dict[str, str]:
-        """Fingerprints of all of it that the study uses, by what it is."""
+        """Fingerprints of the custom functions that the study uses, by kind and name."""
         named = _resets(study)
         given: dict[str, Any] = {"model": self.model} if self.model else {}
         if self.model is None:
@@ -57,10 +57,10 @@ class Parts:
 
 
 def complete(given: Parts | None, study: spec.Study) -> Parts:
-    """A user's own parts and those that the study's config names, of the lab and as `module:function`.
+    """The parts given from Python and those named in the study's config, built-in or as `module:function`.
 
     Raises:
-      ConfigError: there is none of a name, or a remedy takes other numbers than it is given.
+      ConfigError: a name is unknown, or the numbers of a remedy are not those of its function.
     """
     given = given or Parts()
     resets = {name: lookup(RESETS, name, "reset.function") for name in _resets(study) if name not in given.resets}

@@ -1,4 +1,4 @@
-"""Packs before they train: their timetables and programs, and checks of both."""
+"""Prepares packs for training: timetables, programs, and checks."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ from plasticity_jax.training.resets import factors
 
 
 def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) -> Compute:
-    """What a pack computes with; `auto` is what it means on this machine, for the group with the most runs.
+    """The `Compute` of a pack, with `auto` resolved for this machine and the group with the most runs.
 
     Raises:
       ConfigError: the data, or a network of a user, do not suit the plan.
@@ -38,7 +38,7 @@ def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) 
     count = max(len(times.group.runs) for times in timetables.values())
     strategy = run_axis.choose(study.strategy, pack.model.name, count)
     place = "device" if study.images == "auto" else study.images
-    if isinstance(dataset.train_images, Records):  # since memory had no room for them
+    if isinstance(dataset.train_images, Records):  # which do not fit into memory
         place = "disk"
     choice = {"strategy": strategy, "dtype": models.compute_dtype(pack.model.dtype), "images": place}
     drawn = _compute(pack, study, dataset, parts, timetables, choice)
@@ -48,7 +48,7 @@ def compute(pack: spec.Pack, study: spec.Study, dataset: Dataset, parts: Parts) 
 
 
 def resumed(drawn: Compute, before: Mapping[str, str]) -> Compute:
-    """The same with the choice `before`, when its directory was begun; but images are where the config says now."""
+    """`drawn` with the `choice` recorded when its directory was begun, except for the place of images."""
     place = {} if drawn.study.images == "auto" and before.get("images") != "disk" else {"images": drawn.place}
     choice = drawn.choice | dict(before) | place
     return drawn if choice == drawn.choice else taking(drawn, choice)
@@ -87,20 +87,20 @@ def _compute(
 def context(
     drawn: Compute, directory: Path, progress: Progress, stopped: Callable[[], bool] = lambda: False
 ) -> Context:
-    """The context in which a pack trains in a directory; nothing is compiled or written yet."""
+    """The context for training a pack in a directory; compiles and writes nothing."""
     clock = Clock(directory / "clock.json")
     return Context(**vars(drawn), directory=directory, clock=clock, progress=progress, stopped=stopped)
 
 
 def draw_up(pack: spec.Pack, study: spec.Study, dataset: Dataset) -> dict[str, schedule.Timetable]:
-    """The timetable of each group of a pack, in the order in which they are walked."""
+    """The timetable of each group of a pack, in the order in which they train."""
     return {group.name: schedule.draw_up(group, study, dataset) for group in unfold(pack, study.seeds)}
 
 
 def check(drawn: Compute) -> None:
-    """Raise a ConfigError if a stage names a module, to reset or to train, that the network does not have.
+    """Raises a ConfigError if a stage names a module, to reset or to train, that the network does not have.
 
-    Or if the network lacks what a remedy works on, or a user's does not tell all classes apart.
+    Also if the network lacks units or features that a remedy needs, or a custom one has too few outputs.
     """
     treated = any(times.group.stage.remedies for times in drawn.timetables.values())
     features = _outputs(drawn)[1] if treated else {}  # once, since tracing a network takes long
@@ -130,16 +130,16 @@ def _check_outputs(drawn: Compute) -> None:
     )
     if not wide:
         raise ConfigError(
-            f"the own model returns logits of the shape {logits.shape} for 2 images; {dataset.name} has "
+            f"the custom model returns logits of the shape {logits.shape} for 2 images; {dataset.name} has "
             f"{dataset.classes} classes, so give its head as many outputs"
         )
 
 
 def scale(study: spec.Study, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """(mean, std), float32 [C], that images are normalised by: the study's own, or those of its data.
+    """(mean, std), float32 [C], for the normalisation of images: from the config, or else of the data.
 
     Raises:
-      ConfigError: not one number for each channel.
+      ConfigError: the number of values is not that of the channels.
     """
     channels, moments = dataset.train_images.shape[-1], []
     for name in ("mean", "std"):

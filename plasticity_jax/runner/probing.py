@@ -1,4 +1,4 @@
-"""How well a kept network can still be trained: new targets are fitted from it and, beside it, from fresh weights."""
+"""Trainability of a saved network: fits new targets from it and, for comparison, from fresh weights."""
 
 import dataclasses
 import functools
@@ -33,23 +33,23 @@ def trainability(
     steps: int = 2000,
     images: int = 1024,
 ) -> dict[str, dict[str, list[float]]]:
-    """Fit random labels for a fixed number of steps, from a kept network and from the first weights of its seed.
+    """Fits random labels for a fixed number of steps, from a saved network and from the initial weights of its seed.
 
-    Labels say nothing about images, so this is about optimisation alone: what Lyle et al. 2023, "Understanding
-    plasticity in neural networks" (arXiv 2303.01486), fit from checkpoints with targets of their own.  Both branches
-    have the same images, labels, batches and a new optimiser: that of the run's stage, at its rate without a schedule,
-    and without remedies.  Nothing is written, and all other arguments are those of `evaluate`.
+    Random labels are independent of the images, so this measures optimisation alone, similar to Lyle et al. 2023,
+    "Understanding plasticity in neural networks" (arXiv 2303.01486).  Both branches use the same images, labels and
+    batches, and a new optimiser state: the optimiser of the run's stage with a constant learning rate, without
+    remedies.  Writes nothing; all other arguments are those of `evaluate`.
 
     Args:
-      steps: the budget.
-      images: so many of the run's training images are fitted, spread over its pool, or all if there are fewer.
+      steps: number of training steps.
+      images: number of the run's training images to fit, spread over its pool; all if there are fewer.
 
     Returns:
-      `aged` and `fresh`: for each whole epoch over these images its mean `loss` and its `accuracy` (percent), as they
-      were met in training.
+      `aged` and `fresh`: for each complete epoch over these images the mean `loss` and `accuracy` (percent) during
+      training.
 
     Raises:
-      LabError: no such run, its stage has not ended yet, or the data cannot be had.
+      LabError: no such run, its stage has not ended, or the data are not available.
     """
     network, *aged = networks.load(directory, branch, seed, stage, epoch=epoch, hparams=hparams, model=model)
     study, pack, group, row = networks.find(paths.given(directory), branch, seed, stage, hparams or {})

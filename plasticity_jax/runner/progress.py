@@ -1,4 +1,4 @@
-"""The live line: where the runs are, how fast they go, and the time left; and the same as facts for `status.json`."""
+"""The progress line: position of the runs, speed and remaining time; and the same as facts for `status.json`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class Progress(Line):
         self.rate = 0.0
 
     def update(self, pack: str, timetable: Timetable, steps: Sequence[int] | np.ndarray, accuracy: float) -> None:
-        """Show where the runs of a group are: `steps` per run, and the last mean test accuracy in percent (or NaN)."""
+        """Shows the position of a group: `steps` of each run, and the last mean test accuracy in percent (or NaN)."""
         batches = [run.stage.batch_size for run in timetable.group.runs]
         self.done = self.base + int(np.dot(np.asarray(steps, np.int64), batches))
         self.place = {"pack": pack, "stage": timetable.group.name, "step": int(np.max(steps))}
@@ -68,7 +68,7 @@ class Progress(Line):
         self.write("  ".join(part for part in parts if part))
 
     def facts(self) -> Facts:
-        """Training images done and planned, images/s since the start, seconds left (None if unknown), and the place."""
+        """Training images done and planned, images/s since the start, seconds left (None if unknown), and position."""
         return {
             **self.place,
             "images": self.done,
@@ -78,10 +78,10 @@ class Progress(Line):
         }
 
     def pause(self, seconds: float) -> None:
-        """Leave `seconds` just gone by out of the rate."""
+        """Excludes the last `seconds` from the speed."""
         self.start += seconds
 
     def finish(self, timetable: Timetable) -> None:
-        """Count a group as over."""
+        """Counts a group as finished."""
         self.base += timetable.images()
         self.done = self.base

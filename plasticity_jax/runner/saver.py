@@ -1,4 +1,4 @@
-"""The rolling checkpoints of a group that trains: where it stands, and when that is saved."""
+"""Saves rolling checkpoints of a group while it trains."""
 
 import dataclasses
 import shutil
@@ -15,14 +15,14 @@ from plasticity_jax.storage import metrics
 from plasticity_jax.storage.checkpoints import Checkpoints
 
 Tree = Any
-CHECKPOINT_SHARE = 50  # a checkpoint that took t seconds is followed by 50 t without one
+CHECKPOINT_SHARE = 50  # after a checkpoint that took t seconds the next one is at least 50 t later
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a group stands: the next event, the runs recorded to their end, and the last mean test accuracy (percent).
+    """The position of a group: the next event, the runs recorded to their end, and the last mean test accuracy (%).
 
-    The mean is over the runs that were evaluated last.  memories: of the study's instruments, for all runs.
+    The mean is over the runs evaluated last.  memories: of the study's instruments, for all runs.
     """
 
     event: int
@@ -32,7 +32,7 @@ class Place:
 
 
 class Saver:
-    """The rolling checkpoints of a group, each with the mark of the table that belongs to it."""
+    """The rolling checkpoints of a group, each with the position in the table of measurements."""
 
     def __init__(
         self, context: Context, rolling: Checkpoints, count: int, path: Path, mark: metrics.Mark | None, runs: int
@@ -47,7 +47,7 @@ class Saver:
         self.pools = schedule.digests(context.timetables[rolling.directory.parent.name])
 
     def save(self, states: Tree, at: Place) -> None:
-        """Save now, and decide how long to go without from what it took."""
+        """Saves now, and sets the time of the next checkpoint from its duration."""
         start = time.monotonic()
         self.count += 1
         with self.context.clock("checkpoint"):
@@ -64,13 +64,13 @@ class Saver:
             self.save(states, at)
 
     def stop_if_asked(self, states: Tree, at: Place) -> None:
-        """Save and raise Preempted if a signal came."""
+        """Saves and raises `Preempted` if a signal was received."""
         if multihost.any_of(self.context.stopped()):
             self.save(states, at)
             raise Preempted(f"stopped in stage {self.rolling.directory.parent.name}; saved")
 
     def close(self) -> None:
-        """The group is over: rolling checkpoints are of no more use."""
+        """Deletes the rolling checkpoints when the group has ended."""
         self.rolling.close()
         multihost.once(lambda: shutil.rmtree(self.rolling.directory, ignore_errors=True))
         self.table.close()
@@ -78,7 +78,7 @@ class Saver:
 
 
 def saved_tree(states: Tree, memories: dict[str, Tree]) -> Tree:
-    """What a rolling checkpoint holds."""
+    """The content of a rolling checkpoint."""
     return (states, memories) if memories else states
 
 

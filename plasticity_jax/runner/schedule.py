@@ -48,11 +48,11 @@ class Timetable:
     events: list[float]
 
     def target(self, run: int, epoch: float) -> int:
-        """The step at which `run` has trained `epoch` epochs, or its last one."""
+        """The step at which `run` has trained `epoch` epochs, at most its last step."""
         return min(round(epoch * self.epoch_steps[run]), self.steps[run])
 
     def images(self) -> int:
-        """Training images that the group will show, all runs together, if no run ends early."""
+        """The number of training images of all runs together, if no run ends early."""
         return sum(n * run.stage.batch_size for n, run in zip(self.steps, self.group.runs, strict=True))
 
 
@@ -88,7 +88,7 @@ def draw_up(group: Group, study: spec.Study, dataset: Dataset) -> Timetable:
 
 
 def lengths(stage: spec.Stage, images: int) -> tuple[int, int]:
-    """Steps in an epoch, and steps in the whole stage, of a run that trains on so many images."""
+    """(steps per epoch, steps in the stage) of a run that trains on `size` images."""
     epoch = math.ceil(images / stage.batch_size)
     return epoch, stage.steps or max(1, round(stage.epochs * epoch))
 
@@ -143,7 +143,7 @@ def source(pool: subsets.Pool, data: spec.Data, length: int, classes: Any = (), 
 def plain_source(
     indices: np.ndarray, labels: np.ndarray, length: int = 0, classes: Any = (), patched: Any = ()
 ) -> batches.Source:
-    """A source that is only evaluated on: the images at `indices` in this order, padded to `length` slots."""
+    """A source for evaluation: the images at `indices` in this order, padded to `length` slots."""
     none = spec.Patch(0.0, 1, 0.0, 0.0, 1, 0.0, 0.0), spec.Tasks("none", 1), "none"
     data = spec.Data(0, (), "random", 1.0, 1, 1, 1.0, 0.0, False, False, 0.0, *none)
     pool = subsets.Pool(indices, labels[indices], len(indices))
@@ -151,7 +151,7 @@ def plain_source(
 
 
 def told_apart(run: Run, dataset: Dataset) -> Any:
-    """The classes of a run as a bool [K]; () where nothing restricts them."""
+    """The classes of a run as a bool [K]; () for all classes."""
     if not run.stage.restricted:
         return ()
     chosen = subsets.told_apart(run.stage.data, run.seed, dataset.span(run.stage.data.member))
@@ -168,7 +168,7 @@ def patched(run: Run, dataset: Dataset, split: str, indices: np.ndarray) -> Any:
 
 
 def training_source(times: Timetable, row: int, length: int) -> batches.Source:
-    """What a run trains on, padded to `length` slots."""
+    """The training source of a run, padded to `length` slots."""
     run, pool, dataset = times.group.runs[row], times.pools[row], times.dataset
     patches = patched(run, dataset, "train", pool.indices)
     plain = source(pool, run.stage.data, length, told_apart(run, dataset), patches)
@@ -176,7 +176,7 @@ def training_source(times: Timetable, row: int, length: int) -> batches.Source:
 
 
 def stream(times: Timetable, row: int, trained: bool = True) -> Any:
-    """The tasks of a run, as images that it trains on have them, or as other images do; () for a single one."""
+    """The tasks of a run for its training images, or for other images; () for a single task."""
     run, dataset = times.group.runs[row], times.dataset
     told = told_apart(run, dataset)
     every = np.ones(dataset.classes, np.bool_)
@@ -186,10 +186,10 @@ def stream(times: Timetable, row: int, trained: bool = True) -> Any:
 
 
 def digests(times: Timetable) -> dict[str, str]:
-    """A fingerprint (hex) by run of all that NumPy's random stream decides: which images it is trained and scored on.
+    """A hash (hex) for each run of everything drawn by NumPy: its images and labels.
 
-    That is its pool with the labels that it trains on, noise included, its validation and its test images, the classes
-    that it tells apart, and which images carry a patch.
+    That is its pool with training labels including noise, its validation and test images, its classes, and which images
+    carry a patch.
     """
     by_run = {}
     for row, (run, pool) in enumerate(zip(times.group.runs, times.pools, strict=True)):
@@ -205,9 +205,9 @@ def digests(times: Timetable) -> dict[str, str]:
 
 
 def check_digests(times: Timetable, meta: Mapping[str, Any], directory: Path) -> None:
-    """Refuse what was saved of a group, with its digests as `pools` in `meta`, if other images would be drawn now.
+    """Raises an error if a saved group, with its digests as `pools` in `meta`, would now draw other images.
 
-    What earlier versions saved, without digests, is taken as it is.
+    Checkpoints of earlier versions, without digests, are accepted.
 
     Raises:
       LabError: the digest of a run differs.

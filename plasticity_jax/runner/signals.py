@@ -1,4 +1,4 @@
-"""Signals that ask a study to stop, as a flag that it looks at when it is ready."""
+"""Turns signals that ask a study to stop into a flag, which is checked at safe points."""
 
 import contextlib
 import signal

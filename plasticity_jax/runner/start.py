@@ -1,4 +1,4 @@
-"""The states that the runs of a group start with: from the networks that they continue from, after the resets."""
+"""The initial states of the runs of a group: the networks that they continue from, after resets."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Restore = Callable[[str, int], dict[str, Tree]]
 
 
 def begin(group: Group, context: Context) -> state.TrainState:
-    """The states at step 0.  Networks that the last group left on the devices are taken from there."""
+    """The states at step 0.  Networks that the last group left on the devices are used from there."""
     like, stage = context.states_like(group), group.stage
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
     left, held = dict(context.left), [_is_held(run, context.left, one) for run in group.runs]
@@ -40,7 +40,7 @@ def begin(group: Group, context: Context) -> state.TrainState:
 
 
 def leave(group: Group, context: Context, states: state.TrainState) -> None:
-    """Let the next group find on the devices what it continues from; in one process, and not by `loop`."""
+    """Leaves networks on the devices for the next group; in one process only, and not with `loop`."""
     ends = any(
         run.parent and run.parent[::2] == (group.name, spec.END)
         for times in context.timetables.values()
@@ -51,18 +51,18 @@ def leave(group: Group, context: Context, states: state.TrainState) -> None:
 
 
 def restorer(context: Context) -> Restore:
-    """What was kept of the networks of a group at an epoch, leaves [R, ...], read once."""
+    """Reads the saved networks of a group at an epoch, leaves [R, ...], once."""
     return functools.cache(functools.partial(_restore, context))  # many runs may have one parent
 
 
 def parent(run: Run, context: Context, one: state.TrainState, restore: Restore) -> Parent:
-    """(params, stats, opt) that a run continues from: the first weights of its seed, or what another group kept."""
+    """(params, stats, opt) that a run continues from: the initial weights of its seed, or a saved network."""
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), one.opt)
     if run.parent is None:
         return (*context.programs.init(state.init_key(run.seed)), opt)
     name, row, epoch = run.parent
     kept = run_axis.take(restore(name, epoch), row)
-    # Moments that the reset forgets may be those of another optimiser.
+    # Moments that the reset sets to zero may belong to another optimiser.
     moments = opt if run.stage.reset.optimiser == "all" else optimizers.counted_like(kept["opt"], opt)
     return kept["params"], kept["stats"], moments
 
@@ -76,7 +76,7 @@ def _restore(context: Context, name: str, epoch: int) -> dict[str, Tree]:
 
 
 def _starts(group: Group, context: Context, one: state.TrainState) -> list[Start]:
-    """What each run starts with besides its parent."""
+    """The `Start` of each run."""
     starts = []
     for run in group.runs:
         fresh = context.programs.init(batches.key(run.seed, "fresh", run.stage.name))
@@ -90,7 +90,7 @@ def _starts(group: Group, context: Context, one: state.TrainState) -> list[Start
 
 
 def _is_held(run: Run, left: Mapping[str, Tree], one: state.TrainState) -> bool:
-    """Whether what a run continues from is among what was left, with the moments that it needs."""
+    """Whether the parent of a run is among the networks left on the devices, with the moments that it needs."""
     if run.parent is None or run.parent[2] != spec.END or run.parent[0] not in left:
         return False
     return run.stage.reset.optimiser == "all" or _fits(left[run.parent[0]], one)
@@ -108,7 +108,7 @@ def _fits(left: Mapping[str, Tree], one: state.TrainState) -> bool:
 def _states(
     group: Group, context: Context, like: state.TrainState, left: dict[str, dict[str, Tree]], held: list[bool]
 ) -> Tree:
-    """States that hold nothing yet but the networks of the runs that are `held` among what was left."""
+    """Empty states, except for the networks of the runs that are `held` among those left on the devices."""
     programs = context.programs
     if programs.strategy == "loop":
         return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), like)

@@ -1,4 +1,4 @@
-"""Quantities as people read them."""
+"""Formats quantities for people."""
 
 
 def duration(seconds: float) -> str:

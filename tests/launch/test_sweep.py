@@ -168,7 +168,7 @@ def test_only_one_plans_at_a_time(call, measured, tmp_path):
         (["--config=FILE", "--dry_run", "--config.sead=1"], "did you mean --config.seeds?"),
         (["--config=FILE:two", "--dry_run", "--config.studies.a.window=3"], "study a: config.window=3.0"),
         (["--config=FILE:two", "--dry_run", "--config.studies.c.window=3"], "--config.studies.c.window: there is no"),
-        (["--config=FILE", "--dry_run", "more"], "'more' is no flag"),
+        (["--config=FILE", "--dry_run", "more"], "'more' is not a flag"),
     ],
 )
 def test_mistakes_take_one_line(call, measured, tmp_path, args, message):
