@@ -1,1 +1,1 @@
-"""What a study keeps on disk, and how it is read back."""
+"""Files of a study: writing and reading back."""

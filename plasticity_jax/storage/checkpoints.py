@@ -1,4 +1,4 @@
-"""Checkpoints: orbax, wrapped in one small class that notices damage.
+"""Checkpoints by orbax, with checksums that detect damage.
 
 Orbax 0.12 neither checks what it reads nor falls back to an older checkpoint.  Here each leaf's shape, type and crc32
 are kept beside the arrays, so whatever comes back is what was saved.
@@ -30,7 +30,7 @@ _PLAIN = re.compile(r"(/(?!(gs|s3|az|hf)/)[A-Za-z0-9_.+=,-]+)+")
 
 # Orbax reports each step of each save through absl's logger, which is also ours.
 logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
-# When it gives up a damaged checkpoint, its reads of the other arrays finish later, in many lines that nobody needs.
+# After a damaged checkpoint, orbax's pending reads of other arrays fail later with many irrelevant lines.
 logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
 
 
@@ -43,7 +43,7 @@ sys.unraisablehook = _report
 
 
 class Misfit(CheckpointError):
-    """An undamaged checkpoint of other arrays than are asked for."""
+    """An undamaged checkpoint whose arrays differ from those expected."""
 
 
 class Checkpoints:
@@ -56,8 +56,8 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int | None, note: Callable[[str], None] = print) -> None:
         """Args:
         directory: made by the first `save`.
-        keep: how many of the newest checkpoints stay; None for all.
-        note: is told in one line of each damaged checkpoint that `latest` passes over.
+        keep: number of newest checkpoints to keep; None for all.
+        note: called with one line for each damaged checkpoint that `latest` skips.
         """
         self.directory = Path(directory).absolute()
         self.keep = keep
@@ -66,7 +66,7 @@ class Checkpoints:
         self._links = contextlib.ExitStack()
 
     def save(self, number: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Write a pytree of arrays with `meta` (plain JSON; what is not finite in it is null).
+        """Writes a pytree of arrays with `meta` (JSON; values that are not finite become null).
 
         A checkpoint of the same number is replaced.  Where only the newest are kept, those of higher numbers go too:
         they belong to a future that was given up.
@@ -86,13 +86,18 @@ class Checkpoints:
             for other in self.numbers():
                 if other == number or (other > number and self.keep is not None):
                     self._move(other, "replaced")
-            for pattern in ("*.replaced", "*.orbax-checkpoint-tmp*"):  # the latter of a save that was killed or failed
+            for pattern in (
+                "*.replaced",
+                "*.orbax-checkpoint-tmp*",
+            ):  # the latter from a save that was killed or failed
                 for path in self.directory.glob(pattern):
                     _remove(path)
-            state = {path: x for path, x in arrays.items() if x.size}  # orbax refuses the others; their shape says all
+            state = {
+                path: x for path, x in arrays.items() if x.size
+            }  # orbax refuses empty arrays; their shape is enough
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(index))
             manager = self._orbax()
-            manager.reload()  # it remembers what was there, and would refuse a number that was moved or deleted since
+            manager.reload()  # otherwise it would refuse a number that was moved or deleted since
             manager.save(number, args=args, force=True)
 
     def numbers(self) -> list[int]:
@@ -114,8 +119,8 @@ class Checkpoints:
         """The saved tree, as numpy arrays bit for bit, and its `meta`.
 
         Args:
-          number: which checkpoint.
-          like: the tree that is expected; its leaves have a shape and a dtype.
+          number: of the checkpoint.
+          like: the expected tree; its leaves have a shape and a dtype.
 
         Raises:
           CheckpointError: it is missing or damaged, or (`Misfit`) holds other arrays than `like`.
@@ -146,7 +151,7 @@ class Checkpoints:
 
         Args:
           like: as for `restore`.
-          sound: whether a meta is one that this program wrote; a checkpoint of another one counts as damaged.
+          sound: checks the meta; a checkpoint whose meta fails counts as damaged.
 
         Raises:
           CheckpointError: (`Misfit`) the newest undamaged one holds other arrays than `like`.
@@ -173,7 +178,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """End orbax' threads."""
+        """Ends orbax's threads."""
         if self._manager is not None:
             with self._writing():
                 self._manager.close()
@@ -182,13 +187,13 @@ class Checkpoints:
 
     def _orbax(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            here = jax.process_index()  # orbax would wait for the other processes, which write and read nothing with it
+            here = jax.process_index()  # orbax would wait for the other processes, which do not use it
             options = ocp.CheckpointManagerOptions(
                 create=False,
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
                 ),
-                # A background save that fails leaves a thread that waits, and keeps the process, for minutes.
+                # A failed background save leaves a thread that keeps the process alive for minutes.
                 enable_async_checkpointing=False,
                 preservation_policy=ocp.checkpoint_managers.LatestN(self.keep),
             )
@@ -196,7 +201,7 @@ class Checkpoints:
         return self._manager
 
     def _index(self, number: int) -> dict[str, Any]:
-        """What `save` wrote beside the arrays, checked against its own checksum."""
+        """The metadata that `save` wrote beside the arrays, after a check of its checksum."""
         if number not in self.numbers():
             raise CheckpointError(f"there is no checkpoint {number} in {self.directory}")
         with self._reading(number):
@@ -206,7 +211,7 @@ class Checkpoints:
         return index
 
     def _move(self, number: int, suffix: str) -> None:
-        """Rename a checkpoint at one stroke, so that it no longer counts even if its deletion is cut short."""
+        """Renames a checkpoint atomically, so that it no longer counts even if its deletion is interrupted."""
         target = self.directory / f"{number}.{suffix}"
         if target.exists():
             _remove(target)
@@ -216,7 +221,7 @@ class Checkpoints:
     def _reading(self, number: int):
         try:
             yield
-        except Exception as e:  # orbax raises all kinds, plain Exception too
+        except Exception as e:  # orbax raises many types, including Exception
             raise CheckpointError(f"checkpoint {number} in {self.directory} is damaged ({_line(e)})") from e
 
     @contextlib.contextmanager
@@ -224,7 +229,7 @@ class Checkpoints:
         try:
             yield
         except Exception as e:
-            manager, self._manager = self._manager, None  # it counts what it failed to write among what it keeps
+            manager, self._manager = self._manager, None  # orbax counts failed writes among the checkpoints to keep
             with contextlib.suppress(Exception):
                 if manager is not None:
                     manager.close()
@@ -235,7 +240,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _plain(directory: Path) -> Iterator[Path]:
-    """`directory`, by a name that orbax and tensorstore take: a link in the folder for temporary files, if need be."""
+    """`directory` under a name that orbax and tensorstore accept: if necessary a link in the temporary directory."""
     if _is_plain(directory):
         yield directory
         return
@@ -260,7 +265,7 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def _spec(leaf: Any) -> list[Any]:
-    """[dtype, shape] as JSON gives them back."""
+    """[dtype, shape] as JSON values."""
     return [np.dtype(leaf.dtype).name, list(leaf.shape)]
 
 

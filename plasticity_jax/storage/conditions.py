@@ -1,4 +1,4 @@
-"""What decides the bits of a study besides its config: switches of jax that are pinned, refused or recorded.
+"""Settings of jax that affect a study's bits besides its config: pinned, refused or recorded.
 
 The environment sets jax's switches (JAX_ENABLE_X64=1), and so may the program that calls the lab.  Those that would
 change what a seed means are pinned while the lab works; the others are recorded when a directory is begun, and compared
@@ -22,9 +22,9 @@ PINNED = {  # switch of jax -> its value inside `pinned`
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
 }
-# What cannot be pinned for one thread alone; no study of the lab needs another value.
+# Settings that cannot be pinned for one thread; other values are refused.
 REFUSED = {"jax_random_seed_offset": 0, "jax_high_dynamic_range_gumbel": False, "jax_disable_jit": False}
-# Of the compiler: they may change last bits.
+# Settings of the compiler, which may change the last bits; recorded.
 COMPILER = (
     "jax_allow_f16_reductions",
     "jax_compiler_enable_remat_pass",
@@ -38,15 +38,15 @@ COMPILER = (
 )
 FLAGS = ("LIBTPU_INIT_ARGS", "CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_FRONTEND")  # beside XLA_FLAGS
 PRECISION = "jax_default_matmul_precision"
-TF32 = "NVIDIA_TF32_OVERRIDE"  # overrules jax' precision of matrix products on NVIDIA's GPUs
+TF32 = "NVIDIA_TF32_OVERRIDE"  # overrides jax's precision of matrix products on NVIDIA GPUs
 
 
 @contextlib.contextmanager
 def pinned(precision: str = "default") -> Iterator[None]:
-    """Inside, or as a decorator, random numbers and types are the lab's, whatever the environment says.
+    """Context or decorator that fixes jax's random numbers and dtype rules, whatever the environment says.
 
     Args:
-      precision: of matrix products, a study's `matmul_precision`; `default` leaves jax's own switch as it is.
+      precision: of matrix products, a study's `matmul_precision`; `default` keeps jax's setting.
 
     Raises:
       LabError: jax has a switch on that cannot be undone here.
@@ -68,7 +68,7 @@ def pinned(precision: str = "default") -> Iterator[None]:
 
 
 def recorded() -> dict[str, Any]:
-    """What holds now, as plain JSON."""
+    """The current settings, as plain JSON values."""
     config = {name: _value(name) for name in (*PINNED, *COMPILER)}
     tf32 = os.environ.get(TF32, "")
     return {
@@ -84,7 +84,7 @@ def recorded() -> dict[str, Any]:
 
 
 def _value(name: str) -> Any:
-    """What a switch is in this thread; some have one value for all threads, and an older jax lacks some."""
+    """The value of a setting in this thread; some are global, and some are missing in older versions of jax."""
     return getattr(jax.config, name, jax.config.values.get(name))
 
 

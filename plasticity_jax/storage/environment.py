@@ -1,4 +1,4 @@
-"""What a working directory was begun with: machine, packages, data, and what `auto` meant; kept in environment.json."""
+"""environment.json: the machine, packages, data and resolved `auto` choices with which a directory was begun."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ MEND = "delete it to go on, with strategy and dtype chosen anew"
 
 
 NEW = ("random", "x64", "matmul_precision", "compiler", "flags", "own")  # not recorded by earlier versions
-# What changes the meaning of what is computed, and what its last bits, if not more.
+# Differences that change the meaning of results are refused; those that may change last bits are noted.
 REFUSED = {"random": "random numbers", "x64": "64-bit types", "matmul_precision": "precision of matrix products"}
 NOTED = (
     *("commit", "dirty", "python", "packages", "backend", "device_kind", "devices", "cpu_threads", "xla_flags"),
@@ -27,12 +27,12 @@ NOTED = (
 def settle(
     directory: Path, dataset: Dataset, choices: Mapping[str, Mapping[str, str]], custom: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What `directory` was begun with, which is now if it is new; a note says so where it goes on elsewhere.
+    """Returns the environment with which `directory` was begun, writing it if new; prints a note about differences.
 
     Args:
       directory: the working directory.
       dataset: the data of the study.
-      choices: for each pack what `auto` would mean now; older choices win.
+      choices: resolved `auto` settings by pack; recorded ones take precedence.
       own: fingerprints of what is given from Python, by what it is (`model`, `reset NAME`, `diagnostic NAME`).
 
     Raises:
@@ -78,7 +78,7 @@ def settle(
 
 
 def _changes(key: str, old: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`key old -> new` if they differ, and for each key of a dictionary by itself; nothing if it was not recorded."""
+    """`key old -> new` for each difference, with dictionaries compared key by key; none if `key` was not recorded."""
     before, after = old.get(key, now[key]), now[key]
     if isinstance(before, dict) and isinstance(after, dict):
         return [
@@ -94,7 +94,7 @@ def _shown(value: Any) -> str:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The environment.json of a directory, with all in it that anybody builds upon as it should be.
+    """The environment.json of a directory, after a check of the values that are used.
 
     Raises:
       WorkdirError: it is missing or damaged.

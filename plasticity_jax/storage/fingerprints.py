@@ -1,4 +1,4 @@
-"""Fingerprints of code that a user brings from Python, so that a study is not continued with other code unnoticed.
+"""Fingerprints of custom code, so that a study is not continued with changed code unnoticed.
 
 Counted are the source, what it was made with (fields of a network, closures, defaults), and what it uses of the package
 that it is from.  Other packages go by name: their versions are recorded elsewhere.  So does code without a source, such
@@ -28,7 +28,7 @@ def fingerprint(thing: Any) -> str:
 
 
 def _told(thing: Any, package: str, told: set[int]) -> Iterator[str]:
-    """Everything that counts about `thing`, each function and class once."""
+    """All code and values that determine `thing`, each function and class once."""
     thing = inspect.unwrap(thing) if callable(thing) else thing
     if isinstance(thing, PLAIN):
         yield repr(thing)
@@ -56,7 +56,7 @@ def _told(thing: Any, package: str, told: set[int]) -> Iterator[str]:
 
 
 def _inside(thing: Any) -> Any:
-    """What a function, a class or an object is made of and made with."""
+    """The code and the values of a function, class or object."""
     if isinstance(thing, types.FunctionType):
         cells = inspect.getclosurevars(thing).nonlocals
         names = sorted({name for code in _codes(thing.__code__) for name in code.co_names})
@@ -73,14 +73,14 @@ def _inside(thing: Any) -> Any:
 
 
 def _counts(value: Any, user: types.FunctionType) -> bool:
-    """Whether a global that a function uses may change what it does: its own package's code, and plain constants."""
+    """Whether a global is part of a function's fingerprint: code of the same package, and plain constants."""
     if callable(value):
         return _package(value) == _package(user)
     return isinstance(value, PLAIN) and value is not None
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code of a function and of those that are defined in it."""
+    """The code of a function and of functions defined inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -88,7 +88,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _source(thing: Any) -> str:
-    """The source of a function or class, or its name if there is none to be had; that of an object is its type's."""
+    """The source of a function or class, or of an object's type; the name if the source is not available."""
     try:
         return textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
@@ -96,13 +96,13 @@ def _source(thing: Any) -> str:
 
 
 def _name(thing: Any) -> str:
-    """`module.Class.function`; objects by what they show of themselves, but for their address."""
+    """`module.Class.function`; for objects their repr without the address."""
     name = getattr(thing, "__qualname__", None)
     return f"{thing.__module__}.{name}" if name else re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
 def _package(thing: Any) -> str:
-    """The first part of the name of the module that a thing, or its type, is from."""
+    """The top-level package of an object or its type."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     module = getattr(inspect.unwrap(thing) if callable(thing) else thing, "__module__", None)

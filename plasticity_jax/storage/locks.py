@@ -1,4 +1,4 @@
-"""Locks of files, which the system lets go of however their process ends; and what is left where a disk has none."""
+"""File locks, released by the system when the process ends; and a substitute on disks without locks."""
 
 import contextlib
 import errno
@@ -10,21 +10,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-WITHOUT = "PLASTICITY_JAX_WITHOUT_LOCKS"  # environment variable: not empty where a disk without locks will do
+WITHOUT = "PLASTICITY_JAX_WITHOUT_LOCKS"  # environment variable: if not empty, disks without locks are accepted
 _NONE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 
 
 class Taken(Exception):
-    """Another process holds it; the text says which."""
+    """Another process holds the lock; the message names it."""
 
 
 class NoLocks(Exception):
-    """The disk has none, and nobody said that this will do."""
+    """The disk has no locks, and the user has not accepted this."""
 
 
 @contextlib.contextmanager
 def hold(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file (made if need be); gives whether the disk has locks.
+    """Context that holds the lock of a file, created if missing; yields whether the disk has locks.
 
     Raises:
       Taken: another process holds it; on a disk without locks, another process of this machine.
@@ -58,9 +58,9 @@ def hold(path: Path) -> Iterator[bool]:
 
 
 def held(path: Path) -> bool:
-    """Whether a process, on whatever machine the file system reaches, holds the lock of a file.
+    """Whether a process on any machine that shares the file system holds the lock of a file.
 
-    On a disk without locks, whether a process of this machine does.
+    On a disk without locks, only processes of this machine are known.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -76,7 +76,7 @@ def held(path: Path) -> bool:
 
 
 def _flock(file: int) -> None:
-    """Take the lock; whoever looks whether it is held has it for an instant, and is waited for."""
+    """Takes the lock; waits briefly, since a process that checks the lock holds it for an instant."""
     for pause in (0.01, 0.1, 0.3, None):
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,12 +87,12 @@ def _flock(file: int) -> None:
 
 
 def _holder(file: int) -> str:
-    """The process that wrote its name into the file."""
+    """The process that is recorded in the file."""
     return os.pread(file, 200, 0).decode(errors="replace").strip()
 
 
 def _runs(holder: str) -> bool:
-    """Whether a holder is a process of this machine that has not ended."""
+    """Whether a holder is a running process of this machine."""
     match = re.fullmatch(r"process ([1-9][0-9]{0,8}) on (.+)", holder)
     if not match or match[2] != socket.gethostname():
         return False

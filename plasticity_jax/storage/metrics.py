@@ -17,16 +17,16 @@ from plasticity_jax import strict_json
 from plasticity_jax.errors import LabError, WorkdirError
 
 Row = dict[str, Any]
-Mark = dict[str, int]  # {"bytes": length of the beginning that it describes, "crc32": checksum of it}
+Mark = dict[str, int]  # {"bytes": length of a prefix of the file, "crc32": its checksum}
 
 _CHUNK = 1 << 20
 
 
 class Table:
-    """An append-only file of rows that can be cut back to a mark."""
+    """An append-only file of rows that can be truncated to a mark."""
 
     def __init__(self, path: Path, mark: Mark | None, write: bool = True) -> None:
-        """Open `path` for appending after the rows that `mark` describes; None starts an empty table.
+        """Opens `path` for appending after the rows described by `mark`; None starts an empty table.
 
         Without `write` nothing is opened or written: another process does that, and this one only knows what is there.
 
@@ -51,7 +51,7 @@ class Table:
             raise self._unwritable(e) from e
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add rows; they are with the operating system, so outlive a kill of this process, when this returns.
+        """Appends rows; they are flushed to the operating system, so they survive a kill of this process.
 
         Raises:
           WorkdirError: the disk is full or broken; the table is then as it was before.
@@ -67,7 +67,7 @@ class Table:
         self._end = {"bytes": self._end["bytes"] + len(data), "crc32": zlib.crc32(data, self._end["crc32"])}
 
     def mark(self) -> Mark:
-        """Bring everything so far to the disk and describe it."""
+        """Writes all rows to the disk and returns a mark of them."""
         try:
             if self._file >= 0:
                 os.fsync(self._file)
@@ -89,7 +89,7 @@ class Table:
 
 
 def fits(path: Path, mark: Mark) -> bool:
-    """Whether the file still begins with what the mark describes; a missing file counts as empty."""
+    """Whether the file begins with the prefix described by the mark; a missing file counts as empty."""
     try:
         with open(path, "rb") as file:
             return _checksum(file, mark["bytes"]) == mark["crc32"]
@@ -98,21 +98,21 @@ def fits(path: Path, mark: Mark) -> bool:
 
 
 def is_mark(value: Any) -> bool:
-    """Whether a value from a file has the form of a mark."""
+    """Whether a value read from a file is a valid mark."""
     return isinstance(value, dict) and value.keys() == {"bytes", "crc32"} and all(map(is_count, value.values()))
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value from a file is a whole number, zero or more."""
+    """Whether a value read from a file is an integer, at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def read(path: Path, mark: Mark | None = None) -> list[Row]:
-    """All rows of a table, also of one that is being written: a torn last line is left out.
+    """All rows of a table; an incomplete last line, of a table being written, is left out.
 
     Args:
       path: the file.
-      mark: what the file has to be from its first byte to its last; None for anything.
+      mark: that the whole file must match; None for no check.
 
     Raises:
       LabError: the file cannot be read, is not what the mark describes, or another line is broken.
@@ -131,13 +131,13 @@ def read(path: Path, mark: Mark | None = None) -> list[Row]:
             row = None
         if isinstance(row, dict):
             rows.append(row)
-        elif number < len(lines):  # what follows the last newline may be half a row, or nothing
+        elif number < len(lines):  # the text after the last newline may be part of a row, or empty
             raise LabError(f"{path}, line {number}: no row of a table; mend or delete the line")
     return rows
 
 
 def _checksum(file: BinaryIO, length: int) -> int | None:
-    """crc32 of the first `length` bytes; None if the file is shorter."""
+    """CRC-32 of the first `length` bytes; None if the file is shorter."""
     crc = 0
     while length > 0:
         chunk = file.read(min(length, _CHUNK))

@@ -1,4 +1,4 @@
-"""What is kept of finished networks, and reading them back out of a working directory."""
+"""Saved networks of finished stages: what is saved, and loading them from a working directory."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,15 +34,15 @@ def load(
     hparams: Mapping[str, Any] | None = None,
     model: nn.Module | None = None,
 ) -> tuple[nn.Module, Any, Any]:
-    """The network that a run of a finished stage ended with.
+    """Loads the network at the end of a finished stage.
 
     Args:
       directory: the working directory of a study.
-      branch, seed: which run.
+      branch, seed: of the run.
       stage: its stage; the last one of the branch if empty.
-      epoch: an epoch of the stage that another stage continues from, instead of its end.
-      hparams: the point of the grid, where the study has one; a part of it is enough if that leaves one run.
-      model: the own module that the study was run with, if it was.
+      epoch: an epoch from which another stage continues, instead of the end.
+      hparams: the point of the grid, if any; a part of it is enough if only one run matches.
+      model: the custom module that the study was run with, if any.
 
     Returns:
       (model, params, statistics): `model.apply({"params": params, "batch_stats": statistics}, images, False)`, with
@@ -58,8 +58,10 @@ def load(
     where = directory / pack.name / group.name / ("end" if epoch == spec.END else "snapshots")
     checkpoints, number = Checkpoints(where, None), 0 if epoch == spec.END else epoch
     if number not in checkpoints.numbers():
-        raise LabError(f"{where} does not hold the networks yet; stage {group.name} has not come so far, or keeps none")
-    forgetful = {named.name: FORGETFUL for run in group.runs for named in run.stage.remedies}  # memories are not kept
+        raise LabError(
+            f"{where} does not hold the networks yet; stage {group.name} has not reached this epoch, or saves none"
+        )
+    forgetful = {named.name: FORGETFUL for run in group.runs for named in run.stage.remedies}  # memories are not saved
     like = states_like(group, state.network_like(module, tuple(data["image_shape"])), forgetful)
     tree, _ = checkpoints.restore(number, kept(group, unfold(pack, study.seeds), like))
     checkpoints.close()
@@ -69,7 +71,7 @@ def load(
 def find(
     directory: Path, branch: str, seed: int, stage: str, hparams: Mapping[str, Any]
 ) -> tuple[spec.Study, spec.Pack, Group, int]:
-    """(study, pack, group, row in that group) of a run as `load` is told of it.
+    """(study, pack, group, row in the group) of a run, given as in `load`.
 
     Raises:
       LabError: no such run, or several.
@@ -94,13 +96,13 @@ def find(
 
 
 def states_like(group: Group, network: tuple[Any, Any], custom: Custom = NONE) -> state.TrainState:
-    """The shapes of the states of a group, leaves [R, ...], for a `state.network_like`; `own` are a user's remedies."""
+    """The shapes of a group's states, leaves [R, ...], for a `state.network_like`; `custom` as in `apply`."""
     one = state.like(network, group.stage, custom)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(group.runs), *leaf.shape), leaf.dtype), one)
 
 
 def kept(group: Group, groups: Iterable[Group], states: state.TrainState) -> dict[str, Any]:
-    """The parts of the states that outlive a group: the optimiser's only if a later stage goes on with it."""
+    """The parts of the states saved at the end of a group: the optimiser's state only if a later stage uses it."""
     children = [run.stage for other in groups for run in other.runs if run.parent and run.parent[0] == group.name]
     moments = any(stage.reset.optimiser != "all" for stage in children)
     return {"params": states.params, "stats": states.stats, **({"opt": states.opt} if moments else {})}

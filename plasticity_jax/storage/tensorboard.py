@@ -1,4 +1,4 @@
-"""The same rows as the long table, as TensorBoard event files.
+"""Writes the rows of the long table as TensorBoard event files.
 
     tensorboard --logdir DIR/tensorboard
 
@@ -26,7 +26,7 @@ from plasticity_jax.errors import WorkdirError
 from plasticity_jax.storage.metrics import Row
 
 _LONGEST = 200  # characters of a directory name; file systems take 255 bytes
-_KINDS = ("accuracy", "loss")  # what the name of a metric may end with
+_KINDS = ("accuracy", "loss")  # possible endings of the names of metrics
 _OTHER = "network"  # the diagnostics; sorted last
 
 
@@ -37,13 +37,13 @@ class Board:
     """
 
     def __init__(self, directory: Path, pack: str, stage: str, rows_so_far: Sequence[Row]) -> None:
-        """Replace this stage's event files below `directory` by those of the rows so far.
+        """Replaces this stage's event files below `directory` by those of the rows so far.
 
         Raises:
           WorkdirError: they cannot be deleted or written.
         """
         self.directory = Path(directory)
-        # The time in the name tells a TensorBoard that is running that these are other files.
+        # The time in the name tells a running TensorBoard that these are new files.
         owner = f"@{pack}@{stage}"  # names have no @
         self._name = f"events.out.tfevents.{time.time_ns() // 1000}{owner}"
         try:
@@ -55,7 +55,7 @@ class Board:
         self.append(rows_so_far)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write rows; files are open only meanwhile, as there may be more runs than a process may have files.
+        """Writes rows; files are closed afterwards, since there may be more runs than a process may open files.
 
         Raises:
           WorkdirError: they cannot be written.
@@ -78,7 +78,7 @@ class Board:
                 raise WorkdirError(f"cannot write {path}: {e.strerror}") from e
 
     def close(self) -> None:
-        """Nothing is open between calls."""
+        """Does nothing, since no file stays open between calls."""
 
 
 def tag(metric: str, stage: str) -> str:
@@ -88,7 +88,7 @@ def tag(metric: str, stage: str) -> str:
 
 
 def run_directory(run: str) -> Path:
-    """`BRANCH,KEY=VALUE/seedN`: the id of a run as two directories that any file system takes."""
+    """`BRANCH,KEY=VALUE/seedN`: the id of a run as two directory names valid on any file system."""
     head, _, seed = run.rpartition("/")
     name = urllib.parse.quote(head, safe=" ,=+@").replace("..", "%2E%2E")
     if len(name) > _LONGEST:

@@ -1,4 +1,4 @@
-"""Where the wall-clock time went, accumulated over restarts in a file of its own."""
+"""Wall-clock time by kind of work, accumulated over restarts in a file."""
 
 import contextlib
 import time
@@ -16,14 +16,14 @@ class Clock:
     def __init__(self, path: Path):
         self.path = path
         self.seconds: dict[str, float] = {}
-        with contextlib.suppress(WorkdirError, TypeError, ValueError):  # a damaged clock must not cost the run
+        with contextlib.suppress(WorkdirError, TypeError, ValueError):  # a damaged clock must not stop the run
             self.seconds = {kind: float(spent) for kind, spent in dict(workdir.read_json(path)).items()}
         self.before = self.seconds.get("total", 0.0)
         self.start = time.perf_counter()
 
     @contextlib.contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
-        """Count the time inside the `with` as `kind`."""
+        """Context whose time is added to `kind`."""
         start = time.perf_counter()
         try:
             yield
@@ -31,11 +31,11 @@ class Clock:
             self.add(kind, time.perf_counter() - start)
 
     def add(self, kind: str, seconds: float) -> None:
-        """Count `seconds` as `kind`."""
+        """Adds `seconds` to `kind`."""
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
 
     def save(self) -> dict[str, float]:
-        """Write the file (the first process does), and return what is in it."""
+        """Writes the file (in the first process) and returns its content."""
         self.seconds["total"] = self.before + time.perf_counter() - self.start
         if multihost.first():
             workdir.write_json(self.path, self.seconds)

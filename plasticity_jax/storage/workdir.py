@@ -1,4 +1,4 @@
-"""The working directory of a study: its lock, its config, and small JSON files that are never half written.
+"""The working directory of a study: its lock, its config, and small JSON files written atomically.
 
 DIR/config.json          what was asked for; the directory belongs to it
 DIR/environment.json     with what it was computed
@@ -26,7 +26,7 @@ from plasticity_jax.errors import BusyError, WorkdirError
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.storage import locks
 
-# Where the data lie and how often to save alter no number.
+# Fields that may change: they do not affect results.
 MAY_CHANGE = frozenset({"data_dir", "images", "checkpoint_seconds"})
 PACKAGES = (
     "jax",
@@ -46,7 +46,7 @@ _SHOWN = 8  # differing keys that an error message names
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold `directory` (made if need be) for this process; the system lets go of it however the process ends.
+    """Context that locks `directory`, created if missing; the system releases the lock when the process ends.
 
     Raises:
       BusyError: another process holds it.
@@ -71,15 +71,15 @@ def lock(directory: Path) -> Iterator[None]:
             raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
         if not locked:
             print(
-                f"note: {directory} has no locks: nothing keeps processes of two machines from working in it at once, "
-                "which would destroy it, and none sees whether one of another machine is at work",
+                f"note: {directory} has no locks: nothing prevents processes of two machines from using it at once, "
+                "which would destroy it, and processes of other machines cannot be detected",
                 file=sys.stderr,
             )
         yield
 
 
 def check_links(directory: Path) -> None:
-    """Refuse a directory in which a link leads out of it: what is deleted or written here must be its own.
+    """Raises an error if a link in the directory leads out of it, since files in it are deleted and written.
 
     The directory itself may be a link.
 
@@ -95,9 +95,9 @@ def check_links(directory: Path) -> None:
 
 
 def claim(directory: Path, config: Mapping[str, Any]) -> None:
-    """Tie `directory` to a config: the first call stores it, later calls compare with what is stored.
+    """Ties `directory` to a config: the first call stores it, later calls compare with the stored one.
 
-    Keys named in `MAY_CHANGE` are not compared, and what an earlier version stored is read as it is written now.
+    Keys in `MAY_CHANGE` are not compared; configs stored by earlier versions are converted.
 
     Raises:
       WorkdirError: the directory belongs to another config; the message has a line for each key that differs.
@@ -130,14 +130,14 @@ def claim(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def disclaim(directory: Path) -> None:
-    """Give a directory in which nothing was trained free for other configs; one that holds a stage stays claimed."""
+    """Removes the stored config of a directory in which nothing was trained, so that another config can use it."""
     if not any(path.is_dir() for path in Path(directory).iterdir()):
         for name in ("config.json", "environment.json"):
             (Path(directory) / name).unlink(missing_ok=True)
 
 
 def status(directory: Path, **fields: Any) -> None:
-    """Write `status.json` (the first process does): the fields, the time (UTC) and the process."""
+    """Writes `status.json` (in the first process): the fields, the time (UTC) and the process."""
     if not multihost.first():
         return
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -145,7 +145,7 @@ def status(directory: Path, **fields: Any) -> None:
 
 
 def write_json(path: Path, obj: Any) -> None:
-    """Replace `path` by `obj` as JSON (`strict_json`), all or nothing; its directory is made if need be.
+    """Replaces `path` by `obj` as JSON (`strict_json`) atomically; creates its directory if missing.
 
     Raises:
       WorkdirError: it cannot be written: full disk, read-only directory.
@@ -153,7 +153,7 @@ def write_json(path: Path, obj: Any) -> None:
     path = Path(path)
     text = strict_json.dumps(obj, indent=2) + "\n"
     _made(path.parent)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # for two processes may write it at once
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # since two processes may write it at once
     with _unwritable(path):
         try:
             with open(part, "w") as file:
@@ -167,7 +167,7 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def read_json(path: Path, mend: str = "restore it or use another workdir") -> Any:
-    """What `write_json` wrote; `mend` is what to do if it is damaged.
+    """The JSON in a file; `mend` is the advice if it is damaged.
 
     Raises:
       WorkdirError: the file is missing, unreadable or damaged.
@@ -181,7 +181,7 @@ def read_json(path: Path, mend: str = "restore it or use another workdir") -> An
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit and hardware: what a number may depend on besides the config.  Starts jax's backend."""
+    """Versions, commit and hardware, on which results may depend besides the config.  Starts jax's backend."""
     from plasticity_jax import target  # late, so that plain file work does not wait for it
 
     commit, dirty = _commit(Path(__file__).parent)
@@ -216,7 +216,7 @@ def _unwritable(path: Path) -> Iterator[None]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts, and lists with dicts inside, as one dict with dotted keys; what has a name goes by it in a list."""
+    """Nested dicts and lists of dicts as one dict with dotted keys; list items with a name are keyed by it."""
     if isinstance(tree, dict) and (tree or not prefix):
         items = list(tree.items())
     elif _holds_dict(tree):
@@ -249,7 +249,7 @@ def _version(package: str) -> str:
 
 
 def _commit(package: Path) -> tuple[str, bool]:
-    """Commit of the checkout that the code runs from, and whether files differ from it; ("", False) if none.
+    """(commit of the checkout that the code runs from, whether files differ from it); ("", False) if none.
 
     A copy that is installed inside somebody else's repository is not tracked there, so it has no commit.
     """

@@ -39,7 +39,7 @@ def test_who_asks_for_it_goes_without_and_hears_what_that_gives_up(unlockable, t
     assert not locks.held(tmp_path / ".lock")
     with workdir.lock(tmp_path):
         said = capsys.readouterr().err
-        assert said.count("\n") == 1 and "nothing keeps processes of two machines from working in it at once" in said
+        assert said.count("\n") == 1 and "nothing prevents processes of two machines from using it at once" in said
         assert locks.held(tmp_path / ".lock")
         with pytest.raises(BusyError, match=f"in use by process {os.getpid()} on {HERE}"), workdir.lock(tmp_path):
             pass

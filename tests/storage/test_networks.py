@@ -103,7 +103,7 @@ def test_a_stage_that_has_not_ended(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Crash):
         patch.setattr(programs.Programs, "advance", crash)
         small.run(small.config(), tmp_path)
-    with pytest.raises(LabError, match="stage pretrain has not come so far"):
+    with pytest.raises(LabError, match="stage pretrain has not reached this epoch"):
         plasticity_jax.load(tmp_path, "pretrain", 0)
 
 
