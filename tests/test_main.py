@@ -214,7 +214,7 @@ GOOD = [f"--config={FIGURE}:small", "--workdir=somewhere"]
         ([*GOOD, f"--config.{WARM}.aftr=init"], [f"did you mean '--config.{WARM}.after'?"]),
         (
             [*GOOD, "--config.stages.tune.branches.pretrain+tune.after=init"],
-            [f"has to be written '--config.{WARM}.after'"],
+            [f"write this as '--config.{WARM}.after'"],
         ),
         ([*GOOD, "--config.model.width=abc"], ["config.model.width", "abc"]),
         ([*GOOD, "--config.model.width=1.5"], ["config.model.width", "1.5"]),

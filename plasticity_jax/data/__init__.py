@@ -1,1 +1,1 @@
-"""Data sets, which of their images a stage sees, and in which batches."""
+"""Data sets, the images that a stage trains on, and their batches."""

@@ -1,4 +1,4 @@
-"""Which images a step sees: pure functions of (key, step), so a run is the same from any restart point.
+"""Batches: which images a step uses, as pure functions of (key, step), so that runs can be resumed at any step.
 
 Every key comes from `fold_in` of the seed, the name of its use and the step; nothing is threaded.
 """
@@ -10,22 +10,22 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-Leaf = Any  # an array on the device, or numpy's before it gets there
+Leaf = Any  # an array on the device, or in numpy before it is copied there
 
 
 class Source(NamedTuple):
-    """Where the batches of one run come from (one row of the run axis).
+    """The source of one run's batches (one row of the run axis).
 
     indices: int32 [P], images of the pool, padded to the longest pool in the program.
     labels: int32 [P], their labels.
-    size: int32, how many of them count.
-    base: int32, how many belong to the biased part that blending draws from.
+    size: int32, the number of valid entries.
+    base: int32, the number of entries in the biased part that blending draws from.
     gamma: float32, the blending rate; 0 for no blending.
-    replacement: bool, draw independently instead of walking through a permutation.
-    shuffle: bool, walk through a new permutation each epoch; without, always through the slots as they are.
-    classes: bool [K], the classes that are told apart; () for all.
-    patches: the `Patches` that images carry; () for none.
-    tasks: the `Tasks` that follow each other; () for one.
+    replacement: bool, draw independently instead of going through a permutation.
+    shuffle: bool, use a new permutation each epoch; without, the order of the slots.
+    classes: bool [K], the classes used; () for all.
+    patches: the `Patches` of the images; () for none.
+    tasks: the stream of `Tasks`; () for a single task.
     """
 
     indices: Leaf
@@ -87,7 +87,7 @@ def drawn(k: Array, step: Array, size: int, source: Source) -> tuple[Array, Arra
 
 
 def references(k: Array, step: Array, size: int, source: Source) -> Array:
-    """int32 [size]: slots of the pool that remedies look at beside a batch, drawn independently."""
+    """int32 [size]: slots of the pool for the reference images of remedies, drawn independently."""
     return jax.random.randint(jax.random.fold_in(k, step), (size,), 0, source.size)
 
 
@@ -98,9 +98,9 @@ def normalise(images: Array, mean: Array, std: Array) -> Array:
 
 
 def augment(k: Array, images: Array, pad: int = 4, flip: bool = True) -> Array:
-    """Pad with zeros (black), crop at random to the old size; `flip` left-right with probability 1/2; [B, H, W, C].
+    """Pads with zeros (black) and crops at random to the old size; `flip` mirrors with probability 1/2; [B, H, W, C].
 
-    Where to crop does not depend on `flip`.
+    The crop does not depend on `flip`.
     """
     batch, height, width, channels = images.shape
     k_row, k_column, k_flip = jax.random.split(k, 3)

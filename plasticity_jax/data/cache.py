@@ -1,4 +1,4 @@
-"""Decoded data sets on disk: one file for each set and place, replaced as a whole.
+"""A cache of decoded data sets on disk: one file for each set and location, replaced atomically.
 
 What is stored counts as long as the prepared files stay the same; whatever is wrong with it, the data are read afresh.
 """
@@ -17,22 +17,22 @@ import numpy as np
 
 from plasticity_jax.data.contents import ARRAYS, Facts, digest
 
-Made = tuple[dict[str, Any], int, tuple[str, ...]]  # the arrays, how many classes, and notes
+Made = tuple[dict[str, Any], int, tuple[str, ...]]  # the arrays, number of classes, and notes
 FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A file, and what has to be written in it: what the data were made of."""
+    """A file, and the description of the data's source that it must contain."""
 
     path: pathlib.Path
     fingerprint: str
 
 
 def entry(name: str, version: str, source: Any, small: bool = False) -> Entry:
-    """Where a set is stored; `source` is where the data lie and how it looks there, or what made them.
+    """The entry of a data set; `source` describes the files or the code from which it was made.
 
-    What is `small` has an entry for each source, not only for each place.
+    With `small` there is one entry per source instead of one per location.
     """
     fingerprint = json.dumps([FORMAT, name, version, source], allow_nan=False)
     place = source if small else source[0] if isinstance(source, list) else ""
@@ -42,7 +42,7 @@ def entry(name: str, version: str, source: Any, small: bool = False) -> Entry:
 
 
 def read(where: Entry) -> Made | None:
-    """What is stored, if it is whole and was made of the same."""
+    """The stored data set, if it is complete and its source is the same."""
     stored = _read(where)
     with contextlib.suppress(Exception):  # as there
         arrays = {key: stored[key] for key in ARRAYS} if stored else {}
@@ -52,12 +52,12 @@ def read(where: Entry) -> Made | None:
 
 
 def write(where: Entry, arrays: Mapping[str, np.ndarray], sha256: str, classes: int, notes: tuple[str, ...]) -> None:
-    """Store a set, if the directory can be written."""
+    """Stores a data set, if the directory can be written."""
     _write(where, {"sha256": sha256, "classes": classes, "notes": np.asarray(notes, str), **arrays})
 
 
 def facts(where: Entry) -> tuple[dict[str, np.ndarray], Facts] | None:
-    """The labels and the facts of a set whose images are not stored here, if they were made of the same."""
+    """The labels and facts of a set whose images stay elsewhere, if its source is the same."""
     stored = _read(where)
     with contextlib.suppress(Exception):  # as there
         if stored:
@@ -68,7 +68,7 @@ def facts(where: Entry) -> tuple[dict[str, np.ndarray], Facts] | None:
 
 
 def write_facts(where: Entry, labels: Mapping[str, np.ndarray], known: Facts) -> None:
-    """Store them, if the directory can be written."""
+    """Stores labels and facts, if the directory can be written."""
     mean, std, sha256 = known
     _write(where, {"mean": np.asarray(mean), "std": np.asarray(std), "sha256": sha256, **labels})
 

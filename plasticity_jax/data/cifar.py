@@ -1,4 +1,4 @@
-"""Prepare CIFAR-10 and CIFAR-100 for TFDS without TensorFlow.
+"""Prepares CIFAR-10 and CIFAR-100 for TFDS without TensorFlow.
 
 TFDS's own builders need TensorFlow to unpack the archive, to read the binary files and to encode PNGs.  Here those
 three steps are done with tarfile, numpy and pillow; address, checksum, name, version and features stay TFDS's own,
@@ -31,9 +31,9 @@ SHAPE = (3, 32, 32)  # channels first, as in the binary files
 
 
 def prepare(name: str, root: pathlib.Path, downloads: pathlib.Path | None = None) -> None:
-    """Write `root/name/VERSION` in array_record format; `name` is `cifar10` or `cifar100`.
+    """Writes `root/name/VERSION` in array_record format; `name` is `cifar10` or `cifar100`.
 
-    Archives lie in `downloads`, or else in `root/downloads`.
+    Archives are in `downloads`, by default `root/downloads`.
 
     Raises:
       DataError: no archive and no network, a checksum that differs from TFDS's, or a directory that cannot be written.
@@ -64,7 +64,7 @@ def prepare(name: str, root: pathlib.Path, downloads: pathlib.Path | None = None
         ) from error
     except (OSError, EOFError, tarfile.TarError, tfds.core.download.util.DownloadError) as error:
         if (pathlib.Path(builder.data_path) / "dataset_info.json").exists():
-            return  # another process was faster
+            return  # another process has written it
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{name} cannot be prepared in {root}: {problem}") from error
 
@@ -76,9 +76,9 @@ def official(name: str) -> tuple[str, Any]:
 
 
 def unreachable(url: str) -> str:
-    """Why `url` cannot be had, or an empty string.
+    """Why `url` cannot be reached, or an empty string.
 
-    Asked beforehand, because TFDS retries for minutes; in a thread, because looking up a name knows no time limit.
+    Checked in advance, because TFDS retries for minutes; in a thread, because a DNS lookup has no time limit.
     """
     outcome: list[str] = []
 
@@ -127,7 +127,7 @@ def _builder_class(name: str, url: str, expected: Any) -> Any:
                     yield index, example | {"id": f"{split_prefix}{index:05d}", "image": _png(image)}
                     index += 1
 
-    Cifar.name = name  # what files and directories are called
+    Cifar.name = name  # the name of files and directories
     return Cifar
 
 

@@ -1,4 +1,4 @@
-"""What is known of the arrays of a data set by looking at all of them."""
+"""Statistics and hash of the arrays of a data set."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-CHUNK = 5000  # images counted at once: bounds the memory held besides them
+CHUNK = 5000  # images processed at once, which bounds the memory
 # CIFAR-10 as Hare & Tortoise, DASH and the public reproduction of the warm-start experiment normalise it.  The
 # deviations are not those of all pixels (0.247, 0.243, 0.262), but staying with them keeps results comparable.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -17,7 +17,7 @@ Facts = tuple[tuple[float, ...], tuple[float, ...], str]  # mean, deviation, sha
 
 
 def facts(name: str, arrays: Mapping[str, Any]) -> Facts:
-    """What is known by looking once at all that is in the four arrays, a part at a time.
+    """Mean, standard deviation and hash, from one pass over the four arrays in parts.
 
     That is the mean and the standard deviation per channel of the training images / 255, for CIFAR-10 those that are
     usual; and the `digest`.
@@ -40,7 +40,7 @@ def facts(name: str, arrays: Mapping[str, Any]) -> Facts:
 
 
 def digest(arrays: Mapping[str, Any], look: Callable[[np.ndarray], None] | None = None) -> str:
-    """sha256 (hex) over the shapes and contents of the four arrays; `look` is shown all training images too."""
+    """SHA-256 (hex) of shapes and contents of the four arrays; calls `look` with parts of the training images."""
     sha256 = hashlib.sha256()
     for key in ARRAYS:
         array = arrays[key]

@@ -1,4 +1,4 @@
-"""Random parts of images, resized to one size on the device: a pure function of (key, images).
+"""Random crops of images, resized on the device: a pure function of (key, images).
 
 The draw is that of torchvision's RandomResizedCrop (Szegedy et al. 2015, section 6), and so is the resizing: bilinear,
 with a kernel as wide as the step where an image becomes smaller (pillow, torchvision's `antialias`).  It is written as
@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-AREA = (0.08, 1.0)  # share of the image
+AREA = (0.08, 1.0)  # fraction of the image's area
 RATIO = (3 / 4, 4 / 3)  # width over height
-TRIES = 10  # draws, of which the first that lies in the image counts; the whole image if none does
+TRIES = 10  # draws; the first one inside the image is used, or the whole image if there is none
 
 
 def resized_crop(k: Array, images: Array, height: int, width: int, flip: bool) -> Array:
-    """A random part of each image, float32 [B, height, width, C]; `flip` mirrors it with probability 1/2.
+    """A random crop of each image, resized, float32 [B, height, width, C]; `flip` mirrors it with probability 1/2.
 
-    Which part is taken does not depend on `flip`.
+    The crop does not depend on `flip`.
 
     Args:
       k: the key.
@@ -35,7 +35,7 @@ def resized_crop(k: Array, images: Array, height: int, width: int, flip: bool) -
 
 
 def parts(k: Array, count: int, height: int, width: int) -> tuple[Array, Array, Array, Array]:
-    """Where the parts of `count` images lie: top, left, rows and columns, int32 [count] each."""
+    """The crops of `count` images: top, left, rows and columns, int32 [count] each."""
     k_area, k_ratio, k_top, k_left = jax.random.split(k, 4)
     area = height * width * jax.random.uniform(k_area, (TRIES, count), minval=AREA[0], maxval=AREA[1])
     logs = jnp.log(jnp.float32(RATIO[0])), jnp.log(jnp.float32(RATIO[1]))
@@ -51,7 +51,7 @@ def parts(k: Array, count: int, height: int, width: int) -> tuple[Array, Array, 
 
 
 def _weights(start: Array, length: Array, size: int, whole: int) -> Array:
-    """What each of `size` resized pixels takes of each of `whole` ones, of which a part counts: [B, size, whole]."""
+    """The weights of resizing, [B, size, whole]: of each of `whole` pixels in each of `size` resized ones."""
     start, length = start[:, None, None].astype(jnp.float32), length[:, None, None].astype(jnp.float32)
     step = length / size
     centre = start + (jnp.arange(size)[:, None] + 0.5) * step
@@ -62,7 +62,7 @@ def _weights(start: Array, length: Array, size: int, whole: int) -> Array:
 
 
 def middle(images: Array, height: int, width: int) -> Array:
-    """The middle of each image, [B, height, width, C]; where one more pixel is cut off, below and on the right."""
+    """The centre of each image, [B, height, width, C]; an odd pixel is cut off at the bottom or right."""
     if images.shape[1:3] == (height, width):
         return images
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2

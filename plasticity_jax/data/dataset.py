@@ -1,4 +1,4 @@
-"""A data set as the rest of the lab has it, and the checks that make one of arrays."""
+"""The record of a data set, and the checks that make one from arrays."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ class Dataset:
     sha256: hex digest over the shapes and contents of the four arrays.
     probes: further test sets by name, as ranges (first, last + 1) of the test images; they come last, and the
         images before them are the test set proper.
-    members: where each of several joined data sets lies.
-    notes: what the plan says about it.
-    side: height and width of the middle of the images, which is what networks see; 0 for all.
+    members: the ranges of joined data sets.
+    notes: lines that the summary of a plan shows.
+    side: height and width of the network's input, the centre of the images; 0 for the whole image.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels that networks see."""
+        """Height, width and channels of the network's input."""
         height, width, channels = self.train_images.shape[1:]
         return self.side or height, self.side or width, channels
 
@@ -55,7 +55,7 @@ class Dataset:
         return min((first for first, _ in self.probes.values()), default=len(self.test_labels))
 
     def span(self, member: int) -> Span:
-        """Where a member lies, counted from 1; 0 for all of the data set.
+        """The range of a member, counted from 1; 0 for the whole data set.
 
         Raises:
           ConfigError: there is no such member.
@@ -78,10 +78,10 @@ def dataset(
     notes: tuple[str, ...] = (),
     counted: Facts | None = None,
 ) -> Dataset:
-    """Validate, normalise shapes and types, and describe.
+    """Validates arrays, normalises shapes and dtypes, and returns the data set.
 
     Args:
-      classes: how many there are; None counts them from the labels.
+      classes: their number; None to count them from the labels.
       counted: the facts of the images (mean, deviation, hash), if they are known; otherwise computed.
 
     Raises:

@@ -36,7 +36,8 @@ def load(
     side: int = 0,
     images: str = "device",
 ) -> Dataset:
-    """Load `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as `A+B`.
+    """Loads `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as
+    `A+B`.
 
     Joined sets keep their order; the classes of the second follow those of the first, and so on.  All are
     normalised as the first one is.
@@ -44,7 +45,7 @@ def load(
     The test set of a TFDS set is its `test_split`; for joined sets that is one for all or one for each, as
     `validation+test`.  Where there is none, a share `holdout` of the training images, drawn by `holdout_seed`, is.
     Images are brought to `resize` pixels a side by `resize.fit`; 0 leaves them as they are, all of one size.
-    Networks see the middle, `side` high and wide, of any images; 0 for all.
+    The network's input is the centre of the images, `side` high and wide; 0 for the whole image.
 
     An empty `data_dir` means $TFDS_DATA_DIR, or ~/tensorflow_datasets; it may be the set itself.  A set that is not
     prepared there is an error, except for cifar10 and cifar100, which are then prepared (see `cifar`).  Decoded arrays
@@ -79,7 +80,7 @@ def taken_apart(name: str, test_split: str) -> list[tuple[str, str]]:
 
 
 def seen(data: Dataset, side: int) -> Dataset:
-    """The data set of whose images networks see the middle, `side` high and wide; 0 for all.
+    """The data set with the centre of its images, `side` high and wide, as the network's input; 0 for the whole image.
 
     Raises:
       DataError: the images are smaller.
@@ -142,7 +143,7 @@ def from_arrays(
     test_labels: np.ndarray,
     probes: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Dataset:
-    """Make a data set of own arrays: images uint8 [N, H, W, C] or [N, H, W], labels 0..K-1 of K classes.
+    """Makes a data set from arrays: images uint8 [N, H, W, C] or [N, H, W], labels 0..K-1 of K classes.
 
     Each class has images to train on.  `probes` are further test sets (images, labels) by name;
     whenever a network is evaluated, it is evaluated on each, as `NAME_accuracy` and `NAME_loss`.
@@ -194,13 +195,13 @@ def join(parts: Sequence[Dataset]) -> Dataset:
 
 
 def spans(counts: Sequence[tuple[int, int, int]]) -> tuple[Span, ...]:
-    """Where each of several joined sets lies, by their images to train, images to test and classes."""
+    """The ranges of joined sets, from their numbers of training images, test images and classes."""
     ends = np.cumsum([(0, 0, 0), *counts], axis=0).tolist()
     return tuple(Span(*zip(before, after, strict=True)) for before, after in zip(ends[:-1], ends[1:], strict=True))
 
 
 def _cached(name: str, version: str, source: Any, make: Callable[[], Made]) -> Dataset:
-    """`make`, or what it made last time if `source` is the same."""
+    """The result of `make`, or the cached one if `source` is the same."""
     where = cache.entry(name, version, source)
     stored = cache.read(where)
     arrays, classes, notes = stored or make()
@@ -211,9 +212,9 @@ def _cached(name: str, version: str, source: Any, make: Callable[[], Made]) -> D
 
 
 def _on_disk(name: str, version: str, source: Any, make: Callable[..., Made]) -> Dataset:
-    """What `make` gives of images that stay on disk.
+    """The data set of `make`, whose images stay on disk.
 
-    What it took a look at all of them to know is kept, and holds as long as `source` is the same; `make` is called with
+    Statistics over all images are cached, and valid as long as `source` is the same; `make` is called with
     the labels, if they are known.
     """
     where = cache.entry(f"{name}-on-disk", version, source, small=True)

@@ -1,4 +1,4 @@
-"""Deficits: how images are worse than they are, where a stage trains on them.
+"""Deficits: degradations of the images that a stage trains on.
 
     blur   a quarter of the resolution on each side, as an eye with a cataract sees (Achille et al. 2019, "Critical
            learning periods in deep networks", arXiv 1711.08856, section 2: 32x32 images as if of 8x8)
@@ -13,12 +13,12 @@ FACTOR = 4  # of the resolution
 
 
 def blur(images: Array) -> Array:
-    """Images [B, H, W, C] scaled down to a quarter of each side, at least one pixel, and up again, both linearly."""
+    """Images [B, H, W, C] resized linearly to a quarter of each side, at least one pixel, and back."""
     batch, height, width, channels = images.shape
     small = (batch, max(1, height // FACTOR), max(1, width // FACTOR), channels)
     return jax.image.resize(jax.image.resize(images, small, "linear"), images.shape, "linear")
 
 
 def seen(deficit: str, images: Array) -> Array:
-    """Images float32 [B, H, W, C] as a stage with a deficit (`none` or `blur`) sees them."""
+    """Images float32 [B, H, W, C] with a deficit applied: `none` or `blur`."""
     return blur(images) if deficit == "blur" else images

@@ -12,7 +12,7 @@ TRAIN = 1297
 
 
 def source() -> str:
-    """The version of scikit-learn, which the images come with.
+    """The version of scikit-learn, which contains the images.
 
     Raises:
       DataError: it is not installed.

@@ -1,4 +1,4 @@
-"""Labels as a data set has them, checked before anything trains: classes 0..K-1, each with images to train on."""
+"""Checks the labels of a data set: classes 0..K-1, each with training images."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from plasticity_jax.errors import DataError
 
-SHOWN = 5  # classes that a line names
+SHOWN = 5  # largest number of classes in a message
 
 
 def numbered(
     where: str, train: np.ndarray, test: np.ndarray, classes: int | None
 ) -> tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]:
-    """Labels int32 of the training and the test images, the number of classes, and what to tell of it.
+    """Labels int32 of the training and the test images, the number of classes, and notes.
 
     Args:
-      where: begins every error.
+      where: prefix of every error.
       train, test: labels from 0 on; further test sets count as test images.
       classes: as many as whoever prepared the data declared, of which those without any image are left out, so that
         the classes after them move up; None for own labels, which have no gaps.

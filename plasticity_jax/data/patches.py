@@ -1,4 +1,4 @@
-"""Patches: a small pattern in the middle of an image that tells its class, hard to see but easy to remember.
+"""Patches: a small class-specific pattern in the middle of an image, hard to see but easy to memorise.
 
 After Li, Wei & Ma 2019 ("Towards explaining the regularization effect of initial large learning rate in training neural
 networks", arXiv 1907.04595) as in their released code, from which the values in `configs/patterns.py` come.  All
@@ -26,10 +26,10 @@ Leaf = Any
 
 
 class Patches(NamedTuple):
-    """The patches of one run, and which slots of its source carry one.
+    """The patches of one run, and the slots of its source with a patch.
 
     key: uint32 [2], data of the key that evaluation draws by.
-    flags: bool [P].  only: bool, all images are 0 but for their patch.
+    flags: bool [P].  only: bool, all images are 0 except for their patch.
     shared: float32 [s, s, C], z.  own: float32 [K, M, s, s, C], every v of each of K classes.
     alone, stretch: float32.
     """
@@ -60,14 +60,14 @@ def patches(patch: spec.Patch, seed: int, classes: int, channels: int, flags: np
 
 
 def carried(patch: spec.Patch, seed: int, images: int, split: str) -> np.ndarray:
-    """Which of all images of a split (`train` or `test`) carry a patch: bool [images]."""
+    """bool [images]: which images of a split (`train` or `test`) carry a patch."""
     return _generator(seed, f"patched {split}").random(images) < patch.share
 
 
 def paste(p: Patches, k: Array, numbers: Array, slots: Array, images: Array, labels: Array) -> Array:
     """Normalised images float32 [B, H, W, C] of the source's `slots`, those that carry a patch with it.
 
-    What is drawn for each comes from the key and its one of `numbers`, int32 [B].
+    The draws for each image depend on the key and its entry of `numbers`, int32 [B].
     """
     patched = p.flags[slots]
     pattern, sign, u, stretch = jax.vmap(lambda number: _draw(p, jax.random.fold_in(k, number)))(numbers)
@@ -82,12 +82,12 @@ def paste(p: Patches, k: Array, numbers: Array, slots: Array, images: Array, lab
 
 
 def evaluation_key(p: Patches) -> Array:
-    """The key that all evaluations draw by, so that they differ in the network only."""
+    """The key of all evaluations, so that they differ only in the network."""
     return jax.random.wrap_key_data(p.key)
 
 
 def _draw(p: Patches, k: Array) -> tuple[Array, Array, Array, Array]:
-    """Which pattern, its sign, and two numbers in [0, 1)."""
+    """(index of the pattern, its sign, two numbers in [0, 1))."""
     which, side, first, second = jax.random.split(k, 4)
     sign = jnp.where(jax.random.bernoulli(side), 1.0, -1.0)
     pattern = jax.random.randint(which, (), 0, p.own.shape[1])

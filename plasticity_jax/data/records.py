@@ -17,7 +17,7 @@ import numpy as np
 from plasticity_jax.data import resize as resizing
 from plasticity_jax.errors import DataError
 
-AT_ONCE = 64  # images that a thread reads by one call
+AT_ONCE = 64  # images that a thread reads in one call
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Split:
         return threading.local()
 
     def read(self, numbers: np.ndarray) -> list[np.ndarray]:
-        """The images of these numbers, resized as `tfds.read` does.
+        """The images with these numbers, resized as in `tfds.read`.
 
         Raises:
           DataError: they cannot be read.
@@ -44,13 +44,13 @@ class Split:
             if not hasattr(self._own, "source"):
                 self._own.source = self.open()  # each thread has its own files
             examples = self._own.source.__getitems__(numbers.tolist())
-        except Exception as error:  # array_record, pillow and tfds each have their own
+        except Exception as error:  # array_record, pillow and tfds raise different types
             raise unreadable(self.where, error) from error
         images = [example[self.image] for example in examples]
         return [resizing.fit(image, self.side) for image in images] if self.side else images
 
     def labels(self, count: int) -> np.ndarray:
-        """int32 [count]: all labels; no image is decoded."""
+        """All labels, int32 [count]; decodes no image."""
         import tensorflow_datasets as tfds
 
         source, numbered = self.open(decoders={self.image: tfds.decode.SkipDecoding()}), np.zeros(count, np.int32)
@@ -64,9 +64,9 @@ class Split:
 
 
 class Records:
-    """Images [N, H, W, C] like an array of uint8 that is indexed along its first axis; each access reads from disk.
+    """Images [N, H, W, C] on disk, used like a uint8 array indexed along its first axis; each access reads them.
 
-    parts: splits, and the numbers of their images that count; of joined data sets several.
+    parts: splits, with the numbers of the images used; several for joined data sets.
     """
 
     dtype, ndim = np.dtype(np.uint8), 4
@@ -89,7 +89,7 @@ class Records:
         return self.size
 
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
-        """uint8 [n, H, W, C]: the images at a slice or at indices.
+        """The images at a slice or at indices, uint8 [n, H, W, C].
 
         Raises:
           DataError: they cannot be read, or differ in size.
@@ -118,7 +118,7 @@ class Records:
                 place[row] = image
 
     def among(self, chosen: np.ndarray) -> "Records":
-        """Those at these indices, still on disk; of one split."""
+        """The images at these indices, still on disk; for a single split."""
         ((split, numbers),) = self.parts
         return Records([(split, numbers[chosen])], self.shape[1:])
 
@@ -127,7 +127,7 @@ Pixels = np.ndarray | Records
 
 
 def among(images: Pixels, chosen: np.ndarray) -> Pixels:
-    """The images at these indices, wherever they are."""
+    """The images at these indices, from memory or disk."""
     return images.among(chosen) if isinstance(images, Records) else images[chosen]
 
 
@@ -156,13 +156,13 @@ def split_of(builder: Any, split: str, where: str, image: str, label: str, side:
 
 
 def unreadable(where: str, error: Exception) -> DataError:
-    """What to say where records cannot be read."""
+    """The error for records that cannot be read."""
     return DataError(
         f"{where} cannot be read ({line(error)}); if it is damaged, delete that directory and prepare it again"
     )
 
 
 def line(error: Exception) -> str:
-    """An error's kind and the first line that it says."""
+    """The type of an error and the first line of its message."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

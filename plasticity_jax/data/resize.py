@@ -1,13 +1,13 @@
-"""Images brought to one size where they are read: a function of the image alone, without jax."""
+"""Resizes images to one size when they are read, without jax."""
 
 import numpy as np
 from PIL import Image
 
 
 def fit(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [side, side, C]: the shorter side resized to `side`, and the middle of the longer one.
+    """Resizes the shorter side to `side` and crops the centre: uint8 [side, side, C].
 
-    Bilinear, with a kernel as wide as the step where the image becomes smaller; as torchvision's Resize and CenterCrop.
+    Bilinear with antialiasing when the image becomes smaller, as torchvision's Resize and CenterCrop.
 
     Args:
       image: uint8 [H, W, C] of 1, 3 or 4 channels.

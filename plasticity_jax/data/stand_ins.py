@@ -1,4 +1,4 @@
-"""Data sets that are not at hand but whose size is known, for what depends on sizes alone, such as compiling."""
+"""Stand-ins for data sets of known size, for work that depends only on sizes, such as compilation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from plasticity_jax.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Images to train and to test, their height, width and channels, and classes; images of many sizes have none."""
+    """Numbers of training and test images and classes; height, width and channels, or None if images differ in size."""
 
     train: int
     test: int
@@ -65,7 +65,7 @@ def load(
 
 
 def _black(name: str, sizes: Sequence[Size], resize: int) -> Dataset:
-    """The set of this name, or the joined sets, as one black pixel that is there as often as it has to be."""
+    """The data set or joined sets with black images, all of which share the memory of one pixel."""
     shape = (resize, resize, 3) if resize else sizes[0].image
     if shape is None or not resize and {size.image for size in sizes} != {shape}:
         raise DataError(f"data set {name}: images differ in size; config.resize=SIDE brings them to one")

@@ -1,4 +1,4 @@
-"""Which training images a stage sees, and under which labels.
+"""Selects the training images of a stage, and their labels.
 
 Everything here is a pure function of the recipe and the seed: all stages, branches and grid points of a seed share
 one order of the images, so that pools of stages nest and runs are paired.
@@ -14,7 +14,7 @@ from plasticity_jax.errors import ConfigError
 
 
 class Span(NamedTuple):
-    """Where one of several joined data sets lies: (first, last + 1) train image, test image and class."""
+    """The range of one of several joined data sets: (first, last + 1) train image, test image and class."""
 
     train: tuple[int, int]
     test: tuple[int, int]
@@ -22,7 +22,7 @@ class Span(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The images a stage draws from.
+    """The training images of a stage.
 
     indices: int32 [n], distinct, into the training images.
     labels: int32 [n], their labels after label noise.
@@ -177,7 +177,7 @@ def arrivals(seed: int, labels: np.ndarray, classes: int, splits: int, uniform: 
 
 
 def _with_noise(labels: np.ndarray, indices: np.ndarray, classes: np.ndarray, seed: int, noise: float) -> np.ndarray:
-    """Labels of which a share is wrong, all of them among `classes` (ascending)."""
+    """Labels with a fraction replaced by wrong ones, all among `classes` (ascending)."""
     count = _share("label_noise", noise, len(indices))
     if count and len(classes) < 2:
         raise ConfigError(f"data.label_noise={noise} needs a second class")

@@ -1,4 +1,4 @@
-"""A data set of patterns of graded complexity: which of them has a network learnt so far?
+"""A data set of patterns of graded complexity, to measure which of them a network has learnt.
 
 After the idea of PS10 in You et al. 2019 (arXiv 1908.01878, second version), of which little more is known than that it
 separates simple from complex patterns; every number here is our choice.
@@ -44,7 +44,7 @@ def images() -> tuple[Arrays, dict[str, tuple[int, int]]]:
 
 
 def _drawn(rng: np.random.Generator, codes: list[np.ndarray], shows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels; `shows` [N] is the block of each image that tells its class."""
+    """Images and labels; `shows` [N] is the block of each image that shows its class."""
     labels = rng.permutation(np.arange(len(shows)) % CLASSES)
     pixels = rng.normal(size=(len(shows), len(codes), WIDTH))
     for block, code in enumerate(codes):
