@@ -1,4 +1,4 @@
-"""From working directories to tables and pictures.  Reads files only: no jax, no network, finished or not.
+"""Tables and figures from working directories, finished or in progress.  Reads files only: no jax, no network.
 
 from plasticity_jax import analysis
 frame = analysis.load("runs/demo")
@@ -24,14 +24,14 @@ from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import ConfigError, LabError
 
 TABLE = outcomes.TABLE
-COMPACT = "metrics.parquet"  # the whole table of a study in one file, as `analysis.collect` writes it
+COMPACT = "metrics.parquet"  # the table of a study in one file, written by `analysis.collect`
 KEYS, MEASURED = list(columns.KEYS), list(columns.MEASURED)
 
 Directory = str | os.PathLike[str]
 
 
 def __getattr__(name: str) -> Any:
-    """`read`, imported on first use, since `studies` stands on this module."""
+    """`read`, imported on first use, since `studies` imports this module."""
     if name == "read":
         from plasticity_jax.analysis.studies import read
 
@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
 
 
 def distinct(directories: Iterable[Directory]) -> list[Path]:
-    """The directories without those that were given before, under this name or another."""
+    """The directories without duplicates, which may be given under different names."""
     given: dict[Path, Path] = {}
     for directory in map(Path, directories):
         given.setdefault(directory.resolve(), directory)
@@ -48,9 +48,9 @@ def distinct(directories: Iterable[Directory]) -> list[Path]:
 
 
 def load(*directories: Directory) -> pd.DataFrame:
-    """All measurements below one or more working directories as a long table, one row per run, step and metric.
+    """All measurements in one or more working directories as a long table, one row per run, step and metric.
 
-    A study that is still running can be read too, and so can a sweep, or one study of it.
+    Running studies can be read too, as can sweeps and single studies of a sweep.
 
     Args:
       directories: working directories, each `DIR/<pack>/<stage>/metrics.jsonl`, compact ones, `DIR/metrics.parquet`,
@@ -95,14 +95,14 @@ def _table(directory: Path) -> pd.DataFrame:
 
 
 def _rows(directory: Path) -> Iterator[tables.Part]:
-    """The rows of a working directory, each with its pack and the status of its run."""
+    """The rows of a working directory, with the pack and the status of each run."""
     for path in sorted(directory.rglob(TABLE)):
         pack, stage = path.parent.parent.relative_to(directory).as_posix(), path.parent.name
         yield tables.named(outcomes.rows(directory, pack, stage), pack=pack)
 
 
 def _judged(table: pd.DataFrame, directory: Path) -> pd.DataFrame:
-    """The table with numbers as values, none of them infinite, and the status of each run."""
+    """The table with finite numbers (or NaN) as values, and the status of each run."""
     value = pd.to_numeric(table.value, errors="coerce").astype(float)
     table = table.assign(value=value.where(np.isfinite(value)))
     if "status" not in table:  # collected before there was one
@@ -113,7 +113,7 @@ def _judged(table: pd.DataFrame, directory: Path) -> pd.DataFrame:
 
 
 def has_result(directory: Directory) -> bool:
-    """Whether a study, by itself or in a sweep, has finished."""
+    """Whether a study, alone or in a sweep, has finished."""
     directory = Path(directory)
     if sweeps.is_study(directory):
         done, count = sweeps.progress(directory)
@@ -122,7 +122,7 @@ def has_result(directory: Directory) -> bool:
 
 
 def load_result(directory: Directory) -> dict[str, Any]:
-    """What a finished study found: `result.json`, or the results of all jobs of a study of a sweep together.
+    """The result of a finished study: `result.json`, or the combined results of its jobs in a sweep.
 
     Raises:
       LabError: there is none, or it is broken.
@@ -138,7 +138,7 @@ def load_result(directory: Directory) -> dict[str, Any]:
 
 
 def load_config(directory: Directory) -> dict[str, Any]:
-    """The study as it was resolved from its config, every default filled in: `config.json`, as its version wrote it.
+    """The resolved config of a study with all defaults: `config.json`, in the format of the version that wrote it.
 
     Raises:
       LabError: there is none, or it is broken or no study.
@@ -156,7 +156,7 @@ def load_config(directory: Directory) -> dict[str, Any]:
 
 
 def load_environment(directory: Directory) -> dict[str, Any]:
-    """With what the study was computed: versions, commit, devices, hash of the data: `environment.json`.
+    """The environment of the study: versions, commit, devices, hash of the data: `environment.json`.
 
     Raises:
       LabError: there is none, or it is broken.

@@ -1,4 +1,4 @@
-"""What is known of a study besides its measurements: its state, the machine, and what it cost.
+"""Facts about a study besides its measurements: state, machine and cost.
 
     facts.read(study)           finished or in progress, from a working directory or a compact one
 
@@ -16,7 +16,7 @@ from plasticity_jax.analysis.reading import sweeps
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.errors import LabError
 
-# What status.json says while there is no result, and how to call it.
+# Names for the states in status.json while there is no result.
 STATES = {"running": "in progress", "preempted": "stopped early", "failed": "failed"}
 
 
@@ -71,7 +71,7 @@ def read(study: Study) -> Facts:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `41 s`, `12 min 05 s` or `3 h 07 min`."""
+    """Formats seconds as `41 s`, `12 min 05 s` or `3 h 07 min`."""
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s" if seconds >= 10 else f"{seconds:.1f} s"
@@ -112,7 +112,7 @@ def _device(environment: Mapping[str, Any]) -> str:
 
 
 def _seconds(directory: Path) -> dict[str, float]:
-    """The clocks of all packs, added up."""
+    """The sum of the clocks of all packs."""
     total: dict[str, float] = {}
     for path in sorted([*directory.glob("*/clock.json"), *directory.glob("jobs/*/*/clock.json")]):
         for kind, spent in _numbers(_json(path)).items():
@@ -129,7 +129,7 @@ def _json(path: Path) -> dict[str, Any]:
     return _object(content)
 
 
-# What is not of its type is as good as missing, for the same reason.
+# Values of a wrong type are treated as missing, for the same reason.
 
 
 def _object(value: Any) -> dict[str, Any]:

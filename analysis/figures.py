@@ -1,4 +1,4 @@
-"""Every study as the figures of its paper, in PNG and SVG, also while it is in progress.
+"""Draw the figures of studies as PNG and SVG, also while a study is in progress.
 
     python -m analysis.figures DIR [DIR...] --out FOLDER
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def charts(study: Study) -> list[Chart]:
-    """The figures of a study; its learning curves as long as the first of them has nothing to show.
+    """The figures of a study, or its learning curves while the first figure has no data.
 
     Raises:
       LabError: it has not been evaluated yet.
@@ -70,7 +70,7 @@ def multistage(study: Study) -> list[Chart]:
 
 
 def pretrain_length(study: Study) -> list[Chart]:
-    """Figure 2; and when the half is fit."""
+    """Figure 2; and the training accuracy on the half."""
     scores = sketch.by_label(study)
     warm = sketch.numbered(r"pretrain-(\d+)", scores)
     series = [
@@ -151,7 +151,7 @@ def architecture(study: Study) -> list[Chart]:
 
 
 def resets(study: Study) -> list[Chart]:
-    """Figure 6: which modules start anew; and figure 11, the learning curves of three of the networks."""
+    """Figure 6: which modules are reset; and figure 11, the learning curves of three of the networks."""
     scores, head = sketch.by_label(study), 6
     ends = {label: re.findall(r"\d", label) for label in scores if label.startswith("reset-")}
     subsets = {(int(each[0]), int(each[-1])): label for label, each in ends.items() if each}
@@ -196,7 +196,7 @@ def tuning_rate(study: Study) -> list[Chart]:
 
 
 def controls(study: Study) -> list[Chart]:
-    """Is the gap an artefact?  Every branch, and its gap, with either stem."""
+    """Controls for artefacts: every branch, and its gap, with either stem."""
     scores = sketch.by_point(study, "stem")
     stems = dict.fromkeys(stem for _, stem in scores)
     at = dict(enumerate(dict.fromkeys(branch for branch, _ in scores)))
@@ -230,7 +230,7 @@ def warm_start_table(study: Study) -> list[Chart]:
 
 
 def warm_start_online(study: Study) -> list[Chart]:
-    """Figure 2 of Ash & Adams 2020: test accuracy at the end of each chunk of data, and the updates that it took."""
+    """Figure 2 of Ash & Adams 2020: test accuracy at the end of each chunk of data, and the number of updates."""
     data = {stage["name"]: stage["data"] for stage in studies.records(study)}
     counted = study.config["train_images"]
     images = {name: (counted or 100.0) * recipe["part"] / recipe["splits"] for name, recipe in data.items()}

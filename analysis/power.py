@@ -1,4 +1,4 @@
-"""How many seeds a claim needs, from how the seeds of a study scatter.
+"""Compute how many seeds a claim needs, from the variation between the seeds of a study.
 
     python -m analysis.power DIR [DIR...] [--points 1.0] [--power 0.8] [--json FILE]
 
@@ -42,7 +42,7 @@ HEAD = ("claim", "holds if", "n", "sd", "up to", "power now", "seeds", "at most"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A claim about one study, and the seeds that it needs.
+    """A claim about one study, and the number of seeds that it needs.
 
     n, sd: seeds at hand, and the standard deviation of the effect between them in points.  upper: the bound of it.
     power: the probability of the verdict `reproduced` with n seeds.
@@ -62,7 +62,7 @@ class Row:
 
 
 def rows(read: Iterable[studies.Study], points: float = POINTS, target: float = POWER) -> list[Row]:
-    """A row for each claim in points that two seeds or more have measured and that scatters."""
+    """A row for each claim in points with at least two seeds and a nonzero standard deviation."""
     result = []
     for outcome in judge(read):
         if outcome.claim.unit == "points" and outcome.low is not None:
@@ -116,7 +116,7 @@ def power(direction: str, size: float, sd: float, n: int) -> float:
 
 
 def seeds(direction: str, size: float, sd: float, target: float = POWER) -> int | None:
-    """The least number of seeds with this power; None if it is above `MOST`."""
+    """The smallest number of seeds with this power; None if it is above `MOST`."""
     low, high = 1, 2
     while power(direction, size, sd, high) < target:
         low, high = high, 2 * high
@@ -136,7 +136,7 @@ def bound(sd: float, n: int) -> float:
 
 
 def table(needed: Sequence[Row], points: float = POINTS, target: float = POWER) -> str:
-    """The rows for people, study by study."""
+    """The rows as text, study by study."""
     lines = [f"seeds for a power of {target:.0%}, by an effect of {points:g} points or the margin of the claim", ""]
     for directory in dict.fromkeys(row.directory for row in needed):
         of_study = [row for row in needed if row.directory == directory]

@@ -1,4 +1,4 @@
-"""The data and the scale that a study was measured at, in one line.
+"""Describes the data and the scale of a study in one line.
 
 CIFAR-10 (JPEG), 5,000 training images; resnet depth 2 width 8 stem imagenet; pretrain 50, tune 60 epochs; adam 0.001;
 seeds 0-2
@@ -72,7 +72,7 @@ def _lengths(study: studies.Study) -> str:
 
 
 def _length(stages: Sequence[Mapping[str, Any]]) -> str:
-    """How long the branches of a stage train."""
+    """The lengths of a stage's branches as text."""
     lengths = dict.fromkeys(
         f"{each['steps']} steps" if each["steps"] else f"{each['epochs']:g} epochs" for each in stages
     )

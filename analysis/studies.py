@@ -1,4 +1,4 @@
-"""A working directory as the analysis sees it: what was planned, every measurement, and each branch's values by seed.
+"""A study read from a working directory: its config, measurements, and the values of each branch by seed.
 
     study = studies.read("runs/figure1")
     studies.values(study, "fresh")                                    {seed: the metric in percent}
@@ -23,14 +23,14 @@ from plasticity_jax.errors import LabError
 from plasticity_jax.storage import results
 
 WINDOW, END, START = "window", "end", "start"
-EARLY = 1 / 3  # the share of a stage that START means
+EARLY = 1 / 3  # the fraction of a stage that START covers
 
 When = str | float | transitions.At
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Study:
-    """What one working directory holds.
+    """The content of one working directory.
 
     config: `config.json`.  result: `result.json`, None while the study is in progress.
     table: `analysis.load`, with the label of each row's run, and the row's failed runs left in.
@@ -43,23 +43,23 @@ class Study:
 
     @property
     def name(self) -> str:
-        """What claims and figures find the study by, as `multistage`; may be empty."""
+        """The name that selects claims and figures, such as `multistage`; may be empty."""
         return self.config.get("name", "")
 
     @functools.cached_property
     def runs(self) -> Mapping[str, Mapping[str, Sequence["Run"]]]:
-        """The runs of each label in each stage, in the order of the table, which is searched here once for all."""
+        """The runs by label and stage, in the order of the table; cached."""
         return _runs(self.table)
 
     def plot(self) -> list[Any]:
-        """Its figures, as those of matplotlib; in a notebook each is shown by `display`."""
+        """Its figures, as matplotlib figures; in a notebook show each by `display`."""
         from plasticity_jax.analysis import figures  # which stands on this module, and needs matplotlib
         from plasticity_jax.analysis.plots import matplotlib_backend
 
         return [matplotlib_backend.draw(chart) for chart in figures.charts(self)]
 
     def claims(self) -> str:
-        """The claims that it speaks to, each with effect, interval and verdict, as the command `claims` prints them."""
+        """The claims about this study with effect, interval and verdict, as the command `claims` prints them."""
         from plasticity_jax.analysis import verify  # which stands on this module
 
         return verify.table([self], verify.judge([self]))
@@ -83,7 +83,7 @@ class Run:
     value: np.ndarray
 
     def of(self, metric: str) -> np.ndarray:
-        """Which rows are of a metric."""
+        """Marks the rows of a metric."""
         return self.metric == self.metrics.get(metric, len(self.metrics))
 
 
@@ -109,7 +109,7 @@ def _runs(table: pd.DataFrame) -> dict[str, dict[str, list[Run]]]:
 
 
 def read(directory: analysis.Directory) -> Study:
-    """The study in a working directory, finished or in progress.
+    """Reads the study in a working directory, finished or in progress.
 
     Raises:
       LabError: no study, or a broken one, or a `config.json` of another one.
@@ -123,7 +123,7 @@ def read(directory: analysis.Directory) -> Study:
 
 
 def _check_belongs(table: pd.DataFrame, config: Mapping[str, Any], directory: Path) -> None:
-    """Raise a LabError unless the config plans whatever was measured."""
+    """Raises a LabError if there are measurements that the config does not plan."""
     plans = [(pack["name"], plan) for pack in config["packs"] for _, plan in pack["plans"]]
     planned = {(pack, stage["name"], stage["branch"]) for pack, plan in plans for stage in plan}
     for pack, stage, branch in table[["pack", "stage", "branch"]].drop_duplicates().itertuples(index=False):
@@ -141,7 +141,7 @@ def label_of(series: str) -> str:
 
 
 def records(study: Study) -> list[Mapping[str, Any]]:
-    """The stages of all plans of the study, as `config.json` has them."""
+    """The stages of all plans of the study, as in `config.json`."""
     return [stage for pack in study.config["packs"] for _, plan in pack["plans"] for stage in plan]
 
 
@@ -152,7 +152,7 @@ def stages(study: Study, label: str) -> list[str]:
 
 
 def labels(study: Study) -> list[str]:
-    """The labels of the runs that no stage continues from, in the order of the table.
+    """The labels of final runs, in the order of the table.
 
     While the study is in progress, those that are known so far.
     """
@@ -173,7 +173,7 @@ def labels(study: Study) -> list[str]:
 def values(
     study: Study, label: str, metric: str = results.METRIC, at: When = WINDOW, stage: str = ""
 ) -> dict[int, float]:
-    """What was measured of a label, by seed; seeds whose run failed, or has not come so far, are left out.
+    """A measurement of a label by seed, without seeds whose run failed or has not reached it.
 
     Args:
       metric: as in the table; `steps` is the number of updates in the stage.
@@ -223,7 +223,7 @@ def _jump(run: Run, metric: str, at: transitions.At, bounds: Sequence[float]) ->
 
 
 def learning_stages(study: Study, label: str, stage: str) -> list[float]:
-    """The epochs at which the learning stages of a label begin by its plan, and at which the last one ends."""
+    """The planned epochs at which the learning stages of a label begin, and at which the last one ends."""
     branch, _, point = label.removesuffix("]").partition("[")
     wanted = set(point.split(",")) if point else set()
     for pack in study.config["packs"]:
@@ -240,13 +240,13 @@ def learning_stages(study: Study, label: str, stage: str) -> list[float]:
 
 
 def failed(study: Study) -> set[tuple[str, str]]:
-    """(pack, run) of the runs that failed, as the table names them; none are known while the study is in progress."""
+    """(pack, run), as in the table, of failed runs; empty while the study is in progress."""
     runs = study.result["runs"] if study.result else []
     return {(run["pack"], run["run"].removeprefix(f"{run['pack']}/")) for run in runs if run["status"] != "finished"}
 
 
 def _ends(study: Study, stage: str) -> dict[str, float]:
-    """The epochs of a stage by branch, the most that the plans have; infinite where only the data tell."""
+    """The largest planned number of epochs of a stage by branch; infinite if it depends on the data."""
     ends: dict[str, float] = {}
     for record in records(study):
         if record["name"] == stage:
@@ -256,5 +256,5 @@ def _ends(study: Study, stage: str) -> dict[str, float]:
 
 
 def may_end_early(stage: Mapping[str, Any]) -> bool:
-    """Whether only the data tell how many epochs a stage of `config.json` has."""
+    """Whether the number of epochs of a stage of `config.json` depends on the data."""
     return bool(stage["steps"] or stage["until_accuracy"] or stage["optim"]["schedule"] == "autodecay")

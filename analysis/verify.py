@@ -1,4 +1,4 @@
-"""Every claim of the papers about the studies at hand: effect, interval, verdict, and what it was measured on.
+"""Test the claims of the papers on studies: effect, interval, verdict, and the scale of the measurement.
 
     python -m analysis.claims DIR [DIR...] [--json FILE] [--markdown | --by_seeds]
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def to_json(read: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[str, Any]:
-    """What the table says, as plain JSON values."""
+    """The content of the table as plain JSON values."""
     return {
         "summary": summary(judged),
         "studies": [
@@ -87,7 +87,7 @@ def to_json(read: Sequence[studies.Study], judged: Sequence[Judged]) -> dict[str
 
 
 def table(read: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
-    """The same for people, in at most 110 columns, grouped by study."""
+    """The results as text, in at most 110 columns, grouped by study."""
     lines: list[str] = []
     for directory in dict.fromkeys(outcome.directory for outcome in judged):
         of_study = [outcome for outcome in judged if outcome.directory == directory]
@@ -104,7 +104,7 @@ def table(read: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
 
 
 def markdown(judged: Sequence[Judged]) -> str:
-    """What could be judged, a row each: a table in Markdown of the papers' claims, and one of our own controls.
+    """Markdown tables of the tested claims of papers, and of our own controls.
 
     Bold is what holds after Bonferroni too, in italics what holds after Holm only.
     """
@@ -125,7 +125,7 @@ def _markdown_row(outcome: Judged) -> str:
 
 
 def _effect(outcome: Judged) -> tuple[str, str]:
-    """The effect and its interval in words; the level where it is not 95%."""
+    """The effect and its interval as text, with the level if it is not 95%."""
     digits = ",.2f" if max(map(abs, outcome.by_seed.values()), default=0) < 1000 else ",.0f"
     effect = "-" if outcome.effect is None else format(outcome.effect, "+" + digits)
     level = " 90 %" if outcome.claim.direction == stats.WITHIN else ""
@@ -133,7 +133,7 @@ def _effect(outcome: Judged) -> tuple[str, str]:
 
 
 def _rows(outcome: Judged) -> list[str]:
-    """A claim: its numbers, then what it says and what was measured."""
+    """The lines for a claim: its numbers, its statement and its formula."""
     claim = outcome.claim
     target = {
         stats.ABOVE: "> 0",
@@ -149,14 +149,14 @@ def _rows(outcome: Judged) -> list[str]:
 
 
 def remains(outcome: Judged) -> str:
-    """What is left of a verdict after the corrections."""
+    """The result of the corrections for a verdict."""
     if outcome.holm is None:
         return "-"
     return "holds" if outcome.bonferroni else "Holm only" if outcome.holm else "lost"
 
 
 def said(judged: Sequence[Judged]) -> list[str]:
-    """The summary in sentences: claims of papers, controls of our own, the corrections, and chance."""
+    """The summary in sentences: claims of papers, our own controls, corrections, and chance."""
     counts = summary(judged)
     ours = [outcome.claim.ours for outcome in judged]
     lines = [_counted(counts["claims"], "claims", counts["studies"])]
@@ -173,7 +173,7 @@ def said(judged: Sequence[Judged]) -> list[str]:
 
 
 def _counted(counts: dict[str, int], group: str, among: int) -> str:
-    """One sentence of counts, and what remains after either correction."""
+    """One sentence of counts, with those that hold after each correction."""
     k, decided = counts["tested"], counts["reproduced"] + counts["contradicted"]
     bonferroni, holm = (
         sum(counts[f"{verdict}_after_{name}"] for verdict in ("reproduced", "contradicted")) for name in CORRECTIONS

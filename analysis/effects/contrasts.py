@@ -1,4 +1,4 @@
-"""Contrasts between the branches of a study, and claims about them; `analysis.effects.stats` says how they are judged.
+"""Contrasts between the branches of a study, and claims about them; `analysis.effects.stats` has the rule for verdicts.
 
     gap = minus("fresh", "pretrain+tune")                                 fresh - pretrain+tune, seed by seed
     minus("fresh", largest(family("blend[gamma={}]")))                    at the largest gamma that there is
@@ -19,15 +19,15 @@ from plasticity_jax.analysis.effects import transitions
 from plasticity_jax.analysis.effects.stats import ABOVE, MARGIN
 from plasticity_jax.storage import results
 
-DIGITS = 9  # decimals of an effect; further ones are rounding, and must not decide a verdict
-TINY = 1e-12  # a weight that is rounding
+DIGITS = 9  # decimals of an effect; further digits are rounding errors and must not decide a verdict
+TINY = 1e-12  # smaller weights are rounding errors
 
 NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """A weight and what it multiplies: the other fields are the arguments of `studies.values`."""
+    """A weight times a measurement; the other fields are the arguments of `studies.values`."""
 
     weight: float
     label: str
@@ -36,7 +36,7 @@ class Term:
     stage: str = ""
 
     def by_seed(self, study: studies.Study) -> dict[int, float]:
-        """What it measures, for every seed that has it."""
+        """The measurement for every seed that has it."""
         return studies.values(study, self.label, self.metric, self.at, self.stage)
 
 
@@ -62,7 +62,7 @@ Family = Callable[[Known], Mapping[Key, Sum]]  # the members that there are, by 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Something that a paper says, or that a control should show, as a contrast of one study.
+    """A statement of a paper, or a control, as a contrast of one study.
 
     id: unique within the study.  study: the `name` of the config.
     source: the paper as `Authors 2021` and where it says so; controls of our own begin with `ours: `.
@@ -81,19 +81,19 @@ class Claim:
 
     @property
     def ours(self) -> bool:
-        """Whether it is a control of our own, which the paper does not speak of."""
+        """Whether it is our own control, not a statement of the paper."""
         return self.source.startswith("ours: ")
 
     @property
     def paper(self) -> str:
-        """The paper that it is about: the family of its corrections."""
+        """The paper, which defines the family for multiplicity corrections."""
         return re.split(r",| \[", self.source.removeprefix("ours: "))[0]
 
 
 def the(
     label: str, metric: str = results.METRIC, at: studies.When = studies.WINDOW, stage: str = ""
 ) -> Callable[[Known], Sum | None]:
-    """One measurement of a label, as `studies.values` takes it; without a stage, at the end of its training."""
+    """One measurement of a label, as in `studies.values`; without a stage, at the end of its training."""
     return lambda available: Sum((Term(1.0, label, metric, at, stage),)) if (stage, label) in available else None
 
 
@@ -103,12 +103,12 @@ def minus(first: Operand, second: Operand) -> Contrast:
 
 
 def times(weight: float, operand: Operand) -> Contrast:
-    """A multiple."""
+    """weight * operand."""
     return lambda available: _add([(weight, find(operand, available))])
 
 
 def measured(contrast: Operand, metric: str, at: studies.When = studies.WINDOW) -> Contrast:
-    """The same contrast of another metric."""
+    """The same contrast, of another metric."""
 
     def replaced(available: Known) -> Sum | None:
         total = find(contrast, available)
@@ -125,7 +125,7 @@ def family(
     least: float = -math.inf,
     also: Mapping[float, Operand] | None = None,
 ) -> Family:
-    """The labels that differ in a number.
+    """The labels that differ only in a number.
 
     Args:
       pattern: a label with `{}` for the number, or several, and `*` for numbers that do not tell members apart.
@@ -153,7 +153,7 @@ def largest(members: Family) -> Contrast:
 
 def smallest(members: Family) -> Contrast:
     """The member with the smallest number."""
-    return lambda available: next(iter(members(available).values()), None)  # they come in order
+    return lambda available: next(iter(members(available).values()), None)  # they are sorted
 
 
 def spread(members: Family) -> Contrast:
@@ -167,7 +167,7 @@ def spread(members: Family) -> Contrast:
 
 
 def average(members: Family, least: int = 1) -> Contrast:
-    """The mean over the members; None if there are less than `least`."""
+    """The mean over the members; None if there are fewer than `least`."""
 
     def mean(available: Known) -> Sum | None:
         parts = members(available)
@@ -177,7 +177,7 @@ def average(members: Family, least: int = 1) -> Contrast:
 
 
 def slope(members: Family, per: float = 1.0) -> Contrast:
-    """The least-squares slope over the members' number, for a step of `per`; None if there are less than two."""
+    """The least-squares slope over the members' number, per `per`; None if there are fewer than two."""
 
     def fitted(available: Known) -> Sum | None:
         by_x = members(available)
@@ -195,14 +195,14 @@ def _last(members: Mapping[Key, Sum]) -> Sum | None:
 
 
 def find(operand: Operand, available: Known) -> Sum | None:
-    """The sum that an operand stands for; None where the study lacks a part of it."""
+    """The sum of an operand; None if the study lacks a part of it."""
     if isinstance(operand, str):
         operand = the(operand)
     return operand(available) if callable(operand) else Sum((), operand)
 
 
 def _add(parts: Sequence[tuple[float, Sum | None]]) -> Sum | None:
-    """The weighted sum of sums, every measurement once and without those that cancel; None if one of the sums is."""
+    """The weighted sum of sums, with equal measurements merged and zero weights removed; None if a sum is None."""
     weights: dict[Any, float] = {}
     offset = 0.0
     for weight, part in parts:
@@ -217,7 +217,7 @@ def _add(parts: Sequence[tuple[float, Sum | None]]) -> Sum | None:
 
 
 def known(study: studies.Study) -> Known:
-    """What a contrast may ask of a study: the (stage, label) of every run, and ("", label) of those at the end."""
+    """The runs that a contrast may use: (stage, label) of every run, and ("", label) of final runs."""
     pairs = study.table[["stage", "label"]].drop_duplicates().itertuples(index=False, name=None)
     return dict.fromkeys([*pairs, *(("", label) for label in studies.labels(study))])
 
@@ -234,33 +234,33 @@ def by_seed(study: studies.Study, total: Sum) -> dict[int, float]:
 
 
 def is_difference(total: Sum) -> bool:
-    """Whether zero is what comes out if nothing has any effect: a sum that takes off as much as it adds."""
+    """Whether the expected value is zero if nothing has any effect: the weights of the sum add up to zero."""
     changes = [isinstance(term.at, transitions.At) and term.at.kind in transitions.CHANGES for term in total.terms]
     left = math.fsum(term.weight for term, change in zip(total.terms, changes, strict=True) if not change)
     return abs(left) < TINY and abs(total.offset) < TINY
 
 
 def formula(total: Sum, longest: int = 4) -> str:
-    """A sum as a person reads it: `fresh - blend[gamma=0.9]`, and the metric if it is not the study's."""
+    """A sum as text: `fresh - blend[gamma=0.9]`, with the metric if it is not the study's."""
     terms = total.terms
     stages = {term.stage for term in terms}
     names = [term.label if len(stages) == 1 else f"{term.stage}/{term.label}".strip("/") for term in terms]
     differ = len(terms) <= longest and len({(term.metric, term.at) for term in terms}) > 1
-    if differ:  # each says for itself what and when
+    if differ:  # each term is followed by its metric and time
         names = [name + _in_brackets(_what([term])) for name, term in zip(names, terms, strict=True)]
     parts = [(term.weight, _factor(term.weight) + name) for term, name in zip(terms, names, strict=True)]
     if len(terms) > longest:
         parts = [(1.0, f"a weighted sum of {len(terms)} measurements")]
     if total.offset:
         parts.append((total.offset, f"{abs(total.offset):g}"))
-    parts.sort(key=lambda part: part[0] < 0)  # what is added before what is taken off, otherwise as they come
+    parts.sort(key=lambda part: part[0] < 0)  # positive terms first, otherwise in their order
     text = "".join(f" {'-' if sign < 0 else '+'} {what}" for sign, what in parts).removeprefix(" + ").strip()
     where = [f"in {stage}" for stage in stages if stage and len(stages) == 1]
     return text + _in_brackets([*([] if differ else _what(terms)), *where])
 
 
 def _what(terms: Iterable[Any]) -> list[str]:
-    """The metrics and the times of terms that are not the study's own."""
+    """The metrics and times of terms that differ from the study's metric and window."""
     plain = Term(1.0, "")
     metrics = dict.fromkeys(term.metric for term in terms if term.metric != plain.metric)
     return [*metrics, *dict.fromkeys(_time(term.at) for term in terms if term.at != plain.at)]

@@ -1,4 +1,4 @@
-"""Measurements of a seed that are no weighted sums: quotients, the best of several runs, values between runs.
+"""Measurements of a seed that are not weighted sums: quotients, the best of several runs, interpolation between runs.
 
 They stand in a `contrasts.Sum` like a `contrasts.Term`, and are undefined for a seed that lacks a part of them.
 
@@ -23,7 +23,7 @@ from plasticity_jax.storage import results
 
 @dataclasses.dataclass(frozen=True)
 class Derived:
-    """What all of them have, so that a formula can be written; see `contrasts.Term`."""
+    """Fields common to all of them, see `contrasts.Term`."""
 
     weight: float
     metric: str = dataclasses.field(default=results.METRIC, kw_only=True)
@@ -49,9 +49,9 @@ class Quotient(Derived):
 
 @dataclasses.dataclass(frozen=True)
 class Best(Derived):
-    """The measurement of that label which is best by another metric at the end, chosen for each seed by itself.
+    """The measurement of the label that is best by another metric at the end, chosen separately for each seed.
 
-    Of labels that are equally good the first is taken: what is measured has no say in what is chosen.
+    Ties go to the first label.  The choice does not depend on the measured metric.
     """
 
     labels: tuple[str, ...]
@@ -74,11 +74,11 @@ class Best(Derived):
 
 @dataclasses.dataclass(frozen=True)
 class Chosen(Derived):
-    """The measurement of one of several labels, the same for all seeds: that with the best mean of another metric.
+    """The measurement of one of several labels, equal for all seeds: the one with the best mean of another metric.
 
     by: that metric, over the same time; empty where there is none, and then each seed takes the label that is best by
         what is measured at the *other* seeds.  Either way what is measured has no say in what is chosen for it.
-    A label that lacks seeds (it failed there) comes behind those that have more.
+    A label with failed seeds ranks below labels with more seeds.
     """
 
     labels: tuple[str, ...]
@@ -90,7 +90,7 @@ class Chosen(Derived):
         return f"{name} chosen by {self.by or 'the other seeds'}" if len(self.labels) > 1 else name
 
     def choices(self, study: studies.Study) -> dict[int, str]:
-        """The label that is taken for each seed."""
+        """The label chosen for each seed."""
         scores = {
             label: studies.values(study, label, self.by or self.metric, self.at, self.stage) for label in self.labels
         }
@@ -113,9 +113,9 @@ def _best(scores: Mapping[str, Mapping[int, float]]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Between(Derived):
-    """What runs of several lengths would have come to in as many updates as another run took; linear between them.
+    """The value at the length of another run, interpolated linearly between runs of several lengths.
 
-    A seed whose other run is longer or shorter than all of them has the value of the nearest.
+    Outside the range of lengths it is the value of the nearest run.
     """
 
     labels: tuple[str, ...]
@@ -142,10 +142,10 @@ What = tuple[str, studies.When]  # a metric, and when
 
 @dataclasses.dataclass(frozen=True)
 class Ranks(Derived):
-    """Spearman's rank correlation of two measurements over the runs of one seed, of each of several labels one.
+    """Spearman's rank correlation of two measurements over the labels of one seed.
 
-    given: a third measurement, at equal ranks of which they are compared (the partial correlation of the ranks).
-    Undefined for a seed with less than three labels (four with `given`), or where one of them is the same in all.
+    given: a third measurement to control for (partial correlation of the ranks).
+    Undefined for a seed with fewer than three labels (four with `given`), or if a measurement is constant.
     """
 
     labels: tuple[str, ...]
@@ -174,7 +174,7 @@ class Ranks(Derived):
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float], given: Sequence[float] | None = None) -> float:
-    """Spearman's, or at equal ranks of a third; NaN where it is not defined."""
+    """Spearman's rank correlation, or the partial one given a third; NaN where undefined."""
     from scipy.stats import rankdata  # a second that only judging waits for
 
     ranks = [rankdata(values) for values in (first, second, given) if values is not None]
@@ -188,7 +188,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float], given: Seq
 
 
 def ranked(first: What, second: What, given: What | None = None) -> Contrast:
-    """A rank correlation over all runs of a seed that no stage continues from."""
+    """A rank correlation over all final runs of a seed."""
 
     def find(known: Known) -> Sum | None:
         labels = tuple(label for stage, label in known if not stage)
@@ -198,7 +198,7 @@ def ranked(first: What, second: What, given: What | None = None) -> Contrast:
 
 
 def over(top: Operand, bottom: Operand) -> Contrast:
-    """A quotient."""
+    """top / bottom."""
 
     def find(known: Known) -> Sum | None:
         above, below = contrasts.find(top, known), contrasts.find(bottom, known)
@@ -208,7 +208,7 @@ def over(top: Operand, bottom: Operand) -> Contrast:
 
 
 def best(members: Family, by: str, at: str | float = studies.END) -> Contrast:
-    """The test accuracy of that member which is the best of the seed's by another metric."""
+    """The test accuracy of the member that is best by another metric, separately for each seed."""
 
     def find(known: Known) -> Sum | None:
         labels = _labels(members, known)
@@ -218,7 +218,7 @@ def best(members: Family, by: str, at: str | float = studies.END) -> Contrast:
 
 
 def chosen(branch: str, by: str, metric: str = results.METRIC) -> Contrast:
-    """A metric of a branch over the window, at that point of the grid which another metric chooses; see `Chosen`."""
+    """A metric of a branch over the window, at the grid point chosen by another metric; see `Chosen`."""
 
     def find(known: Known) -> Sum | None:
         labels = tuple(label for stage, label in known if not stage and label.partition("[")[0] == branch)
@@ -228,7 +228,7 @@ def chosen(branch: str, by: str, metric: str = results.METRIC) -> Contrast:
 
 
 def between(members: Family, other: str, at: str | float = studies.END) -> Contrast:
-    """The test accuracy that the members would have come to at the length of another label's run."""
+    """The test accuracy of the members, interpolated at the length of another label's run."""
 
     def find(known: Known) -> Sum | None:
         labels = _labels(members, known)

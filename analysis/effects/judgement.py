@@ -1,4 +1,4 @@
-"""Claims judged on the studies at hand, paper by paper, by `analysis.effects.stats`.
+"""Judges claims on the given studies by `analysis.effects.stats`, with corrections for each paper.
 
 judged = judge(found)
 summary(judged)             how many were tested and what came out: claims of papers, and controls of our own
@@ -22,7 +22,7 @@ Numbers = tuple[tuple[int, float], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """A claim and what one study says of it.
+    """A claim and its result in one study.
 
     about: the data and the scale of the study.  formula: what was measured, as `fresh - pretrain+tune`; may be empty.
     effect, low, high: in `claim.unit`, with the interval that the rule takes; None where there is none.
@@ -55,12 +55,12 @@ class Judged:
 
     @property
     def numbers(self) -> Numbers:
-        """What was measured, up to the sign: two claims that agree in it are one test."""
+        """The measurements up to the sign; claims with equal numbers count as one test."""
         return max(tuple((seed, sign * value) for seed, value in sorted(self.by_seed.items())) for sign in (1, -1))
 
 
 def judge(read: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> list[Judged]:
-    """Every claim about each study, by study in the order of the claims; those that cannot be tested say why.
+    """Every claim about each study, in the order of the claims; those that cannot be tested have a note.
 
     Args:
       found: studies; those of one directory are one.
@@ -77,7 +77,7 @@ def judge(read: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> li
 
 
 def distinct(judged: Iterable[Judged]) -> list[Judged]:
-    """What was tested, without the claims whose numbers and verdict another one about the paper has."""
+    """The tested claims, without duplicates of equal numbers and verdict about the same paper."""
     tested = [outcome for outcome in judged if outcome.verdict != UNTESTED]
     return list(
         {(outcome.claim.paper, outcome.numbers, outcome.verdict): outcome for outcome in reversed(tested)}.values()
@@ -85,7 +85,7 @@ def distinct(judged: Iterable[Judged]) -> list[Judged]:
 
 
 def summary(judged: Sequence[Judged]) -> dict[str, Any]:
-    """What came out of the papers' claims and of our own controls, each by itself, and what chance would do.
+    """Counts of verdicts for the papers' claims and for our own controls, and the number expected by chance.
 
     Claims on the same numbers count once.  `by_chance` is how many of the `differences`, the contrasts for which zero
     is what comes out if nothing has any effect, would exclude it all the same.
@@ -143,7 +143,7 @@ def _judge(study: studies.Study, claim: Claim, about: str, available: contrasts.
 
 
 def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[float]) -> str:
-    """What else there is to know about a verdict on these values, or about why there is none."""
+    """A note on a verdict, or the reason why there is none."""
     n, planned = len(values), len(study.config["seeds"])
     so_far = " so far" * (study.result is None)
     notes = ["in progress"] if so_far else []
@@ -161,7 +161,7 @@ def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[fl
 
 
 def _corrected(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[Judged]:
-    """The same with what remains after the corrections, and with a note at claims whose numbers came before."""
+    """The claims with results of the corrections, and a note at those whose numbers occurred before."""
     result = list(judged)
     for paper in dict.fromkeys(outcome.claim.paper for outcome in judged):
         here = [i for i, outcome in enumerate(judged) if outcome.claim.paper == paper and outcome.by_seed]

@@ -1,4 +1,4 @@
-"""Ratios of means with an interval that is right for them: Fieller 1954, "Some problems in interval estimation".
+"""Ratios of means with Fieller's confidence set: Fieller 1954, "Some problems in interval estimation".
 
 A ratio of two differences has no interval of the form mean +- error: where the lower difference may be zero, the ratio
 may be anything, and a bootstrap or the delta method would hide it.  The set of all r for which a t test of
@@ -22,7 +22,7 @@ BETWEEN, OUTSIDE, ANYTHING = "between", "outside", "anything"
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """A ratio of means, and the ratios that are not refuted.
+    """A ratio of means, and its confidence set.
 
     value: NaN where the bottom is zero, or nothing was measured.
     form: `between` low and high, `outside` of them, or `anything`.
@@ -35,7 +35,7 @@ class Ratio:
 
 
 def fieller(top: Mapping[int, float], bottom: Mapping[int, float], level: float = results.LEVEL) -> Ratio:
-    """The ratio of two means over the seeds that both have, with Fieller's set of the level.
+    """The ratio of two means over common seeds, with Fieller's set of the given level.
 
     With fewer than two seeds, or where the top or the bottom is the same for all to the last digit, anything is
     possible: no scatter is no certainty.

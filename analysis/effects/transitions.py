@@ -1,4 +1,4 @@
-"""How sharp a transition of a training curve is: its jump, its sharpness and its ratio, at a decay or a placebo epoch.
+"""Measures of a transition in a training curve: jump, sharpness and ratio, at a decay or a placebo epoch.
 
     studies.values(study, "stepdecay", "test_accuracy", jumps.At(jumps.JUMP, decay=1))           {seed: points}
     studies.values(study, "stepdecay", "test_accuracy", jumps.At(jumps.JUMP, decay=1, shift=1/3))
@@ -44,7 +44,7 @@ class At:
 
 
 def measure(at: At, curve: Mapping[float, float], bounds: Sequence[float], rises: bool) -> float:
-    """The number of one run's curve, epoch -> value; NaN where the curve or the plan does not reach.
+    """The number for one run's curve, epoch -> value; NaN if the curve or the plan is too short.
 
     Args:
       bounds: epochs at which learning stages begin and the last one ends: 0, every decay, the end.
@@ -83,13 +83,13 @@ def measure(at: At, curve: Mapping[float, float], bounds: Sequence[float], rises
 
 
 def span(bounds: Sequence[float]) -> int:
-    """k, the epochs that are averaged on either side."""
+    """k, the number of epochs averaged on either side."""
     shortest = min(b - a for a, b in zip(bounds[:-1], bounds[1:], strict=True))
     return int(min(MOST, max(LEAST, round(SHARE * shortest))))
 
 
 def _placebo(at: At, bounds: Sequence[float], k: int) -> int | None:
-    """The placebo epoch: where the shift leads, or the nearest one that keeps its distance; None without any.
+    """The placebo epoch given by the shift, or the nearest one far enough from decays; None if there is none.
 
     It measures from `t - reach + 1` to `t + k`, in the stage before the decay or in the one after it.
     """
@@ -103,7 +103,7 @@ def _placebo(at: At, bounds: Sequence[float], k: int) -> int | None:
 
 
 def _scatter(values: Sequence[float]) -> float:
-    """The standard deviation around a straight line, which takes two degrees of freedom; never zero."""
+    """The standard deviation around a fitted line (n - 2 degrees of freedom); never zero."""
     x = np.arange(len(values))
     rest = np.asarray(values) - np.polyval(np.polyfit(x, values, 1), x)
     return max(math.sqrt(float(np.sum(rest**2)) / (len(values) - 2)), 1e-9)

@@ -1,4 +1,4 @@
-"""What a chart says above itself: the effect that it shows, and what was measured on what."""
+"""Titles and captions of charts: the effect shown, and the data and scale."""
 
 import itertools
 import statistics
@@ -46,13 +46,13 @@ def gap(found: Found, control: Hashable, other: Hashable, name: str = "", unit: 
 
 
 def title(study: Study, *effects: str) -> str:
-    """The effects that are known, else the study's name; and whether it is still in progress."""
+    """The effects if there are any, else the study's name; with a note while it is in progress."""
     said = "; ".join(filter(None, effects)) or study.name.replace("_", " ") or "learning curves"
     return said if study.result else f"{said} (in progress)"
 
 
 def about(study: Study, packs: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Data set, training images, model, optimiser, lengths and seeds in a line; of all packs unless some are given."""
+    """Data set, training images, model, optimiser, lengths and seeds in a line; of all packs by default."""
     config, packs = study.config, packs or study.config["packs"]
     planned = [stage for pack in packs for _, plan in pack["plans"] for stage in plan]
     images = [f"{config['train_images']:,} train images"] if config["train_images"] else []
@@ -83,7 +83,7 @@ def _model(models: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lengths(planned: Sequence[Mapping[str, Any]]) -> str:
-    """The usual length of each stage one after another, as `50 + 100 epochs`."""
+    """The most frequent length of each stage, such as `50 + 100 epochs`."""
     by_stage: dict[str, list[tuple[str, float, float]]] = {}
     for stage in planned:
         unit, length = ("steps", stage["steps"]) if stage["steps"] else ("epochs", stage["epochs"])

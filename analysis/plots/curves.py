@@ -20,7 +20,7 @@ from plasticity_jax.analysis.plots.spec import Chart, Line, Series
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.storage import results
 
-FIRST = 0.1  # share of a stage whose curve may run out of the picture: a network that knows nothing yet
+FIRST = 0.1  # first fraction of a stage, in which curves may leave the picture
 
 Key = tuple[str, str]  # a stage and a branch of it
 Records = Mapping[Key, Sequence[Mapping[str, Any]]]  # what the config says of each, once per point of the grid
@@ -66,7 +66,7 @@ def records_of(pack: Mapping[str, Any]) -> dict[Key, list[Mapping[str, Any]]]:
 
 
 def heirs(stages: Records, key: Key) -> list[Key]:
-    """What continues from a stage; `after` is `init` or `STAGE[/BRANCH][@EPOCH]`."""
+    """The stages that continue from a stage; `after` is `init` or `STAGE[/BRANCH][@EPOCH]`."""
     later = []
     for other, records in stages.items():
         name, _, branch = records[0]["after"].partition("@")[0].partition("/")
@@ -76,18 +76,18 @@ def heirs(stages: Records, key: Key) -> list[Key]:
 
 
 def ends(stages: Records, key: Key) -> set[Key]:
-    """The last stages that a stage leads to: itself if nothing continues from it."""
+    """The last stages reached from a stage: itself if no stage continues from it."""
     return set().union(*(ends(stages, heir) for heir in heirs(stages, key))) or {key}
 
 
 def start(stages: Records, lengths: Mapping[Key, float], key: Key) -> float:
-    """Where on the axis a stage begins: 0 for a last stage, else so that it ends where the first heir begins."""
+    """The start of a stage on the axis: 0 for a last stage, else so that it ends where the first heir begins."""
     begins = [start(stages, lengths, heir) for heir in heirs(stages, key)]
     return min(begins) - lengths[key] if begins else 0.0
 
 
 def planned(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """Epochs of a stage; None if only the data tell (a length in steps, an early end, a grid over lengths)."""
+    """Epochs of a stage; None if they depend on the data (a length in steps, an early end, a grid over lengths)."""
     lengths = {None if studies.may_end_early(stage) else stage["epochs"] for stage in records}
     return lengths.pop() if len(lengths) == 1 else None
 
@@ -99,7 +99,7 @@ def parts(label: str) -> tuple[str, dict[str, str]]:
 
 
 def average(name: str, lines: Sequence[Line], left_out: Sequence[Line] = (), role: str = "other") -> Series:
-    """Curves as a series: the mean on all their epochs, interpolated, over the stretch that all of them cover.
+    """Curves as a series, with their interpolated mean over the range that all of them cover.
 
     left_out: drawn too, but no part of the mean.
     """
@@ -200,7 +200,7 @@ def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) 
 
 
 def view(shown: Sequence[Series], first: float = FIRST, least: float = 0.5) -> tuple[float, float] | None:
-    """Values to show: those of every run but for the first share of its curve, and so much air at least."""
+    """The range to show: all runs without the first fraction of their curves, and a margin of `least` or more."""
     late = [
         y
         for one in shown

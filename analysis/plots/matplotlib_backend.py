@@ -1,4 +1,4 @@
-"""Charts drawn with matplotlib.
+"""Draws charts with matplotlib.
 
     matplotlib_backend.save(figures.charts(study), "pictures")        pictures/NAME.png and pictures/NAME.svg of each
 
@@ -21,12 +21,18 @@ from matplotlib.transforms import ScaledTranslation
 from plasticity_jax.analysis.plots.spec import Chart, Series
 
 COLOURS = {"fresh": "#0072B2", "warm": "#D55E00", "shared": "#777777"}  # by role
-OTHERS = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # with those above told apart by all eyes
+OTHERS = [
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+]  # distinguishable, with those above, with colour blindness
 ORDER = ["fresh", "warm", "other", "shared"]  # in the legend
 DASHES = ["-", "--", ":", "-."]  # of series of one role
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 SIZE = (7.4, 5.0)  # inches
-# What matplotlib is told of each kind of file: nothing that changes from day to day.
+# Metadata for each kind of file, without dates, so that files are reproducible.
 FORMATS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}, "svg": {"metadata": {"Date": None}}}
 LETTERS = {"title": 86, "about": 108, "ticks": 90}  # of a line
 MOST_TICKS = 14

@@ -1,4 +1,4 @@
-"""The axes of a chart in plotly: where each x stands, which of them are named, and what is marked.
+"""The axes of a chart in plotly: positions, ticks and marks.
 
 For plotly the x axis is always linear: it has no symlog, so places are found here and ticks are named.
 """
@@ -15,9 +15,9 @@ from plasticity_jax.analysis.plots.spec import Chart
 
 INK, PALE, WINDOW = "#333333", "#8a8f98", "#2ca02c"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
-LETTERS = 48  # of a line below an axis, which a narrow window has to hold
-CROWD = 0.045  # share of the axis that a tick needs
-APART = 0.02  # share of the axis between series that have the same x
+LETTERS = 48  # longest line below an axis, for narrow windows
+CROWD = 0.045  # fraction of the axis that a tick needs
+APART = 0.02  # distance between series with the same x, as a fraction of the axis
 
 
 def layout(chart: Chart) -> go.Layout:
@@ -60,7 +60,7 @@ def place(chart: Chart, x: float) -> float:
 
 
 def measured(chart: Chart) -> list[float]:
-    """Every x where something stands, in order."""
+    """Every x with data, sorted."""
     places = {x for x, _ in chart.ticks}
     for one in chart.series:
         if not one.level:
@@ -101,12 +101,12 @@ def ticks(chart: Chart) -> list[tuple[float, str]]:
 
 
 def name_of(chart: Chart, x: float) -> str:
-    """What an x is called, as plotly draws it."""
+    """The text of an x for plotly."""
     return plain(dict(chart.ticks).get(x, f"{x:g}"))
 
 
 def plain(text: str) -> str:
-    """Text for plotly, which understands a few tags, and braces in templates."""
+    """Text escaped for plotly, which interprets a few tags, and braces in templates."""
     return html.escape(text, quote=False).replace("{", "&#123;")
 
 

@@ -1,4 +1,4 @@
-"""Charts as plotly figures, for pages where every point tells its run, its place and its value.
+"""Draws charts with plotly, for pages where every point shows its run, position and value.
 
     hover.figure(chart).to_plotly_json()           what plotly.js draws: {"data": [..], "layout": {..}}
     hover.key(chart)                               the names of its series and how each is drawn
@@ -19,8 +19,8 @@ from plasticity_jax.analysis.plots.spec import Chart, Line, Series
 
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
-DIGITS = 4  # decimals that a page keeps
-STOPS = 24  # places where a level answers to the pointer
+DIGITS = 4  # decimals in a page
+STOPS = 24  # points at which a level line shows its value under the pointer
 
 Trace: TypeAlias = go.Scatter | go.Bar
 Style = tuple[str, str, str]  # colour, dash and marker, as `matplotlib_backend` calls them
@@ -53,7 +53,7 @@ def key(chart: Chart) -> list[tuple[str, str, str]]:
 
 
 def run_name(one: Series, line: Line) -> str:
-    """What a run is called, in the figure and around it."""
+    """The name of a run in figures and lists."""
     return f"{one.name}, seed {line.seed}"
 
 

@@ -1,4 +1,4 @@
-"""Charts of a study's metric, by label or by the values of its hyper-parameters: what all figures are made of."""
+"""Helpers for figures: a study's metric by label or by hyper-parameters, as series and charts."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ ACCURACY, LOSS = "test accuracy (%)", "gap to fresh (points of test accuracy)"
 
 
 def by_label(study: Study) -> dict[str, dict[int, float]]:
-    """The metric of every label of which a run has come to its end, in the order of the plan."""
+    """The metric of every label with a finished run, in the order of the plan."""
     packs = [pack["name"] for pack in study.config["packs"]]
     rows = study.table.drop_duplicates("label")
     place = {label: packs.index(pack) for label, pack in zip(rows.label, rows.pack, strict=True)}
@@ -37,7 +37,7 @@ def by_point(study: Study, *keys: str) -> dict[tuple[str, ...], dict[int, float]
 
 
 def at(labels: Mapping[float, str], found: Found) -> dict[float, Mapping[int, float]]:
-    """What was found of each label, by the x that it stands at."""
+    """The values of each label, by its x."""
     return {x: found.get(label, {}) for x, label in labels.items()}
 
 
@@ -58,7 +58,7 @@ def of(study: Study, contrast: Contrast) -> dict[int, float]:
 
 
 def numbered(pattern: str, labels: Iterable[str]) -> dict[float, str]:
-    """The labels that a pattern matches wholly, by the number that is its first group."""
+    """The labels that match a pattern completely, by the number in its first group."""
     return {float(match[1]): label for label in labels if (match := re.fullmatch(pattern, label))}
 
 

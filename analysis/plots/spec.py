@@ -1,4 +1,4 @@
-"""A chart as data: what is drawn, apart from how it is drawn.
+"""Charts as data, independent of the drawing library.
 
 `analysis.figures` makes charts of studies, `matplotlib_backend` draws them with matplotlib, `analysis.report` puts them
 into a page.
@@ -23,7 +23,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Several runs that differ in their seed, their mean and its 95% interval at each x.
+    """Runs that differ only in their seed, with mean and 95% interval at each x.
 
     low, high: NaN where there are less than two runs.
     role: `fresh` (the control), `warm`, `other`, or `shared` (a stage that several continue from); it tells the colour.
@@ -42,7 +42,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Axes and what is on them.
+    """Axes and their content.
 
     series: those of one name belong together, as the stages of one branch do: one colour, named once.
     about: data set, scale and seeds in a line.

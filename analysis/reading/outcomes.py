@@ -1,4 +1,4 @@
-"""How runs ended, or how far they are, told from what is on disk: also of a study in progress, or an old one.
+"""The status of runs, from files: also for studies in progress or of earlier versions.
 
 `failed`     the run diverged: its loss was not finite where it was looked at last, or the result says so
 `finished`   its stage has come to its end
@@ -19,7 +19,7 @@ SCORES = ("test_loss", "test_accuracy", "train_loss", "train_accuracy")
 
 
 def rows(directory: Path, pack: str, stage: str) -> tables.Part:
-    """What was measured in a stage of a working directory, each row with the `status` of its run.
+    """The rows of a stage of a working directory, each with the `status` of its run.
 
     Raises:
       LabError: a broken table.
@@ -32,14 +32,14 @@ def rows(directory: Path, pack: str, stage: str) -> tables.Part:
 
 
 def told(table: pd.DataFrame, runs: Any) -> pd.Series:
-    """The status of each row of a table that holds none, by the `runs` of the study's result; None without a result."""
+    """The status of each row of a table without one, from the `runs` of the study's result (None without a result)."""
     lost = failed(runs)
     pairs = zip(table.pack, table.run, strict=True)
     return pd.Series([FAILED if pair in lost else RUNNING if runs is None else FINISHED for pair in pairs], table.index)
 
 
 def diverged(table: pd.DataFrame, run: list[str]) -> pd.Series:
-    """Whether the run of each row (the columns `run` name it) had no finite loss where it stands in a stage."""
+    """Whether the run of each row (identified by the columns `run`) has no finite loss at its last step in a stage."""
     scores = table[table.metric.isin(SCORES)]
     scores = scores[scores.step == scores.groupby([*run, "stage"]).step.transform("max")]
     lost = pd.MultiIndex.from_frame(scores[scores.value.isna()][run])
@@ -47,14 +47,14 @@ def diverged(table: pd.DataFrame, run: list[str]) -> pd.Series:
 
 
 def failed(runs: Any) -> set[tuple[str, str]]:
-    """(pack, run) as tables name them, of those that failed among the `runs` of a result, which may be anything."""
+    """(pack, run), as in tables, of failed runs among the `runs` of a result, which is not trusted."""
     known = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
     lost = [(str(run.get("pack")), str(run.get("run"))) for run in known if run.get("status") == FAILED]
     return {(pack, run.removeprefix(f"{pack}/")) for pack, run in lost}
 
 
 def are_runs(value: Any) -> bool:
-    """Whether something from a file is the runs of a result, with all in them that the analysis builds on."""
+    """Whether a value from a file is a valid list of runs of a result."""
     return isinstance(value, list) and all(
         isinstance(run, dict) and all(isinstance(run.get(key), str) for key in ("pack", "run", "status"))
         for run in value
@@ -62,7 +62,7 @@ def are_runs(value: Any) -> bool:
 
 
 def _result(directory: Path) -> dict[str, Any]:
-    """`result.json`; empty if there is none yet, or it is damaged: the same command writes it again."""
+    """`result.json`; {} if it is missing or damaged, since the same command writes it again."""
     try:
         content = strict_json.loads((directory / "result.json").read_bytes())
     except (OSError, ValueError, RecursionError):

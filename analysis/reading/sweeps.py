@@ -1,4 +1,4 @@
-"""A sweep as the analysis sees it: what its jobs trained, put together as if `main` had trained each study by itself.
+"""Reads a sweep: combines its jobs as if `main` had trained each study alone.
 
 Runs go by the names that they have in the whole study, also where a job with a part of the grid calls them otherwise;
 and a run that several jobs trained, as a pretraining that points of the grid share, counts once.
@@ -34,7 +34,7 @@ def studies(sweep: Path) -> list[Path]:
 
 
 def rows(directory: Path) -> Iterator[tables.Part]:
-    """All that was measured of a study so far, run by run, each row with its `pack`.
+    """All measurements of a study so far, run by run, each row with its `pack`.
 
     Raises:
       LabError: the sweep or a table is damaged.
@@ -56,7 +56,7 @@ def rows(directory: Path) -> Iterator[tables.Part]:
 
 
 def result(directory: Path) -> dict[str, Any]:
-    """What a study found, as its `result.json` would say.
+    """The combined result of a study, as its `result.json` would be.
 
     Raises:
       LabError: jobs are missing.
@@ -89,13 +89,13 @@ def result(directory: Path) -> dict[str, Any]:
 
 
 def progress(directory: Path) -> tuple[int, int]:
-    """How many jobs of a study have a result, of how many."""
+    """(number of jobs of a study with a result, number of all)."""
     sweep, listed = directory.absolute().parent, _own(directory)
     return sum((jobs.directory(sweep, job) / "result.json").exists() for job in listed), len(listed)
 
 
 def environment(directory: Path) -> dict[str, Any]:
-    """With what a study was computed: that of its first job, and what `auto` meant for each pack.
+    """The environment of a study: that of its first job, and the resolved `auto` choices of each pack.
 
     Raises:
       LabError: no job has begun.
@@ -141,7 +141,7 @@ def _jobs(directory: Path, study: spec.Study) -> Iterator[tuple[Job, Mapping[tup
 
 
 def _finals(pack: spec.Pack, study: spec.Study) -> list[Run]:
-    """The runs that no stage continues from, in the order of the plans."""
+    """The final runs, in the order of the plans."""
     runs = [run for group in unfold(pack, study.seeds) for run in group.runs if run.final]
     return sorted(runs, key=lambda run: run.index)
 

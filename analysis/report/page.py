@@ -1,4 +1,4 @@
-"""HTML from Python: elements whose text is always escaped, and the page that they stand on.
+"""HTML from Python: elements whose text is always escaped, and the page around them.
 
     page.tag("p", "a < b ", page.tag("b", "c"), class_="note")        <p class="note">a &lt; b <b>c</b></p>
 
@@ -23,7 +23,7 @@ VOID = {"meta", "br", "hr", "input"}
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is already HTML."""
 
 
 def tag(name: str, /, *inside: Any, **attributes: Any) -> Html:

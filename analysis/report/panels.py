@@ -1,4 +1,4 @@
-"""Charts as parts of a page.
+"""HTML for charts in a page.
 
     panels.panel(chart)               means and intervals, as `analysis.figures` has them
     panels.every_run(charts)          every run in full, and a list to pick one from

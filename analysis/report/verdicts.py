@@ -1,4 +1,4 @@
-"""The verdicts of `analysis.claims` as a part of a page.
+"""HTML for the verdicts of `analysis.claims`.
 
     verdicts.section(judge(found))
 
@@ -30,7 +30,7 @@ MOST = 0.9  # share of the intervals that strips show whole; an effect of 50 poi
 
 
 def section(judged: Sequence[Judged]) -> Html:
-    """Everything that the page says of the claims."""
+    """The section about claims."""
     if not judged:
         return tag("p", "There are no claims about these studies.")
     tested = [outcome for outcome in judged if outcome.verdict != UNTESTED]
@@ -53,7 +53,7 @@ def section(judged: Sequence[Judged]) -> Html:
 
 
 def _counts(judged: Sequence[Judged]) -> list[Html]:
-    """How often each verdict came out: of the papers' claims, and of our own controls if there are any."""
+    """The number of each verdict, for the papers' claims and for our own controls if there are any."""
     counts = summary(judged)
     made = []
     for group, name in verify.GROUPS.items():
@@ -64,7 +64,7 @@ def _counts(judged: Sequence[Judged]) -> list[Html]:
 
 
 def strip(outcome: Judged, reach: float) -> Html | None:
-    """A picture of an effect and its interval around zero, `reach` to either side; what lies beyond is cut off."""
+    """A picture of an effect and its interval around zero, cut off beyond +-`reach`."""
     if outcome.effect is None or outcome.low is None or outcome.high is None:
         return None
 
@@ -128,7 +128,7 @@ def _badge(verdict: str) -> Html:
 
 
 def _reach(tested: Sequence[Judged], outcome: Judged) -> float:
-    """How far the strips of a unit reach, so that they can be compared: as far as most of its intervals do."""
+    """The common reach of the strips of a unit: it covers most of the intervals."""
     alike = [other for other in tested if other.claim.unit == outcome.claim.unit]
     ends = [abs(end) for other in alike for end in (other.low, other.high) if end is not None]
     return float(np.quantile(ends, MOST)) if ends else 1.0
