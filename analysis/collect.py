@@ -7,6 +7,7 @@ OUT then serves the analysis like DIR: `analysis.load`, `studies.read` and what 
 OUT/metrics.parquet      every row of every table, to the last bit
 OUT/result.json          what came out; missing for a study in progress, which is taken with --partial only
 OUT/config.json          the study, without the place of its data
+OUT/lines.json           the loss between fresh and warm networks, if `plasticity lines` has been run
 OUT/planned.json         of a sweep that has grown: the seeds it began with
 OUT/environment.json     versions, commit, devices, hash of the data; nothing that names the machine
 """
@@ -19,9 +20,11 @@ from typing import Any
 
 from plasticity_jax import analysis, strict_json
 from plasticity_jax.analysis.effects import looks
+from plasticity_jax.analysis.reading import lines
 from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
+from plasticity_jax.storage.results import LINES
 
 # Of environment.json; the rest, as the name of the kernel and XLA's flags, may hold names and paths of the machine.
 KEPT = "python packages commit dirty backend device_kind devices cpu_threads dataset choices".split()
@@ -75,6 +78,8 @@ def collect(directory: analysis.Directory, out: analysis.Directory, partial: boo
         contents["result"] = analysis.load_result(directory)
     if (seeds := looks.planned(directory, config)) != config["seeds"]:
         contents["planned"] = seeds
+    if lines.read(directory):
+        contents["lines"] = strict_json.loads((directory / LINES).read_bytes())
     for name, content in contents.items():
         indent = 2 if name == "environment" else None  # half of the others would be spaces
         (out / f"{name}.json").write_text(strict_json.dumps(content, indent) + "\n")

@@ -24,6 +24,7 @@ COMMANDS = {
     "remedies": ("plasticity_jax.analysis.remedies", "compare remedies: recovered share, cost, settings"),
     "power": ("plasticity_jax.analysis.power", "compute how many seeds a claim needs"),
     "report": ("plasticity_jax.analysis.report.report", "write one HTML page about studies"),
+    "lines": ("plasticity_jax.lines", "compute the loss between fresh and warm networks"),
     "collect": ("plasticity_jax.analysis.collect", "export the numbers of a study to a few small files"),
     "reproduce": ("plasticity_jax.analysis.reproduce", "train a published study again, and compare"),
     "sweep": ("plasticity_jax.launch.sweep", "plan a sweep"),

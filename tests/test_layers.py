@@ -34,7 +34,7 @@ FLOORS = (
     ("profiling",),  # memory, time, the fastest strategy
     ("study_config",),
     ("experiment",),
-    ("main", "__init__", "cli"),
+    ("main", "__init__", "cli", "lines"),
 )
 
 # What the packages around it may import of it.

@@ -1,4 +1,4 @@
-"""The charts of the account of two phases: noise and flatness beside accuracy; their form is ours."""
+"""The charts of the account of two phases: noise and flatness beside accuracy.  The paper has no such figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from plasticity_jax.analysis.claims import two_phases as account
 from plasticity_jax.analysis.plots import captions, curves, sketch, spec
 from plasticity_jax.analysis.plots.captions import MINUS, effect
 from plasticity_jax.analysis.plots.spec import Chart, across
+from plasticity_jax.analysis.reading import lines
 from plasticity_jax.analysis.studies import Study
 
 SHOWN = {"fresh": "fresh", "warm": "warm", "warm-10x": "other", "fresh-10x": "other"}  # over the steps, and their roles
@@ -19,6 +20,8 @@ NAMES = {
     "noise_of_update": "noise of an update, rate tr(\N{GREEK CAPITAL LETTER SIGMA})/B",
     "adaptive_sharpness": "adaptive sharpness (nats)",
     "fisher_trace": "trace of the Fisher matrix",
+    "hessian_eigenvalue/1": "largest eigenvalue of the Hessian",
+    "test_accuracy": sketch.ACCURACY,
 }
 
 
@@ -58,7 +61,36 @@ def two_phases(study: Study) -> list[Chart]:
             ("width", account.SHARPNESS, "rank-width"),
         )
     ]
-    return [*([accuracy] if accuracy else []), *over_steps, width, *against]
+    return [*([accuracy] if accuracy else []), *over_steps, width, *against, *line(study)]
+
+
+def why(study: Study) -> list[Chart]:
+    """Accuracy, noise and curvature of fresh and warm networks, all over the updates of tuning."""
+    gap = _said(study, f"fresh {MINUS} warm", "gap", " points")
+    shown = [("accuracy", "test_accuracy", gap)]
+    shown += [("noise", "noise_trace", ""), ("update", "noise_of_update", ""), ("fisher", "fisher_trace", "")]
+    shown += [("width", "adaptive_sharpness", ""), ("curvature", "hessian_eigenvalue/1", "")]
+    charts = [_over_steps(study, f"why_{name}", metric, said) for name, metric, said in shown]
+    return [chart for chart in charts if chart.series]
+
+
+def line(study: Study) -> list[Chart]:
+    """The loss between the fresh and the warm network of each seed, where `plasticity lines` has been run."""
+    measured = lines.read(study.directory)
+    if not measured:
+        return []
+    by_seed = {seed: dict(enumerate(loss)) for seed, loss in measured.loss.items()}
+    last = max(map(len, by_seed.values()), default=2) - 1
+    shares = {seed: {x / last: y for x, y in losses.items()} for seed, losses in by_seed.items()}
+    barriers = {
+        seed: max(y - ((1 - x) * losses[0.0] + x * losses[1.0]) for x, y in losses.items())
+        for seed, losses in shares.items()
+    }
+    said = effect(f"barrier between {measured.start} and {measured.end}", barriers, " nats")
+    x_label = f"share of the way from {measured.start} to {measured.end}"
+    how: dict[str, Any] = {"form": "curve", "zero": True}
+    series = [spec.series("on the line", shares)]
+    return [sketch.chart(study, f"{study.name}_line", [said], x_label, series, "loss on training images (nats)", **how)]
 
 
 CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {"two_phases": two_phases}

@@ -20,7 +20,7 @@ from plasticity_jax.analysis.effects.judgement import judge
 from plasticity_jax.analysis.facts import Facts, duration
 from plasticity_jax.analysis.plots import curves
 from plasticity_jax.analysis.plots.spec import Chart
-from plasticity_jax.analysis.report import panels, verdicts
+from plasticity_jax.analysis.report import panels, verdicts, why
 from plasticity_jax.analysis.report.page import Html, facts, join, page, table, tag, tree
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.config import paths
@@ -64,6 +64,7 @@ def report(shown: Sequence[Study]) -> str:
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     finished = sum(entry.status == "finished" for entry in about)
     protocols = [study for study in shown if remedies.is_one(study)]
+    reasons = why.section(shown)
     title = names[0] if len(shown) == 1 else f"{len(shown)} studies of plasticity"
     head = [
         tag("h1", title),
@@ -81,13 +82,16 @@ def report(shown: Sequence[Study]) -> str:
         _section("ran", "What ran", overview(shown, about, anchors)),
         _section("claims", "Claims", verdicts.section(judge(shown))),
         *([_section("remedies", "Remedies", treatments(protocols))] if protocols else []),
+        *([_section("why", "Why", reasons)] if reasons else []),
         *(
             _section(anchor, name, of_study(study, entry, anchor))
             for study, entry, anchor, name in zip(shown, about, anchors, names, strict=True)
         ),
         _section("cost", "Cost", cost(names, about)),
     ]
-    parts = [("ran", "What ran"), ("claims", "Claims"), *([("remedies", "Remedies")] if protocols else [])]
+    parts = [("ran", "What ran"), ("claims", "Claims")]
+    parts += [("remedies", "Remedies")] if protocols else []
+    parts += [("why", "Why")] if reasons else []
     contents = [*parts, *zip(anchors, names, strict=True), ("cost", "Cost")]
     return page(title, contents, body)
 

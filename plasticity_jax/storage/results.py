@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 METRIC = "test_accuracy"
+LINES = "lines.json"  # the loss between networks, see `plasticity_jax.lines`
 LEVEL = 0.95
 WIDTH = 100  # columns of the table
 

@@ -1,5 +1,6 @@
 """The account of two phases: rank correlations in closed form, its claims in worlds that are known, and its figures."""
 
+import dataclasses
 import math
 import re
 import zlib
@@ -11,8 +12,12 @@ from plasticity_jax import study_config
 from plasticity_jax.analysis import figures, verify
 from plasticity_jax.analysis.claims import two_phases as account
 from plasticity_jax.analysis.effects import contrasts, derived, stats
+from plasticity_jax.analysis.plots import phases
+from plasticity_jax.analysis.report import why
 from plasticity_jax.configs import two_phases
+from plasticity_jax.errors import LabError
 from plasticity_jax.runner import prepare
+from plasticity_jax.storage.results import LINES
 from tests.support import small, synthetic
 
 METRICS = (
@@ -128,3 +133,31 @@ def test_figures_show_noise_over_the_steps_width_and_both_against_accuracy(as_to
     ((x, y),) = [(one.x, one.mean) for one in found["two_phases_by_width"].series if one.name == "warm"]
     assert (x[0], y[0]) == (pytest.approx(20, abs=1.1), pytest.approx(70.25, abs=1.1))
     assert "rank correlation" in found["two_phases_by_width"].title
+
+
+def test_the_page_why_has_all_over_the_same_updates(as_told):
+    charts = phases.why(as_told)
+    assert [chart.name for chart in charts] == ["why_accuracy", "why_noise", "why_update", "why_width"]
+    assert len({(chart.x_label, chart.scale, chart.series[0].x) for chart in charts}) == 1
+    page = why.section([as_told])
+    assert page.count("data-chart") == 4 and "Berariu" in page and "plasticity lines" not in page
+    assert why.section([dataclasses.replace(as_told, config={**as_told.config, "name": "other"})]) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"loss": {}}', '{"from": "a", "to": "b", "loss": {"0": [1, null]}}', "[" * 100_000]
+)
+def test_damaged_lines_are_one_line(as_told, text, tmp_path):
+    (tmp_path / LINES).write_text(text)
+    with pytest.raises(LabError, match=f"{LINES} is damaged"):
+        phases.line(dataclasses.replace(as_told, directory=tmp_path))
+
+
+def test_the_line_is_drawn_with_its_barrier(as_told, tmp_path):
+    (tmp_path / LINES).write_text(
+        '{"from": "fresh", "to": "warm", "images": 9, "loss": {"0": [1, 5, 3], "1": [2, 4, 2]}}'
+    )
+    (chart,) = phases.line(dataclasses.replace(as_told, directory=tmp_path))
+    assert (chart.series[0].x, chart.series[0].mean) == ((0.0, 0.5, 1.0), (1.5, 4.5, 2.5))
+    assert chart.title.startswith("barrier between fresh and warm: 2.5")
+    assert "plasticity lines" in why.section([dataclasses.replace(as_told, directory=tmp_path)])

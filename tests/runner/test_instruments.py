@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import plasticity_jax
-from plasticity_jax import diagnostics
+from plasticity_jax import diagnostics, lines
+from plasticity_jax.analysis.reading import lines as reading
 from plasticity_jax.data import batches
 from plasticity_jax.diagnostics.subject import Remembering
 from plasticity_jax.errors import ConfigError
@@ -211,6 +212,20 @@ def test_the_line_between_two_kept_networks(warm):
         logits = np.asarray(forward(model, params, stats, images, train=False)[0], np.float64)
         losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), small.TOY.train_labels]
         assert found["loss"][place] == pytest.approx(losses.mean(), rel=1e-4)
+
+
+def test_the_lines_of_all_seeds_are_written_beside_the_results(warm, tmp_path, monkeypatch, capsys):
+    measured = lines.measure(warm[1], images=32, dataset=small.TOY)
+    assert (measured["from"], measured["to"], list(measured["loss"])) == ("fresh", "pretrain+tune", ["0", "1"])
+    ends = [(warm[1], {"branch": branch, "seed": 1}) for branch in ("fresh", "pretrain+tune")]
+    assert measured["loss"]["1"] == plasticity_jax.connectivity(*ends, images=32, dataset=small.TOY)["loss"]
+    monkeypatch.setattr(lines, "measure", lambda *asked: measured)
+    (tmp_path / "study").mkdir()
+    lines.main([str(tmp_path / "study")])
+    assert "from fresh to pretrain+tune, 2 seeds" in capsys.readouterr().out
+    found = reading.read(tmp_path / "study")
+    assert found.loss[1] == tuple(measured["loss"]["1"]) and (found.start, found.end) == ("fresh", "pretrain+tune")
+    assert reading.read(tmp_path) is None
 
 
 def test_fresh_targets_are_fitted_in_pairs_without_touching_the_run(warm):
