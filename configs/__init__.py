@@ -1,1 +1,1 @@
-"""Experiments: every file has a `get_config`, and says in its docstring how to run it and what comes out."""
+"""Experiments: every file has a `get_config`, and a docstring with protocol, claim, commands and results."""

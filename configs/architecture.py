@@ -10,7 +10,7 @@ Protocol: that of `configs/multistage.py` for residual networks of depths d = 1,
 a convolution, four modules of d basic blocks with w, 2w, 4w and 8w channels, a dense head; 8d + 1 convolutions and 3
 projections.  Every shape is a pack of its own, trained one after the other: `DIR/depth=2,width=64`.
 
-Claim: larger networks generalise better, pretrained or not, and the gap does not go away.
+Claim: larger networks generalise better, pretrained or not, but the gap remains.
 
 Choices: the family is the paper's, and its base is d = 2, w = 64 (ResNet-18).  The grid is inferred.
 

@@ -1,4 +1,4 @@
-"""AutoDecay: a learning stage ends when its loss has come to rest, not after so many epochs.  You et al. 2019.
+"""AutoDecay: a learning stage ends when its loss stops decreasing, not after a fixed time.  You et al. 2019.
 
     python -m plasticity_jax.main --config=configs/autodecay.py --workdir=runs/autodecay
     python -m plasticity_jax.main --config=configs/autodecay.py:small --workdir=runs/autodecay-small
@@ -61,7 +61,7 @@ from ml_collections import ConfigDict
 from plasticity_jax.configs import presets
 from plasticity_jax.configs.base import AUGMENT, base, parse_arg, stage, step_decay
 
-EARLY, LATE = 1 / 6, 1 / 2  # where the first decay is instead
+EARLY, LATE = 1 / 6, 1 / 2  # other positions of the first decay
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -72,7 +72,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.stem = "cifar"
     config.diagnostics = ()
     config.control = "train"
-    config.strategy = "cores"  # one for all packs, or they round differently and their runs are no pairs
+    config.strategy = "cores"  # equal for all packs, otherwise they round differently and runs are not paired
     config.window = 0.02  # the accuracy at the end: runs of other lengths have no epochs in common
     config.stages.train = stage(
         epochs=180, augment=AUGMENT[config.dataset], optim=step_decay(), eval_every=1, eval_tail=0
@@ -98,7 +98,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def _schedules(
     train: ConfigDict, least: int, shares: Sequence[int], rates: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
-    """Every schedule of the stage `train` as a value of the axis."""
+    """The schedules of the stage `train` as values of a grid axis."""
     epochs, (_, *rest) = train.epochs, train.optim.milestones
     early, late = ((first, *rest) for first in (EARLY, LATE))
     schedules = {

@@ -1,4 +1,4 @@
-"""Every default of every experiment is written here, and nowhere else.
+"""The defaults of all experiments; they are defined only here.
 
 `plasticity_jax/config/spec.py` says what the keys mean.
 """
@@ -59,7 +59,7 @@ AUGMENT = {
 
 
 def base(name: str = "") -> ConfigDict:
-    """A study without stages: the data and the network of Berariu et al. 2021, and how to measure.
+    """A study without stages: data and network of Berariu et al. 2021, and settings of evaluation.
 
     `name` is what the analysis knows the study by, its claims and its figure; a study of your own needs none.
     """
@@ -109,7 +109,7 @@ def base(name: str = "") -> ConfigDict:
 
 
 def sweep(studies: Mapping[str, ConfigDict]) -> ConfigDict:
-    """Several studies by the names of their directories, to be run together by `launch.local` or another launcher."""
+    """A sweep of several studies by the names of their directories, for `launch.local` or another launcher."""
     dotted = [key for key in studies if "." in key]
     if dotted:
         raise ConfigError(f"config.studies.{dotted[0]}: a study's name has no dot, which flags read as a path")
@@ -123,7 +123,7 @@ def stage(
     remedies: Mapping[str, Mapping[str, Any]] | None = None,
     **overrides: Any,
 ) -> ConfigDict:
-    """A stage with all its keys.
+    """A stage with all keys.
 
     Args:
       branches: branch name -> what that branch changes of the stage, `after` above all.
@@ -186,7 +186,7 @@ def stage(
 
 
 def optimiser(name: str, **overrides: Any) -> ConfigDict:
-    """`adam`, `adamw`, `rmsprop`, `sgd`, `momentum` (sgd with it), `sam` (of that) or `muon`, at a constant rate."""
+    """`adam`, `adamw`, `rmsprop`, `sgd`, `momentum` (sgd with momentum), `sam` (of that) or `muon`, constant rate."""
     if name not in OPTIMISERS:
         raise ConfigError(f"optimiser={name!r}: choose one of {', '.join(OPTIMISERS)}")
     config = ConfigDict(
@@ -227,7 +227,7 @@ def optimiser(name: str, **overrides: Any) -> ConfigDict:
 
 
 def treated(**remedies: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Remedies for a stage or a branch, each with what differs from its defaults: `treated(redo={"every": 100})`.
+    """Remedies for a stage or a branch, with changes to their defaults: `treated(redo={"every": 100})`.
 
     Raises:
       ConfigError: an unknown remedy or number.
@@ -248,7 +248,7 @@ def step_decay(**overrides: Any) -> ConfigDict:
 def parse_arg(
     arg: str, presets: Collection[str], several: Collection[str] = (), **choices: Collection[str]
 ) -> tuple[str, dict[str, str]]:
-    """Read the ARG of `--config=FILE:ARG`, for example `small,optimiser=sgd`.
+    """Parses the ARG of `--config=FILE:ARG`, for example `small,optimiser=sgd`.
 
     Args:
       arg: words separated by commas in any order: one preset at most, and KEY=VALUE for keys of `choices`.
@@ -294,5 +294,5 @@ def _update(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:
         if isinstance(config[key], ConfigDict) and isinstance(value, (ConfigDict, Mapping)):
             _update(config[key], value, f"{where}.{key}")
         else:
-            # A copy, or an override of one stage's branches would reach all stages that were given the same ones.
+            # Copied, so that an override of one stage's branches does not change other stages with the same object.
             config[key] = copy.deepcopy(value)

@@ -1,4 +1,4 @@
-"""A slow slide from a half to the whole of the data: Berariu et al. 2021, Figure 3 and appendix A.2.
+"""Gradual transition from half to all of the data: Berariu et al. 2021, Figure 3 and appendix A.2.
 
     python -m plasticity_jax.main --config=configs/blending.py --workdir=runs/blending
     python -m plasticity_jax.main --config=configs/blending.py:small --workdir=runs/blending-small
@@ -11,7 +11,7 @@ p(n) = 1 - gamma^(50 n/N), else from a random half of them (`blend`, gamma 0.1, 
 biased share shrinks by the factor gamma: it is a half after 3 epochs at gamma 0.1 and after 66 at gamma 0.9.  `fresh`
 walks through all images epoch by epoch; `replacement` draws from all of them independently, as blending does.
 
-Claim: a bias that fades slowly, over a small part of the training, is enough for a gap.
+Claim: a bias that decays slowly, over a small part of the training, is enough for a gap.
 
 Choices: p(n) and the range of gamma are the paper's.  The steps of gamma, and drawing with replacement, are inferred;
 the control `replacement` is ours, so that what comes of independent draws is not taken for a gap: compare with it.

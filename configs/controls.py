@@ -1,4 +1,4 @@
-"""Is the gap an artefact?  Controls that Berariu et al. 2021 leave out: updates, BatchNorm statistics, the stem.
+"""Controls for artefacts that Berariu et al. 2021 leave out: number of updates, BatchNorm statistics, the stem.
 
     python -m plasticity_jax.main --config=configs/controls.py --workdir=runs/controls
     python -m plasticity_jax.main --config=configs/controls.py:small --workdir=runs/controls-small
@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "fresh": {"after": "init"},
             "pretrain+tune": {"after": "pretrain"},
-            "fresh-matched": {"after": "init", "epochs": matched},  # as many updates as pretrain+tune has in all
+            "fresh-matched": {"after": "init", "epochs": matched},  # as many updates as pretrain+tune in total
             "fresh-statistics": {"after": "pretrain", "reset": {"statistics": "all"}},
         },
         sort_keys=False,

@@ -1,4 +1,4 @@
-"""Is there a critical period for learning to see sharply?  Achille et al. 2019, "Critical learning periods".
+"""A critical period: training on blurred images first.  Achille et al. 2019, "Critical learning periods".
 
     python -m plasticity_jax.main --config=configs/critical_period.py --workdir=runs/critical_period
     python -m plasticity_jax.main --config=configs/critical_period.py:small --workdir=runs/critical_period-small

@@ -1,4 +1,4 @@
-"""Pretraining on a half costs test accuracy: Berariu et al. 2021, Figure 1 (and Ash & Adams 2020, Figure 1).
+"""Pretraining on half of the data lowers test accuracy: Berariu et al. 2021, Figure 1 (Ash & Adams 2020, Figure 1).
 
     python -m plasticity_jax.main --config=configs/multistage.py --workdir=runs/multistage
     python -m plasticity_jax.main --config=configs/multistage.py:small --workdir=runs/multistage-small

@@ -1,4 +1,4 @@
-"""Are learning stages made by the noise of SGD?  You et al. 2019, the root cause.
+"""Whether learning stages are caused by the noise of SGD.  You et al. 2019, the root cause.
 
     python -m plasticity_jax.main --config=configs/noise.py --workdir=runs/noise
     python -m plasticity_jax.main --config=configs/noise.py:small --workdir=runs/noise-small
@@ -82,7 +82,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.stem = "imagenet"
     if preset:
         config.model.width = 4
-    # Maps of 1x1 with two channels a group would be their own signs, and no gradient would pass: one group there.
+    # Groups of two channels with 1x1 maps would keep only signs and pass no gradient, so one group is used.
     group = "layer" if preset else "group"
     augment = "crop" if preset == "digits" else "crop_flip"
     arms = _arms(images, batch, every, larger=4 if not preset else 5, group=group, augment=augment)
@@ -93,7 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _arms(images: int, batch: int, every: int, larger: int, group: str, augment: str) -> dict[str, dict[str, Any]]:
-    """The ladder, from the noisiest arm down."""
+    """The arms of the ladder, from most to least noise."""
 
     def arm(size: int, norm: str = "batch", augment: str = "none") -> dict[str, Any]:
         changes: dict[str, Any] = {"model.norm": norm}
@@ -119,6 +119,6 @@ def _arms(images: int, batch: int, every: int, larger: int, group: str, augment:
 
 
 def _rate(rate: float) -> dict[str, Any]:
-    """One rate in all stages, and a tenth of it after the decay."""
+    """One learning rate in all stages, and a tenth of it after the decay."""
     same = {f"stages.{name}.optim.learning_rate": rate for name in STAGES}
     return same | {"stages.after.branches.decay.optim.learning_rate": rate / 10}

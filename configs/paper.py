@@ -1,4 +1,4 @@
-"""All studies of the papers as one sweep: Berariu et al. 2021 and what they lean on, Ash & Adams 2020, You et al. 2019.
+"""All studies of the papers as one sweep: Berariu et al. 2021 and works they cite, Ash & Adams 2020, You et al. 2019.
 
     python -m launch.local --config=configs/paper.py:digits --workdir=runs/paper-digits
     python -m launch.sweep --config=configs/paper.py --workdir=runs/paper --hours=12          # only plan it
@@ -6,7 +6,7 @@
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.  Each study is that of its own
 config, whose docstring says what it is, with a directory of its own: SWEEP/resets, SWEEP/warm_start_online, ..
 
-Cost: `launch.sweep --dry_run` tells it.
+Cost: see `launch.sweep --dry_run`.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Which patterns are learnt at which noise?  Substitutes for the mechanism that You et al. 2019 propose.
+"""Which patterns are learnt at which noise level: substitutes for the mechanism proposed by You et al. 2019.
 
     python -m plasticity_jax.main --config=configs/patterns.py --workdir=runs/patterns
     python -m plasticity_jax.main --config=configs/patterns.py:small --workdir=runs/patterns-small
@@ -20,7 +20,7 @@ Protocol:
              rate 0.06 at batch 32.
              After every epoch: accuracy on test examples of each pattern.
 
-Claim: a large rate learns what is easy and ignores what is hard to see until it has fallen; and what counts is the
+Claim: a large rate learns easy patterns and ignores those that are hard to see until it decays; and what matters is the
 noise, of which the rate is one part.
 
 Choices: You et al. (first version) verify their mechanism by its implications only, and of the data set of the second

@@ -1,4 +1,4 @@
-"""The scales that every study is offered at, besides the paper's.
+"""Presets: the scales of every study besides the paper's.
 
 `small` is real images on 2 CPU cores; `digits` is scikit-learn's digits, offline and in a minute or two; `smoke` is
 `small` cut to 30 steps a stage, to try a machine and to time it.  A few studies have `medium` too: all images, and a
@@ -38,7 +38,7 @@ def digits(config: ConfigDict) -> None:
 
 
 def smoke(config: ConfigDict) -> None:
-    """`small` with 30 steps a stage, evaluated only at the start and the end, on 1000 test images."""
+    """`small` with 30 steps per stage, evaluated only at the start and the end, on 1000 test images."""
     small(config)
     config.test_images = 1000
     for cut in config.stages.values():
@@ -48,7 +48,7 @@ def smoke(config: ConfigDict) -> None:
 
 
 def lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -> None:
-    """Set the lengths of `tune` and of the stages before it; every other epoch is evaluated in the metric's window."""
+    """Sets the lengths of `tune` and of the stages before; in the metric's window every other epoch is evaluated."""
     for name, record in config.stages.items():
         record.epochs = tune if name == "tune" else pretrain
         record.eval_every = eval_every
@@ -58,7 +58,7 @@ def lengths(config: ConfigDict, pretrain: float, tune: float, eval_every: int) -
 def learning_stages(config: ConfigDict, preset: str, batch: int = 32, small: float = 60, digits: float = 45) -> None:
     """The scale of a study of learning stages, whose stage `train` is evaluated after every epoch.
 
-    Small batches bring the noise that makes learning stages, and the updates to get through them, at little cost.
+    Small batches give the noise that causes learning stages, and enough updates to pass through them, at low cost.
     """
     if not preset:
         return
@@ -107,11 +107,11 @@ def imagenet(config: ConfigDict, scale: str, preset: str, milestones: tuple[floa
 
 
 PRESETS = {"small": small, "medium": medium, "digits": digits, "smoke": smoke}
-NAMES = ("small", "digits", "smoke")  # that every study has
+NAMES = ("small", "digits", "smoke")  # presets of every study
 WITH_MEDIUM = tuple(PRESETS)
 
 
 def apply(config: ConfigDict, preset: str) -> None:
-    """Cut a study of the paper's scale, all its stages included, down to one of `PRESETS`; `""` leaves it alone."""
+    """Reduces a study of the paper's scale, with all its stages, to one of `PRESETS`; `""` changes nothing."""
     if preset:
         PRESETS[preset](config)

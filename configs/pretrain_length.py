@@ -1,4 +1,4 @@
-"""How much pretraining it takes to lose: Berariu et al. 2021, Figure 2 (and, by our reading, Figures 8-10).
+"""How much pretraining causes a gap: Berariu et al. 2021, Figure 2 (and, by our reading, Figures 8-10).
 
     python -m plasticity_jax.main --config=configs/pretrain_length.py --workdir=runs/pretrain_length
     python -m plasticity_jax.main --config=configs/pretrain_length.py:small --workdir=runs/pretrain_length-small

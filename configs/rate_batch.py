@@ -1,4 +1,4 @@
-"""Does the ratio of rate and batch set sharpness and generalisation?  Jastrzebski et al. 2020, "The break-even point".
+"""Sharpness and generalisation by the ratio of rate and batch.  Jastrzebski et al. 2020, "The break-even point".
 
     python -m plasticity_jax.main --config=configs/rate_batch.py --workdir=runs/rate_batch
     python -m plasticity_jax.main --config=configs/rate_batch.py:small --workdir=runs/rate_batch-small

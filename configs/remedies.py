@@ -1,4 +1,4 @@
-"""Remedies side by side, in six protocols that take plasticity: Ash & Adams 2020, Berariu 2021, Dohare 2024, Lee 2024.
+"""Remedies compared in protocols that need plasticity: Ash & Adams 2020, Berariu 2021, Dohare 2024, Lee 2024.
 
     python -m plasticity_jax.main --config=configs/remedies.py --workdir=runs/remedies
     python -m plasticity_jax.main --config=configs/remedies.py:small --workdir=runs/remedies-small
@@ -10,7 +10,7 @@ Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, 
 `protocol=half` (default), `tenth`, `chunks`, `classes`, `labels` or `pixels`; `noise=0.5` beside `tenth`; `chunks=50`
 (default 10) beside `chunks`; `remedies=l2_init+redo` for some of the remedies alone.
 
-Protocol: each has `fresh` weights, `warm` ones that go on without a remedy, and a branch for each remedy.
+Protocol: each has `fresh` weights, `warm` ones that continue without a remedy, and a branch for each remedy.
     half     a random half, then everything (Berariu et al.).
     tenth    a random tenth, then everything (Lee et al. 2024, Hare & Tortoise; Han et al. 2026, FIRE); with `noise=0.5`
              half of the tenth's labels are wrong.
@@ -32,7 +32,7 @@ papers; in streams they are the remedy `optimiser_reset`.
 Hyper-parameters: numbers in a list are the settings 1, 2 and 3 of the remedy, which train side by side as rows of the
 run axis.  `analysis.remedies` takes the setting with the best mean accuracy on `validation_images`, which are held out
 of the training images; of `labels`, where nothing generalises, for each seed the one that is best at the other seeds.
-Test images choose nothing.
+Test images are not used for any choice.
 
 Claim (written before any run): the warm start ends below fresh weights in `half`, `tenth` and `chunks`, and more so
 after wrong labels; in `labels` and `pixels` a network without a remedy ends below one drawn anew for every task.
@@ -80,7 +80,7 @@ SETTINGS = ("1", "2", "3")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The study; `arg` is what stands behind the colon of `--config=FILE:ARG`."""
+    """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     choices = {
         "protocol": PROTOCOLS,
         "noise": ("0", "0.5"),
@@ -134,7 +134,7 @@ def _names(count: int) -> list[str]:
 def _stages(
     config: ConfigDict, fields: dict[str, dict[str, Any]], protocol: str, preset: str, only: Sequence[str]
 ) -> None:
-    """Stages one after another, from which all remedies are reached, or `only` some."""
+    """Adds the stages of a protocol, with a branch for each remedy, or for those in `only`."""
     if preset:
         if protocol == "classes":
             fields = _classes(groups=5, each=2)
@@ -158,7 +158,7 @@ def _stages(
         ways = {"warm": {}, **whole, **(switch if before else {})}
         branches = {"fresh": {"after": "init"}} if name == "tune" else {}
         for way, changes in ways.items():
-            first = before == next(iter(fields)) and way in switch  # until then there was nothing to do
+            first = before == next(iter(fields)) and way in switch  # the first stage has no such branch
             after = f"{before}/{'warm' if first else way}" if before else "init"
             branches[way] = {"after": after, **_branch(changes)}
         config.stages[name] = stage(branches=branches, **given)
@@ -190,7 +190,7 @@ def _stream(config: ConfigDict, protocol: str, preset: str, only: Sequence[str])
     every = 100 if preset else 1000
     whole = treatments.throughout(
         every, "digits", "adam"
-    )  # neither random labels nor moved pixels allow for another image of a class
+    )  # augmentation makes no sense with random labels or permuted pixels
     ways = treatments.some(whole | treatments.at_switch(1e-3, "mlp") | treatments.of_streams(), only)
     treatments.check(ways, only, protocol)
     kept = {"reset": {"optimiser": "keep"}}
@@ -211,7 +211,7 @@ def _stream(config: ConfigDict, protocol: str, preset: str, only: Sequence[str])
 
 
 def _branch(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a branch changes, as groups, with the second of each list; remedies with all of their numbers."""
+    """The changes of a branch as nested groups, with the second value of each list, and complete remedies."""
     groups_of: dict[str, Any] = {}
     for path, value in changes.items():
         *groups, key = path.split(".")
@@ -229,7 +229,7 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(config: ConfigDict, ways: treatments.Ways) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What each setting changes, in every stage that has the branch: runs without settings of their own stay one."""
+    """(setting, its changes in every stage that has the branch); branches without settings are not repeated."""
     for i, word in enumerate(SETTINGS):
         yield (
             word,

@@ -1,4 +1,4 @@
-"""Which modules to start anew before tuning: Berariu et al. 2021, Figures 6 and 11 and appendix A.5.
+"""Which modules to reset before tuning: Berariu et al. 2021, Figures 6 and 11 and appendix A.5.
 
     python -m plasticity_jax.main --config=configs/resets.py --workdir=runs/resets
     python -m plasticity_jax.main --config=configs/resets.py:small --workdir=runs/resets-small

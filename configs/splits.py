@@ -1,4 +1,4 @@
-"""Data that arrive in several parts: Berariu et al. 2021, Figure 4, left and right, and appendix A.3.
+"""Data that arrive in several parts: Berariu et al. 2021, Figure 4 and appendix A.3.
 
     python -m plasticity_jax.main --config=configs/splits.py --workdir=runs/splits
     python -m plasticity_jax.main --config=configs/splits.py:small --workdir=runs/splits-small
@@ -44,7 +44,7 @@ from plasticity_jax.configs.base import base, parse_arg, stage
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
-    # Chains of training: in how many parts the data come, and the share of them that comes uniformly.
+    # Chains of stages: the number of parts, and the fraction of the data that is distributed uniformly.
     chains = {
         "": [(n, 1.0) for n in (2, 3, 5, 10)] + [(n, r) for n in (2, 5, 10) for r in (0.75, 0.5, 0.25, 0.0)],
         "small": [(2, 1.0), (5, 1.0), (5, 0.5), (5, 0.0)],

@@ -1,4 +1,4 @@
-"""Learning stages: under step decay, training falls into stages with sharp transitions.  You et al. 2019.
+"""Learning stages: step decay divides training into stages with sharp transitions.  You et al. 2019.
 
     python -m plasticity_jax.main --config=configs/stepdecay.py --workdir=runs/stepdecay
     python -m plasticity_jax.main --config=configs/stepdecay.py:small --workdir=runs/stepdecay-small

@@ -1,4 +1,4 @@
-"""Does gradient descent happen in a tiny subspace, and how do warm starts enter it?  Gur-Ari, Roberts & Dyer 2018.
+"""Gradient descent in a tiny subspace, for fresh and warm starts.  Gur-Ari, Roberts & Dyer 2018.
 
     python -m plasticity_jax.main --config=configs/subspace.py --workdir=runs/subspace
     python -m plasticity_jax.main --config=configs/subspace.py:small --workdir=runs/subspace-small

@@ -1,4 +1,4 @@
-"""Do later learning stages transfer less?  You et al. 2019, the second implication.
+"""Whether later learning stages transfer less.  You et al. 2019, the second implication.
 
     python -m plasticity_jax.main --config=configs/transfer.py --workdir=runs/transfer
     python -m plasticity_jax.main --config=configs/transfer.py:small --workdir=runs/transfer-small
@@ -111,7 +111,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _go_on(config: ConfigDict, preset: str, data: dict[str, Any], whole: dict[str, Any]) -> None:
-    """Add what is trained from the networks of `train`: both ways of transfer, and the tuning of Figure 1."""
+    """Adds the stages that continue from `train`: linear probes, fine-tuning, and the tuning of Figure 1."""
     probe, finetune, tune = {"": (30, 60, 100), "small": (15, 20, 30), "digits": (10, 20, 30)}.get(preset, (1, 1, 1))
     ends = _ends(config.stages.train.epochs, preset)
     anew = {"modules": ("head",), "statistics": "keep"}
@@ -130,7 +130,7 @@ def _go_on(config: ConfigDict, preset: str, data: dict[str, Any], whole: dict[st
         **shared,
         data=data,
         epochs=finetune,
-        augment=AUGMENT[config.dataset.rpartition("+")[2]],  # what there is to learn last
+        augment=AUGMENT[config.dataset.rpartition("+")[2]],  # the target data set
         optim=optimiser("momentum", weight_decay=5e-4, schedule="cosine", decay=0.0),
         eval_every=0,
         branches={f"finetune-{name}": start for name, start in networks.items()},
@@ -148,7 +148,7 @@ def _go_on(config: ConfigDict, preset: str, data: dict[str, Any], whole: dict[st
 
 
 def _ends(epochs: float, preset: str) -> dict[str, str]:
-    """The networks that go on by name: where in `train` each is taken."""
+    """By name, the places in `train` from which networks are taken."""
     third = round(epochs / 3)
     at = {"middle-1": third // 2, "stage-1": third, "stage-2": 2 * third}
     ends = {name: f"train/stepdecay@{epoch}" for name, epoch in at.items()}

@@ -1,4 +1,4 @@
-"""Remedies with the settings that `configs/remedies.py` tries: what the branch of each one changes."""
+"""Remedies and their settings for `configs/remedies.py`: the config changes of each branch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from plasticity_jax.errors import ConfigError
 MODULES = {"resnet": ("module3", "module4", "module5", "head"), "mlp": ("layer2", "head")}  # the last of a network
 INJECTION = "plasticity_injection"
 
-Ways = dict[str, dict[str, Any]]  # by the name of a remedy, what its branch changes; a list is one value a setting
+Ways = dict[str, dict[str, Any]]  # remedy -> changes of its branch; a list has one value per setting
 
 
 def at_switch(rate: float, model: str) -> Ways:
-    """Remedies that act where a stage or task begins: `rate` is the one that they are measured against."""
+    """Remedies that act at the start of a stage or task; `rate` is the learning rate of the baseline."""
     return {
         "larger_rate": {"optim.learning_rate": [3 * rate, 10 * rate, 30 * rate]},
         "rewarmed_rate": {
@@ -25,7 +25,7 @@ def at_switch(rate: float, model: str) -> Ways:
         },
         "head_reset": {"reset.modules": ("head",)},
         "last_reset": {"reset.modules": MODULES[model]},
-        # In a stream it acts at every task, and a few such steps forget everything.
+        # In a stream it acts at every task, which after a few tasks erases everything.
         "shrink_perturb": {
             "reset.modules": ("all",),
             "reset.shrink": [0.6, 0.8, 0.95] if model == "mlp" else [0.2, 0.4, 0.6],
@@ -35,9 +35,9 @@ def at_switch(rate: float, model: str) -> Ways:
 
 
 def between_stages(only: Sequence[str] = ()) -> Ways:
-    """Remedies that act where a stage begins, and need one: there are none in streams of tasks.
+    """Remedies that act at the start of a stage, and therefore not in streams of tasks.
 
-    Plasticity injection makes every network of the study larger and slower, and is there if `only` names it.
+    Plasticity injection makes every network of the study larger and slower, so it is included only if `only` names it.
     """
     return {
         "fire": {"remedies.fire": {}},
@@ -48,7 +48,7 @@ def between_stages(only: Sequence[str] = ()) -> Ways:
 
 
 def throughout(every: int, dataset: str, optim: str) -> Ways:
-    """Remedies that act in all of training; periodic ones after every so many updates, those of Adam only with it."""
+    """Remedies that act throughout training; periodic ones every `every` updates, some only with Adam."""
     augment = AUGMENT.get(dataset, "crop_flip")
     adam: Ways = {
         "decoupled_decay": {"optim.name": "adamw", "optim.weight_decay": [1e-3, 1e-2, 1e-1]},
@@ -86,22 +86,22 @@ def throughout(every: int, dataset: str, optim: str) -> Ways:
 
 
 def of_streams() -> Ways:
-    """The remedy of streams alone: elsewhere new moments of the optimiser are a part of every branch."""
+    """The remedy for streams only: elsewhere every branch resets the optimiser's moments."""
     return {"optimiser_reset": {"reset.optimiser": "all"}}
 
 
 def names() -> tuple[str, ...]:
-    """All remedies that some protocol has."""
+    """All remedies of any protocol."""
     every = throughout(100, "cifar10", "adam") | at_switch(1e-3, "mlp") | between_stages((INJECTION,)) | of_streams()
     return tuple(every)
 
 
 def some(ways: Ways, only: Sequence[str]) -> Ways:
-    """Those of `only`, or all if it names none."""
+    """The remedies in `only`, or all if it is empty."""
     return {way: changes for way, changes in ways.items() if not only or way in only}
 
 
 def check(ways: Ways, only: Sequence[str], protocol: str) -> None:
-    """One line if `only` names a remedy that the protocol does not have."""
+    """Raises a ConfigError if `only` names a remedy that the protocol does not have."""
     if absent := [way for way in only if way not in ways]:
         raise ConfigError(f"argument remedies={'+'.join(only)}: protocol={protocol} has no {', '.join(absent)} here")

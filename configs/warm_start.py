@@ -70,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = base(f"warm_start_{study}")
     config.model.dtype = "float32"  # on every device
     config.dataset = chosen["dataset"]
-    config.window = 0.01  # the metric is the accuracy at the end of training, as theirs
+    config.window = 0.01  # the metric is the accuracy at the end of training, as in the paper
     config.model.update(width=16, stem="cifar")  # the thin network of the released code
     if study == "table":
         _table(config)
@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _table(config: ConfigDict) -> None:
-    """A half until it is fit, then everything until it is fit."""
+    """Half of the data until it is fit, then all data until they are fit."""
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, until_accuracy=FIT)
     config.stages.tune = stage(
         epochs=350,
@@ -127,7 +127,7 @@ def _rules(stages: Iterable[str], sgd: float) -> dict[str, dict[str, Any]]:
 
 
 def _online(config: ConfigDict, chunks: int) -> None:
-    """Data in equal chunks; after each arrival everything so far is trained on until it is fit."""
+    """Data in equal chunks; after each arrival the network trains on all data so far until they are fit."""
     for chunk in range(1, chunks + 1):
         going_on: dict[str, dict[str, Any]] = {"warm": {}, "shrink-perturb": {}}
         if chunk > 1:

@@ -1,4 +1,4 @@
-"""When does a regulariser matter?  Golatkar, Achille & Soatto 2019, "Time matters in regularizing deep networks".
+"""When a regulariser matters.  Golatkar, Achille & Soatto 2019, "Time matters in regularizing deep networks".
 
     python -m plasticity_jax.main --config=configs/when_to_regularise.py --workdir=runs/when_to_regularise
     python -m plasticity_jax.main --config=configs/when_to_regularise.py:small --workdir=runs/when_to_regularise-small
@@ -12,7 +12,7 @@ again with and without it, for equally long:
     late, never     without it in `first`; and with it in `rest`, or without it ever
 The axis `regulariser` is weight decay of 5e-4, or augmentation: crops and flips (without flips for `digits`).
 
-Claim: what counts is the first part.  A regulariser that is taken away after it helps as much as one that stays, and
+Claim: only the first part matters.  A regulariser that is removed afterwards helps as much as one that stays, and
 one that comes only then does not help.
 
 Choices: the four branches are the paper's; that the switch comes after half of all epochs, SGD with momentum 0.9 at
