@@ -93,6 +93,9 @@ def plan(published: Path, sweep: Path, data_dir: str = "") -> Path:
     if not analysis.has_result(published):
         raise LabError(f"{published} has no result to compare with; give a study that has finished")
     config = {**analysis.load_config(published), "data_dir": data_dir}
+    taken = {choice.get("strategy") for choice in analysis.load_environment(published).get("choices", {}).values()}
+    if len(taken) == 1:  # what `auto` was then; of several, each pack has to choose again
+        config["strategy"] = taken.pop() or config["strategy"]
     study, key = restore_study(config, str(published)), published.resolve().name
     path = sweep / key / "config.json"
     if path.exists() or (sweep / "sweep.json").exists():

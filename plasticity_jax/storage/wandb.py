@@ -3,16 +3,20 @@
     PLASTICITY_WANDB=my-project python -m plasticity_jax.main --config=.. --workdir=DIR
 
 and all other commands too, as the processes that they start have the same environment.  `WANDB_MODE=offline` needs no
-network and no account: the runs lie in DIR/wandb, for `wandb sync`.  What else W&B reads (`WANDB_ENTITY`, ..) holds.
+network and no account: the runs lie in ./wandb, for `wandb sync`, or where WANDB_DIR says; not in DIR, as W&B makes
+links that lead out of it.  What else W&B reads (`WANDB_ENTITY`, `WANDB_RUN_GROUP`, ..) holds.
 
 A run of the lab is a run there, by the same name; all runs of a study, which are one tree, are a group.  Keys are the
 tags of TensorBoard, their x is the step since the stage began.
 
-The long table is the truth: what was sent is noted in DIR/wandb/sent.json, and a start sends what the table has beyond
-it, to the same runs.  Rows that were cut from the table are measured again, with the same numbers, and not sent twice.
+The long table is the truth.  When a stage ends or stops, DIR/wandb.json notes what W&B has been given, and the next
+start sends what the table has beyond it, to the same runs; rows that are measured again have the same numbers, and are
+not sent twice.  Only after a kill is it unknown what W&B has stored: then the stage is sent again as a whole, under the
+same steps of W&B, which ignores those that it has (two files that were written offline both hold them).
 """
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import math
@@ -55,9 +59,11 @@ class Runs:
         except ImportError as e:
             raise LabError(f"{PROJECT}={project()}: no wandb here; pip install plasticity_jax[wandb]") from e
         self.directory, self.pack = Path(directory), pack
-        self.path = self.directory / "wandb" / "sent.json"
+        self.path = self.directory / "wandb.json"
         self.runs: dict[str, Any] = {}
         self.study, self.sent = _noted(self.path)
+        self.given = copy.deepcopy(self.sent)
+        self._note()
         self.append(rows_so_far)
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -68,24 +74,31 @@ class Runs:
         """
         records: dict[tuple[str, str, int], dict[str, float]] = {}
         for row in rows:
-            key = row["run"], row["stage"], row["step"]
-            if row["step"] > self.sent.get(f"{self.pack}/{row['run']}", {}).get(row["stage"], -1):
+            run, stage, step = row["run"], row["stage"], row["step"]
+            if step > self._stages(self.sent, run).get(stage, -1):
+                first = {_step(stage): step, f"epoch/{stage}": row["epoch"]}
                 number = math.nan if row["value"] is None else row["value"]
-                first = {_step(row["stage"]): row["step"], f"epoch/{row['stage']}": row["epoch"]}
-                records.setdefault(key, first)[tag(row["metric"], row["stage"])] = number
+                records.setdefault((run, stage, step), first)[tag(row["metric"], stage)] = number
                 self._start(row)
         for (run, stage, step), values in records.items():
             for name in values:
                 self.runs[run].define_metric(name, step_metric=_step(stage))
-            self.runs[run].log(values)
-            self.sent.setdefault(f"{self.pack}/{run}", {})[stage] = step
-        if records:
-            workdir.write_json(self.path, {"study": self.study, "sent": self.sent})
+            before = sum(last + 1 for name, last in self._stages(self.sent, run).items() if name != stage)
+            self.runs[run].log(values, step=before + step)
+            self._stages(self.given, run)[stage] = step
 
     def close(self) -> None:
-        """End all runs; later `Runs` of the same directory continue them."""
+        """End all runs, which makes W&B store them; later `Runs` of the same directory continue them."""
         while self.runs:
             self.runs.popitem()[1].finish()
+        self.sent = copy.deepcopy(self.given)
+        self._note()
+
+    def _note(self) -> None:
+        workdir.write_json(self.path, {"study": self.study, "sent": self.sent})
+
+    def _stages(self, noted: Sent, run: str) -> dict[str, int]:
+        return noted.setdefault(f"{self.pack}/{run}", {})
 
     def _start(self, row: Row) -> None:
         """Begin the run of a row, or continue it, unless it is at hand."""
@@ -95,7 +108,6 @@ class Runs:
         try:
             self.runs[row["run"]] = self.wandb.init(
                 project=project(),
-                dir=str(self.directory),
                 id=f"{self.study}-{hashlib.sha256(name.encode()).hexdigest()[:12]}",
                 name=name,
                 group=os.environ.get("WANDB_RUN_GROUP") or group(self.directory),
@@ -121,7 +133,7 @@ def _step(stage: str) -> str:
 
 
 def _noted(path: Path) -> tuple[str, Sent]:
-    """(beginning of the ids of the study's runs, what they have), as `sent.json` says; new ones if it is lost."""
+    """(beginning of the ids of the study's runs, what they have), as `wandb.json` says; new ones if it is lost."""
     with contextlib.suppress(WorkdirError, KeyError, TypeError, ValueError, AttributeError):
         noted = workdir.read_json(path)
         sent = {run: {stage: int(step) for stage, step in stages.items()} for run, stages in noted["sent"].items()}

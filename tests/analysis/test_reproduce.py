@@ -107,6 +107,7 @@ def test_other_facts_of_the_environment_are_named(again, tmp_path):
 def test_a_plan_is_the_whole_study_and_goes_on(toy, tmp_path):
     config = swept.config(grid=(("model.width", (4, 8)),), seeds=(0, 2))
     published = tables.write(tmp_path / "wide", config, lambda label, seed: 50.0).directory
+    (published / "environment.json").write_text("{}")
     study = reproduce.plan(published, tmp_path / "sweep", "/data")
     assert study == tmp_path / "sweep" / "wide"
     listed = jobs.read(tmp_path / "sweep")
@@ -116,6 +117,17 @@ def test_a_plan_is_the_whole_study_and_goes_on(toy, tmp_path):
     assert reproduce.plan(published, tmp_path / "sweep", "/data") == study
     with pytest.raises(LabError, match="holds something else"):
         reproduce.plan(toy, tmp_path / "sweep")
+
+
+@pytest.mark.parametrize(
+    ("taken", "strategy"), [(("cores", "cores"), "cores"), (("cores", "vmap"), "auto"), ((), "auto")]
+)
+def test_what_auto_was_is_asked_for_where_it_was_one(taken, strategy, toy, tmp_path):
+    shutil.copytree(toy, tmp_path / "toy")
+    facts = {"choices": {str(i): {"strategy": each} for i, each in enumerate(taken)}}
+    (tmp_path / "toy" / "environment.json").write_text(json.dumps(facts))
+    assert analysis.load_config(toy)["strategy"] == "auto"
+    assert analysis.load_config(reproduce.plan(tmp_path / "toy", tmp_path / "sweep"))["strategy"] == strategy
 
 
 def test_a_study_in_progress_is_nothing_to_compare_with(toy, tmp_path):

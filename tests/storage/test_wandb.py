@@ -2,12 +2,14 @@
 
 import math
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from plasticity_jax import analysis
 from plasticity_jax.errors import LabError, WorkdirError
+from plasticity_jax.storage import workdir
 from plasticity_jax.storage.tensorboard import tag
 from plasticity_jax.storage.wandb import PROJECT, Runs, group
 from tests.support import small
@@ -19,7 +21,7 @@ def row(step, value, run="fresh/seed0", metric="test_accuracy", stage="tune", **
 
 
 class Service:
-    """What W&B is told: {id of a run: its keywords and history}."""
+    """What W&B stores: {id of a run: its keywords and history}; of what comes with no later step it ignores all."""
 
     class Error(Exception):
         pass
@@ -35,9 +37,15 @@ class Service:
             raise self.Error(self.refuses)
         assert id not in self.open and keywords["resume"] == "allow" and keywords["reinit"] == "create_new"
         self.open.add(id)
-        run = self.runs.setdefault(id, SimpleNamespace(history=[], axes={}, **keywords))
+        run = self.runs.setdefault(id, SimpleNamespace(history=[], axes={}, step=-1, ignored=0, **keywords))
+
+        def log(values, step):
+            run.ignored += step <= run.step
+            run.history += [values] * (step > run.step)
+            run.step = max(step, run.step)
+
         return SimpleNamespace(
-            log=run.history.append,
+            log=log,
             define_metric=lambda name, step_metric: run.axes.update({name: step_metric}),
             finish=lambda: self.open.remove(id),
         )
@@ -73,24 +81,38 @@ def test_rows_of_a_run_and_a_step_are_one_record(service, tmp_path):
     assert math.isnan(lost["network/weight_norm/head/tune"])
     assert found["fresh,lr=0.1/seed12"].config == {"pack": "main", "branch": "fresh", "seed": 0, "lr": 0.1}
     assert found["fresh/seed0"].axes["loss/test/tune"] == "step/tune"
-    assert {(run.project, run.group, run.dir) for run in found.values()} == {
-        ("plasticity", "figure1", str(tmp_path / "figure1"))
-    }
+    assert {(run.project, run.group) for run in found.values()} == {("plasticity", "figure1")}
     assert not service.open
 
 
-def test_a_restart_continues_the_runs_and_doubles_nothing(service, tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_restart_continues_the_runs_and_doubles_nothing(killed, service, tmp_path):
     rows = [row(step, float(step)) for step in range(4)]
-    Runs(tmp_path, "main", rows[:1]).append(rows[1:3])
+    runs = Runs(tmp_path, "main", rows[:1])
+    runs.append(rows[1:3])
     for so_far in (rows[:2], [], rows[:3]):  # what a kill has left of the table
-        service.open.clear()
-        again = Runs(tmp_path, "main", so_far)
-        again.append(rows[len(so_far) : 3])  # measured again
-    again.append(rows[3:])
-    again.append([row(0, 9.0, stage="then")])
+        if killed:
+            service.open.clear()
+        else:
+            runs.close()
+        runs = Runs(tmp_path, "main", so_far)
+        runs.append(rows[len(so_far) : 3])  # measured again
+    runs.append(rows[3:])
+    runs.close()
     (run,) = service.runs.values()
-    assert [record.get("accuracy/test/tune") for record in run.history] == [0.0, 1.0, 2.0, 3.0, None]
-    assert run.history[-1] == {"step/then": 0, "epoch/then": 0.0, "accuracy/test/then": 9.0}
+    assert [record["accuracy/test/tune"] for record in run.history] == [0.0, 1.0, 2.0, 3.0]
+    assert run.ignored == (9 if killed else 0)  # sent again, since nobody knows whether they were stored
+
+
+def test_the_stages_of_a_run_follow_each_other(service, tmp_path):
+    for stage in ("first", "then", "last"):
+        for _ in range(2):
+            Runs(tmp_path, "main", [row(step, float(step), stage=stage) for step in (0, 6)]).close()
+    (run,) = service.runs.values()
+    assert [record["step/then"] for record in run.history if "step/then" in record] == [0, 6]
+    assert (
+        len(run.history) == 6 and not run.ignored and set(run.axes.values()) == {"step/first", "step/then", "step/last"}
+    )
 
 
 def test_runs_of_two_packs_or_directories_are_others(service, tmp_path):
@@ -114,7 +136,7 @@ def test_jobs_of_a_study_are_one_group(tmp_path, service, monkeypatch):
 @pytest.mark.parametrize("text", ["", "[]", '{"study": "a"}', '{"study": "a", "sent": {"r": 3}}'])
 def test_where_the_note_of_what_was_sent_is_damaged_all_goes_to_new_runs(text, service, tmp_path):
     Runs(tmp_path, "main", [row(0, 1.0)]).close()
-    (tmp_path / "wandb" / "sent.json").write_text(text)
+    (tmp_path / "wandb.json").write_text(text)
     Runs(tmp_path, "main", [row(0, 1.0)]).close()
     assert [len(run.history) for run in service.runs.values()] == [1, 1]
 
@@ -125,7 +147,7 @@ def test_what_goes_wrong_is_one_line(service, tmp_path, monkeypatch):
         Runs(tmp_path, "main", [row(0, 1.0)])
     service.refuses = ""
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match=r"sent\.json|cannot make"):
+    with pytest.raises(WorkdirError, match=r"cannot make"):
         Runs(tmp_path / "file", "main", [row(0, 1.0)])
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(LabError, match=r"no wandb here; pip install plasticity_jax\[wandb\]"):
@@ -153,7 +175,7 @@ def test_a_study_shows_what_its_tables_hold(service, tmp_path):
 def test_without_a_project_nothing_is_sent(service, tmp_path, monkeypatch):
     monkeypatch.delenv(PROJECT)
     small.run(small.single(steps=2), tmp_path)
-    assert not service.runs and not (tmp_path / "wandb").exists()
+    assert not service.runs and not (tmp_path / "wandb.json").exists()
 
 
 def records(path):
@@ -177,20 +199,23 @@ def records(path):
 @pytest.mark.long  # seconds for the service of W&B; needs the extra `wandb`
 def test_offline_runs_hold_the_rows(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
-    for key, value in {PROJECT: "plasticity", "WANDB_MODE": "offline", "HOME": str(tmp_path)}.items():
+    for key, value in {PROJECT: "plasticity", "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(key, value)
-    for rows in ([row(0, 1 / 3)], [row(0, 1 / 3), row(5, None), row(5, 2.0, run="fresh/seed1", lr=0.1)]):
+    start, seeds = [row(0, 1 / 3)], [row(5, None), row(5, 2.0, run="fresh/seed1", lr=0.1)]
+    for rows in (start, start + seeds):
         Runs(tmp_path / "study", "main", rows).close()
-    history, names = {}, {}
-    for path in sorted((tmp_path / "study" / "wandb").glob("offline-run-*/*.wandb")):
+        time.sleep(1.1)  # W&B names what it writes by the second
+    workdir.check_links(tmp_path / "study")  # of which W&B makes some that lead out
+    ids, history = {}, {}
+    for path in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")):
+        name = ""
         for record in records(path):
             if record.WhichOneof("record_type") == "run":
-                names[path.name] = record.run.display_name, record.run.run_group, record.run.project
+                name = record.run.display_name
+                ids.setdefault(name, set()).add((record.run.run_id, record.run.run_group, record.run.project))
             if record.WhichOneof("record_type") == "history":
                 items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
-                history.setdefault(path.name, []).append((items["step/tune"], items["accuracy/test/tune"]))
-    assert sorted(names.values()) == [
-        ("fresh/seed0", "study", "plasticity"),
-        ("fresh/seed1", "study", "plasticity"),
-    ]
-    assert sorted(history.values()) == [[("0", str(1 / 3)), ("5", "NaN")], [("5", "2")]]
+                if "step/tune" in items:
+                    history.setdefault(name, []).append((items["step/tune"], items["accuracy/test/tune"]))
+    assert history == {"fresh/seed0": [("0", str(1 / 3)), ("5", "NaN")], "fresh/seed1": [("5", "2")]}
+    assert all(len(each) == 1 and next(iter(each))[1:] == ("study", "plasticity") for each in ids.values())
