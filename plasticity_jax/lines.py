@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{directory / LINES}: from {lines['from']} to {lines['to']}, {len(lines['loss'])} seeds")
 
 
-def measure(directory: Path, between: Sequence[str] | None = None, images: int = IMAGES, **custom: Any) -> dict[str, Any]:
+def measure(
+    directory: Path, between: Sequence[str] | None = None, images: int = IMAGES, **custom: Any
+) -> dict[str, Any]:
     """The losses between two branches, by default the study's control and its warm start, as they are written.
 
     Seeds of which a network diverged are left out.  `custom` are the model and data set that `connectivity` takes.

@@ -1,4 +1,4 @@
-"""From the rows of runs to the numbers that a study reports: the metric, intervals, paired gaps and one table.
+"""Computes the reported numbers from the rows of runs: the metric, intervals, paired gaps and a table.
 
 All accuracies are in percent.  Every interval is the 95% interval of a mean by Student's t; the *gap* is the control
 minus a treatment, taken seed by seed, so that what a seed shares (its data, its batches) cancels.
@@ -18,14 +18,14 @@ WIDTH = 100  # columns of the table
 
 
 def score(rows: Iterable[Mapping[str, Any]], window: float) -> float:
-    """The metric of one run: its mean test accuracy over the last share `window` of its last stage.
+    """The metric of one run: its mean test accuracy over the last fraction `window` of its last stage.
 
     With 500 epochs and window 0.2 these are epochs 401 to 500, as in Berariu et al. 2021 (the box in figure 1).  The
     final evaluation always counts, however small the window.
 
     Args:
       rows: rows of one run's last stage, each with `metric`, `step` (updates since the stage began) and `value`.
-      window: share of the stage, in (0, 1].
+      window: fraction of the stage, in (0, 1].
     Returns:
       Percent; NaN if the run was never evaluated, or diverged.
     """
@@ -33,13 +33,13 @@ def score(rows: Iterable[Mapping[str, Any]], window: float) -> float:
     if not points:
         return math.nan
     last = max(step for step, _ in points)
-    reach = window * last * (1 - 1e-9)  # the window is open on its left; rounding must not let step 400 of 500 in
+    reach = window * last * (1 - 1e-9)  # the window is open on its left; rounding must not include step 400 of 500
     inside = [value for step, value in points if step == last or last - step < reach]
     return math.nan if None in inside else float(np.mean(inside))
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> list[float | None]:
-    """The t interval of the mean of n values as [low, high], 95% unless told otherwise.
+    """The t interval of the mean of n values as [low, high], with level 95% by default.
 
     [None, None] if n < 2 or all are equal: no scatter in a few values is no certainty.
     """
@@ -92,7 +92,7 @@ def summarise(runs: Sequence[Mapping[str, Any]], control: str) -> dict[str, Any]
 
 
 def combine(parts: Sequence[Mapping[str, Any]], dataset: str, control: str) -> dict[str, Any]:
-    """Parts of a study as one result; `failed` only if no run came through.
+    """Combines parts of a study into one result; `failed` only if all runs failed.
 
     Args:
       parts: {runs, images, seconds: {kind: seconds}} each, the runs as `summarise` takes them, and if it is known
@@ -117,7 +117,7 @@ def combine(parts: Sequence[Mapping[str, Any]], dataset: str, control: str) -> d
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The one table printed at the end: branches, paired gaps and what failed; at most 100 columns.
+    """The table printed at the end: branches, paired gaps and failed runs; at most 100 columns.
 
     Args:
       result: what `summarise` returned, and `runs` as given to it, if the failed ones are to be named.
@@ -184,7 +184,7 @@ def _number(value: float | None) -> str:
 
 
 def _row(name: str, cells: Sequence[str], width: int) -> list[str]:
-    """A line of the table; a name too long for its column stands above its numbers."""
+    """A row of the table; a name too long for its column is on a line above its numbers."""
     above = _wrap(name) if len(name) > width else []
     return [*above, f"{'' if above else name:<{width}}  {cells[0]:>7} {cells[1]:>6} {cells[2]:>4}  {cells[3]}"]
 
