@@ -6,7 +6,7 @@
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
-Protocol: `before` trains for so many updates at one rate, on a fixed subset of the images.  From these networks and
+Protocol: `before` trains for a number of updates at one rate, on a fixed subset of the images.  From these networks and
 their momentum three branches go on, for equally many updates:
     decay   at a tenth of the rate: the transition that is looked at
     keep    at the same rate: what would have been without it

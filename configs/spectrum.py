@@ -7,7 +7,7 @@
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
 Protocol: SGD with momentum 0.9 at a rate of 0.02 and at a tenth of it, with and without BatchNorm, from the same
-weights.  At the start, every so many epochs and at the end: the density of all eigenvalues by Lanczos quadrature, the
+weights.  At the start, every few epochs and at the end: the density of all eigenvalues by Lanczos quadrature, the
 largest ten, and the trace.
 
 Claim: without BatchNorm a few eigenvalues become large and stand apart from the others, with it they do not; and a

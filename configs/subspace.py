@@ -6,7 +6,7 @@
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
-Protocol: that of `configs/multistage.py` with SGD.  At the first steps of tuning and every so many epochs: the share of
+Protocol: that of `configs/multistage.py` with SGD.  At the first steps of tuning and every few epochs: the share of
 the gradient that lies in the space of the ten largest eigenvalues of the Hessian, and how much of that space is that of
 the measurement before, and that of the first one.
 

@@ -11,10 +11,10 @@ Protocol: that of `configs/multistage.py`; `tune` begins from fresh weights and 
 same batches:
     fresh, fresh-10x   fresh weights, at the rate of pretraining and at ten times that
     warm, warm-10x     after the whole pretraining, at both rates
-    warm-1, warm-5, .. after so many epochs of it
+    warm-1, warm-5, .. after 1, 5, .. epochs of it
     head-reset         after all of it, with a fresh last layer
     shrink-perturb     after all of it, 0.4 times the weights and 0.1 times fresh ones (Ash & Adams 2020)
-At the first steps of tuning (0, 1, 2, 4, ..), every so many epochs and at the end, on fixed training images: the noise
+At the first steps of tuning (0, 1, 2, 4, ..), every few epochs and at the end, on fixed training images: the noise
 of the gradient, and of the update that it makes (`plasticity_jax/diagnostics/noise.py`); the trace of the Fisher
 matrix; two measures of flatness that do not depend on the scale of the weights (`flatness.py`); and at the scale of
 the paper the curvature (`curvature.py`), which costs ten times as much as the others together.

@@ -127,7 +127,7 @@ BLENDING = (
 
 
 def _uniform(parts: str) -> Contrast:
-    """The slope over r where the data come in so many parts; r is in percent in the labels, 100 unwritten."""
+    """The slope over r for this number of parts; labels give r in percent and omit 100."""
     return slope(family(f"splits-{parts}-uniform-{{}}", also={100: f"splits-{parts}"}), per=100)
 
 

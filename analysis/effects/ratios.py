@@ -63,5 +63,5 @@ def shown(ratio: Ratio) -> str:
     if math.isnan(ratio.value):
         return "-"
     low, high = f"{100 * ratio.low:.0f}", f"{100 * ratio.high:.0f}"
-    behind = {BETWEEN: f"[{low}, {high}]", OUTSIDE: f"(<= {low} or >= {high})", ANYTHING: "(anything)"}[ratio.form]
-    return f"{100 * ratio.value:.0f} % {behind}"
+    bounds = {BETWEEN: f"[{low}, {high}]", OUTSIDE: f"(<= {low} or >= {high})", ANYTHING: "(anything)"}[ratio.form]
+    return f"{100 * ratio.value:.0f} % {bounds}"

@@ -2,7 +2,7 @@
 
 `failed`     the run diverged: its loss was not finite where it was looked at last, or the result says so
 `finished`   its stage has come to its end
-`running`    not yet; nobody may be at work on it
+`running`    it has not ended; possibly no process is training it
 """
 
 from pathlib import Path

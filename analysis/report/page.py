@@ -68,7 +68,7 @@ def facts(pairs: Iterable[tuple[Any, Any]]) -> Html:
 
 
 def tree(value: Any, name: str = "") -> Html:
-    """A nested value, each level of it folded away behind its name."""
+    """A nested value with collapsible levels."""
     items = _items(value)
     if items is None:
         shown = strict_json.dumps(value) if not isinstance(value, str) else value

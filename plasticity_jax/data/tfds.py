@@ -221,7 +221,7 @@ def is_too_large(builder: Any, side: int) -> bool:
 
 
 def _check_memory(where: str, count: int, image: np.ndarray) -> None:
-    """Raise a DataError if so many images are more than this machine has memory left for."""
+    """Raises a DataError if this number of images exceeds the free memory of the machine."""
     need, available = count * image.nbytes, psutil.virtual_memory().available
     if need > available:
         raise DataError(

@@ -114,7 +114,7 @@ def _points(stage: spec.Stage, epochs: float, window: float) -> list[float]:
 
 
 def _measured(stage: spec.Stage, epoch_steps: int, steps: int) -> list[float]:
-    """Epochs, not all of them whole, at which instruments measure a run of so many steps."""
+    """Epochs, possibly fractional, at which instruments measure a run of `steps` steps."""
     first = [step / epoch_steps for step in stage.measure_steps if step <= steps]
     if not stage.measure_every:
         return first

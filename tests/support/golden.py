@@ -41,7 +41,7 @@ def batch(n=8):
 
 
 def step(state, batch, model, stage=PLAIN, steps=STEPS):
-    """One step of a stage of so many."""
+    """One step of a stage of the given length."""
     return one_step(state, batch, task(stage, steps=steps), model, stage)
 
 
