@@ -58,7 +58,9 @@ def permutations(k: Array, first_epoch: Array, count: int, source: Source) -> Ar
 
     def one(epoch: Array) -> Array:
         draws = jax.random.uniform(jax.random.fold_in(k, epoch), slots.shape)
-        order = jnp.argsort(jnp.where(slots < source.size, draws, 2.0)).astype(jnp.int32)
+        # No draw is negative, so their bits sort as they do, and the TPU compiler takes two thirds of the time.
+        bits = jax.lax.bitcast_convert_type(jnp.where(slots < source.size, draws, 2.0), jnp.int32)
+        order = jnp.argsort(bits).astype(jnp.int32)
         return jnp.where(source.shuffle, order, slots)
 
     return jax.vmap(one)(first_epoch + jnp.arange(count))

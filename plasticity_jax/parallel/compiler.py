@@ -47,6 +47,7 @@ def compile_one(
     once: bool = False,
     threads: bool = True,
     quickly: bool = False,
+    seldom: bool = False,
     **shardings: Any,
 ) -> Program:
     """Compiles `fn` for `args`, given as arrays or shapes.
@@ -58,17 +59,18 @@ def compile_one(
       once: for programs that run too seldom to be worth optimising.
       threads: whether a CPU device uses several threads.
       quickly: for large programs that run a few times: on CPU optimises nothing except products, which are a library's.
+      seldom: for short programs that run about once in an epoch: the TPU compiler spends little effort.
       **shardings: those of `jax.jit`.
     """
     start = time.perf_counter()
     where = shardings or target.shardings()
     given = (0,) if donate else ()
-    jitted = jax.jit(fn, donate_argnums=given, compiler_options=options(once, threads, quickly), **where)
+    jitted = jax.jit(fn, donate_argnums=given, compiler_options=options(once, threads, quickly, seldom), **where)
     call = jitted.lower(*args).compile()
     return Program(call, time.perf_counter() - start, footprint(call), call)
 
 
-def options(once: bool = False, threads: bool = True, quickly: bool = False) -> dict[str, Any]:
+def options(once: bool = False, threads: bool = True, quickly: bool = False, seldom: bool = False) -> dict[str, Any]:
     """XLA's options for the target's backend; on a GPU the environment variable XLA_FLAGS has precedence."""
     settings: dict[str, Any] = {}
     if target.backend() == "cpu":
@@ -81,6 +83,8 @@ def options(once: bool = False, threads: bool = True, quickly: bool = False) -> 
             settings["xla_backend_optimization_level"] = 0
         if not threads:
             settings["xla_cpu_multi_thread_eigen"] = False
+    if target.backend() == "tpu" and (once or seldom):
+        settings = {"exec_time_optimization_effort": -1.0}  # half as long to compile, several times to run
     if target.backend() == "gpu":
         settings = {"xla_gpu_enable_command_buffer": IN_GRAPHS}
         if products.are_together():

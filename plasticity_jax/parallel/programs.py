@@ -209,7 +209,8 @@ class Programs:
         if by_row:
             return self._program(key, lambda: run_axis.compile_by_row(fn, strategy, *args))
         quickly = kind.startswith("measure")
-        return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, donate=donate, quickly=quickly))
+        how = {"donate": donate, "quickly": quickly, "seldom": kind in ("begin", "diagnose")}
+        return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, **how))
 
     def _program(self, key: Any, compile_it: Callable[[], compiler.Program]) -> compiler.Program:
         if key not in self.cache:

@@ -102,7 +102,14 @@ def mesh_for(strategy: str, count: int) -> Mesh:
 
 
 def compile_over(
-    fn: Callable[..., Tree], strategy: str, states: Tree, rows: Tree, *shared: Tree, donate: bool, quickly: bool = False
+    fn: Callable[..., Tree],
+    strategy: str,
+    states: Tree,
+    rows: Tree,
+    *shared: Tree,
+    donate: bool,
+    quickly: bool = False,
+    seldom: bool = False,
 ) -> Program:
     """Compiles `fn` for `states` and `rows` (leaves [R, ...]) and `shared`, given as arrays or shapes.
 
@@ -110,7 +117,7 @@ def compile_over(
 
     The program expects its arguments on the devices chosen by `place` and `replicate`; R includes the rows that `place`
     adds.  With `donate` the result reuses the buffers of the states; `fn` then returns a state like its argument, or
-    (state, other).  `quickly` applies to `loop` alone, see `compile_one`.
+    (state, other).  For `quickly`, which applies to `loop` alone, and `seldom` see `compile_one`.
 
     Raises:
       ConfigError: there is no such strategy.
@@ -124,7 +131,7 @@ def compile_over(
     def vmapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
         return jax.vmap(lambda *pair: fn(*pair, *shared))(states, rows)
 
-    compile_all = functools.partial(_compile_dealt, mesh_for(strategy, count), donate=donate)
+    compile_all = functools.partial(_compile_dealt, mesh_for(strategy, count), donate=donate, seldom=seldom)
     match strategy:
         case "map" | "cores" | "split":
             return compile_all(mapped, states, rows, *shared, threads=strategy not in CORES)
@@ -137,7 +144,8 @@ def compile_over(
             with convolution.seedwise():
                 return compile_all(vmapped, states, rows, *shared)
         case "loop":
-            one = compile_one(fn, *jax.tree.map(_row_shape, (states, rows)), *shared, donate=donate, quickly=quickly)
+            args = *jax.tree.map(_row_shape, (states, rows)), *shared
+            one = compile_one(fn, *args, donate=donate, quickly=quickly, seldom=seldom)
 
             def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
                 return stack([one(*row, *shared) for row in apart((states, rows))])
@@ -148,25 +156,28 @@ def compile_over(
 
 
 def compile_by_row(fn: Callable[..., Tree], strategy: str, states: Tree, row: Tree, *shared: Tree) -> Program:
-    """Compiles `turns.at_row(fn)`, which donates `states`: on each device, one run at a time.
+    """Compiles `turns.at_row(fn)`, which donates `states` and runs seldom: on each device, one run at a time.
 
     `row` has leaves [G, ...], one row for each of the G = `groups_for` groups of devices.
     """
     mesh, number = mesh_for(strategy, len(jax.tree.leaves(states)[0])), jax.ShapeDtypeStruct((), np.int32)
     given = states, row, number, *shared
-    return _compile_dealt(mesh, turns.at_row(fn), *given, donate=True, threads=strategy not in CORES)
+    return _compile_dealt(mesh, turns.at_row(fn), *given, donate=True, threads=strategy not in CORES, seldom=True)
 
 
-def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, donate: bool, threads: bool = True) -> Program:
-    """Compiles `over` for states, rows and shared arguments, with equally many runs for each group of devices."""
+def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, **how: bool) -> Program:
+    """Compiles `over` for states, rows and shared arguments, with equally many runs for each group of devices.
+
+    `how` is as for `compile_one`.
+    """
     if mesh.size == 1 and multihost.alone():
-        return compile_one(over, *args, donate=donate, threads=threads)
+        return compile_one(over, *args, **how)
     dealt_out, whole = PartitionSpec(AXES[0]), PartitionSpec()
     specs = (dealt_out, dealt_out, *(_laid_out(arg, dealt_out, whole) for arg in args[2:]))
     share = jax.shard_map(over, mesh=mesh, in_specs=specs, out_specs=dealt_out, axis_names={AXES[0]}, check_vma=False)
     by_run, all_over = _shardings(mesh)
     wanted = (by_run, by_run, *(_laid_out(arg, by_run, all_over) for arg in args[2:]))
-    return compile_one(share, *args, donate=donate, threads=threads, in_shardings=wanted, out_shardings=by_run)
+    return compile_one(share, *args, **how, in_shardings=wanted, out_shardings=by_run)
 
 
 def _laid_out(shared: Tree, part: Any, whole: Any) -> Any:

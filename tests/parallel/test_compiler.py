@@ -37,10 +37,16 @@ def test_graphs_are_switched_by_the_variable_of_xla(backend, monkeypatch, value)
 
 def test_other_backends_know_nothing_of_graphs(backend):
     backend("tpu")
-    assert compiler.options() == compiler.options(once=True, threads=False) == {}
+    assert compiler.options() == compiler.options(threads=False) == {}
     backend("cpu")
     assert compiler.options() == {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
     assert compiler.options(once=True, threads=False) == {
         "xla_backend_optimization_level": 1,
         "xla_cpu_multi_thread_eigen": False,
     }
+
+
+@pytest.mark.parametrize("few", ["once", "seldom"])
+def test_what_runs_seldom_on_a_tpu_is_compiled_with_little_effort(backend, few):
+    backend("tpu")
+    assert compiler.options(**{few: True}) == {"exec_time_optimization_effort": -1.0}
