@@ -1,4 +1,4 @@
-"""The commands, called in this process by what the shell would give them."""
+"""Calls the commands in this process with command-line arguments."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it wrote."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -27,12 +27,12 @@ def call(
     capture: pytest.CaptureFixture[str],
     directory: Path = ROOT,
 ) -> Done:
-    """Call the `main` of a command from a directory; flags and names of config files do not outlive the call.
+    """Calls the `main` of a command in a directory; flags and config modules are removed afterwards.
 
     `capture` is `capsys`, or `capfd` where the command starts others.
     """
-    app.define_help_flags()  # once and for all: of the first call, they would go with its flags
-    sys.modules.pop("config_config", None)  # what config files are imported as
+    app.define_help_flags()  # before the first call, otherwise they are removed with its flags
+    sys.modules.pop("config_config", None)  # the module name of config files
     with contextlib.chdir(directory), flagsaver.flagsaver():
         flags.FLAGS.unparse_flags()
         try:
@@ -43,6 +43,6 @@ def call(
 
 
 def refused(done: Done, message: str) -> None:
-    """Assert that a command wrote one line of error, and nothing else."""
+    """Asserts that a command wrote only one line of error."""
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert done.err.startswith("error: ") and message in done.err

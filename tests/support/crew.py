@@ -1,4 +1,4 @@
-"""Several processes over loopback that train one study together, and processes with any number of devices."""
+"""Starts several processes that train one study over loopback, and processes with any number of devices."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ def free_port() -> int:
 
 
 def start(code: str, directory: Path, count: int = 1, devices: int = 1, **environment: str) -> list[subprocess.Popen]:
-    """Run Python code, with the tests importable, in `count` processes that know of each other."""
+    """Runs Python code, with the tests importable, in `count` connected processes."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     base = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     address, made = f"127.0.0.1:{free_port()}", []
@@ -33,7 +33,7 @@ def start(code: str, directory: Path, count: int = 1, devices: int = 1, **enviro
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
-    """(exit status, what it printed) of each."""
+    """(exit status, output) of each process."""
     try:
         return [
             (process.wait(seconds), text) for process in processes for text in [process.communicate(timeout=seconds)[0]]

@@ -1,4 +1,4 @@
-"""Disks that fill up."""
+"""Simulates full disks."""
 
 import contextlib
 import resource
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def disk_of(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes, as on a disk that fills up."""
+    """Context in which no file may grow beyond `size` bytes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

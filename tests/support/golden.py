@@ -1,4 +1,4 @@
-"""One training step whose numbers are written down; they are the same on every processor, but for rounding."""
+"""One training step with recorded numbers, which are equal on every processor up to rounding."""
 
 import functools
 
@@ -10,7 +10,7 @@ from plasticity_jax.training import step as train
 from tests.support.tiny import DATASET, OPTIM, RESNET, first_state, stage, task
 
 STEPS = 10
-PLAIN = stage(schedule="linear", decay=0.0)  # one for all, so that they share their programs
+PLAIN = stage(schedule="linear", decay=0.0)  # common to all, so that they share programs
 
 # The first step of the tiny ResNet from seed 0 on the first eight images, by plain gradient descent.
 NUMBERS = {
@@ -55,12 +55,12 @@ def norm(tree) -> float:
 
 
 def numbers() -> dict[str, float]:
-    """What `NUMBERS` has, computed here."""
+    """The values of `NUMBERS`, computed now."""
     before = first_state(RESNET)
     before, (after, sums) = jax.device_get((before, step(before, batch(), RESNET)))
     numbers_of = {name: float(sums[name]) for name in ("correct", "count", "loss")}
     for name in models.module_names(before.params):
-        # Plain gradient descent, so the gradient is what the step moved over the learning rate.
+        # With plain gradient descent the gradient is the change of the weights over the learning rate.
         move = jax.tree.map(np.subtract, before.params[name], after.params[name])
         numbers_of[f"gradient {name}"] = norm(move) / OPTIM.learning_rate
         numbers_of[f"norm {name}"] = norm(after.params[name])

@@ -1,4 +1,4 @@
-"""Paths that the file system takes, and that some program may not."""
+"""Paths that are valid for the file system, but may break programs."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Run the notebook from top to bottom, and keep in its file what it shows.
+"""Runs the notebook and stores its outputs in its file.
 
 python -m tests.support.notebook
 """
@@ -13,7 +13,7 @@ PATH = Path(__file__).parents[2] / "analysis/plasticity.ipynb"
 
 
 def run(notebook: nbformat.NotebookNode, directory: Path) -> None:
-    """Run all cells in a directory; their outputs are theirs from then on.
+    """Runs all cells in a directory and stores their outputs.
 
     Raises:
       CellExecutionError: what a cell raises.

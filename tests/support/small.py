@@ -1,4 +1,4 @@
-"""Studies that take a second from config to result; a test changes only what it is about."""
+"""Studies that take a second from config to result; a test changes only what it tests."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ class Net(nn.Module):
 
 
 def dataset(train: int = 96, test: int = 60, noise: float = 0.3, seed: int = 0) -> datasets.Dataset:
-    """Grey 8x8 images of three classes, told apart by one bright column; a share of the labels is wrong."""
+    """Grey 8x8 images of three classes, which differ in one bright column; a fraction of the labels is wrong."""
     rng = np.random.default_rng(seed)
 
     def part(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def config(**top: Any) -> ConfigDict:
 
 
 def branches(**found: Any) -> ConfigDict:
-    """Branches in the order in which they are given."""
+    """Branches in the given order."""
     return ConfigDict(found, sort_keys=False)
 
 
@@ -82,7 +82,7 @@ def run(config: ConfigDict, directory: Path, **given: Any) -> dict[str, Any]:
 
 
 def rows(directory: Path, stage: str = "tune", pack: str = "main", **fields: Any) -> list[metrics.Row]:
-    """The rows of a stage in which all of `fields` are as given."""
+    """The rows of a stage whose `fields` have the given values."""
     found = metrics.read(directory / pack / stage / "metrics.jsonl")
     return [row for row in found if all(row[key] == value for key, value in fields.items())]
 
@@ -93,12 +93,12 @@ def curve(directory: Path, run: str, metric: str = "test_accuracy", stage: str =
 
 
 def numbers(rows: list[metrics.Row]) -> str:
-    """What was measured and when, whatever the run is called: equal if and only if every bit is."""
+    """All measurements and their times without the run's name: equal if and only if all bits are equal."""
     return repr([(row["epoch"], row["step"], row["metric"], row["value"]) for row in rows])
 
 
 def hashes(result: Mapping[str, Any]) -> dict[str, str]:
-    """run -> fingerprint of its last parameters."""
+    """run -> SHA-256 of its final parameters."""
     return {run["run"]: run["params_sha256"] for run in result["runs"]}
 
 

@@ -1,4 +1,4 @@
-"""What has to hold for every file of the repository, in one test that names all for which it does not."""
+"""Checks of every file of the repository, as one test that names all files that fail."""
 
 import ast
 import functools
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 @functools.cache
 def tree(path: Path) -> ast.Module:
-    """A file of Python, parsed once for all tests of this process."""
+    """The syntax tree of a Python file, parsed once per process."""
     return ast.parse(path.read_text(), str(path))
 
 
 def holds_for_all(check: Callable[[T], None], things: Iterable[T], name: Callable[[T], str] = str) -> None:
-    """Call `check` with each; fail with the name of each thing for which it fails, and why.
+    """Calls `check` with every item; fails with the names of items for which it fails, and the reasons.
 
     To be one test for each of hundreds of files takes longer than to look at them.
     """

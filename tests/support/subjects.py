@@ -1,4 +1,4 @@
-"""Subjects of instruments whose numbers are known in closed form."""
+"""Subjects for instruments whose results are known in closed form."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Sweeps that are planned without measuring, and config files that take seconds to train."""
+"""Sweeps planned without measurement, and config files that take seconds to train."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +47,7 @@ def config(**top) -> ConfigDict:
 
 
 def price(key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> planner.Price:
-    """As if each point of each seed were one run, took a second and a byte, and showed 100 images."""
+    """A market in which each point and seed costs one run, one second, one byte and 100 images."""
     count = len(points) * seeds
     return planner.Price(count, 100 * count, float(count), count)
 
@@ -55,7 +55,7 @@ def price(key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> pla
 def planned(
     sweep: Path, studies: Mapping[str, spec.Study] | ConfigDict, budget: planner.Budget | None = None
 ) -> tuple[jobs.Job, ...]:
-    """Plan a sweep and write it down."""
+    """Plans a sweep and writes it."""
     studies = planner.studies(studies) if isinstance(studies, ConfigDict) else studies
     listed = planner.plan(studies, (), price, budget or planner.Budget())
     for key, study in studies.items():

@@ -1,4 +1,4 @@
-"""Finished studies whose every number is known, without training: a config, and a world that says what comes out."""
+"""Finished studies with known numbers, without training: a config, and a world that defines the measurements."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -13,8 +13,8 @@ from plasticity_jax.analysis import studies
 from plasticity_jax.config import parse, plan
 from plasticity_jax.configs import base
 
-EPOCHS = (10.0,)  # where a stage is evaluated, besides its end
-STEPS = 10  # updates of an epoch, unless the world says otherwise
+EPOCHS = (10.0,)  # epochs of evaluation besides the end
+STEPS = 10  # updates per epoch by default
 
 # (label, stage, seed, metric, epoch) -> value; `epoch` is infinite at the end of a stage; None for no such row
 World = Callable[[str, str, int, str, float], float | None]
@@ -80,7 +80,7 @@ def branches(name: str, *names: str, seeds: int = 5) -> ConfigDict:
 
 
 def values(by_label: Mapping[str, Mapping[int, float]]) -> World:
-    """The world in which the test accuracy is as given, whenever it is measured; what is not given is not measured."""
+    """A world with the given test accuracies at all times; others are not measured."""
     return lambda label, stage, seed, metric, epoch: (
         by_label.get(label, {}).get(seed) if metric == "test_accuracy" else None
     )

@@ -1,4 +1,4 @@
-"""Working directories of real configs, written without training: the runs are the plan's, the numbers are made up.
+"""Writes working directories of real configs without training: planned runs with invented numbers.
 
 The test accuracy of a run climbs from 10% to its level over the first half of its stage and stays there.
 """
@@ -30,7 +30,7 @@ def preset(study: str, arg: str = "small", **changed: Any) -> ConfigDict:
 
 
 def plan(name: str = "", seeds: Collection[int] = (0, 1, 2), **stages: ConfigDict) -> ConfigDict:
-    """An own study of some stages, on digits."""
+    """A custom study with some stages, on digits."""
     config = base.base(name)
     config.dataset, config.seeds = "digits", tuple(seeds)
     config.stages = ConfigDict(stages, sort_keys=False)
@@ -45,7 +45,7 @@ def write(
     failed: Collection[str] = (),
     at: float = 1,
 ) -> studies.Study:
-    """Write the study and read it.
+    """Writes the study and reads it.
 
     Args:
       level: percent of a label and a seed; of a stage that others continue from, on the label of that stage.

@@ -1,4 +1,4 @@
-"""The smallest stages, images and networks that show a thing; a test changes only what it is about."""
+"""Minimal stages, images and networks; a test changes only what it tests."""
 
 import dataclasses
 import functools
@@ -70,7 +70,7 @@ CONVOLVED = Convolved()
 
 
 def stage(**fields) -> spec.Stage:
-    """A stage; fields of its data, optimiser and reset can be given alike, if it has none of that name."""
+    """A stage; fields of its data, optimiser and reset can be given too, if the stage has none of that name."""
     parts = {}
     for name, part in (("data", DATA), ("optim", OPTIM), ("reset", RESET)):
         inside = {key: fields.pop(key) for key in list(fields) if hasattr(part, key) and not hasattr(STAGE, key)}
@@ -116,7 +116,7 @@ def groups(*plan: spec.Stage, seeds=(0,)) -> tuple[Group, ...]:
 
 
 def dataset(n: int = 100, side: int = 8, classes: int = 4) -> datasets.Dataset:
-    """Noise with one brighter quarter that tells the class; half as many test images."""
+    """Noise with one brighter quarter that shows the class; half as many test images."""
     rng = np.random.default_rng(7)
 
     def half(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +159,7 @@ def task(stage: spec.Stage, seed: int = 0, n: int = 100, steps: int = 10) -> ste
 
 @functools.cache
 def first_state(model, stage: spec.Stage = STAGE, seed: int = 0) -> state.TrainState:
-    """The state that a fresh run of a seed starts from, on images of the data set."""
+    """The initial state of a fresh run of a seed, for images of the data set."""
     return state.create(*_network(model, state.init_key(seed)), stage)
 
 
@@ -169,7 +169,7 @@ def _network(model, key):
 
 
 def same(a, b) -> bool:
-    """Whether two trees agree bit by bit, NaN included."""
+    """Whether two trees are equal bit for bit, including NaN."""
     leaves, others = ([np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))] for tree in (a, b))
     return jax.tree.structure(a) == jax.tree.structure(b) and all(
         (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes()) for x, y in zip(leaves, others, strict=True)

@@ -1,4 +1,4 @@
-"""Stages with remedies on the tiny networks, and networks whose every number is known."""
+"""Stages with remedies on tiny networks, and networks with known numbers."""
 
 import functools
 
@@ -19,7 +19,7 @@ MOMENT = {name: moment for name, (moment, _) in apply.signatures().items()}
 
 
 def remedy(name: str, **numbers: float) -> Remedy:
-    """A remedy of the lab with its numbers of `configs/base.py`, but for those that are given."""
+    """A built-in remedy with its defaults of `configs/base.py` and changed numbers."""
     return Remedy(name, MOMENT[name], tuple(sorted((base.REMEDIES[name] | numbers).items())))
 
 
@@ -29,7 +29,7 @@ def treated(*remedies: Remedy, **fields):
 
 
 def drawn(model, seed: int = 0):
-    """(params, statistics) like fresh ones, drawn on the host, where nothing is compiled for it."""
+    """(params, statistics) like fresh ones, drawn on the host without compilation."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -41,7 +41,7 @@ def drawn(model, seed: int = 0):
 
 
 def network_of(model, seed: int = 0, **fields) -> Network:
-    """A network with statistics, moments and counts that are nowhere zero."""
+    """A network whose statistics, moments and counts are all nonzero."""
     params, stats = drawn(model, seed)
     like = state.like((params, stats), stage(remedies=(remedy("redo"),), **fields))
     rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def outputs(model, params, stats, images):
 
 
 def now_of(model, network: Network, activity=None, seed: int = 0, at: int = 1) -> Now:
-    """What is known after a step in which each unit's activity was as given, [D] by site."""
+    """The `Now` after a step with the given activity of each unit, [D] by site."""
     sites = units.sites(model)
     shown = {site: {"level": jnp.asarray(a), "fired": jnp.asarray(a)} for site, a in (activity or {}).items()}
     key, images = jax.random.key(seed), jnp.zeros((4, *SHAPE))
@@ -80,10 +80,10 @@ def now_of(model, network: Network, activity=None, seed: int = 0, at: int = 1) -
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def train(began, row, until, model, record):
-    """The state after training a run up to a step, on the images of the data set."""
+    """The state of a run after training up to a step, on the images of the data set."""
     return step.advance(began, (row, until), IMAGES, model=model, stage=record)
 
 
 def state_of(model, record) -> state.TrainState:
-    """The state that a run begins with, of weights that are drawn on the host."""
+    """The initial state of a run, with weights drawn on the host."""
     return jax.jit(state.create, static_argnums=2)(*drawn(model), record)
