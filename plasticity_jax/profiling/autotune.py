@@ -17,7 +17,7 @@ from plasticity_jax import target
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.parallel.programs import Programs
-from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner import prepare, schedule, windows
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.runner.schedule import Timetable
@@ -51,7 +51,7 @@ def tune(entries: Sequence[Compute], asked: str) -> Iterator[str]:
       LabError: no strategy can train a pack on this machine.
     """
     progress = Progress(0)
-    images = jax.device_put(entries[0].images)
+    images = entries[0].images if entries[0].in_windows else jax.device_put(entries[0].images)
     what = "auto takes" if asked == "auto" else "the config takes"
     packs = []
     for entry in entries:
@@ -138,9 +138,10 @@ def lanes_of(entry: Compute, times: Timetable, images: step.Images) -> tuple[dic
     names = [name for name in run_axis.STRATEGIES if name not in run_axis.CORES or target.backend() == "cpu"]
     if run_axis.layout("split", len(times.group.runs)) == run_axis.layout("cores", len(times.group.runs)):
         names = [name for name in names if name != "split"]
-    made = {name: prepare.taking(entry, {**entry.choice, "strategy": name}).programs for name in names}
-    task, first = start(entry, times)
-    return {name: functools.partial(train_moment, made[name], times, task, first, images) for name in names}, made
+    computes = {name: prepare.taking(entry, {**entry.choice, "strategy": name}) for name in names}
+    made, (task, first) = {name: compute.programs for name, compute in computes.items()}, start(entry, times)
+    shown = {name: windows.sample(compute, times) if entry.in_windows else images for name, compute in computes.items()}
+    return {name: functools.partial(train_moment, made[name], times, task, first, shown[name]) for name in names}, made
 
 
 def start(entry: Compute, times: Timetable) -> tuple[step.Task, state.TrainState]:

@@ -20,7 +20,7 @@ from plasticity_jax.data.datasets import Dataset
 from plasticity_jax.errors import LabError
 from plasticity_jax.parallel import compilation_cache, cpu, memory, run_axis
 from plasticity_jax.profiling import autotune, memory_check
-from plasticity_jax.runner import prepare, schedule
+from plasticity_jax.runner import prepare, schedule, windows
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.parts import complete
 from plasticity_jax.storage import conditions
@@ -144,7 +144,8 @@ def _measure(pack: spec.Pack, study: spec.Study, dataset: Dataset, say: Callable
         names = [times.group.name for times in groups]
         say(f"timing {'+'.join(names)}")
         task, first = autotune.start(context, groups[0])
-        lane = functools.partial(autotune.train_moment, context.programs, groups[0], task, first, context.images)
+        images = windows.sample(context, groups[0])
+        lane = functools.partial(autotune.train_moment, context.programs, groups[0], task, first, images)
         try:
             steps, _ = autotune.look(lane)
             timed = [lane(steps) for _ in range(ROUNDS)]

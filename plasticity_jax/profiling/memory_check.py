@@ -240,6 +240,8 @@ def _refusal(worst: Need, needs: Sequence[Need], available: int, context: Comput
     most = next((count for count in range(worst.runs - 1, 0, -1) if fits(count)), 0)
     most_seeds = next((count for count in range(seeds - 1, 0, -1) if seeds_fit(count)), 0)
     remedies = [SMALLER[worst.kind.partition(" ")[0]]]
+    if context.in_windows and worst.kind == "begin":
+        remedies = ["no remedy that looks at all training images at once (dash)"]
     mapped = max(need.total(need.runs, "map") for need in needs)
     if strategy in memory.SIDE_BY_SIDE and mapped <= available:
         remedies.insert(0, f"--config.strategy=map (about {memory.text(mapped)})")

@@ -57,7 +57,8 @@ def _train(
     pools = {"pools": schedule.digests(times)}
     tasks, strategy = schedule.tasks(times, context.slots, context.states_like(group)), context.programs.strategy
     pace, evaluator = Pace(group, context, tasks, saver.lineup), evaluation.Evaluator(group, context, saver.lineup)
-    looks, sight = _looks(group, context), windows.measuring(context, times)
+    looks = _looks(group, context)
+    sight = windows.measuring(context, times) if looks else None
     while at.event < len(times.events) and not all(at.closed):
         fewer = saver.lineup if looks else saver.lineup.after(at.closed, strategy)
         if fewer is not saver.lineup:
@@ -80,7 +81,7 @@ def _train(
                 values = evaluator.measure(states, due, functools.partial(saver.stop_if_asked, states, at))
         dear: dict[str, np.ndarray] = {}
         memories, looked_at = at.memories, instruments.due(times, at.closed, epoch, pace.done)
-        if looks and looked_at.any():
+        if looks and sight and looked_at.any():
             saver.save_if_due(states, at)
             stop = functools.partial(saver.stop_if_asked, states, at)
             with context.timed("measure"):

@@ -151,6 +151,17 @@ def training(compute: Compute, times: Timetable, runs: np.ndarray) -> Training:
     return Training(Window(compute.images, min(pools, steps * step), strategy, count), steps, ahead)
 
 
+def sample(compute: Compute, times: Timetable) -> Images:
+    """Images to time the training of a group on: all, or one window in which some images stand for all others."""
+    window, every = training(compute, times, np.arange(len(times.group.runs))).window, compute.images.images
+    if not window.room:
+        return compute.images
+    groups = run_axis.groups_for(window.strategy, window.count)
+    pixels, where = every[: window.room], np.arange(len(every), dtype=np.int32) % window.room
+    sent = compute.images.replace(images=np.concatenate([pixels] * groups), where=np.tile(where, groups))
+    return run_axis.deal(sent, window.strategy, window.count)
+
+
 def of_steps(compute: Compute, times: Timetable, runs: np.ndarray) -> list[Ahead]:
     """What the steps of these runs look at."""
     rows = run_axis.apart(run_axis.take(schedule.tasks(times, compute.slots), runs))

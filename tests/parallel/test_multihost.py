@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from plasticity_jax.errors import CheckpointError, ConfigError, LabError, Preempted
 from plasticity_jax.parallel import cpu, multihost, programs, run_axis
+from plasticity_jax.runner import windows
 from plasticity_jax.storage import workdir
 from tests.parallel.test_devices import CLOSE, found, numbers, stopping
 from tests.support import crew, small
@@ -170,6 +171,9 @@ def child(scratch: str) -> None:
 
     outcomes["dealt"] = study("dealt")
     outcomes["split"] = study("split", seeds=(1,))
+    windows.BYTES_ON_CPU = 40 * 8 * 8  # a few images at a time
+    outcomes["dealt from the host"] = study("dealt_host", images="host")
+    outcomes["split from the host"] = study("split_host", images="host", seeds=(1,))
     outcomes["repeated"] = study("repeated", seeds=(1,), strategy="cores")
     with stopping(lambda step: me == 1 and step == 9):  # only the second is told to stop
         try:
@@ -222,6 +226,12 @@ def test_a_lone_run_in_two_processes(outcomes, by_one, name):
     for a, b in zip(by_one["single"]["leaves"], outcomes[name]["leaves"], strict=True):
         np.testing.assert_allclose(b, a, **CLOSE)
     assert outcomes["split"]["leaves"] != outcomes["repeated"]["leaves"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["dealt", "split"])
+def test_each_process_sends_its_devices_what_their_runs_look_at(outcomes, name):
+    assert outcomes[f"{name} from the host"] == outcomes[name]
 
 
 @pytest.mark.long

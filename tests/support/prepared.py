@@ -12,9 +12,16 @@ from PIL import Image
 Split = tuple[Sequence[np.ndarray], Sequence[int]]  # images uint8 [H, W, C], and their labels
 
 
-def write(root: Path, name: str, splits: Mapping[str, Split], names: Sequence[str], file_format="array_record") -> None:
-    """Prepare the set `name` below `root`; images of several sizes are declared so."""
-    shapes = {image.shape for images, _ in splits.values() for image in images}
+def write(
+    root: Path,
+    name: str,
+    splits: Mapping[str, Split],
+    names: Sequence[str],
+    file_format: str = "array_record",
+    shape: tuple[int | None, ...] = (),
+) -> None:
+    """Prepare the set `name` below `root`; the shape of its images is found by looking at them, unless it is given."""
+    shapes = {image.shape for images, _ in splits.values() for image in images} if not shape else {shape}
     declared = tuple(sizes.pop() if len(sizes) == 1 else None for sizes in map(set, zip(*shapes, strict=True)))
 
     class Written(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -27,7 +34,9 @@ def write(root: Path, name: str, splits: Mapping[str, Split], names: Sequence[st
                 "label": tfds.features.ClassLabel(names=list(names)),
             }
             features = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
+            return tfds.core.DatasetInfo(
+                builder=self, features=features, supervised_keys=("image", "label"), disable_shuffling=True
+            )
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(split) for split in splits}

@@ -1,0 +1,112 @@
+"""What it costs to keep images elsewhere than on the device: memory, and the share of training that waits for them.
+
+    python -m tests.benchmarks.places [--images 100000] [--places device,host,disk] [--epochs 1] [--data_dir DIR]
+
+Images are noise of 64x64 pixels in 200 classes, prepared in TFDS's form below DIR (a temporary directory unless given).
+One ResNet-18 of width 8 with the ImageNet stem trains on them, in a process of its own for each place.  Printed are its
+largest resident memory, images/s of training, and the seconds of `clock.json`; every place must give the same bits.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support import prepared
+
+CLASSES, SIDE, TESTS = 200, 64, 2000
+
+
+class Noise(Sequence[np.ndarray]):
+    """Noise images, each made when it is asked for."""
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed = count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: Any) -> Any:
+        if number >= self.count:
+            raise IndexError(number)
+        return np.random.default_rng([self.seed, number]).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+
+
+def prepare(root: Path, count: int) -> None:
+    """Write the data set `noise`, unless it is there."""
+    if (root / "noise").exists():
+        return
+    splits = {"train": count, "test": TESTS}
+    written = {
+        split: (Noise(size, seed), np.random.default_rng(seed).integers(0, CLASSES, size).tolist())
+        for seed, (split, size) in enumerate(splits.items())
+    }
+    prepared.write(root, "noise", written, [f"class{i}" for i in range(CLASSES)], shape=(SIDE, SIDE, 3))
+
+
+def train(root: str, place: str, epochs: float, directory: str) -> dict[str, Any]:
+    """Train in this process; returns what is printed of it."""
+    import plasticity_jax
+    from plasticity_jax.configs import base
+    from plasticity_jax.storage import workdir
+
+    config = base.base()
+    config.update(dataset="noise", data_dir=root, images=place, seeds=(0,), control="train", diagnostics=())
+    config.model.update(name="resnet", depth=2, width=8, stem="imagenet", dtype="float32")
+    config.stages.train = base.stage(epochs=epochs, eval_every=1)
+    result = plasticity_jax.run(config, directory)
+    clock = workdir.read_json(Path(directory) / "main" / "clock.json")
+    return {
+        "place": place,
+        "sha256": result["runs"][0]["params_sha256"],
+        "resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "images_per_second": result["images"] / clock["train"],
+        "input_share": clock.get("input", 0.0) / clock["train"],
+        "gather_share": clock.get("gather", 0.0) / clock["train"],
+        "seconds": clock,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Memory and waiting by where images are stored.")
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--places", default="device,host,disk")
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--only", default="", help=argparse.SUPPRESS)  # in a process of its own
+    given = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="places-") as scratch:
+        if given.only:
+            print(json.dumps(train(given.data_dir, given.only, given.epochs, scratch)))
+            return 0
+        root = Path(given.data_dir or scratch).absolute()
+        prepare(root, given.images)
+        found = []
+        for place in given.places.split(","):
+            call = [sys.executable, "-m", "tests.benchmarks.places", "--only", place, "--data_dir", str(root)]
+            done = subprocess.run([*call, "--epochs", str(given.epochs)], stdout=subprocess.PIPE, text=True, check=True)
+            found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+            print(line(found[-1]), flush=True)
+    same = len({each["sha256"] for each in found}) == 1
+    print("the same bits" if same else "OTHER BITS")
+    return 0 if same else 1
+
+
+def line(found: dict[str, Any]) -> str:
+    """What one place costs."""
+    return (
+        f"{found['place']:8}{found['resident_bytes'] / 1e6:8,.0f} MB{found['images_per_second']:8,.0f} images/s  "
+        f"waits {100 * found['input_share']:.1f} % of training; reading and sending takes "
+        f"{100 * found['gather_share']:.1f} % of that time"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
