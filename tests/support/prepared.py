@@ -9,7 +9,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-Split = tuple[Sequence[np.ndarray], Sequence[int]]  # images uint8 [H, W, C], and their labels
+Split = tuple[Sequence[np.ndarray | bytes], Sequence[int]]  # images uint8 [H, W, C] or as PNG, and their labels
+
+
+def png(image: np.ndarray | bytes) -> bytes:
+    """The content of a PNG file."""
+    if isinstance(image, bytes):
+        return image
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def write(
@@ -43,10 +52,7 @@ def write(
 
         def _generate_examples(self, split) -> Iterator:
             for number, (image, label) in enumerate(zip(*splits[split], strict=True)):
-                file = io.BytesIO()
-                Image.fromarray(image).save(file, "PNG", compress_level=1)
-                file.seek(0)
-                yield number, {"image": file, "label": names[label]}
+                yield number, {"image": io.BytesIO(png(image)), "label": names[label]}
 
     Written.name = name
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
