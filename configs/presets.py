@@ -86,8 +86,8 @@ def imagenet(config: ConfigDict, scale: str, preset: str, milestones: tuple[floa
     """ResNet-50 on ImageNet for 90 epochs in the stage `train`, at 64x64 (`imagenet64`) or 224x224 (`imagenet`).
 
     The recipe is the usual one: SGD at 0.1 with momentum 0.9 and batches of 256, weight decay 1e-4, random resized
-    crops and flips.  Images are on the device: 16.4 GB of them at 64x64, and 262 GB at 256x256, of which networks see
-    the middle 224.
+    crops and flips.  There are 16.4 GB of images at 64x64, and 262 GB at 256x256, of which networks see the middle 224:
+    `config.images=auto` stores them on the device only if it has room.
 
     Raises:
       ConfigError: a smaller scale was asked for too.

@@ -20,7 +20,20 @@ from plasticity_jax.config import spec
 from plasticity_jax.parallel import run_axis
 from plasticity_jax.training import state
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import breakdown, cases, channel, flops, ours, overhead, plans, rounds, share, start, table
+from tests.benchmarks import (
+    breakdown,
+    cases,
+    channel,
+    flops,
+    ours,
+    overhead,
+    places,
+    plans,
+    rounds,
+    share,
+    start,
+    table,
+)
 
 ROOT = Path(__file__).parent.parent
 # A process that talks like `peer`: it trains 1000 steps a second, and writes down what it was asked.
@@ -464,3 +477,16 @@ def test_what_overheads_cost_is_a_line_if_it_cannot_be_run(capsys):
     with pytest.raises(SystemExit):
         overhead.main(["--config=nowhere.py"])
     assert "there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_every_place_of_images_is_measured_and_gives_the_same_bits(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    asked = ["--images", "2000", "--epochs", "0.1", "--places", "host,disk", "--data_dir", str(tmp_path)]
+    assert places.main(asked) == 0
+    host, disk, same = [
+        line for line in capsys.readouterr().out.splitlines() if "% of training" in line or "bits" in line
+    ]
+    assert host.startswith("host") and disk.startswith("disk") and same == "the same bits"

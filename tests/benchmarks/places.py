@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.places [--images 100000] [--places device,host,disk] [--epochs 1] [--data_dir DIR]
 
-Images are noise of 64x64 pixels and 16 levels in 200 classes, prepared in TFDS's form below DIR (a temporary directory unless given).
-One ResNet-18 of width 8 with the ImageNet stem trains on them, in a process of its own for each place.  Printed are its
-largest resident memory, images/s of training, and the seconds of `clock.json`; every place must give the same bits.
+Images are noise of 64x64 pixels and 16 levels in 200 classes, prepared in TFDS's form below DIR (by default a temporary
+directory).  One ResNet-18 of width 8 with the ImageNet stem trains on them, in a process of its own for each place.
+Printed are its largest resident memory, images/s of training, and the share of training spent waiting for images;
+every place must give the same bits.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def prepare(root: Path, count: int) -> None:
     if (root / "noise").exists():
         return
     rng = np.random.default_rng(0)
-    # Of 16 levels, since TFDS holds less than 1 GB of files in memory; and only some of them differ, to be written sooner.
+    # Of 16 levels, since TFDS needs TensorFlow to prepare more than 1 GB; only some of them differ, to save time.
     files = [prepared.png(16 * rng.integers(0, 16, (SIDE, SIDE, 3), np.uint8)) for _ in range(DISTINCT)]
     written = {
         split: ([files[number % DISTINCT] for number in range(size)], (np.arange(size) % CLASSES).tolist())
