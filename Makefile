@@ -70,7 +70,7 @@ test_long: $(VENV)/.test
 # A CPU is all it takes, so jax must not look for anything else.  Each device has a process of its own, whose cases share
 # what it has compiled; the longest comes first, and the last one has whatever no other has.
 test_aot: $(AOT)/.done
-	@printf '%s\n' '[v5e:1x1] and not precision' '[v5e:2x4]' '[v5e:1x1] and precision' '[h100]' '[h100:4]' \
+	@printf '%s\n' '[v5e:1x1] and not precision' '[v5e:2x4]' '[h100:4]' '[h100]' '[v5e:1x1] and precision' \
 	    'not [v5e:1x1] and not [v5e:2x4] and not [h100] and not [h100:4]' | JAX_PLATFORMS=cpu \
 	    xargs -P $(WORKERS) -I{} $(AOT)/bin/python -m pytest -q -p no:xdist -m aot -k {} tests/aot
 

@@ -91,7 +91,7 @@ def test_no_program_waits_for_the_host(name):
 @on(*SEVERAL)
 def test_devices_that_share_a_batch_sum_in_float32(name):
     """Two runs on several devices; a smaller network, since it is compiled for this alone."""
-    found = compiled(name, 2, "advance", depth=1, width=8)
+    found = compiled(name, 2, "advance", quickly=True, depth=1, width=8)
     assert found.mesh == {"run": 2, "batch": 4 if name == "v5e:2x4" else 2}
     exchanged = [hlo.element(line.type) for line in hlo.collectives(found.texts["advance"])]
     assert "f32" in exchanged and set(exchanged) <= {"f32", "s32", "u32", "pred"}
@@ -101,7 +101,7 @@ def test_devices_that_share_a_batch_sum_in_float32(name):
 
 @on(*ALONE)
 def test_float32_has_the_precision_that_was_asked_for(name):
-    small = dict(depth=1, width=8, **{"model.dtype": "float32"})
+    small = dict(quickly=True, depth=1, width=8, **{"model.dtype": "float32"})
     found = compiled(name, 1, "advance", precision="highest", **small)
     asked = hlo.products(found.texts["advance"])
     assert len(asked) >= 25

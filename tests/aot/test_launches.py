@@ -24,10 +24,13 @@ GROWING = (
     ],
 )
 def test_a_step_costs_no_more_than_what_is_committed(name, wanted):
-    """On a TPU that is the program of `test_aot`; XLA lists launches on a GPU only by flags of a whole process."""
-    if launches.is_tpu(wanted):
-        compiled = programs.whole(name)
+    """On one device that is the program of `test_aot`; XLA lists launches on a GPU only by flags of a whole process."""
+    compiled = programs.whole(name) if name in programs.ALONE else None
+    if compiled and launches.is_tpu(wanted):
         found = launches.of_tpu(wanted, compiled.texts["advance"], compiled.footprints["advance"].total)
+    elif compiled and compiled.launched:
+        row = wanted, compiled.texts["advance"], compiled.footprints["advance"].total
+        found = launches.of_gpu(*row, compiled.launched)
     else:
         found = launches.in_a_process(wanted)
     committed = launches.read(launches.FILE)[wanted]

@@ -91,10 +91,25 @@ def measure(wanted: Wanted, dump: Path) -> dict[str, Any]:
         text = found.call.as_text()
     if is_tpu(wanted):
         return of_tpu(wanted, text, found.footprint.total)
+    return of_gpu(wanted, text, found.footprint.total, launched(dump))
+
+
+def dumping(folder: Path) -> str:
+    """What XLA_FLAGS has to hold before the first program for a GPU, so that XLA writes lists of launches."""
+    return f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*mapped.*"
+
+
+def launched(dump: Path) -> str:
+    """XLA's list of the launches of the largest program that it wrote there, which is that of training."""
+    listed = [each.read_text() for each in dump.glob("*mapped*.thunk_sequence_after_thunk_passes.txt")]
+    return max(listed, key=len)
+
+
+def of_gpu(wanted: Wanted, text: str, memory: int, listed: str) -> dict[str, Any]:
+    """The row of a program for a GPU from its instructions, the bytes that it takes and XLA's list of its launches."""
     turns = wanted.runs if wanted.strategy in TURNS else 1
-    row: dict[str, Any] = wanted._asdict() | {"memory": found.footprint.total}
-    (listed,) = dump.glob("*mapped*.thunk_sequence_after_thunk_passes.txt")
-    counts = thunks.count(listed.read_text())
+    row: dict[str, Any] = wanted._asdict() | {"memory": memory}
+    counts = thunks.count(listed)
     per_call = counts.pop("host_issues_per_call")
     row |= {name: turns * n for name, n in counts.items()}
     moved, copied = turns * hlo.moved(text), turns * hlo.copied(text)
@@ -117,7 +132,7 @@ def is_tpu(wanted: Wanted) -> bool:
 def in_a_process(wanted: Wanted) -> dict[str, Any]:
     """The row of a program, or what went wrong as its `error`."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*mapped.*"
+        flags = dumping(Path(folder))
         environment = os.environ | {"JAX_PLATFORMS": "cpu"}
         if not is_tpu(wanted):
             environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
