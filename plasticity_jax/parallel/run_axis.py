@@ -19,6 +19,7 @@ On accelerators `map`, `vmap`, `batched` and `seedwise` apply on each device, an
 is one device with all its threads, except with `cores` and `split`.  `loop` uses one device, in one process.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -40,6 +41,7 @@ from plasticity_jax.training.inputs import Images
 Tree = Any
 STRATEGIES = ("map", "vmap", "batched", "seedwise", "cores", "split", "loop")
 CORES = ("cores", "split")  # strategies in which every CPU core is a device with one thread
+FORMS: dict[str, Any] = {"vmap": contextlib.nullcontext, "batched": products.together, "seedwise": convolution.seedwise}
 BUSY = 0.9  # smallest fraction of busy cores for which `auto` chooses `cores`
 
 
@@ -113,11 +115,9 @@ def compile_over(
 ) -> Program:
     """Compiles `fn` for `states` and `rows` (leaves [R, ...]) and `shared`, given as arrays or shapes.
 
-    Shared arguments are replicated, except for images of which each device has a part (`deal`).
-
-    The program expects its arguments on the devices chosen by `place` and `replicate`; R includes the rows that `place`
-    adds.  With `donate` the result reuses the buffers of the states; `fn` then returns a state like its argument, or
-    (state, other).  For `quickly`, which applies to `loop` alone, and `seldom` see `compile_one`.
+    Shared arguments are replicated, except for images of which each device has a part (`deal`).  Arguments are expected
+    where `place` and `replicate` put them; R includes the rows that `place` adds.  With `donate` the result reuses the
+    buffers of the states; `fn` then returns a state like its argument, or (state, other).  `quickly` applies to `loop`.
 
     Raises:
       ConfigError: there is no such strategy.
@@ -135,13 +135,8 @@ def compile_over(
     match strategy:
         case "map" | "cores" | "split":
             return compile_all(mapped, states, rows, *shared, threads=strategy not in CORES)
-        case "vmap":
-            return compile_all(vmapped, states, rows, *shared)
-        case "batched":
-            with products.together():
-                return compile_all(vmapped, states, rows, *shared)
-        case "seedwise":
-            with convolution.seedwise():
+        case "vmap" | "batched" | "seedwise":
+            with FORMS[strategy]():
                 return compile_all(vmapped, states, rows, *shared)
         case "loop":
             args = *jax.tree.map(_row_shape, (states, rows)), *shared
@@ -166,10 +161,7 @@ def compile_by_row(fn: Callable[..., Tree], strategy: str, states: Tree, row: Tr
 
 
 def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, **how: bool) -> Program:
-    """Compiles `over` for states, rows and shared arguments, with equally many runs for each group of devices.
-
-    `how` is as for `compile_one`.
-    """
+    """Compiles `over` with equally many runs for each group of devices; `how` as in `compile_one`."""
     if mesh.size == 1 and multihost.alone():
         return compile_one(over, *args, **how)
     dealt_out, whole = PartitionSpec(AXES[0]), PartitionSpec()
