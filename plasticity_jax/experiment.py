@@ -23,7 +23,7 @@ from plasticity_jax.models import interface
 from plasticity_jax.parallel import compilation_cache, cpu, multihost
 from plasticity_jax.profiling import compilation, cost, memory_check
 from plasticity_jax.profiling.autotune import tune
-from plasticity_jax.runner import prepare, signals, stage_loop
+from plasticity_jax.runner import instruments, prepare, signals, stage_loop
 from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.dry_run import summary
 from plasticity_jax.runner.parts import Parts, complete
@@ -140,7 +140,8 @@ def _run(
         begun = multihost.once(begin)
         packs = [prepare.resumed(compute, begun["choices"][compute.pack.name]) for compute in packs]
         total = sum(times.images() for compute in packs for times in compute.timetables.values())
-        progress = Progress(total, report=functools.partial(_running, directory))
+        measuring = sum(instruments.passes(times, one) for one in packs for times in one.timetables.values())
+        progress = Progress(total, report=functools.partial(_running, directory), measuring=measuring)
         with _status(directory, progress):  # not earlier: a refused call must not change the status of the directory
             done = []
             while packs:  # popped, so that a finished pack frees its memory on the device
@@ -226,7 +227,7 @@ def _walk(directory: Path, context: Context) -> Result:
         count = zip(times.group.runs, ended["runs"], strict=True)
         images += sum(outcome["steps"] * run.stage.batch_size for run, outcome in count)
         entries += multihost.once(functools.partial(_run_results, context, times.group, ended))
-        context.progress.finish(times)
+        context.progress.finish(times, instruments.passes(times, context))
     seconds = context.clock.save()
     groups = {f"{context.pack.name}/{kind.partition('/')[2]}": taken for kind, taken in seconds.items() if "/" in kind}
     return {

@@ -1,6 +1,7 @@
 """Applies instruments to the runs of a group, at the steps and epochs given by their stages."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,11 +61,12 @@ def are_to_measure(group: Group, compute: Compute) -> bool:
     return bool(compute.programs.instruments) and any(is_measured(run.stage) for run in group.runs)
 
 
-def passes(times: Timetable, compute: Compute) -> int:
-    """The cost of measuring a group, in training images, if no run ends early; custom instruments count as 0."""
+def passes(times: Timetable, compute: Compute, before: float = math.inf) -> int:
+    """The cost of measuring a group before an epoch, in training images, if no run ends early; custom ones cost 0."""
     each = sum(PASSES.get(name, 0.0) for name in compute.programs.instruments)
     images = [min(compute.study.measure_images, len(pool.indices)) for pool in times.pools]
-    return round(sum(len(when) * count * each for when, count in zip(times.measured, images, strict=True)))
+    done = [sum(epoch < before for epoch in when) for when in times.measured]
+    return round(sum(when * count * each for when, count in zip(done, images, strict=True)))
 
 
 def due(times: Timetable, closed: Sequence[bool], epoch: float, done: np.ndarray) -> np.ndarray:

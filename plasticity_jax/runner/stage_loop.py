@@ -66,11 +66,12 @@ def _train(
             pace = Pace(group, context, tasks, saver.lineup)
             evaluator = evaluation.Evaluator(group, context, saver.lineup)
         epoch = times.events[at.event]
+        measured = instruments.passes(times, context, epoch)
         targets = np.array([times.target(i, epoch) for i in range(count)], np.int32)
         pace.start(states)
         while True:
             saver.stop_if_asked(states, at)
-            context.progress.update(context.directory.name, times, pace.steps, at.accuracy)
+            context.progress.update(context.directory.name, times, pace.steps, at.accuracy, measured)
             if pace.arrived(targets):
                 break
             saver.save_if_due(states, at)

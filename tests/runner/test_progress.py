@@ -47,6 +47,19 @@ def test_line_of_a_file(now, group):
     ]
 
 
+def test_instruments_count_for_the_time_that_is_left_and_not_for_the_speed(now, group):
+    """448 images, and what 1,552 more would cost: 1,400 of them at the first steps, in 10 s."""
+    line = progress.Progress(group.images(), Stream(False), measuring=1552)
+    line.update("main", group, [0, 0], NAN)
+    now.seconds += 10
+    line.update("main", group, [4, 4], NAN, measured=1472)
+    assert line.facts()["images_per_second"] == pytest.approx(12.8)
+    assert line.facts()["seconds_left"] == pytest.approx((2000 - 1600) / 160)
+    line.finish(group, 1552)
+    line.update("main", group, [0, 0], NAN)
+    assert line.left == 0
+
+
 def test_a_file_gets_a_line_now_and_then(now, group):
     line = progress.Progress(group.images(), Stream(False), every=15.0)
     for step in range(14):
