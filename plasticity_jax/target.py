@@ -56,6 +56,14 @@ def local_devices() -> list[jax.Device]:
     return devices() if _described else jax.local_devices()
 
 
+def host() -> jax.Device | None:
+    """The CPU of this process, beside any accelerators; None if jax was told to use other platforms only."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def backend() -> str:
     """`cpu`, `gpu` or `tpu`."""
     return _described[-1].devices[0].platform if _described else jax.default_backend()

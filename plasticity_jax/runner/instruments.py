@@ -63,10 +63,10 @@ def are_to_measure(group: Group, compute: Compute) -> bool:
 
 def passes(times: Timetable, compute: Compute, before: float = math.inf) -> int:
     """The cost of measuring a group before an epoch, in training images, if no run ends early; custom ones cost 0."""
-    each = sum(PASSES.get(name, 0.0) for name in compute.programs.instruments)
+    cost = sum(PASSES.get(name, 0.0) for name in compute.programs.instruments)
     images = [min(compute.study.measure_images, len(pool.indices)) for pool in times.pools]
     done = [sum(epoch < before for epoch in when) for when in times.measured]
-    return round(sum(when * count * each for when, count in zip(done, images, strict=True)))
+    return round(sum(when * count * cost for when, count in zip(done, images, strict=True)))
 
 
 def due(times: Timetable, closed: Sequence[bool], epoch: float, done: np.ndarray) -> np.ndarray:

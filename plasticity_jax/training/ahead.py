@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data import batches
 from plasticity_jax.data.batches import Source
@@ -116,14 +117,6 @@ def _compiled_for(fn: Callable[..., Any], length: int, batch: int) -> Callable[.
     slots = like(jnp.int32, length)
     source = Source(slots, slots, whole, whole, real, truth, truth)
     numbers = whole if fn is _order else like(jnp.int32, STEPS)
-    with jax.default_device(_host()):
+    with jax.default_device(target.host()):
         lowered = jax.jit(functools.partial(fn, batch=batch)).lower(like(jnp.uint32, 2), numbers, source)
         return lowered.compile()
-
-
-def _host() -> jax.Device | None:
-    """The processor of the host as jax has it; None where jax was told of other platforms alone."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return None

@@ -9,7 +9,6 @@ every place must give the same bits.
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from plasticity_jax import strict_json
+from plasticity_jax.runner import output
 from tests.support import prepared
 
 CLASSES, SIDE, TESTS = 200, 64, 2000
@@ -64,6 +65,7 @@ def train(root: str, place: str, epochs: float, directory: str) -> dict[str, Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    output.outlive_readers()
     parser = argparse.ArgumentParser(description="Memory and waiting by where images are stored.")
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="places-") as scratch:
         if given.only:
-            print(json.dumps(train(given.data_dir, given.only, given.epochs, scratch)))
+            print(strict_json.dumps(train(given.data_dir, given.only, given.epochs, scratch)))
             return 0
         root = Path(given.data_dir or scratch).absolute()
         prepare(root, given.images)
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for place in given.places.split(","):
             call = [sys.executable, "-m", "tests.benchmarks.places", "--only", place, "--data_dir", str(root)]
             done = subprocess.run([*call, "--epochs", str(given.epochs)], stdout=subprocess.PIPE, text=True, check=True)
-            found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+            found.append(strict_json.loads(done.stdout.strip().splitlines()[-1]))
             print(line(found[-1]), flush=True)
     same = len({each["sha256"] for each in found}) == 1
     print("the same bits" if same else "OTHER BITS")

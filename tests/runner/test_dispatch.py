@@ -52,7 +52,11 @@ def start(monkeypatch):
     def build(device, count, epoch_steps=1000):
         monkeypatch.setattr(dispatch.run_axis, "fetch", device.read)
         monkeypatch.setattr(dispatch.time, "perf_counter", lambda: device.now)
-        context = SimpleNamespace(programs=device, images=None, timed=lambda kind, group: contextlib.nullcontext())
+        device.strategy = "map"
+        timed = lambda kind, group: contextlib.nullcontext()  # noqa: E731
+        times = SimpleNamespace(events=[0.0], steps=[10**6] * count, target=lambda run, epoch: 0)
+        given = {"timetables": {"train": times}, "in_windows": False, "clock": None}
+        context = SimpleNamespace(programs=device, images=object(), timed=timed, **given)
         group = SimpleNamespace(stage=None, name="train", runs=range(count))
         task = Task(np.full(count, epoch_steps))
         states = SimpleNamespace(step=np.zeros(count, int), done=np.zeros(count, bool))

@@ -147,10 +147,9 @@ def test_stopped_within_and_killed_between_groups(study, tmp_path, monkeypatch):
 def test_a_dry_run_shows_the_groups(tmp_path, capsys):
     small.run(whole(), tmp_path, dry_run=True)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("stage tune")]
-    assert lines[0].startswith("stage tune,1: 2 runs (fresh, warm), 12 steps") and "own" not in lines[0]
-    assert lines[1].startswith("stage tune,2: 2 runs (large, doubled), 6 steps") and lines[1].endswith(
-        " own: batch_size=32"
-    )
+    assert lines[0].startswith("stage tune,1: 2 runs (fresh, warm), 12 steps") and "separate" not in lines[0]
+    assert lines[1].startswith("stage tune,2: 2 runs (large, doubled), 6 steps")
+    assert lines[1].endswith("; a separate group: batch_size=32")
     assert all(told in lines[2] for told in ("micro_batch=8", "trained=('head',)", "optim.name='adam'", "ema > 0=True"))
 
 
