@@ -87,8 +87,8 @@ def get_config(arg: str = "") -> ConfigDict:
             config.stages.tune.update(measure_steps=(0, 1, 4, 16, 64), measure_every=10)
         case "digits":
             presets.lengths(config, pretrain=30, tune=40, eval_every=5)
-            config.stages.tune.update(measure_steps=(0, 1, 4, 16, 64), measure_every=20)
-            config.measure_images = 256
+            config.stages.tune.update(measure_steps=(0, 1, 16, 64), measure_every=20)
+            config.measure_images = 96
         case "smoke":
             config.stages.tune.update(measure_steps=(0, 8), measure_every=0)
             config.measure_images = 128
