@@ -24,12 +24,15 @@ before, without a deficit.  It tells the deficit from what Berariu et al. see, a
 Expected, in test accuracy:
     paper    a fall that steepens over the first 40 epochs of deficit and levels off about epoch 80 (from memory).
     small    not yet run.
-    digits   not yet run.
+    digits   no deficit: after 10 blurred epochs networks end *above* those after 10 clear ones, by 1.9 points [1.3,
+             2.6] (90.2 % and 88.3 %; fresh 89.8 %), and the Fisher trace falls from the first weights on, by 380 [320,
+             450] over the first third.  Whether longer deficits cost more is not told.  5 seeds (measured).
 
 Cost, of 5 seeds (small: 3); all t of a seed are one training:
     paper    `--dry_run` tells it; not yet measured on a GPU.
     small    not yet measured.  t of 2, 5, 10, 20 and 40; 40 epochs on clear images.
-    digits   not yet measured.  t of 2, 5 and 10; 30 epochs on clear images; width 4.
+    digits   1.5 million images of 8x8; 2 min 55 s on 2 CPU cores, of which compiling takes 89 s.  t of 2, 5 and 10; 30
+             epochs on clear images; width 4.
 """
 
 from ml_collections import ConfigDict

@@ -21,7 +21,9 @@ Choices: the four branches are the paper's; that the switch comes after half of 
 Expected, in test accuracy:
     paper    early as always, late as never (from memory; no number is known to us).
     small    not yet run.
-    digits   not yet run.
+    digits   weight decay: always above never by 1.5 points [0.1, 2.9]; in the second half alone it changes 0.4 [-0.1,
+             0.9], 90 %; early against late is not told (0.7 [-1.1, 2.5]).  Crops shift 8x8 images by up to 4 pixels, so
+             augmentation costs 32 points [23, 42] as long as it lasts.  5 seeds (measured).
 
 Cost, of 2 regularisers of 4 branches of 5 seeds (small: 3); two branches of a seed share each `first`:
     paper    `--dry_run` tells it; not yet measured on a GPU.
