@@ -21,12 +21,16 @@ epochs rather than updates (equally many of rate times updates over batch) are o
 Expected:
     paper    no number known to us.
     small    not yet run.
-    digits   not yet run.
+    digits   a larger ratio ends less curved, its largest eigenvalue lower by 380 [240, 520] from one end of the grid to
+             the other, with less noise (tr(Sigma) lower by 2,500 [1,300, 3,700]) and 4.6 points [0.4, 8.8] higher.  One
+             ratio is not one end: four times the rate and the batch end 5.1 points lower [3.0, 7.2], 90 %; of sharpness
+             it is not told.  5 seeds (measured).
 
 Cost, of 9 points of 5 seeds (small: 3):
     paper    `--dry_run` tells it; not yet measured on a GPU.
     small    not yet measured.  30 epochs, measured on 1,024 images.
-    digits   not yet measured.  20 epochs, measured on 128 images.
+    digits   1.2 million images of 8x8, and what 1.2 million cost; 3 min 48 s on 2 CPU cores, of which compiling takes
+             109 s and measuring 102 s.  20 epochs, measured on 128 images.
 """
 
 from ml_collections import ConfigDict

@@ -28,7 +28,7 @@ Expected, in test accuracy:
 Cost, of 2 regularisers of 4 branches of 5 seeds (small: 3); two branches of a seed share each `first`:
     paper    `--dry_run` tells it; not yet measured on a GPU.
     small    not yet measured.  30 + 30 epochs.
-    digits   not yet measured.  20 + 20 epochs.
+    digits   1.6 million images of 8x8; 2 min 14 s on 2 CPU cores, of which compiling takes 111 s.  20 + 20 epochs.
 """
 
 from typing import Any
