@@ -19,12 +19,15 @@ measured by the largest one over the tenth, which is ours, and so are network, r
 Expected:
     paper    no number known to us.
     small    not yet run.
-    digits   not yet run.
+    digits   a small rate does end sharper: the first eigenvalue of the large one is lower by 71 % [46, 95] with
+             BatchNorm and by 79 % [71, 87] without.  Whether outliers stand further apart without BatchNorm is not
+             told (-0.03 times the tenth [-2.9, 2.8]).  3 seeds (measured).
 
 Cost, of 4 arms of 5 seeds (small and digits: 3):
     paper    `--dry_run` tells it; not yet measured on a GPU.
     small    not yet measured.  30 epochs, measured on 512 images.
-    digits   not yet measured.  30 epochs, measured on 128 images.
+    digits   0.5 million images of 8x8, and what 2.4 million cost; 5 min 9 s on 2 CPU cores, of which measuring takes
+             238 s.  30 epochs, measured on 128 images.
 """
 
 from ml_collections import ConfigDict
