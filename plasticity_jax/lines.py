@@ -1,9 +1,10 @@
-"""The loss on the straight line between the fresh and the warm network of each seed, written beside a study's results.
+"""Compute the loss on the straight line between the weights of the fresh and the warm network of each seed.
 
     python -m plasticity_jax.lines DIR [--between FRESH WARM]
 
-Two networks in one basin have no barrier between them (Frankle et al. 2020, arXiv 1912.05671).  DIR needs its networks
-and its data.  `analysis.figures` and `analysis.report` show the file, and `analysis.collect` takes it along:
+Two networks in one basin have no barrier of the loss between them (Frankle et al. 2020, arXiv 1912.05671).  The
+networks of DIR and its data must be available.  `analysis.figures` and `analysis.report` show the file that is written,
+and `analysis.collect` copies it:
 
 DIR/lines.json           {"from": branch, "to": branch, "images": count, "loss": {seed: [losses at equal distances]}}
 """
@@ -24,8 +25,8 @@ from plasticity_jax.runner.between import connectivity
 from plasticity_jax.storage import workdir
 from plasticity_jax.storage.results import LINES
 
-WARM = ("warm", "pretrain+tune")  # the names that shipped studies have for the warm start
-IMAGES = 2048  # training images that the loss is the mean of
+WARM = ("warm", "pretrain+tune")  # the names of the warm start in shipped studies
+IMAGES = 2048  # training images over which the loss is averaged
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="plasticity lines", description=__doc__.splitlines()[0])
     parser.add_argument("directory", help="the --workdir of a study")
     parser.add_argument("--between", nargs=2, metavar=("FRESH", "WARM"), help="two branches of its last stage")
-    parser.add_argument("--images", type=int, default=IMAGES, help="training images that the loss is the mean of")
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images over which the loss is averaged")
     options = parser.parse_args(argv)
     try:
         directory = paths.given(options.directory)
@@ -47,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(
     directory: Path, between: Sequence[str] | None = None, images: int = IMAGES, **custom: Any
 ) -> dict[str, Any]:
-    """The losses between two branches, by default the study's control and its warm start, as they are written.
+    """Returns the content of `lines.json`: the losses between two branches, by default the control and the warm start.
 
-    Seeds of which a network diverged are left out.  `custom` are the model and data set that `connectivity` takes.
+    Seeds with a diverged network are left out.  `custom` are the arguments `model` and `dataset` of `connectivity`.
 
     Raises:
-      LabError: no such branches, or their networks or the data cannot be had.
+      LabError: there are no such branches, or their networks or the data cannot be loaded.
     """
     study = restore_study(workdir.read_json(directory / "config.json"), f"{directory}/config.json")
     branches = {stage.branch for pack in study.packs for _, plan in pack.plans for stage in plan}
