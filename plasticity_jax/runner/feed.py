@@ -1,4 +1,4 @@
-"""Windows of images one after another: the next one is read and sent while the programs work on the one before."""
+"""Sends windows of images to the devices in sequence; the next one is read and sent while the current one is in use."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def one_ahead(makers: Sequence[Callable[[], T]]) -> Iterator[T]:
-    """What each of them makes, the next one in another thread while the one before is in use."""
+    """Yields the result of each function; a thread computes the next one while the current one is in use."""
     if len(makers) == 1:
         yield makers[0]()
         return
@@ -30,10 +30,10 @@ def one_ahead(makers: Sequence[Callable[[], T]]) -> Iterator[T]:
 
 
 class Feed:
-    """The windows that the runs of a line-up train on.
+    """The sequence of windows that the active runs train on.
 
-    Where each begins follows from where the first one does, and from `targets`: at all events in their order, the steps
-    [A] at which the runs stop.
+    The first steps of all windows follow from those of the first window and from `targets`: for each event in order,
+    the steps [A] at which the runs stop.
     """
 
     def __init__(self, training: Training, targets: Sequence[np.ndarray], clock: Clock):
@@ -43,7 +43,7 @@ class Feed:
         self.thread = ThreadPoolExecutor(1)  # ends with this object
         self.first: np.ndarray | None = None
         self.images: Images | None = None
-        if not training.window.room:  # all images are there, for all steps
+        if not training.window.room:  # all images are on the devices: one window serves all steps
             self.first = np.zeros(len(targets[0]), np.int32)
             self.images = training.filled(self.first)
         self.coming: tuple[np.ndarray, Future[tuple[Images, float]]] | None = None
@@ -51,16 +51,20 @@ class Feed:
     def now(
         self, steps: np.ndarray, done: np.ndarray, targets: np.ndarray, idle: Callable[[], bool]
     ) -> tuple[Images, np.ndarray]:
-        """The images for runs that are at these steps [A] on their way to their targets; and how far they are good.
+        """Returns the images for runs at these steps [A], and the steps [A] up to which they suffice.
 
-        Counted as `input` is the time that the devices stood still for it, told by `idle`, and as `gather` what it took
-        to read and send the images.
+        Waits until the window is read and sent.  The clock counts as `input` the time that the devices were idle
+        meanwhile (`idle` tells), and as `gather` the time to read and send the images.
+
+        Args:
+          done: [A], whether a run has ended.
+          targets: the steps [A] at which the runs stop next.
         """
         if self.first is not None and self.images is not None:
             limit = self.first + self.training.steps
             if np.any(~done & (steps < np.minimum(targets, limit))) or np.all(done | (steps >= targets)):
                 return self.images, limit
-            self.images = None  # before the next one is there, since the programs have what they need of it
+            self.images = None  # frees its memory early; the programs hold what they still use
         if self.coming is None or np.any(~done & (self.coming[0] != steps)):
             self.coming = steps, self.thread.submit(self._made, steps)
         start = time.perf_counter()
@@ -78,6 +82,6 @@ class Feed:
         return self.training.filled(first), time.perf_counter() - start
 
     def _following(self, first: np.ndarray) -> np.ndarray | None:
-        """Where the window after that at `first` begins, if no run ends early; None where the runs end before."""
+        """The first steps of the window after the one at `first` if no run ends early; None if it is the last one."""
         limit = first + self.training.steps
         return next((np.minimum(targets, limit) for targets in self.targets if np.any(targets > limit)), None)

@@ -1,8 +1,8 @@
-"""The loop over one group of runs, side by side from their initial states to the end of the last of them.
+"""Trains and evaluates one group of runs side by side, from their initial states until the last of them ends.
 
-A group is a unit on disk.  Its directory, `DIR/PACK/STAGE` for the only one of a stage, holds its table, rolling
-checkpoints while it runs, the networks at epochs that later groups continue from, and at last `end`; a group whose
-`end` is whole is never walked again.
+Each group has a directory, `DIR/PACK/STAGE` if it is the only one of its stage.  It holds the metrics table, rolling
+checkpoints during training, the networks at epochs from which later groups continue, and finally `end`.  A group with
+an undamaged `end` is not trained again.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ Tree = Any
 
 
 def walk(group: Group, context: Context) -> dict[str, Any]:
-    """Train and evaluate every run of `group`, or find that this was done before.
+    """Trains and evaluates every run of `group`, unless this was done before.
 
     Returns:
-      {"runs": [{id, sha256, failed, steps}], ..}: what is known of each run at the end.
+      {"runs": [{id, sha256, failed, steps}], ..}: the outcome of each run.
 
     Raises:
-      Preempted: the process was asked to stop; the group is saved and the next call goes on.
+      Preempted: the process was asked to stop; the group is saved, and the next call continues it.
     """
     done_before = multihost.once(lambda: _done_before(group, context))
     if done_before:
@@ -52,7 +52,7 @@ def walk(group: Group, context: Context) -> dict[str, Any]:
 def _train(
     group: Group, context: Context, states: state.TrainState, at: Place, saver: Saver, boards: Sequence[Board | Runs]
 ) -> dict[str, Any]:
-    """Train and evaluate the runs of a group from a place on; returns what `walk` does."""
+    """Trains and evaluates the runs of a group from a saved place on; returns the value of `walk`."""
     times, count = context.timetables[group.name], len(group.runs)
     pools = {"pools": schedule.digests(times)}
     tasks, strategy = schedule.tasks(times, context.slots, context.states_like(group)), context.programs.strategy
@@ -102,7 +102,7 @@ def _train(
     )
     steps, failed = host.pop("step"), host.pop("failed")
     for epoch in group.keep:
-        if times.events.index(epoch) >= at.event:  # every run ended before it, so it is where they ended
+        if times.events.index(epoch) >= at.event:  # all runs ended earlier: keep their final networks
             _keep(group, context, "snapshots", epoch, host, pools)
     outcome = {**pools, "mark": saver.table.mark(), "runs": _outcomes(group, host["params"], steps, failed)}
     _keep(group, context, "end", 0, host, outcome)
@@ -113,7 +113,7 @@ def _train(
 
 
 def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
-    """What `walk` returned for a group that ended, if its table and all that was kept of it are still whole."""
+    """The value of `walk` for a group that has ended; None if its table or a saved network is missing or damaged."""
     like = context.kept(group, context.states_like(group))
     end = context.checkpoints(group.name, "end").latest(like, functools.partial(is_outcome, group))
     if not end:
@@ -124,12 +124,12 @@ def _done_before(group: Group, context: Context) -> dict[str, Any] | None:
     if not metrics.fits(_table(group, context), end[2]["mark"]):
         context.progress.note(f"{_table(group, context)} lost or changed rows; stage {group.name} starts again")
         return None
-    metrics.Table(_table(group, context), end[2]["mark"]).close()  # cuts off what anybody wrote after the end
+    metrics.Table(_table(group, context), end[2]["mark"]).close()  # truncates rows written after the end
     return end[2]
 
 
 def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
-    """Whether the networks of these epochs, which later groups continue from, are whole; a note says which is not."""
+    """Whether the networks of these epochs, from which later groups continue, are undamaged; else prints a note."""
     like, snapshots = context.kept(group, context.states_like(group)), context.checkpoints(group.name, "snapshots")
     try:
         for epoch in epochs:
@@ -141,7 +141,7 @@ def _holds(group: Group, context: Context, epochs: Iterable[int]) -> bool:
 
 
 def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Saver]:
-    """From the newest checkpoint that is whole and whose rows are there, or from the start of the stage."""
+    """Restores the newest undamaged checkpoint whose rows are in the table, or begins the stage."""
     rolling, path = context.checkpoints(group.name, "checkpoints", keep=2), _table(group, context)
     memories = _memories(group, context)
     saved = rolling.latest(saved_tree(context.states_like(group), memories), functools.partial(is_place, group))
@@ -174,14 +174,14 @@ def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Sa
 
 
 def _memories(group: Group, context: Context) -> dict[str, Tree]:
-    """What the instruments remember at the start of a group; nothing where they do not measure it."""
+    """The memory of the instruments at the start of a group; empty if they do not measure it."""
     if not instruments.are_to_measure(group, context):
         return {}
     return instruments.memories(context, context.timetables[group.name], context.states_like(group).params)
 
 
 def _looks(group: Group, context: Context) -> Tree:
-    """The rows by which instruments look at the runs of a group; None where there is nothing to measure."""
+    """The arguments with which instruments measure the runs of a group; None if there is nothing to measure."""
     if not instruments.are_to_measure(group, context):
         return None
     times, like = context.timetables[group.name], context.states_like(group)
@@ -194,7 +194,7 @@ def _looks(group: Group, context: Context) -> Tree:
 
 
 def is_outcome(group: Group, meta: Any) -> bool:
-    """Whether the meta of an end is what `walk` returns."""
+    """Whether the metadata of an `end` has the form of a value of `walk`."""
     runs = meta.get("runs") if isinstance(meta, dict) else None
     return (
         isinstance(runs, list)
@@ -206,7 +206,7 @@ def is_outcome(group: Group, meta: Any) -> bool:
 
 
 def _outcomes(group: Group, params: Tree, steps: np.ndarray, failed: np.ndarray) -> list[dict[str, Any]]:
-    """What is known of each run at its end."""
+    """The outcome of each run: id, hash of the parameters, whether it failed, number of steps."""
     finite = [all(np.isfinite(leaf[i]).all() for leaf in jax.tree.leaves(params)) for i in range(len(group.runs))]
     return [
         {
@@ -220,14 +220,14 @@ def _outcomes(group: Group, params: Tree, steps: np.ndarray, failed: np.ndarray)
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of those that are finite; NaN if none is."""
+    """The mean of the finite values; NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(np.mean(finite)) if len(finite) else float("nan")
 
 
 @contextlib.contextmanager
 def _boards(group: Group, context: Context) -> Iterator[list[Board | Runs]]:
-    """Where the rows go besides the table, by the first process; closed however the work inside ends."""
+    """TensorBoard and W&B, to which the first process also sends the rows; closed on exit, also after an error."""
     directory, pack = context.directory.parent, context.directory.name
     with contextlib.ExitStack() as stack:
         boards: list[Board | Runs] = []
@@ -245,7 +245,7 @@ def _table(group: Group, context: Context) -> Path:
 
 
 def _keep(group: Group, context: Context, kind: str, number: int, host: dict[str, Tree], meta: dict[str, Any]) -> None:
-    """Save what is kept of the networks of a group for good."""
+    """Saves networks of a group permanently."""
     where = context.checkpoints(group.name, kind)
     with context.clock("checkpoint"):
         where.save(number, host, meta)

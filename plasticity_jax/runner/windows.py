@@ -1,8 +1,8 @@
-"""Images that do not all lie on the devices: which of them are sent there, and the arrays that hold them.
+"""Windows: the part of a data set that is sent to the devices when not all images are stored there.
 
-A window is an array for some images of a data set on each group of devices that runs are dealt out to: all that its
-runs look at in some steps or batches to come, each image once.  The programs are those for images that are all there,
-but for one look-up; so every number is the same.  Of a data set that is there as a whole all of this gives the whole.
+A window is an array on each group of devices that trains some of the runs.  It holds the images that these runs read in
+the next steps or batches, each image once.  Programs differ from those for a whole data set in one look-up of indices
+only, so all results are the same.  If the whole data set is stored on the devices, every window is the whole data set.
 """
 
 import dataclasses
@@ -22,16 +22,17 @@ from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.training.ahead import Ahead
 from plasticity_jax.training.inputs import Images
 
-AT_ONCE = 3  # windows on a device: of the call at work, of the one that waits for it, and of the one to come
-BYTES, BYTES_ON_CPU = 2**28, 2**25  # of one window, unless one step looks at more
-Indices = Callable[[np.ndarray], np.ndarray]  # of a group's rows -> of images, in any order
+AT_ONCE = 3  # windows on a device: of the running call, of the queued one, and of the one after it
+BYTES, BYTES_ON_CPU = 2**28, 2**25  # of one window, unless a single step reads more
+Indices = Callable[[np.ndarray], np.ndarray]  # rows of a group -> indices of images, in any order
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Window:
-    """Room for so many of the images on each group of devices that `count` runs are dealt out to by a strategy.
+    """The size of the windows of `count` runs, which a strategy distributes over groups of devices.
 
-    images: all of them, on the host.  room: 0 where they all lie on the devices.
+    images: all of them, on the host.
+    room: images that fit in the window of one group; 0 if all images are stored on the devices.
     """
 
     images: Images
@@ -40,7 +41,7 @@ class Window:
     count: int
 
     def like(self) -> Images:
-        """What programs are given, as shapes."""
+        """The argument of the programs, as shapes and dtypes."""
         if not self.room:
             return self.images
         groups, image = run_axis.groups_for(self.strategy, self.count), self.images.images.shape
@@ -48,7 +49,10 @@ class Window:
         return self.images.replace(images=pixels, where=jax.ShapeDtypeStruct((groups * image[0],), np.int32))
 
     def filled(self, wanted: Indices) -> Images:
-        """What programs are given, with the images that each group wants; a process reads those of its own devices."""
+        """The argument of the programs, holding the images that each group needs.
+
+        A process reads only the images of its own devices.
+        """
         if not self.room:
             return self.images
         every, rows = self.images.images, rows_of_groups(self.strategy, self.count)
@@ -61,7 +65,7 @@ class Window:
 
 
 def _fill(every: Pixels, chosen: np.ndarray, pixels: np.ndarray, where: np.ndarray) -> None:
-    """Write the images at the `chosen` indices one after another into `pixels`, and `where` they are."""
+    """Writes the images at the `chosen` indices into `pixels`, in this order, and their positions into `where`."""
     where[chosen] = np.arange(len(chosen))
     if isinstance(every, np.ndarray):
         np.take(every, chosen, axis=0, out=pixels[: len(chosen)], mode="clip")
@@ -70,7 +74,7 @@ def _fill(every: Pixels, chosen: np.ndarray, pixels: np.ndarray, where: np.ndarr
 
 
 def only(images: Images, indices: np.ndarray, room: int = 0) -> Images:
-    """A window, on the host, of the images at these indices, with room for so many; of arrays all of them."""
+    """A window on the host with the images at these indices, padded to `room`; all images if they are in memory."""
     if isinstance(images.images, np.ndarray):
         return images
     chosen = np.unique(indices)
@@ -81,39 +85,39 @@ def only(images: Images, indices: np.ndarray, room: int = 0) -> Images:
 
 
 def rows_of_groups(strategy: str, count: int) -> list[np.ndarray]:
-    """The rows of each group of devices among `count` runs; those that make shares equal repeat the last one."""
+    """The rows of `count` runs on each group of devices; rows of padding repeat the last run."""
     rows, groups = run_axis.rows_for(strategy, count), run_axis.groups_for(strategy, count)
     return np.split(np.minimum(np.arange(rows), count - 1), groups)
 
 
 def _here(strategy: str, count: int) -> list[int]:
-    """The groups that have a device of this process."""
+    """The indices of the groups that contain a device of this process."""
     groups = run_axis.mesh_for(strategy, count).devices
     own = jax.process_index() if not multihost.alone() else 0
     return [i for i, devices in enumerate(groups) if any(device.process_index == own for device in devices)]
 
 
 def budget(image: Images) -> int:
-    """How many images one window may hold."""
+    """The largest number of images in one window."""
     most = BYTES_ON_CPU if target.backend() == "cpu" else BYTES
     return max(1, most // int(np.prod(image.images.shape[1:])))
 
 
 def union(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """What stands in the parts of these rows."""
+    """The sorted union of the parts of these rows."""
     return np.unique(np.concatenate([parts[row] for row in np.unique(rows)]))
 
 
 def most_of(strategy: str, count: int, need: Callable[[np.ndarray], int]) -> int:
-    """The largest need of a group, given by its rows."""
+    """The largest value of `need(rows)` over the groups of devices."""
     return max(need(rows) for rows in rows_of_groups(strategy, count))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Training:
-    """The windows that runs train on, each good for `steps` steps of every run from where it stands.
+    """The windows that runs train on; each holds the images of the next `steps` steps of every run.
 
-    pools: whether one window holds all that they train on.
+    pools: whether one window holds all training images of the runs.
     """
 
     window: Window
@@ -122,7 +126,7 @@ class Training:
     pools: bool = False
 
     def filled(self, first: np.ndarray) -> Images:
-        """The window for the steps from `first` [A] on."""
+        """The window for the steps that begin at `first` [A], one entry per active run."""
 
         def wanted(rows: np.ndarray) -> np.ndarray:
             alike = {(self.ahead[row].identity, int(first[row])): self.ahead[row] for row in rows}
@@ -134,7 +138,7 @@ class Training:
 
 
 def training(compute: Compute, times: Timetable, runs: np.ndarray) -> Training:
-    """What these runs of a group train on."""
+    """The windows that these runs of a group train on."""
     strategy, count, longest = compute.programs.strategy, len(runs), max(times.steps)
     if not compute.in_windows:
         return Training(Window(compute.images, 0, strategy, count), longest)
@@ -152,7 +156,7 @@ def training(compute: Compute, times: Timetable, runs: np.ndarray) -> Training:
 
 
 def sample(compute: Compute, times: Timetable) -> Images:
-    """Images to time the training of a group on: all, or one window in which some images stand for all others."""
+    """Images for timing the training of a group: all, or one window whose images stand in for all others."""
     window, every = training(compute, times, np.arange(len(times.group.runs))).window, compute.images.images
     if not window.room:
         return compute.images
@@ -163,14 +167,14 @@ def sample(compute: Compute, times: Timetable) -> Images:
 
 
 def of_steps(compute: Compute, times: Timetable, runs: np.ndarray) -> list[Ahead]:
-    """What the steps of these runs look at."""
+    """The images that each step of these runs reads."""
     rows = run_axis.apart(run_axis.take(schedule.tasks(times, compute.slots), runs))
     return [Ahead(row, times.group.stage) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scoring:
-    """The windows that runs are scored on, each good for `batches` batches; `order` are the images of each run."""
+    """The windows that runs are evaluated on, each of `batches` batches.  order: the image indices of each run."""
 
     window: Window
     batches: int
@@ -178,15 +182,15 @@ class Scoring:
     order: Sequence[np.ndarray] = ()
 
     def filled(self, first: int, last: int) -> Images:
-        """The window for the batches first .. last."""
+        """The window for the batches `first` to `last` - 1."""
         slots = slice(first * self.size, last * self.size)
-        # Behind its end a run's last image stands in.
+        # A run with fewer images is padded with its last one.
         parts = [np.concatenate([order[slots], order[-1:]]) for order in self.order]
         return self.window.filled(functools.partial(union, parts))
 
 
 def scoring(compute: Compute, scored: Scored, runs: np.ndarray) -> Scoring:
-    """What these runs of a group are scored on."""
+    """The windows that these runs of a group are evaluated on."""
     images = compute.images if scored.split == "train" else compute.test_images
     strategy, count, size = compute.programs.strategy, len(runs), compute.programs.eval_batch
     end, source = -(-scored.length // size), scored.source
@@ -203,13 +207,13 @@ def scoring(compute: Compute, scored: Scored, runs: np.ndarray) -> Scoring:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Looking:
-    """A window for the same images of each run every time, and for `more` of them."""
+    """A window with fixed images for each run, and optionally further images per call."""
 
     window: Window
     parts: Sequence[np.ndarray] = ()
 
     def filled(self, more: Sequence[np.ndarray] = ()) -> Images:
-        """The window; `more` are further images of each run."""
+        """The window; `more` are the further image indices of each run."""
         parts = [np.concatenate(both) for both in zip(self.parts, more, strict=True)] if more else self.parts
         return self.window.filled(functools.partial(union, parts))
 
@@ -222,7 +226,13 @@ def looking(
     kind: str = "",
     more: int = 0,
 ) -> Looking:
-    """What a `kind` of program looks at by the `parts` of its `count` runs, and `more` images of each."""
+    """The window for a kind of program that reads fixed images of its `count` runs.
+
+    Args:
+      parts: gives the image indices of each run; called only if windows are used.
+      kind: of program, which decides the strategy.
+      more: the number of further images of each run.
+    """
     strategy = compute.programs.strategy_of(kind)
     if not compute.in_windows:
         return Looking(Window(images, 0, strategy, count))
@@ -232,7 +242,7 @@ def looking(
 
 
 def diagnosing(compute: Compute, times: Timetable, runs: np.ndarray) -> tuple[Looking, Looking]:
-    """What diagnostics look at of the training and of the test images."""
+    """The windows of the training and of the test images that diagnostics read."""
     shown = probes(times)
 
     def look(images: Images, side: str) -> Looking:
@@ -243,7 +253,7 @@ def diagnosing(compute: Compute, times: Timetable, runs: np.ndarray) -> tuple[Lo
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measuring:
-    """The window of instruments: what they look at of each run, and what the step to come does, which they may take."""
+    """The window of instruments: their images of each run, and those of the next step, which some instruments take."""
 
     looking: Looking
     ahead: Sequence[Ahead]
@@ -255,7 +265,7 @@ class Measuring:
 
 
 def measuring(compute: Compute, times: Timetable) -> Measuring:
-    """What instruments look at of a group."""
+    """The window of the instruments of a group."""
     runs = np.arange(len(times.group.runs))
     ahead = of_steps(compute, times, runs) if compute.in_windows else []
     kept = compute.timetables, compute.study.measure_images
@@ -268,5 +278,5 @@ def measuring(compute: Compute, times: Timetable) -> Measuring:
 
 
 def beginning(compute: Compute, times: Timetable) -> Looking:
-    """What remedies look at where a stage begins: all that its runs train on."""
+    """The window of remedies at the start of a stage: all training images of its runs."""
     return looking(compute, compute.images, lambda: [pool.indices for pool in times.pools], len(times.group.runs))

@@ -1,7 +1,7 @@
-"""Which images the steps to come of ONE run look at: found on the host, before they are trained.
+"""Computes on the host which images the coming steps of ONE run read, so that not all images need be on the device.
 
-They follow from the key of its stage and the number of the step, by the functions that `step.advance` itself calls; so
-images need not all lie on the device.  Only keys and slots are computed with here.
+The images follow from the random key of the stage and the number of the step.  `step.advance` calls the same functions.
+Only keys and indices are computed here, no pixels are read.
 """
 
 import functools
@@ -20,17 +20,17 @@ from plasticity_jax.data.batches import Source
 from plasticity_jax.training import step
 from plasticity_jax.training.inputs import Task
 
-STEPS = 64  # whose draws are made by one call
+STEPS = 64  # steps whose draws one call computes
 
 
 class Ahead:
-    """The steps of one run; what is compiled for it is shared by all runs with a pool of equal length.
+    """The images of the steps of one run.  Runs with pools of equal length share the compiled functions.
 
-    Made where random numbers are the lab's, and then called in any thread.
+    Must be constructed where jax's random number settings are the lab's; then it may be called from any thread.
     """
 
     def __init__(self, task: Task, stage: spec.Stage):
-        """`task` is a row, in numpy but for its key."""
+        """Takes the `task` of one run, in numpy except for its key."""
         self.steps, self.epoch_steps, self.batch = int(task.steps), int(task.epoch_steps), stage.batch_size
         self.key = np.asarray(jax.random.key_data(task.key))
         plain = task.source._replace(classes=(), patches=(), tasks=())
@@ -43,7 +43,7 @@ class Ahead:
 
     @functools.cached_property
     def identity(self) -> Any:
-        """What runs that look at the same images in every step have in common: hashable."""
+        """A hashable value, equal for runs that read the same images in every step."""
         leaves = self.key, *jax.tree.leaves(self.source)
         return self.steps, self.epoch_steps, *(hashlib.sha256(leaf.tobytes()).digest() for leaf in leaves)
 
@@ -54,14 +54,14 @@ class Ahead:
 
     @property
     def most(self) -> int:
-        """The most images that one step looks at."""
+        """The largest number of images that one step reads."""
         return self.batch * (1 + self.blends + self.refers)
 
     def looked_at(self, first: int, last: int) -> np.ndarray:
-        """int32, ascending: all images that steps first .. last of the run look at; `last` may lie behind its end.
+        """int32, ascending: the images that the steps `first` to `last` - 1 read; `last` may exceed the run's length.
 
-        Of a blended batch these are all that it may have, since whether it takes one hangs on a power, whose last bit
-        differs between devices.
+        For a blended batch these are all candidates: the choice between them depends on a power, whose last bit differs
+        between devices.
         """
         steps = np.arange(first, max(first, min(last, self.steps)), dtype=np.int32)
         slots = [np.zeros(0, np.int32)]
@@ -86,13 +86,13 @@ class Ahead:
 
 
 def _order(data: jax.Array, number: jax.Array, source: Source, batch: int) -> jax.Array:
-    """int32 [P]: the order of an epoch."""
+    """int32 [P]: the order of the images in an epoch, as slots of the pool."""
     key = jax.random.fold_in(jax.random.wrap_key_data(data), step.ORDER)
     return batches.permutations(key, number, 1, source)[0]
 
 
 def _drawn(data: jax.Array, steps: jax.Array, source: Source, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """int32 [STEPS, batch] each: slots of the whole pool, of its biased part, and those that remedies look at."""
+    """int32 [STEPS, batch] each: slots drawn from the whole pool, from its biased part, and for remedies."""
     key = jax.random.wrap_key_data(data)
     drawing, referring = (jax.random.fold_in(key, use) for use in (step.BATCH, step.REFERENCE))
 
@@ -104,7 +104,7 @@ def _drawn(data: jax.Array, steps: jax.Array, source: Source, batch: int) -> tup
 
 
 def _compiled(fn: Callable[..., Any], source: Source, batch: int) -> Callable[..., Any]:
-    """`fn` compiled for the processor of the host, so that it waits for no device that trains."""
+    """`fn` compiled for the host's CPU, so that it does not wait for a device that is training."""
     return _compiled_for(fn, len(source.indices), batch)
 
 
