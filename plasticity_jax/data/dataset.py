@@ -1,4 +1,4 @@
-"""The record of a data set, and the checks that make one from arrays."""
+"""The record of a data set, and its construction from arrays, which it checks."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ class Dataset:
     train_labels, test_labels: int32 [N] in 0..classes-1.
     mean, std: per channel, of the training images / 255.
     sha256: hex digest over the shapes and contents of the four arrays.
-    probes: further test sets by name, as ranges (first, last + 1) of the test images; they come last, and the
-        images before them are the test set proper.
-    members: the ranges of joined data sets.
-    notes: lines that the summary of a plan shows.
+    probes: further test sets by name, as ranges (first, last + 1) of the test images.  They come last; the images
+        before them are the main test set.
+    members: the ranges of the data sets that were joined.
+    notes: lines for the summary of a plan.
     side: height and width of the network's input, the centre of the images; 0 for the whole image.
     """
 
@@ -51,7 +51,7 @@ class Dataset:
 
     @property
     def tests(self) -> int:
-        """The number of images in the test set proper."""
+        """The number of images in the main test set."""
         return min((first for first, _ in self.probes.values()), default=len(self.test_labels))
 
     def span(self, member: int) -> Span:
@@ -82,12 +82,12 @@ def dataset(
 
     Args:
       classes: their number; None to count them from the labels.
-      counted: the facts of the images (mean, deviation, hash), if they are known; otherwise computed.
+      counted: mean, standard deviation and hash of the images if known; otherwise computed.
 
     Raises:
-      DataError: they are no data set that can be trained on.
+      DataError: the arrays do not form a data set that can be trained on.
     """
-    arrays = {key: arrays[key] for key in ARRAYS}  # in this order, the digest depends on it
+    arrays = {key: arrays[key] for key in ARRAYS}  # the digest depends on this order
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         where = f"data set {name}, split {split}"

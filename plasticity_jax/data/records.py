@@ -1,7 +1,7 @@
 """Images that stay on disk: random access to array_record files through TFDS's data source.
 
-They are decoded by threads, not by processes: reading and decoding release Python's lock, nothing is copied from one
-process to another, and none is left behind when a study is killed.  Pixels are those that `tfds.read` gives.
+Images are decoded by threads, not processes: reading and decoding release Python's global lock, no data are copied
+between processes, and no process is left over when a study is killed.  Pixels equal those that `tfds.read` returns.
 """
 
 import dataclasses
@@ -22,7 +22,13 @@ AT_ONCE = 64  # images that a thread reads in one call
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """A split of a prepared data set, with the names of its image and label.  `open` gives a data source of it."""
+    """A split of a prepared data set.
+
+    where: its directory, for error messages.
+    image, label: the keys of both in an example.
+    side: the side that images are resized to; 0 to keep their size.
+    open: returns a data source of the split.
+    """
 
     where: str
     image: str
@@ -35,7 +41,7 @@ class Split:
         return threading.local()
 
     def read(self, numbers: np.ndarray) -> list[np.ndarray]:
-        """The images with these numbers, resized as in `tfds.read`.
+        """Returns the images with these numbers, resized as in `tfds.read`.
 
         Raises:
           DataError: they cannot be read.
@@ -50,7 +56,7 @@ class Split:
         return [resizing.fit(image, self.side) for image in images] if self.side else images
 
     def labels(self, count: int) -> np.ndarray:
-        """All labels, int32 [count]; decodes no image."""
+        """Returns all labels, int32 [count], without decoding images."""
         import tensorflow_datasets as tfds
 
         source, numbered = self.open(decoders={self.image: tfds.decode.SkipDecoding()}), np.zeros(count, np.int32)
@@ -132,7 +138,7 @@ def among(images: Pixels, chosen: np.ndarray) -> Pixels:
 
 
 def concatenate(images: Sequence[Pixels]) -> Pixels:
-    """The images of several data sets, of one size and stored in one way."""
+    """The images of several data sets, concatenated; all must have one size, and all be in memory or all on disk."""
     kept = [each for each in images if isinstance(each, Records)]
     if not kept:
         return np.concatenate([each for each in images if isinstance(each, np.ndarray)])
@@ -156,7 +162,7 @@ def split_of(builder: Any, split: str, where: str, image: str, label: str, side:
 
 
 def unreadable(where: str, error: Exception) -> DataError:
-    """The error for records that cannot be read."""
+    """The error to raise when records cannot be read."""
     return DataError(
         f"{where} cannot be read ({line(error)}); if it is damaged, delete that directory and prepare it again"
     )
