@@ -1,9 +1,9 @@
-"""Containers that jobs on SLURM run in: what srun and python become.
+"""Containers for jobs on SLURM: the options of srun and the command that starts Python in them.
 
-An image that Apptainer takes, `FILE.sif` or `docker://..`, is run by `srun apptainer exec`, as its guide has it; any
-other, `nvcr.io#nvidia/jax:TAG` or `FILE.sqsh`, by the plugin Pyxis, as `srun --container-image=IMAGE`.  In both python
-is `python3` of the image, where the packages are; the sweep and the directory of the launcher are there under the same
-names, and the user's home, with data and compiled programs, as far as the site allows it.
+Images for Apptainer, `FILE.sif` or `docker://..`, are run by `srun apptainer exec`, as its guide recommends.  All
+others, such as `nvcr.io#nvidia/jax:TAG` or `FILE.sqsh`, are run by the plugin Pyxis: `srun --container-image=IMAGE`.
+Python is `python3` of the image, which must have the packages installed.  The directory of the sweep and that of the
+launcher are mounted at the same paths, and the user's home, with data and compiled programs, if the site allows it.
 """
 
 import dataclasses
@@ -17,7 +17,12 @@ PYTHON = "python3"
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """image: what to run.  mounts: more directories that it sees.  gpus: whether it sees GPUs (Pyxis always does)."""
+    """A container image and its options.
+
+    image: its file or address.
+    mounts: further directories to mount, at the same paths.
+    gpus: whether to give it GPUs (Pyxis always does).
+    """
 
     image: str
     mounts: tuple[str, ...] = ()
@@ -25,11 +30,11 @@ class Container:
 
     @property
     def apptainer(self) -> bool:
-        """Whether the image is one for Apptainer, not for Pyxis."""
+        """Whether the image is for Apptainer; else it is for Pyxis."""
         return self.image.endswith(".sif") or "://" in self.image
 
     def options(self, sweep: Path, home: Path) -> list[str]:
-        """What srun is told."""
+        """The options of srun."""
         if self.apptainer:
             return []
         mounts = ",".join(f"{path}:{path}" for path in self._seen(sweep, home))
@@ -37,7 +42,7 @@ class Container:
         return [*image, "--container-mount-home", f"--container-workdir={home}"]
 
     def python(self, sweep: Path, home: Path) -> list[str]:
-        """What starts python."""
+        """The command that starts Python."""
         if not self.apptainer:
             return [PYTHON]
         binds = f"--bind={','.join(self._seen(sweep, home))}"
@@ -47,5 +52,5 @@ class Container:
         paths = list(dict.fromkeys([str(sweep), str(home), *self.mounts]))
         for path in paths:
             if set(path) & set(",:") or not path.startswith("/"):
-                raise LabError(f"a container cannot be given {path}: name it from the root, without comma and colon")
+                raise LabError(f"cannot mount {path} in a container: give an absolute path without comma or colon")
         return paths

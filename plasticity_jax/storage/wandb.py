@@ -1,18 +1,19 @@
-"""The same rows as the long table, in Weights & Biases, where the environment names a project for it.
+"""Logs the rows of the metrics table to Weights & Biases if an environment variable names a project.
 
     PLASTICITY_WANDB=my-project python -m plasticity_jax.main --config=.. --workdir=DIR
 
-and all other commands too, as the processes that they start have the same environment.  `WANDB_MODE=offline` needs no
-network and no account: the runs lie in ./wandb, for `wandb sync`, or where WANDB_DIR says; not in DIR, as W&B makes
-links that lead out of it.  What else W&B reads (`WANDB_ENTITY`, `WANDB_RUN_GROUP`, ..) holds.
+This holds for all other commands too, since the processes that they start inherit the environment.
+`WANDB_MODE=offline` needs no network and no account: runs are written to ./wandb or to WANDB_DIR, for `wandb sync`.
+They are not written to DIR, because W&B creates links that lead out of it.  All other variables of W&B
+(`WANDB_ENTITY`, `WANDB_RUN_GROUP`, ..) work as usual.
 
-A run of the lab is a run there, by the same name; all runs of a study, which are one tree, are a group.  Keys are the
-tags of TensorBoard, their x is the step since the stage began.
+Each run of the lab is a W&B run of the same name; all runs of a study are one W&B group.  Keys equal the tags of
+TensorBoard; their x axis is the step since the start of the stage.
 
-The long table is the truth.  When a stage ends or stops, DIR/wandb.json notes what W&B has been given, and the next
-start sends what the table has beyond it, to the same runs; rows that are measured again have the same numbers, and are
-not sent twice.  Only after a kill is it unknown what W&B has stored: then the stage is sent again as a whole, under the
-same steps of W&B, which ignores those that it has (two files that were written offline both hold them).
+The metrics table is authoritative.  When a stage ends or stops, DIR/wandb.json records what was sent, and the next
+start sends only newer rows, to the same runs.  Rows that are measured again have the same values and are not sent
+twice.  After a kill it is unknown what W&B has stored: then the whole stage is sent again under the same W&B steps, of
+which W&B ignores those it has (of files written offline, both hold them).
 """
 
 import contextlib
@@ -31,33 +32,33 @@ from plasticity_jax.storage import workdir
 from plasticity_jax.storage.metrics import Row
 from plasticity_jax.storage.tensorboard import tag
 
-PROJECT = "PLASTICITY_WANDB"  # of the environment
+PROJECT = "PLASTICITY_WANDB"  # the environment variable
 
 Sent = dict[str, dict[str, int]]  # run -> stage -> the last step that was sent
 
 
 def project() -> str:
-    """The project that the environment names; empty if none."""
+    """The project named by the environment variable; empty if it is unset."""
     return os.environ.get(PROJECT, "")
 
 
 class Runs:
-    """The runs of one stage of one pack: each begins with its first row, and all end with `close`."""
+    """The W&B runs of one stage of one pack: each starts at its first row, and `close` finishes all."""
 
     def __init__(self, directory: Path, pack: str, rows_so_far: Sequence[Row]) -> None:
-        """Send what is new of the rows so far.
+        """Sends those of the rows so far that were not sent before.
 
         Args:
           directory: the working directory.
           pack: of the stage.
 
         Raises:
-          LabError: there is no wandb, or it cannot start a run.
+          LabError: wandb is not installed, or cannot start a run.
         """
         try:
             self.wandb = importlib.import_module("wandb")
         except ImportError as e:
-            raise LabError(f"{PROJECT}={project()}: no wandb here; pip install plasticity_jax[wandb]") from e
+            raise LabError(f"{PROJECT}={project()}: wandb is not installed; pip install plasticity_jax[wandb]") from e
         self.directory, self.pack = Path(directory), pack
         self.path = self.directory / "wandb.json"
         self.runs: dict[str, Any] = {}
@@ -67,10 +68,10 @@ class Runs:
         self.append(rows_so_far)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Send rows, those of one run and step together.
+        """Sends rows; those of one run and step are sent together.
 
         Raises:
-          LabError: a run cannot be started, or what was sent cannot be noted.
+          LabError: a run cannot be started, or `wandb.json` cannot be written.
         """
         records: dict[tuple[str, str, int], dict[str, float]] = {}
         for row in rows:
@@ -88,7 +89,7 @@ class Runs:
             self._stages(self.given, run)[stage] = step
 
     def close(self) -> None:
-        """End all runs, which makes W&B store them; later `Runs` of the same directory continue them."""
+        """Finishes all runs, which makes W&B store them; later `Runs` of the same directory resume them."""
         while self.runs:
             self.runs.popitem()[1].finish()
         self.sent = copy.deepcopy(self.given)
@@ -101,7 +102,7 @@ class Runs:
         return noted.setdefault(f"{self.pack}/{run}", {})
 
     def _start(self, row: Row) -> None:
-        """Begin the run of a row, or continue it, unless it is at hand."""
+        """Starts or resumes the W&B run of a row, unless it is active."""
         if row["run"] in self.runs:
             return
         name = row["run"] if self.pack == "main" else f"{self.pack}/{row['run']}"
@@ -114,7 +115,7 @@ class Runs:
                 job_type=row["branch"],
                 config={"pack": self.pack, "branch": row["branch"], "seed": row["seed"], **row["hparams"]},
                 resume="allow",
-                reinit="create_new",  # many at a time
+                reinit="create_new",  # several runs are active at once
                 settings=self.wandb.Settings(console="off", silent=True, x_disable_stats=True),
             )
         except self.wandb.Error as e:
@@ -123,7 +124,7 @@ class Runs:
 
 
 def group(directory: Path) -> str:
-    """The name of a working directory, or SWEEP/STUDY for that of a job of a sweep."""
+    """The name of a working directory, or SWEEP/STUDY for the directory of a sweep's job."""
     jobs = directory.absolute().parent
     return f"{jobs.parents[1].name}/{jobs.parent.name}" if jobs.name == "jobs" else directory.absolute().name
 
@@ -133,7 +134,7 @@ def _step(stage: str) -> str:
 
 
 def _noted(path: Path) -> tuple[str, Sent]:
-    """(beginning of the ids of the study's runs, what they have), as `wandb.json` says; new ones if it is lost."""
+    """(prefix of the ids of the study's runs, what was sent) from `wandb.json`; a new prefix if it is unreadable."""
     with contextlib.suppress(WorkdirError, KeyError, TypeError, ValueError, AttributeError):
         noted = workdir.read_json(path)
         sent = {run: {stage: int(step) for stage, step in stages.items()} for run, stages in noted["sent"].items()}

@@ -283,7 +283,7 @@ def test_any_other_image_is_one_for_pyxis(image, tmp_path):
 @pytest.mark.parametrize("path", ["data", "/a,b", "/a:b", ""])
 @pytest.mark.parametrize("image", ["a.sif", "a.sqsh"])
 def test_what_a_list_of_mounts_cannot_say_is_refused(image, path):
-    with pytest.raises(LabError, match="a container cannot be given"):
+    with pytest.raises(LabError, match="cannot mount .* in a container"):
         written(container=Container(image, (path,)))
 
 

@@ -150,7 +150,7 @@ def test_what_goes_wrong_is_one_line(service, tmp_path, monkeypatch):
     with pytest.raises(WorkdirError, match=r"cannot make"):
         Runs(tmp_path / "file", "main", [row(0, 1.0)])
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(LabError, match=r"no wandb here; pip install plasticity_jax\[wandb\]"):
+    with pytest.raises(LabError, match=r"wandb is not installed; pip install plasticity_jax\[wandb\]"):
         Runs(tmp_path, "main", [])
 
 
