@@ -49,8 +49,8 @@ def write_study(root: Path) -> None:
             top = TOP[branch] + seed - seed * (branch == "pretrain+tune")
             run = write_rows(root, stage, branch, [top - 30 * (epoch == 0) for epoch in range(epochs + 1)], seed=seed)
             if stage == "tune":
-                known = dict(run=run, pack="main", seed=seed, branch=branch, hparams={})
-                runs.append({**known, "status": "finished", "test_accuracy": top})
+                fields = dict(run=run, pack="main", seed=seed, branch=branch, hparams={})
+                runs.append({**fields, "status": "finished", "test_accuracy": top})
     (root / "result.json").write_text(json.dumps({"runs": runs, "gap": None}))
 
 

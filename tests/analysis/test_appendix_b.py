@@ -55,9 +55,9 @@ def subspace(label, stage, seed, metric, epoch):
 def spectrum(label, stage, seed, metric, epoch):
     """Nine tenths of the eigenvalues are about zero, and one stands apart without BatchNorm."""
     largest = 100.0 if "none" in label else 10.0
-    found = {"test_accuracy": 70.0, "hessian_eigenvalue/1": largest, "hessian_eigenvalue/10": 5.0}
-    found |= {"hessian_node/0": 0.0, "hessian_weight/0": 0.9, "hessian_node/1": largest, "hessian_weight/1": 0.1}
-    return found.get(metric)
+    values = {"test_accuracy": 70.0, "hessian_eigenvalue/1": largest, "hessian_eigenvalue/10": 5.0}
+    values |= {"hessian_node/0": 0.0, "hessian_weight/0": 0.9, "hessian_node/1": largest, "hessian_weight/1": 0.1}
+    return values.get(metric)
 
 
 WORLDS = {each.__name__: each for each in (critical_period, when_to_regularise, rate_batch, subspace, spectrum)}

@@ -54,8 +54,8 @@ def test_a_difference_is_taken_seed_by_seed():
 def test_pairing_finds_what_the_scatter_of_seeds_would_hide():
     rng = np.random.default_rng(0)
     seeds = dict(enumerate(rng.normal(50, 20, 5)))
-    found = study(fresh=seeds, warm={s: v - 2 + rng.normal(0, 0.3) for s, v in seeds.items()})
-    paired = effects(found, minus("fresh", "warm"))
+    example = study(fresh=seeds, warm={s: v - 2 + rng.normal(0, 0.3) for s, v in seeds.items()})
+    paired = effects(example, minus("fresh", "warm"))
     assert verdict(list(paired.values())) == REPRODUCED
     shuffled = [seeds[s] - (seeds[(s + 1) % 5] - 2) for s in seeds]  # the same numbers, another seed's partner
     assert verdict(shuffled) == INCONCLUSIVE
@@ -70,8 +70,8 @@ def test_a_seed_that_misses_any_term_drops_out():
 def test_a_failed_run_drops_out_with_its_seed():
     config = synthetic.branches("", "fresh", "warm", seeds=3)
     world = synthetic.values({"fresh": {0: 3, 1: 3, 2: 3}, "warm": {0: 1, 1: 1, 2: 1}})
-    found = synthetic.study(config, world, failed=["warm/seed1"])
-    assert effects(found, minus("fresh", "warm")) == {0: 2.0, 2: 2.0}
+    example = synthetic.study(config, world, failed=["warm/seed1"])
+    assert effects(example, minus("fresh", "warm")) == {0: 2.0, 2: 2.0}
 
 
 def test_a_difference_of_differences():
@@ -91,18 +91,18 @@ def test_a_measurement_that_cancels_is_not_needed():
 def test_a_constant_is_added_once():
     assert minus("fresh", 99.0)(KNOWN) == Sum((Term(1.0, "fresh"),), -99.0)
     assert minus(99.0, "fresh")(KNOWN) == Sum((Term(-1.0, "fresh"),), 99.0)
-    found = study(fresh={0: 99.5, 1: 98.0})
-    assert effects(found, minus("fresh", 99.0)) == {0: 0.5, 1: -1.0}
+    example = study(fresh={0: 99.5, 1: 98.0})
+    assert effects(example, minus("fresh", 99.0)) == {0: 0.5, 1: -1.0}
 
 
 def test_a_slope_is_exact_on_a_line():
     line = {x: {0: 70.0 - 0.5 * x, 1: 40.0 + 2.0 * x} for x in (2, 5, 10)}
     by_label = {**{f"k-{x}": values for x, values in line.items()}, "fresh": {0: 69.5, 1: 42.0}}
-    found = synthetic.study(synthetic.branches("", *by_label, seeds=2), synthetic.values(by_label))
+    example = synthetic.study(synthetic.branches("", *by_label, seeds=2), synthetic.values(by_label))
     contrast = slope(family("k-{}", also={1: "fresh"}))
-    assert effects(found, contrast) == {0: -0.5, 1: 2.0}
-    assert effects(found, slope(family("k-{}", also={1: "fresh"}), per=100)) == {0: -50.0, 1: 200.0}
-    assert sum(term.weight for term in contrast(contrasts.known(found)).terms) == pytest.approx(0.0)
+    assert effects(example, contrast) == {0: -0.5, 1: 2.0}
+    assert effects(example, slope(family("k-{}", also={1: "fresh"}), per=100)) == {0: -50.0, 1: 200.0}
+    assert sum(term.weight for term in contrast(contrasts.known(example)).terms) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -110,9 +110,9 @@ def test_a_slope_is_that_of_least_squares(seed):
     rng = np.random.default_rng(seed)
     y = rng.normal(50, 10, 3)
     named = {f"k-{x}": {0: value} for x, value in zip((2, 5, 10), y, strict=True)}
-    found = synthetic.study(synthetic.branches("", *named, seeds=1), synthetic.values(named))
+    example = synthetic.study(synthetic.branches("", *named, seeds=1), synthetic.values(named))
     expected = np.polyfit([2, 5, 10], y, 1)[0]
-    assert effects(found, slope(family("k-{}")))[0] == pytest.approx(expected)
+    assert effects(example, slope(family("k-{}")))[0] == pytest.approx(expected)
 
 
 def test_a_family_is_read_by_its_numbers():
@@ -122,8 +122,8 @@ def test_a_family_is_read_by_its_numbers():
     assert weights(average(family("k-{}", least=5))) == {"k-5": 1 / 2, "k-10": 1 / 2}
     assert weights(largest(family("k-{}-x-*", take=lambda n: minus("fresh", f"k-{n}")))) == {"fresh": 1.0, "k-5": -1.0}
     assert weights(largest(family("s[d={},w={}]"))) == {"s[d=2,w=4]": 1.0}
-    each = family("s[d=*,w={}]", take=lambda w: average(family(f"s[d={{}},w={w}]")))
-    assert weights(largest(each)) == {"s[d=1,w=4]": 1 / 2, "s[d=2,w=4]": 1 / 2}
+    averages = family("s[d=*,w={}]", take=lambda w: average(family(f"s[d={{}},w={w}]")))
+    assert weights(largest(averages)) == {"s[d=1,w=4]": 1 / 2, "s[d=2,w=4]": 1 / 2}
     decimals = [("", "b[gamma=0.5]"), ("", "b[gamma=1e-05]"), ("", "b[gamma=x]")]
     assert weights(spread(family("b[gamma={}]")), decimals) == {"b[gamma=0.5]": 1.0, "b[gamma=1e-05]": -1.0}
 
@@ -173,14 +173,14 @@ def test_another_metric_another_time_another_stage():
         ("warm", "train_accuracy", float("inf")): 4.0,
     }
     numbers["warm", "steps", float("inf")] = 150.0
-    found = synthetic.study(config, lambda label, stage, seed, *what: numbers.get((label, *what), 9.0))
-    assert effects(found, the("start", at=10.0, stage="pretrain")) == {0: 1.0, 1: 1.0}
-    assert effects(found, the("start", "train_accuracy", 10.0, "pretrain"))[0] == 2.0
-    assert effects(found, measured("warm", "train_accuracy", "end"))[0] == 4.0
-    assert effects(found, minus("fresh", "warm"))[0] == 6.0
-    assert effects(found, measured(minus("warm", 7.0), "steps"))[0] == 143.0
-    assert the("start")(contrasts.known(found)) is None  # others continue from it
-    assert the("start", at=10.0, stage="tune")(contrasts.known(found)) is None
+    example = synthetic.study(config, lambda label, stage, seed, *what: numbers.get((label, *what), 9.0))
+    assert effects(example, the("start", at=10.0, stage="pretrain")) == {0: 1.0, 1: 1.0}
+    assert effects(example, the("start", "train_accuracy", 10.0, "pretrain"))[0] == 2.0
+    assert effects(example, measured("warm", "train_accuracy", "end"))[0] == 4.0
+    assert effects(example, minus("fresh", "warm"))[0] == 6.0
+    assert effects(example, measured(minus("warm", 7.0), "steps"))[0] == 143.0
+    assert the("start")(contrasts.known(example)) is None  # others continue from it
+    assert the("start", at=10.0, stage="tune")(contrasts.known(example)) is None
 
 
 def test_a_stage_on_the_way_is_not_taken_for_the_end():
@@ -189,9 +189,9 @@ def test_a_stage_on_the_way_is_not_taken_for_the_end():
     config.stages.more = config.stages.tune.copy_and_resolve_references()
     config.stages.more.branches = {"warm": {"after": "tune/warm"}}
     world = lambda label, stage, seed, metric, epoch: None if stage == "more" else 50.0  # noqa: E731
-    found = synthetic.study(config, world, finished=False)
-    assert minus("fresh", "warm")(contrasts.known(found)) is None
-    assert the("warm", stage="tune")(contrasts.known(found)) is not None
+    example = synthetic.study(config, world, finished=False)
+    assert minus("fresh", "warm")(contrasts.known(example)) is None
+    assert the("warm", stage="tune")(contrasts.known(example)) is not None
 
 
 def at_epoch(label, stage, seed, metric, epoch):
@@ -217,10 +217,10 @@ def test_ties_on_validation_are_not_broken_by_the_test_images(second):
     metrics = ("test_accuracy", "validation_accuracy")
 
     def chosen(third):
-        known = {**numbers, ("k-3", "validation_accuracy"): third}
+        values = {**numbers, ("k-3", "validation_accuracy"): third}
         config = synthetic.branches("", "k-1", "k-2", "k-3", seeds=1)
         made = synthetic.study(
-            config, lambda label, stage, seed, metric, epoch: known.get((label, metric)), metrics=metrics
+            config, lambda label, stage, seed, metric, epoch: values.get((label, metric)), metrics=metrics
         )
         return effects(made, derived.best(family("k-{}"), "validation_accuracy"))
 

@@ -17,10 +17,10 @@ def level(label: str, seed: int) -> float:
 
 
 def by_name(chart: spec.Chart) -> dict[str, list[spec.Series]]:
-    found: dict[str, list[spec.Series]] = {}
+    named: dict[str, list[spec.Series]] = {}
     for series in chart.series:
-        found.setdefault(series.name, []).append(series)
-    return found
+        named.setdefault(series.name, []).append(series)
+    return named
 
 
 def spans(series: spec.Series) -> list[tuple[float, float]]:
@@ -29,9 +29,9 @@ def spans(series: spec.Series) -> list[tuple[float, float]]:
 
 def test_pretraining_lies_before_zero(tmp_path):
     (chart,) = curves.learning(tables.write(tmp_path, tables.plan(**TWO), level))
-    found = by_name(chart)
-    (fresh,), (before, tuned) = found["fresh"], found["pretrain+tune"]
-    assert set(found) == {"fresh", "pretrain+tune"}
+    named = by_name(chart)
+    (fresh,), (before, tuned) = named["fresh"], named["pretrain+tune"]
+    assert set(named) == {"fresh", "pretrain+tune"}
     assert before.x == tuple(x / 2 - 5 for x in range(11)) and fresh.x == tuned.x == tuple(range(11))
     assert (fresh.mean[-1], tuned.mean[-1], before.mean[-1]) == (81.0, 75.0, 51.0)
     assert fresh.low[-1] == pytest.approx(81 - 2.484138, abs=1e-5)
@@ -88,10 +88,10 @@ def test_a_chain_of_stages_ends_at_zero(tmp_path):
         "tune": stage(epochs=4.0, branches={"a": {"after": "two/a"}, "fresh": {"after": "init"}}),
     }
     (chart,) = curves.learning(tables.write(tmp_path, tables.plan(**stages), lambda label, seed: 50.0))
-    found = by_name(chart)
-    assert sorted(series.x[0] for series in found["a"]) == [-5, -3, 0]
-    assert [series.x[0] for series in found["fresh"]] == [0]
-    assert {series.role for series in found["a"]} == {"warm"}
+    named = by_name(chart)
+    assert sorted(series.x[0] for series in named["a"]) == [-5, -3, 0]
+    assert [series.x[0] for series in named["fresh"]] == [0]
+    assert {series.role for series in named["a"]} == {"warm"}
 
 
 def test_stages_whose_length_only_the_data_tell_end_at_zero(tmp_path):
@@ -144,9 +144,9 @@ def test_one_stage_alone(tmp_path):
 
 
 def test_average_interpolates_where_evaluations_differ():
-    found = curves.average("a", [Line(0, (0.0, 4.0), (0.0, 8.0)), Line(1, (1.0, 2.0), (10.0, 10.0))])
-    assert (found.x, found.mean) == ((1.0, 2.0), (6.0, 7.0))
-    assert found.lines[0].x == (0.0, 4.0)
+    average = curves.average("a", [Line(0, (0.0, 4.0), (0.0, 8.0)), Line(1, (1.0, 2.0), (10.0, 10.0))])
+    assert (average.x, average.mean) == ((1.0, 2.0), (6.0, 7.0))
+    assert average.lines[0].x == (0.0, 4.0)
     assert curves.average("a", [], [Line(0, (0.0,), (1.0,))]).x == ()
 
 

@@ -34,8 +34,8 @@ def study(root, **how):
 
 
 def test_a_finished_study_says_what_it_cost(root):
-    found = study(root)
-    result = {**found.result, "status": "finished", "images": 1000, "images_per_second": 250.0}
+    example = study(root)
+    result = {**example.result, "status": "finished", "images": 1000, "images_per_second": 250.0}
     write(root, result={**result, "seconds": {"train": 4.0, "total": 5.0}}, environment=ENVIRONMENT)
     write(root, status={"status": "finished", "compilations": 3, "from_cache": 2})
     (root / "main" / "clock.json").write_text('{"train": 99.0}')  # the result knows better
@@ -52,12 +52,12 @@ def test_failed_runs_are_counted(root):
 
 
 def test_clocks_of_all_packs_add_up_while_there_is_no_result(root):
-    found = study(root, stages=["pretrain", "tune"], at=0.5)
+    example = study(root, stages=["pretrain", "tune"], at=0.5)
     (root / "other").mkdir()
     for pack, seconds in [("main", {"train": 2.0, "total": 3.0}), ("other", {"train": 4.0})]:
         (root / pack / "clock.json").write_text(json.dumps(seconds))
     write(root, status={"status": "running", "pack": "main", "stage": "tune", "time": "2026-01-02T03:04:05+00:00"})
-    about = facts.read(found)
+    about = facts.read(example)
     assert about.seconds == {"train": 6.0, "total": 3.0}
     assert about.status == "in progress"
     assert about.detail == "main / tune, since 2026-01-02 03:04:05 UTC"
@@ -79,9 +79,9 @@ def test_runs_that_others_continue_from_are_no_runs_of_the_study(root):
     ],
 )
 def test_the_state_of_a_study_without_a_result(root, status, expected):
-    found = study(root, stages=["pretrain"])
+    example = study(root, stages=["pretrain"])
     write(root, status=status)
-    about = facts.read(found)
+    about = facts.read(example)
     assert (about.status, about.detail) == expected
 
 

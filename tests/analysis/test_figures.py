@@ -52,9 +52,9 @@ def test_every_named_study_has_its_figures():
 
 
 def test_multistage_shows_both_accuracies(tmp_path):
-    found = charts(tmp_path, "multistage", "digits")
-    assert list(found) == ["multistage", "multistage_train"]
-    test, train = found.values()
+    by_name = charts(tmp_path, "multistage", "digits")
+    assert list(by_name) == ["multistage", "multistage_train"]
+    test, train = by_name.values()
     assert test.title == gap(f"fresh {MINUS} pretrain+tune")
     assert (test.window, test.origin, test.series[0].x[0]) == ((48.0, 60.0), True, -30.0)
     assert (test.y_label, train.y_label) == ("test accuracy (%)", "train accuracy (%)")
@@ -111,10 +111,10 @@ def test_architecture_has_a_series_per_depth(tmp_path):
 
 
 def test_resets_in_three_groups_and_learning_curves(tmp_path):
-    found = charts(
+    by_name = charts(
         tmp_path, "resets", "", level=lambda label, seed: 48.0 if label == "reset-3-6" else level(label, seed)
     )
-    chart, lines = found["resets"], found["resets_curves"]
+    chart, lines = by_name["resets"], by_name["resets_curves"]
     groups = "6 5-6 4-6 3-6 2-6".split(), "1 1-2 1-3 1-4 1-5".split(), "2 3 4 5".split()
     assert [name for _, name in chart.ticks] == sum(groups, [])
     assert [x for x, _ in chart.ticks] == [*range(0, 5), *range(6, 11), *range(12, 16)]
@@ -202,9 +202,11 @@ def test_a_study_in_progress_shows_the_runs_that_have_ended(tmp_path):
     whole = {chart.name: chart for chart in figures.charts(study)}
     for path in [tmp_path / "result.json", *(tmp_path / "stem=cifar").rglob("*.jsonl")]:
         path.unlink()
-    found = {chart.name: chart for chart in figures.charts(figures.studies.read(tmp_path))}
-    assert repr(found["controls"].series) == repr(whole["controls"].series[:1])  # an interval that is not there is NaN
-    assert found["controls"].title == f"{gap('gap with imagenet stem')} (in progress)"
+    partial = {chart.name: chart for chart in figures.charts(figures.studies.read(tmp_path))}
+    assert repr(partial["controls"].series) == repr(
+        whole["controls"].series[:1]
+    )  # an interval that is not there is NaN
+    assert partial["controls"].title == f"{gap('gap with imagenet stem')} (in progress)"
 
 
 def test_a_failed_run_leaves_mean_and_pair(tmp_path):

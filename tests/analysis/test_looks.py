@@ -20,12 +20,12 @@ def test_the_error_is_spent_as_by_o_brien_and_fleming():
 
 @pytest.mark.parametrize("planned", [2, 3, 10, 16])
 def test_levels_rise_to_nearly_the_whole_error(planned):
-    found = looks.levels(planned)
-    assert len(found) == planned - 1 and all(np.diff(found) > 0)
-    assert found[0] == pytest.approx(looks.spent(2 / planned), rel=1e-3)
-    assert 0.5 * stats.ERROR < found[-1] <= stats.ERROR + 1e-9
+    levels = looks.levels(planned)
+    assert len(levels) == planned - 1 and all(np.diff(levels) > 0)
+    assert levels[0] == pytest.approx(looks.spent(2 / planned), rel=1e-3)
+    assert 0.5 * stats.ERROR < levels[-1] <= stats.ERROR + 1e-9
     spent = [looks.spent(n / planned) for n in range(2, planned + 1)]
-    assert all(np.diff([0.0, *spent]) <= np.array(found) * 1.0001) and all(np.array(found) <= np.array(spent) * 1.05)
+    assert all(np.diff([0.0, *spent]) <= np.array(levels) * 1.0001) and all(np.array(levels) <= np.array(spent) * 1.05)
 
 
 DRAWS = 40_000
@@ -36,8 +36,8 @@ def false_verdicts(planned: int, levels, shift: float = 0.0) -> float:
     values = np.random.default_rng(planned).normal(shift, 2.0, (DRAWS, planned))
     caught = np.zeros(DRAWS, bool)
     for n, level in zip(range(2, planned + 1), levels, strict=True):
-        seen = values[:, :n]
-        t = (seen.mean(1) - shift) / seen.std(1, ddof=1) * np.sqrt(n)
+        first = values[:, :n]
+        t = (first.mean(1) - shift) / first.std(1, ddof=1) * np.sqrt(n)
         caught |= np.abs(t) > distributions.t.isf(level / 2, n - 1)
     return caught.mean()
 
@@ -64,10 +64,10 @@ def test_the_rule_errs_no_oftener_for_any_direction(direction, at):
 
 def test_a_plain_effect_is_told_early_and_stands():
     values = [5.0, 5.2, 4.9, 5.1, -30.0, 5.0]
-    found = looks.take(stats.ABOVE, 1.0, values, 6)
-    assert [look.n for look in found] == [2, 3, 4, 5, 6]
-    first = looks.decided(found)
-    assert (first.verdict, first.n) == (stats.REPRODUCED, 3) and found[-1].verdict == stats.INCONCLUSIVE
+    results = looks.take(stats.ABOVE, 1.0, values, 6)
+    assert [look.n for look in results] == [2, 3, 4, 5, 6]
+    first = looks.decided(results)
+    assert (first.verdict, first.n) == (stats.REPRODUCED, 3) and results[-1].verdict == stats.INCONCLUSIVE
     assert first.effect == pytest.approx(np.mean(values[:3]))
     assert first.level == 1 - looks.levels(6)[1] and first.low > 0
 

@@ -58,14 +58,14 @@ def test_it_is_of_the_repository_that_the_readme_names(notebook):
     assert set(re.findall(rf"{COLAB}[^)\s]*", cell(notebook, "title").source)) == {address}
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_it_installs_the_lab_only_where_there_is_none(notebook, there, monkeypatch):
+@pytest.mark.parametrize("installed", [True, False])
+def test_it_installs_the_lab_only_where_there_is_none(notebook, installed, monkeypatch):
     names = {"get_ipython": lambda: SimpleNamespace(run_line_magic=lambda *line: ran.append(line))}
     ran = []
-    if not there:
+    if not installed:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     exec(TransformerManager().transform_cell(cell(notebook, "install").source), names)
-    assert len(ran) == (not there)
+    assert len(ran) == (not installed)
     for magic, line in ran:
         options, asked, _ = line.format(**names).split('"')  # IPython fills in what stands in braces
         assert (magic, options.split()[0]) == ("pip", "install")

@@ -34,9 +34,11 @@ END = float("inf")
 
 def config(study, preset=""):
     file, arg = CONFIGS[study]
-    found = importlib.import_module(f"plasticity_jax.configs.{file}").get_config(",".join(filter(None, [preset, arg])))
-    assert found.name == study
-    return found
+    settings = importlib.import_module(f"plasticity_jax.configs.{file}").get_config(
+        ",".join(filter(None, [preset, arg]))
+    )
+    assert settings.name == study
+    return settings
 
 
 def crumbs(label, seed):
@@ -114,12 +116,12 @@ def judged(world, preset=""):
 
 @functools.cache
 def _judged(world, preset):
-    found = []
+    studies = []
     for study in CONFIGS:
-        each = config(study, preset)
-        each.seeds = (0, 1, 2)
-        found.append(synthetic.study(each, world))
-    return {(each.claim.study, each.claim.id): each for each in verify.judge(found)}
+        settings = config(study, preset)
+        settings.seeds = (0, 1, 2)
+        studies.append(synthetic.study(settings, world))
+    return {(each.claim.study, each.claim.id): each for each in verify.judge(studies)}
 
 
 def test_there_are_claims_about_every_study():
@@ -163,8 +165,8 @@ def test_to_be_better_contradicts_no_claim_of_keeping_up():
         ahead = 20.0 if "reset" in label or "shrink" in label or "tune" in label else 0.0
         return 50.0 + (ahead if metric == "test_accuracy" else 0.0) + seed + crumbs(label, seed)
 
-    found = {k: e.verdict for k, e in judged(better, "small").items() if e.claim.direction == stats.NOT_BELOW}
-    assert set(found.values()) == {REPRODUCED} and len(found) >= 8
+    verdicts = {k: e.verdict for k, e in judged(better, "small").items() if e.claim.direction == stats.NOT_BELOW}
+    assert set(verdicts.values()) == {REPRODUCED} and len(verdicts) >= 8
 
 
 def test_the_opposite_contradicts_every_claim_of_a_difference():
@@ -174,8 +176,8 @@ def test_the_opposite_contradicts_every_claim_of_a_difference():
 
 
 def test_where_nothing_is_alike_every_claim_of_equality_is_contradicted():
-    found = judged(nothing_alike, "small")
-    equal = {key: each.verdict for key, each in found.items() if each.claim.direction not in (ABOVE, BELOW)}
+    by_claim = judged(nothing_alike, "small")
+    equal = {key: each.verdict for key, each in by_claim.items() if each.claim.direction not in (ABOVE, BELOW)}
     assert {key for key, verdict in equal.items() if verdict != CONTRADICTED} == set()
     assert len(equal) > 12
 
@@ -186,8 +188,8 @@ def test_where_seeds_only_scatter_no_difference_is_found():
         return 100.0 if metric == "steps" else rng.normal(98.0, 2.0)
 
     differences = [each for each in judged(scatter, "small").values() if each.claim.direction == "above"]
-    found = Counter(each.verdict for each in differences if each.claim.unit != "updates")
-    assert found[INCONCLUSIVE] >= 0.8 * found.total()
+    verdicts = Counter(each.verdict for each in differences if each.claim.unit != "updates")
+    assert verdicts[INCONCLUSIVE] >= 0.8 * verdicts.total()
 
 
 # The contrasts that are easiest to get wrong, written out at the paper's scale.
@@ -243,11 +245,11 @@ def test_the_effect_is_the_one_of_the_world(study, claim, effect):
 @pytest.mark.parametrize("study", ["pretrain_length", "resets"])
 @pytest.mark.parametrize("preset", THINNER)
 def test_what_is_measured_at_an_epoch_is_evaluated_there(study, preset):
-    found = config(study, preset)
-    parsed = study_config.parse(found)
-    total = 50_000 if not preset else found.train_images or 1500
-    known = contrasts.known(synthetic.study(found, as_the_papers_say))
-    sums = [claim.contrast(known) for claim in CLAIMS if claim.study == study]
+    settings = config(study, preset)
+    parsed = study_config.parse(settings)
+    total = 50_000 if not preset else settings.train_images or 1500
+    names = contrasts.known(synthetic.study(settings, as_the_papers_say))
+    sums = [claim.contrast(names) for claim in CLAIMS if claim.study == study]
     terms = [term for each in sums if each for term in each.terms if isinstance(term.at, float)]
     assert terms
     for pack in parsed.packs:

@@ -23,10 +23,12 @@ def world(effect, chooses=lambda value: value):
 
     def value(label, stage, seed, metric, epoch):
         name, _, point = label.removesuffix("]").partition("[")
-        own = effect.get(name, 0.0)
-        own = own[int(point.removeprefix("setting="))] if isinstance(own, dict) else own
-        own += 70.0 + 5 * seed + SCATTER[(seed + len(name)) % len(SCATTER)] * (name != "warm")
-        return {"test_accuracy": own, "train_accuracy": own, "validation_accuracy": chooses(own)}.get(metric)
+        accuracy = effect.get(name, 0.0)
+        accuracy = accuracy[int(point.removeprefix("setting="))] if isinstance(accuracy, dict) else accuracy
+        accuracy += 70.0 + 5 * seed + SCATTER[(seed + len(name)) % len(SCATTER)] * (name != "warm")
+        return {"test_accuracy": accuracy, "train_accuracy": accuracy, "validation_accuracy": chooses(accuracy)}.get(
+            metric
+        )
 
     return value
 
@@ -63,22 +65,22 @@ def rows(*found):
 
 
 def test_a_true_effect_is_recovered():
-    found = rows(usual())
-    treated = found["half", "shrink_perturb"]
+    by_remedy = rows(usual())
+    treated = by_remedy["half", "shrink_perturb"]
     assert treated.setting == "shrink=0.4" and len(treated.values) == 5
     assert treated.recovered.form == ratios.BETWEEN and treated.recovered.value == pytest.approx(0.75, abs=0.1)
     assert treated.recovered.low < 0.75 < treated.recovered.high and treated.holm < 0.01
-    worse = found["half", "larger_rate"]
+    worse = by_remedy["half", "larger_rate"]
     assert worse.recovered.high < 0 and worse.setting == "learning_rate=0.003"  # the least harm
-    assert found["half", "head_reset"].setting == "" and found["half", "head_reset"].holm > 0.05
-    assert math.isnan(found["half", "fresh"].p) and math.isnan(found["half", "warm"].p)
+    assert by_remedy["half", "head_reset"].setting == "" and by_remedy["half", "head_reset"].holm > 0.05
+    assert math.isnan(by_remedy["half", "fresh"].p) and math.isnan(by_remedy["half", "warm"].p)
 
 
 def test_without_an_effect_no_share_is_told():
-    found = rows(study(effect={}))
-    forms = {row.recovered.form for (_, name), row in found.items() if name not in ("fresh", "warm")}
+    by_remedy = rows(study(effect={}))
+    forms = {row.recovered.form for (_, name), row in by_remedy.items() if name not in ("fresh", "warm")}
     assert ratios.BETWEEN not in forms and ratios.ANYTHING in forms
-    assert all(row.holm > 0.05 for row in found.values() if not math.isnan(row.holm))
+    assert all(row.holm > 0.05 for row in by_remedy.values() if not math.isnan(row.holm))
 
 
 def test_the_correction_is_over_all_protocols():
@@ -101,13 +103,13 @@ def test_without_validation_images_the_other_seeds_choose():
     def value(label, stage, seed, metric, epoch):
         spike = label == "l2[setting=3]" and seed == 0
         better = label == "l2[setting=2]"
-        known = metric in ("train_accuracy", "test_accuracy")
-        return 60.0 + seed + 30.0 * spike + 2.0 * better if known else None
+        measured = metric in ("train_accuracy", "test_accuracy")
+        return 60.0 + seed + 30.0 * spike + 2.0 * better if measured else None
 
     config = config_of("digits,protocol=labels")
     config.seeds = (0, 1, 2)
-    found = synthetic.study(config, value, metrics=METRICS)
-    (row,) = [row for row in remedies.rows([found]) if row.remedy == "l2"]
+    example = synthetic.study(config, value, metrics=METRICS)
+    (row,) = [row for row in remedies.rows([example]) if row.remedy == "l2"]
     assert row.values[0] == 62.0  # not 90: at the others setting 2 is best
     assert row.values[1] == 61.0 and row.values[2] == 62.0  # seed 0 misleads them
 
@@ -118,10 +120,10 @@ def test_a_setting_that_fails_somewhere_is_not_taken():
 
 
 def test_the_time_of_a_step_is_that_of_its_leg():
-    found = usual()
-    plain = rows(found)["half", "l2_init"]
+    example = usual()
+    plain = rows(example)["half", "l2_init"]
     assert math.isnan(plain.time)
-    legs = remedies.restore_study(found.config).packs[0]
+    legs = remedies.restore_study(example.config).packs[0]
     names = {
         run.branch: leg.name for leg in remedies.plan.unfold(legs, (0, 1, 2, 3, 4)) for run in leg.runs if run.final
     }
@@ -129,7 +131,9 @@ def test_the_time_of_a_step_is_that_of_its_leg():
     assert len(set(names.values())) > 2 and names["l2_init"] != names["warm"] == names["head_reset"]
     counts = {leg.name: len(leg.runs) for leg in remedies.plan.unfold(legs, (0, 1, 2, 3, 4)) if leg.name in runs}
     seconds = {f"main/{name}": (3.0 if name == names["l2_init"] else 1.0) * counts[name] for name in runs}
-    timed = studies.Study(found.directory, found.config, {**found.result, "train_seconds": seconds}, found.table)
+    timed = studies.Study(
+        example.directory, example.config, {**example.result, "train_seconds": seconds}, example.table
+    )
     told = rows(timed)
     assert told["half", "l2_init"].time == pytest.approx(3.0)
     assert told["half", "head_reset"].time == told["half", "warm"].time == 1.0
@@ -137,15 +141,17 @@ def test_the_time_of_a_step_is_that_of_its_leg():
 
 @pytest.mark.parametrize("protocol", ["half", "labels", "pixels"])
 def test_claims_are_judged_and_pictures_have_every_remedy(protocol):
-    found = study(f"digits,protocol={protocol}")
-    judged = {each.claim.id: each for each in judge([found])}
+    example = study(f"digits,protocol={protocol}")
+    judged = {each.claim.id: each for each in judge([example])}
     assert judged["gap"].verdict == "reproduced" and judged["gap"].effect == pytest.approx(4.0, abs=0.5)
     better = "larger_rate" if protocol == "half" else "shrink_perturb"
     expected = "contradicted" if protocol == "half" else "reproduced"
     assert judged[f"{better}-better-warm"].verdict == expected
-    charts = figures.charts(found)
+    charts = figures.charts(example)
     names = [name.replace("\n", "_") for chart in charts for _, name in chart.ticks]
-    assert {*names, "fresh", "warm"} == {row.remedy for row in remedies.rows([found])} and len(set(names)) == len(names)
+    assert {*names, "fresh", "warm"} == {row.remedy for row in remedies.rows([example])} and len(set(names)) == len(
+        names
+    )
     assert names[0] == "shrink_perturb" and names[-1] == "larger_rate"  # the best one first
     assert charts[0].series[0].mean[0] == pytest.approx(3.0, abs=0.5)
     last = [one.name for one in charts[-1].series]

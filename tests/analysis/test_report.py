@@ -92,10 +92,10 @@ def section(text, anchor):
     """A section of the page: its text, and its tags."""
     inside = text.split(f'<section id="{anchor}"')[1]
     depth = 1
-    for found in re.finditer(r"<(/?)section\b", inside):
-        depth += -1 if found[1] else 1
+    for tag in re.finditer(r"<(/?)section\b", inside):
+        depth += -1 if tag[1] else 1
         if not depth:
-            return Reader(f"<section {inside[: found.start()]}")
+            return Reader(f"<section {inside[: tag.start()]}")
     raise AssertionError(f"{anchor} does not end")
 
 
@@ -246,14 +246,14 @@ def test_a_browser_draws_the_page_and_asks_nobody(text, tmp_path, width):
     done = subprocess.run(
         [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=ENOUGH, check=False
     )
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout)
-    assert found, f"the page was not drawn: {done.stdout[-500:]} {done.stderr[-2000:]}"
-    seen = json.loads(Reader(found[1]).text)
-    assert seen["wrong"] == []
-    assert seen["requests"] == []
-    assert len(seen["charts"]) == text.count("<figure") > 4
-    assert min(seen["charts"]) > 0, "an empty chart"
-    assert re.search(r"\d\d\.\d\d", seen["hover"]) and "pretrain+tune, seed 0" in seen["hover"]
-    assert set(seen["picked"]) == {"pretrain+tune, seed 0"} and seen["pale"] > 0
-    assert seen["hidden"] and set(seen["hidden"]) == set(seen["alone"])
-    assert seen["width"] <= 0, "the page is wider than the window"
+    match = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout)
+    assert match, f"the page was not drawn: {done.stdout[-500:]} {done.stderr[-2000:]}"
+    observed = json.loads(Reader(match[1]).text)
+    assert observed["wrong"] == []
+    assert observed["requests"] == []
+    assert len(observed["charts"]) == text.count("<figure") > 4
+    assert min(observed["charts"]) > 0, "an empty chart"
+    assert re.search(r"\d\d\.\d\d", observed["hover"]) and "pretrain+tune, seed 0" in observed["hover"]
+    assert set(observed["picked"]) == {"pretrain+tune, seed 0"} and observed["pale"] > 0
+    assert observed["hidden"] and set(observed["hidden"]) == set(observed["alone"])
+    assert observed["width"] <= 0, "the page is wider than the window"

@@ -48,11 +48,11 @@ def again(toy, tmp_path):
 
 
 def test_the_same_numbers_are_the_same_bits(toy, again):
-    found = again(lambda run: {})
-    assert (found.runs, found.same_runs, found.facts, found.missing) == (12, 12, (), ())
-    assert found.rows == found.same_rows == len(analysis.load(toy))
-    assert found.same_bits and found.agrees
-    assert reproduce.describe("toy", found).splitlines()[-1] == "toy: the same bits"
+    comparison = again(lambda run: {})
+    assert (comparison.runs, comparison.same_runs, comparison.facts, comparison.missing) == (12, 12, (), ())
+    assert comparison.rows == comparison.same_rows == len(analysis.load(toy))
+    assert comparison.same_bits and comparison.agrees
+    assert reproduce.describe("toy", comparison).splitlines()[-1] == "toy: the same bits"
 
 
 def test_one_other_measurement_is_told(toy, again, tmp_path):
@@ -60,9 +60,9 @@ def test_one_other_measurement_is_told(toy, again, tmp_path):
     lines = table.read_text().splitlines()
     lines[7] = json.dumps(json.loads(lines[7]) | {"value": None})
     table.write_text("\n".join(lines[:-1]) + "\n")
-    found = again(lambda run: {})
-    assert found.rows - found.same_rows == 2 and found.same_runs == 12
-    assert not found.same_bits and found.agrees
+    comparison = again(lambda run: {})
+    assert comparison.rows - comparison.same_rows == 2 and comparison.same_runs == 12
+    assert not comparison.same_bits and comparison.agrees
 
 
 NOISE = (0.3, -0.4, 0.1, 0.2, -0.3, 0.05)
@@ -70,25 +70,25 @@ NOISE = (0.3, -0.4, 0.1, 0.2, -0.3, 0.05)
 
 @pytest.mark.parametrize(("shift", "agrees"), [(0.0, True), (0.5, False), (-0.5, False)])
 def test_other_bits_agree_where_the_differences_scatter_about_zero(shift, agrees, again):
-    found = again(
+    comparison = again(
         lambda run: {
             "params_sha256": "other",
             "test_accuracy": run["test_accuracy"] + NOISE[run["seed"]] + shift * (run["branch"] == "fresh"),
         }
     )
-    assert found.same_runs == 0 and not found.same_bits and found.agrees == agrees
-    told = reproduce.describe("toy", found)
+    assert comparison.same_runs == 0 and not comparison.same_bits and comparison.agrees == agrees
+    told = reproduce.describe("toy", comparison)
     assert told.endswith("toy: agrees" if agrees else "toy: DIFFERS")
     assert [line.split()[0] for line in told.splitlines() if line.endswith("differs")] == ["fresh"] * (not agrees)
 
 
 def test_runs_that_end_otherwise_are_no_agreement(again):
-    found = again(
+    comparison = again(
         lambda run: (
             {"status": "failed", "test_accuracy": None, "params_sha256": "x"} if run["run"] == "fresh/seed3" else {}
         )
     )
-    assert found.missing == ("main/fresh/seed3",) and not found.agrees
+    assert comparison.missing == ("main/fresh/seed3",) and not comparison.agrees
 
 
 def test_differences_without_scatter_are_none_or_no_agreement(again):
@@ -99,9 +99,9 @@ def test_differences_without_scatter_are_none_or_no_agreement(again):
 def test_other_facts_of_the_environment_are_named(again, tmp_path):
     facts = {"backend": "gpu", "commit": "b" * 40, "dirty": False}
     (tmp_path / "again" / "environment.json").write_text(json.dumps(facts))
-    found = again(lambda run: {})
-    assert found.facts == ("backend", "commit")
-    assert "computed with another backend, commit" in reproduce.describe("toy", found)
+    comparison = again(lambda run: {})
+    assert comparison.facts == ("backend", "commit")
+    assert "computed with another backend, commit" in reproduce.describe("toy", comparison)
 
 
 def test_a_plan_is_the_whole_study_and_goes_on(toy, tmp_path):
@@ -151,8 +151,8 @@ def test_what_its_jobs_train_are_the_published_bits(trained, tmp_path):
     study = reproduce.plan(trained, tmp_path)
     (job,) = jobs.read(tmp_path)
     experiment.run_study(jobs.study(tmp_path, job), jobs.own_directory(tmp_path, job))
-    found = reproduce.compare(trained, study)
-    assert found.same_bits and found.runs == 4 and found.rows > 20 and not found.facts
+    comparison = reproduce.compare(trained, study)
+    assert comparison.same_bits and comparison.runs == 4 and comparison.rows > 20 and not comparison.facts
 
 
 @pytest.mark.long

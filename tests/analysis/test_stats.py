@@ -75,9 +75,9 @@ def test_true_opposite_and_equal_effects_are_told_apart():
 def test_no_effect_is_rarely_called_one(n):
     """By the rule 2.5 % of them on either side, however few seeds there are."""
     draws = np.random.default_rng(n).normal(0, 1, (4000, n))
-    found = [verdict(draw) for draw in draws]
+    verdicts = [verdict(draw) for draw in draws]
     for wrong in (REPRODUCED, CONTRADICTED):
-        assert 0.025 - 4 * 0.0025 < found.count(wrong) / 4000 < 0.025 + 4 * 0.0025  # 4 standard errors
+        assert 0.025 - 4 * 0.0025 < verdicts.count(wrong) / 4000 < 0.025 + 4 * 0.0025  # 4 standard errors
 
 
 def test_a_difference_of_a_margin_is_rarely_called_equal():

@@ -33,8 +33,8 @@ def trained(tmp_path_factory):
     """(main's directory, a sweep of the same study with a job for each point)."""
     folder = tmp_path_factory.mktemp("sweeps")
     small.run(config(seeds=(3,)), folder / "main", dataset=None)
-    found = {"mine": study_config.parse(config(seeds=(3,)))}
-    for job in swept.planned(folder / "sweep", found, planner.Budget(runs=1)):
+    planned = {"mine": study_config.parse(config(seeds=(3,)))}
+    for job in swept.planned(folder / "sweep", planned, planner.Budget(runs=1)):
         experiment.run_study(jobs.study(folder / "sweep", job), jobs.directory(folder / "sweep", job))
     return folder / "main", folder / "sweep"
 
@@ -61,11 +61,11 @@ def test_the_table_is_that_of_main(trained):
 @pytest.mark.slow
 def test_the_result_is_that_of_main(trained):
     main, sweep = trained
-    found, alone = analysis.load_result(sweep / "mine"), analysis.load_result(main)
-    assert found["runs"] == alone["runs"]
+    together, alone = analysis.load_result(sweep / "mine"), analysis.load_result(main)
+    assert together["runs"] == alone["runs"]
     for key in ("status", "dataset", "branches", "gap", "contrasts"):
-        assert found[key] == alone[key]
-    assert found["seconds"].keys() == alone["seconds"].keys()
+        assert together[key] == alone[key]
+    assert together["seconds"].keys() == alone["seconds"].keys()
     assert analysis.load_config(sweep / "mine") == analysis.load_config(main)
     environment, other = analysis.load_environment(sweep / "mine"), analysis.load_environment(main)
     assert environment["choices"] == other["choices"] and environment["dataset"] == other["dataset"]

@@ -94,9 +94,9 @@ def test_a_seed_without_all_measurements_has_no_correlation(as_told):
         lost = seed == 1 and metric == "noise_of_update" and label not in ("fresh", "warm")
         return None if lost else noise_makes_width_makes_accuracy(label, stage, seed, metric, epoch)
 
-    found = study(world)
-    total = derived.ranked(account.NOISE, account.ACCURACY)(contrasts.known(found))
-    assert set(contrasts.by_seed(found, total)) == {0, 2, 3, 4}
+    example = study(world)
+    total = derived.ranked(account.NOISE, account.ACCURACY)(contrasts.known(example))
+    assert set(contrasts.by_seed(example, total)) == {0, 2, 3, 4}
     assert contrasts.formula(total) == "rank correlation of noise_of_update and test_accuracy"
 
 
@@ -106,10 +106,10 @@ def test_a_world_as_the_account_says_reproduces_every_claim(as_told):
 
 
 def test_the_opposite_contradicts_what_is_said_of_noise_and_width():
-    found = {each.claim.id: each.verdict for each in verify.judge([study(otherwise)])}
+    verdicts = {each.claim.id: each.verdict for each in verify.judge([study(otherwise)])}
     same = {"gap", "rate-mends"}  # accuracies alone
-    wrong = {id for id, verdict in found.items() if verdict != stats.CONTRADICTED}
-    assert wrong <= same | {"through-width"} and len(found) == len(account.CLAIMS)
+    wrong = {id for id, verdict in verdicts.items() if verdict != stats.CONTRADICTED}
+    assert wrong <= same | {"through-width"} and len(verdicts) == len(account.CLAIMS)
 
 
 @pytest.mark.parametrize("preset", ["", "small", "digits"])
@@ -123,16 +123,16 @@ def test_the_start_the_first_third_and_the_end_are_measured(preset):
 
 
 def test_figures_show_noise_over_the_steps_width_and_both_against_accuracy(as_told):
-    found = {chart.name: chart for chart in figures.charts(as_told)}
-    noise = found["two_phases_noise"]
+    by_name = {chart.name: chart for chart in figures.charts(as_told)}
+    noise = by_name["two_phases_noise"]
     first = {series.name: series.mean[0] for series in noise.series}
     assert first == pytest.approx({name: NOISE[name] + 0.05 for name in first}, abs=0.05)
     assert list(first) == ["fresh", "warm", "warm-10x", "fresh-10x"]
     assert noise.title.startswith("fresh \N{MINUS SIGN} warm, first third of tuning: 8.0")
-    assert [label for _, label in found["two_phases_width"].ticks][0] == "fresh"
-    ((x, y),) = [(one.x, one.mean) for one in found["two_phases_by_width"].series if one.name == "warm"]
+    assert [label for _, label in by_name["two_phases_width"].ticks][0] == "fresh"
+    ((x, y),) = [(one.x, one.mean) for one in by_name["two_phases_by_width"].series if one.name == "warm"]
     assert (x[0], y[0]) == (pytest.approx(20, abs=1.1), pytest.approx(70.25, abs=1.1))
-    assert "rank correlation" in found["two_phases_by_width"].title
+    assert "rank correlation" in by_name["two_phases_by_width"].title
 
 
 def test_the_page_why_has_all_over_the_same_updates(as_told):

@@ -122,20 +122,20 @@ def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
 @st.composite
 def spoilt(draw, good: Any) -> Any:
     """JSON with something else at one or two of its places, or keys of other names."""
-    found = copy.deepcopy(good)
+    content = copy.deepcopy(good)
     for _ in range(draw(st.integers(1, 2))):
-        there = list(places(found))
-        if not there:
+        paths = list(places(content))
+        if not paths:
             return draw(VALUES)
-        *way, last = draw(st.sampled_from(there))
-        holder = found
+        *way, last = draw(st.sampled_from(paths))
+        holder = content
         for key in way:
             holder = holder[key]
         if isinstance(holder, dict) and draw(st.integers(0, 3)) == 0:
             holder[draw(NAMES)] = holder.pop(last)
         else:
             holder[last] = draw(VALUES)
-    return found
+    return content
 
 
 def one_line(error: Exception) -> None:
@@ -169,10 +169,10 @@ def test_a_study_from_anybody_stays_in_its_directory(described):
 
 @given(NAMES)
 def test_names_in_a_config_stay_in_its_directory(name):
-    found = small.single().to_dict()  # a ConfigDict has no keys with dots
-    found |= {"stages": {name: found["stages"]["train"]}, "control": name}
+    content = small.single().to_dict()  # a ConfigDict has no keys with dots
+    content |= {"stages": {name: content["stages"]["train"]}, "control": name}
     try:
-        study = study_config.parse(found)
+        study = study_config.parse(content)
     except LabError:  # whose line may hold the name as it is: a config is code of its user
         return
     inside(Path("/top"), study.packs[0].name, study.packs[0].plans[0][1][0].name)
@@ -194,13 +194,13 @@ def scratch(tmp_path_factory):
 def test_a_sweep_from_anybody_stays_in_its_directory(content, scratch):
     (scratch / "sweep.json").write_text(json.dumps(content))
     try:
-        found = jobs.read(scratch)
+        listed = jobs.read(scratch)
     except LabError as error:
         one_line(error)
         return
-    for each in found:
-        inside(scratch, *jobs.directory(scratch, each).relative_to(scratch).parts)
-        assert job_states.look(scratch, each).state in job_states.STATES
+    for planned in listed:
+        inside(scratch, *jobs.directory(scratch, planned).relative_to(scratch).parts)
+        assert job_states.look(scratch, planned).state in job_states.STATES
 
 
 @given(content=st.one_of(spoilt(ATTEMPTS), VALUES))
@@ -213,11 +213,11 @@ def test_attempts_from_anybody_are_read_or_none(content, scratch):
 def test_an_environment_from_anybody_is_whole_or_one_line(content, scratch):
     (scratch / "environment.json").write_text(json.dumps(content))
     try:
-        found = environment.read(scratch)
+        recorded = environment.read(scratch)
     except LabError as error:
         one_line(error)
         return
-    assert isinstance(found["dataset"]["sha256"], str) and len(found["dataset"]["image_shape"]) == 3
+    assert isinstance(recorded["dataset"]["sha256"], str) and len(recorded["dataset"]["image_shape"]) == 3
 
 
 @given(status=st.one_of(VALUES, spoilt({"status": "running", "images": 3, "seconds_left": 1.0})), result=VALUES)
@@ -307,11 +307,11 @@ def measured(tmp_path):
 def read_all(directory: Path) -> None:
     """Read a study and tell of it, in words and numbers; or one line."""
     try:
-        found = studies.read(directory)
-        verify.table([found], verify.judge([found]))
-        report.numbers(found)
-        report.cost([found.name], [facts.read(found)])
-        scale.describe(found)
+        study = studies.read(directory)
+        verify.table([study], verify.judge([study]))
+        report.numbers(study)
+        report.cost([study.name], [facts.read(study)])
+        scale.describe(study)
     except LabError as error:
         one_line(error)
 
@@ -378,9 +378,9 @@ def test_what_else_a_study_says_is_taken_or_left(name, data, apart):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data.draw(st.one_of(spoilt(ASIDE[name]), VALUES))))
     directory = path.parent.parent if path.parent.name == "main" else path.parent
-    known = facts.read(dataclasses.replace(MEASURED, directory=directory, result=None))
-    assert known.runs == 4
-    assert "multistage" in report.overview([MEASURED], [known], ["a"]) and report.cost(["a"], [known])
+    about = facts.read(dataclasses.replace(MEASURED, directory=directory, result=None))
+    assert about.runs == 4
+    assert "multistage" in report.overview([MEASURED], [about], ["a"]) and report.cost(["a"], [about])
 
 
 @pytest.mark.parametrize("name", ["result.json", "environment.json"])

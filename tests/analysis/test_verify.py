@@ -51,12 +51,12 @@ def run(*arguments):
 
 
 def test_a_true_effect_is_measured_with_its_interval():
-    (each,) = verify.judge([study()], [claim()])
-    assert each.by_seed == dict(enumerate(GAPS))
-    assert (each.effect, each.n, each.verdict, each.note) == (3.0, 5, REPRODUCED, "")
-    assert [each.low, each.high] == results.interval(GAPS)
-    assert each.formula == "fresh - pretrain+tune"
-    assert each.about.startswith("CIFAR-10, all training images; resnet")
+    (judgement,) = verify.judge([study()], [claim()])
+    assert judgement.by_seed == dict(enumerate(GAPS))
+    assert (judgement.effect, judgement.n, judgement.verdict, judgement.note) == (3.0, 5, REPRODUCED, "")
+    assert [judgement.low, judgement.high] == results.interval(GAPS)
+    assert judgement.formula == "fresh - pretrain+tune"
+    assert judgement.about.startswith("CIFAR-10, all training images; resnet")
 
 
 @pytest.mark.parametrize(
@@ -80,18 +80,18 @@ def test_verdicts(gaps, direction, expected):
 
 
 def test_one_seed_has_no_verdict():
-    (each,) = verify.judge([study([3.0])], [claim()])
-    assert (each.effect, each.low, each.high, each.n) == (3.0, None, None, 1)
-    assert (each.verdict, each.bonferroni, each.holm) == (INCONCLUSIVE, None, None)
-    assert "single seed" in each.note
+    (judgement,) = verify.judge([study([3.0])], [claim()])
+    assert (judgement.effect, judgement.low, judgement.high, judgement.n) == (3.0, None, None, 1)
+    assert (judgement.verdict, judgement.bonferroni, judgement.holm) == (INCONCLUSIVE, None, None)
+    assert "single seed" in judgement.note
 
 
 def test_seeds_that_miss_something_are_left_out_and_said():
-    (each,) = verify.judge([study([3.0, None, 4.0, 5.0])], [claim()])
-    assert each.by_seed == {0: 3.0, 2: 4.0, 3: 5.0}
-    assert each.note == "3 of 4 seeds have all that is measured"
-    (each,) = verify.judge([study([3.0, 3.0, 4.0, 5.0], failed=["fresh/seed2"])], [claim()])
-    assert sorted(each.by_seed) == [0, 1, 3]
+    (judgement,) = verify.judge([study([3.0, None, 4.0, 5.0])], [claim()])
+    assert judgement.by_seed == {0: 3.0, 2: 4.0, 3: 5.0}
+    assert judgement.note == "3 of 4 seeds have all that is measured"
+    (judgement,) = verify.judge([study([3.0, 3.0, 4.0, 5.0], failed=["fresh/seed2"])], [claim()])
+    assert sorted(judgement.by_seed) == [0, 1, 3]
 
 
 def test_what_cannot_be_tested_is_listed_all_the_same():
@@ -109,8 +109,8 @@ def several(count, seeds=4):
     gaps = {f"k-{i}": {s: (1.0 + i) * (1 + 0.1 * ((s * (i + 3)) % 5)) for s in range(seeds)} for i in range(count)}
     world = {"fresh": {s: 60.0 + 5 * s for s in range(seeds)}}
     world |= {name: {s: world["fresh"][s] - gap for s, gap in each.items()} for name, each in gaps.items()}
-    found = synthetic.study(synthetic.branches("multistage", *world, seeds=seeds), synthetic.values(world))
-    return found, [claim_of(minus("fresh", name), name) for name in gaps]
+    example = synthetic.study(synthetic.branches("multistage", *world, seeds=seeds), synthetic.values(world))
+    return example, [claim_of(minus("fresh", name), name) for name in gaps]
 
 
 def test_the_family_is_all_that_is_claimed_about_a_paper_whatever_is_at_hand():
@@ -126,10 +126,10 @@ def test_the_family_is_all_that_is_claimed_about_a_paper_whatever_is_at_hand():
 
 def test_our_own_controls_are_of_the_family_and_counted_apart():
     judged = verify.judge([study()], [claim(), claim("ours", BELOW, source="ours: A paper 2021, Figure 1 [inferred]")])
-    found, k = summary(judged), judged[0].k
+    counts, k = summary(judged), judged[0].k
     assert k == 1  # the same numbers; which verdict comes out of them is another question
-    assert (found["claims"]["reproduced"], found["claims"]["contradicted"]) == (1, 0)
-    assert (found["controls"]["reproduced"], found["controls"]["contradicted"]) == (0, 1)
+    assert (counts["claims"]["reproduced"], counts["claims"]["contradicted"]) == (1, 0)
+    assert (counts["controls"]["reproduced"], counts["controls"]["contradicted"]) == (0, 1)
 
 
 def test_the_same_numbers_count_once():
@@ -173,22 +173,22 @@ def test_a_verdict_holds_or_is_lost_as_its_corrected_interval_says():
     assert limit > 1
     for k, holds in ((limit, True), (limit + 1, False)):
         elsewhere = [claim(f"e{i}", study="blending") for i in range(k - 1)]
-        (each,) = verify.judge([study(gaps)], [claim(), *elsewhere])
-        assert (each.k, each.verdict, each.bonferroni, each.holm) == (k, REPRODUCED, holds, holds)
-        assert each.p == pytest.approx(p)
+        (judgement,) = verify.judge([study(gaps)], [claim(), *elsewhere])
+        assert (judgement.k, judgement.verdict, judgement.bonferroni, judgement.holm) == (k, REPRODUCED, holds, holds)
+        assert judgement.p == pytest.approx(p)
         low, high = results.interval(gaps, 1 - 0.05 / k)
         assert (verdict("above", 1.0, low, high) == REPRODUCED) == holds
 
 
 def test_holm_keeps_all_that_bonferroni_keeps_and_more():
-    found, about = several(6)
-    judged = verify.judge([found], about)
+    example, about = several(6)
+    judged = verify.judge([example], about)
     assert {each.k for each in judged} == {6}
     assert all(each.holm or not each.bonferroni for each in judged)
     noisy = study([0.9, 3.0, 2.0, 1.1])
     p = stats.ttest_1samp([0.9, 3.0, 2.0, 1.1], 0.0).pvalue
     assert 0.025 < p < 0.05
-    joined = verify.judge([found, dataclasses.replace(noisy, directory=synthetic.Path("noisy"))], [about[5], claim()])
+    joined = verify.judge([example, dataclasses.replace(noisy, directory=synthetic.Path("noisy"))], [about[5], claim()])
     assert [(each.claim.id, each.bonferroni, each.holm) for each in joined if each.by_seed] == [
         ("k-5", True, True),
         ("gap", False, True),
@@ -199,8 +199,8 @@ def test_the_chance_of_excluding_zero_is_said_of_differences_only():
     none = [claim("equal", WITHIN, margin=5.0), claim("no-worse", NOT_BELOW), claim_of(minus("fresh", 60.0), "level")]
     assert summary(verify.judge([study()], none))["differences"] == 0
     assert "by chance" not in verify.table([study()], verify.judge([study()], none))
-    found = summary(verify.judge([study()], [claim(), *none]))
-    assert (found["differences"], found["by_chance"]) == (1, pytest.approx(0.05))
+    counts = summary(verify.judge([study()], [claim(), *none]))
+    assert (counts["differences"], counts["by_chance"]) == (1, pytest.approx(0.05))
 
 
 def test_an_inconclusive_verdict_neither_holds_nor_is_lost():
@@ -212,9 +212,9 @@ def test_a_study_in_progress_is_judged_by_its_finished_runs():
     gone = study([3.0, 4.0, 5.0], finished=False)
     late = (gone.table.run == "fresh/seed1") & (gone.table.epoch > 10)
     half = studies.Study(gone.directory, gone.config, None, gone.table[~late])
-    (each,) = verify.judge([half], [claim()])
-    assert each.by_seed == {0: 3.0, 2: 5.0}
-    assert each.note == "in progress; 2 of 3 seeds have all that is measured so far"
+    (judgement,) = verify.judge([half], [claim()])
+    assert judgement.by_seed == {0: 3.0, 2: 5.0}
+    assert judgement.note == "in progress; 2 of 3 seeds have all that is measured so far"
 
 
 def test_each_directory_of_a_study_is_judged(tmp_path, capsys):
@@ -232,9 +232,9 @@ def test_each_directory_of_a_study_is_judged(tmp_path, capsys):
 
 
 def test_json_says_what_was_judged(tmp_path):
-    found = [study(), study(name="unheard", directory=synthetic.Path("other"))]
-    judged = verify.judge(found, [claim(), claim("same", WITHIN, margin=5.0), claim_of(minus("fresh", "no"), "no")])
-    written = verify.to_json(found, judged)
+    examples = [study(), study(name="unheard", directory=synthetic.Path("other"))]
+    judged = verify.judge(examples, [claim(), claim("same", WITHIN, margin=5.0), claim_of(minus("fresh", "no"), "no")])
+    written = verify.to_json(examples, judged)
     assert json.loads(json.dumps(written, allow_nan=False)) == written
     gap, same, lacking = written["claims"]
     assert gap == {
@@ -355,10 +355,10 @@ def test_no_effect_is_rarely_reproduced_from_table_to_verdict():
     """As of the rule alone, but through tables, labels and seeds: 80 contrasts of five seeds."""
     gaps = np.random.default_rng(3).normal(0, 1, (80, 5))
     world = {f"k-{i}": {s: 60.0 + 5 * s - gap for s, gap in enumerate(each)} for i, each in enumerate(gaps)}
-    each = [claim_of(minus("fresh", name), name) for name in world]
+    claims = [claim_of(minus("fresh", name), name) for name in world]
     world["fresh"] = {seed: 60.0 + 5 * seed for seed in range(5)}
-    found = synthetic.study(synthetic.branches("multistage", *world), synthetic.values(world))
-    judged = verify.judge([found], each)
+    example = synthetic.study(synthetic.branches("multistage", *world), synthetic.values(world))
+    judged = verify.judge([example], claims)
     verdicts = [each.verdict for each in judged]
     assert verdicts.count(REPRODUCED) <= 7 and verdicts.count(CONTRADICTED) <= 7  # 2 expected
     assert verdicts.count(INCONCLUSIVE) >= 70
@@ -369,9 +369,9 @@ def test_the_summary_counts_each_verdict_by_itself():
     judged = verify.judge(
         [study()], [claim(), claim("other"), claim("wrong", BELOW), claim("equal", WITHIN, margin=3.0)]
     )
-    found = summary(judged)["claims"]
-    assert (found["reproduced"], found["contradicted"], found["inconclusive"]) == (1, 1, 1)
-    assert (found["reproduced_after_bonferroni"], found["contradicted_after_bonferroni"]) == (1, 1)
+    counts = summary(judged)["claims"]
+    assert (counts["reproduced"], counts["contradicted"], counts["inconclusive"]) == (1, 1, 1)
+    assert (counts["reproduced_after_bonferroni"], counts["contradicted_after_bonferroni"]) == (1, 1)
 
 
 def test_markdown_has_a_table_of_our_own_controls():

@@ -51,9 +51,11 @@ def test_a_placebo_keeps_its_distance_to_every_decay(kind, decay, shift, length)
     k = transitions.span(bounds)
     plain = {float(e): 2.0 - 0.01 * e + 0.001 * (e % 3) for e in range(3 * length + 1)}
     fallen = {e: y + e * any(t - k < e <= t + k for t in bounds[1:-1]) for e, y in plain.items()}
-    seen, other = (transitions.measure(At(kind, decay, shift), curve, bounds, rises=False) for curve in (fallen, plain))
-    assert math.isnan(seen) or seen == other
-    assert math.isfinite(seen) or length < 15  # every scale of the study has room for them
+    measured, other = (
+        transitions.measure(At(kind, decay, shift), curve, bounds, rises=False) for curve in (fallen, plain)
+    )
+    assert math.isnan(measured) or measured == other
+    assert math.isfinite(measured) or length < 15  # every scale of the study has room for them
     at_decay = [transitions.measure(At(kind, decay), curve, bounds, rises=False) for curve in (fallen, plain)]
     assert at_decay[0] != at_decay[1]
 
@@ -239,9 +241,9 @@ def test_a_world_as_the_paper_says_reproduces_every_claim(study, preset):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_opposite_contradicts_every_difference(study):
-    found = judged(study, "small", opposite=True)
-    equal = {id for id, each in found.items() if each.claim.direction == stats.WITHIN or id.startswith("same")}
-    differences = {id: each.verdict for id, each in found.items() if id not in equal}
+    by_claim = judged(study, "small", opposite=True)
+    equal = {id for id, each in by_claim.items() if each.claim.direction == stats.WITHIN or id.startswith("same")}
+    differences = {id: each.verdict for id, each in by_claim.items() if id not in equal}
     assert {id for id, verdict in differences.items() if verdict != stats.CONTRADICTED} == set()
 
 
