@@ -43,6 +43,6 @@ def compiled(of: Compute, *kinds: str) -> dict[str, Program]:
 def text(program: Program) -> str:
     """The instructions that the compiler has made of it."""
     assert program.compiled is not None
-    found = program.compiled.as_text()
-    assert found is not None
-    return found
+    instructions = program.compiled.as_text()
+    assert instructions is not None
+    return instructions

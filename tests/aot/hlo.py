@@ -45,15 +45,15 @@ def products(text: str) -> list[Product]:
     """All matrix products and convolutions, by XLA or by a library."""
     lines = instructions(text)
     types = {line.name: line.type for line in lines}
-    found = []
+    listed = []
     for line in lines:
         if line.op in ("dot", "convolution") or line.op == "custom-call" and LIBRARIES.search(line.rest):
             operands = re.findall(r"%([\w.\-]+)", line.rest.partition("), ")[0])[:2]
             asked = re.search(r'operand_precision"?[=:][\[{]([^\]}]*)', line.rest)
             precisions = tuple(re.findall(r"\w+", asked[1].lower())[:2]) if asked else ()
             factors = tuple(element(types[name]) for name in operands)
-            found.append(Product(factors, element(line.type), line.source, precisions))
-    return found
+            listed.append(Product(factors, element(line.type), line.source, precisions))
+    return listed
 
 
 def element(type_: str) -> str:

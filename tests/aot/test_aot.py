@@ -51,21 +51,21 @@ def test_a_device_that_cannot_be(tmp_path):
 
 @on(*ALONE, *SEVERAL)
 def test_every_program_compiles_and_fits(name):
-    found = whole(name)
-    assert set(found.texts) == {"begin", "advance", "evaluate", "diagnose"}
-    assert all(0 < footprint.total < found.memory for footprint in found.footprints.values())
-    assert len(found.footprints) == 4
+    result = whole(name)
+    assert set(result.texts) == {"begin", "advance", "evaluate", "diagnose"}
+    assert all(0 < footprint.total < result.memory for footprint in result.footprints.values())
+    assert len(result.footprints) == 4
 
 
 @on(*ALONE, *SEVERAL)
 def test_networks_compute_in_bfloat16(name):
     """But for the head, which is float32, as the accumulation within a product is on both kinds of hardware."""
     for kind, least in (("advance", 55), ("evaluate", 18), ("diagnose", 18)):
-        found = [each for each in hlo.products(whole(name).texts[kind]) if "ResNet" in each.source]
-        inner = [each for each in found if "/head/" not in each.source]
+        products = [each for each in hlo.products(whole(name).texts[kind]) if "ResNet" in each.source]
+        inner = [each for each in products if "/head/" not in each.source]
         assert len(inner) >= least, kind
         assert {each.factors for each in inner} == {("bf16", "bf16")}, kind
-        assert len(found) > len(inner) or kind == "diagnose", kind  # no diagnostic looks at the logits
+        assert len(products) > len(inner) or kind == "diagnose", kind  # no diagnostic looks at the logits
 
 
 @on(*ALONE, *SEVERAL)
@@ -76,9 +76,9 @@ def test_sums_are_float32(name):
 
 @on(*SEVERAL)
 def test_runs_that_are_dealt_out_exchange_nothing(name):
-    found = whole(name)
-    assert found.mesh == {"run": 8 if name == "v5e:2x4" else 4, "batch": 1}
-    for kind, text in found.texts.items():
+    result = whole(name)
+    assert result.mesh == {"run": 8 if name == "v5e:2x4" else 4, "batch": 1}
+    for kind, text in result.texts.items():
         assert not hlo.collectives(text), kind
 
 
@@ -91,19 +91,19 @@ def test_no_program_waits_for_the_host(name):
 @on(*SEVERAL)
 def test_devices_that_share_a_batch_sum_in_float32(name):
     """Two runs on several devices; a smaller network, since it is compiled for this alone."""
-    found = compiled(name, 2, "advance", quickly=True, depth=1, width=8)
-    assert found.mesh == {"run": 2, "batch": 4 if name == "v5e:2x4" else 2}
-    exchanged = [hlo.element(line.type) for line in hlo.collectives(found.texts["advance"])]
+    result = compiled(name, 2, "advance", quickly=True, depth=1, width=8)
+    assert result.mesh == {"run": 2, "batch": 4 if name == "v5e:2x4" else 2}
+    exchanged = [hlo.element(line.type) for line in hlo.collectives(result.texts["advance"])]
     assert "f32" in exchanged and set(exchanged) <= {"f32", "s32", "u32", "pred"}
-    inner = [each for each in hlo.products(found.texts["advance"]) if "head" not in each.source]
+    inner = [each for each in hlo.products(result.texts["advance"]) if "head" not in each.source]
     assert {each.factors for each in inner} == {("bf16", "bf16")}
 
 
 @on(*ALONE)
 def test_float32_has_the_precision_that_was_asked_for(name):
     small = dict(quickly=True, depth=1, width=8, **{"model.dtype": "float32"})
-    found = compiled(name, 1, "advance", precision="highest", **small)
-    asked = hlo.products(found.texts["advance"])
+    result = compiled(name, 1, "advance", precision="highest", **small)
+    asked = hlo.products(result.texts["advance"])
     assert len(asked) >= 25
     assert {(each.factors, each.precisions) for each in asked} == {(("f32", "f32"), ("highest", "highest"))}
     plain = hlo.products(compiled(name, 1, "evaluate", **small).texts["evaluate"])

@@ -27,14 +27,14 @@ def test_a_step_costs_no_more_than_what_is_committed(name, wanted):
     """On one device that is the program of `test_aot`; XLA lists launches on a GPU only by flags of a whole process."""
     compiled = programs.whole(name) if name in programs.ALONE else None
     if compiled and launches.is_tpu(wanted):
-        found = launches.of_tpu(wanted, compiled.texts["advance"], compiled.footprints["advance"].total)
+        measured = launches.of_tpu(wanted, compiled.texts["advance"], compiled.footprints["advance"].total)
     elif compiled and compiled.launched:
         row = wanted, compiled.texts["advance"], compiled.footprints["advance"].total
-        found = launches.of_gpu(*row, compiled.launched)
+        measured = launches.of_gpu(*row, compiled.launched)
     else:
-        found = launches.in_a_process(wanted)
+        measured = launches.in_a_process(wanted)
     committed = launches.read(launches.FILE)[wanted]
-    assert "error" not in found
+    assert "error" not in measured
     counted = [name for name in GROWING if name in committed]
     assert len(counted) >= 4
-    assert not {name: (committed[name], found[name]) for name in counted if found[name] > MORE * committed[name]}
+    assert not {name: (committed[name], measured[name]) for name in counted if measured[name] > MORE * committed[name]}
