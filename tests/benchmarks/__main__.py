@@ -84,26 +84,26 @@ class Bar:
 
 def measure(plan: plans.Plan, torch_python: str, file: Path | None) -> dict[str, Any]:
     """Everything; `file` is written after each case."""
-    found: dict[str, Any] = {"plan": dataclasses.asdict(plan), "machine": machine.facts(), "cases": [], "growth": []}
+    report: dict[str, Any] = {"plan": dataclasses.asdict(plan), "machine": machine.facts(), "cases": [], "growth": []}
     bar = Bar(plan)
     with contextlib.ExitStack() as stack:
         channel: Channel | None = None
         try:
             channel = stack.enter_context(opened(torch_python))
-            found["torch"] = channel.ask(do="about")
+            report["torch"] = channel.ask(do="about")
         except PeerError as error:
             channel = None
-            found["torch"] = {"error": f"{error}; all else is measured (pip install -e '.[bench]', or --torch_python)"}
-            bar.line.note(found["torch"]["error"])
-        found["real"] = _real(plan, bar)
+            report["torch"] = {"error": f"{error}; all else is measured (pip install -e '.[bench]', or --torch_python)"}
+            bar.line.note(report["torch"]["error"])
+        report["real"] = _real(plan, bar)
         dataset = ours.noise(plan)
         for case in plan.cases:
             entry = cases.measure(case, plan, dataset, channel, functools.partial(bar.tick, case.name))
-            found["cases"].append(entry)
-            found["growth"] += cases.growth(entry) if case.name == plan.growth else []
+            report["cases"].append(entry)
+            report["growth"] += cases.growth(entry) if case.name == plan.growth else []
             if file:
-                file.write_text(strict_json.dumps(found, indent=1) + "\n")
-    return found
+                file.write_text(strict_json.dumps(report, indent=1) + "\n")
+    return report
 
 
 def _real(plan: plans.Plan, bar: Bar) -> dict[str, Any] | None:
@@ -111,9 +111,9 @@ def _real(plan: plans.Plan, bar: Bar) -> dict[str, Any] | None:
         return None
     bar.line.note(f"real run: {plan.real}")
     with contextlib.redirect_stdout(sys.stderr):  # the study's own table is not ours
-        found = share.real(shlex.split(plan.real), plan.seconds)
+        result = share.real(shlex.split(plan.real), plan.seconds)
     bar.done += 60.0
-    return found
+    return result
 
 
 def main(argv: Sequence[str]) -> int:
@@ -126,11 +126,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: --gpu: jax finds no GPU here, only {machine.facts()['device_kind']}", file=sys.stderr)
         return 1
     try:
-        found = measure(plan_of(flags), flags.torch_python, flags.json)
+        report = measure(plan_of(flags), flags.torch_python, flags.json)
     except (LabError, PeerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table.text(found))
+    print(table.text(report))
     return 0
 
 

@@ -44,14 +44,14 @@ def part_of(operation: str) -> str:
 
 def operations(program: str) -> dict[str, tuple[str, int]]:
     """Instruction -> (part, bytes that it writes), from the text of a compiled program."""
-    found = {}
+    parts = {}
     for line in program.splitlines():
         match = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (\w+)\[([\d,]*)\]", line)
         if match:
             name = re.search(r'op_name="([^"]*)"', line)
             count = math.prod(int(n) for n in match[3].split(",") if n)
-            found[match[1]] = part_of(name[1] if name else ""), SIZES.get(match[2], 4) * count
-    return found
+            parts[match[1]] = part_of(name[1] if name else ""), SIZES.get(match[2], 4) * count
+    return parts
 
 
 def copy_rate() -> float:
@@ -72,7 +72,7 @@ def profile(width: int, stem: str, steps: int) -> tuple[float, dict[str, tuple[f
     plan = dataclasses.replace(plans.cpu(), growth="", real="")
     case = plans.Case(width, stem, "float32", ())
     built = ours.point(plan, case, plans.Point(1, "map"), ours.noise(plan))
-    known = operations(built.program.call.as_text())
+    instructions = operations(built.program.call.as_text())
     built.train(steps)
     whole = built.train(steps) / steps
     with tempfile.TemporaryDirectory() as directory:
@@ -80,11 +80,11 @@ def profile(width: int, stem: str, steps: int) -> tuple[float, dict[str, tuple[f
             built.train(steps)
         (file,) = glob.glob(f"{directory}/**/*.xplane.pb", recursive=True)
         planes = list(ProfileData.from_file(file).planes)
-    events = [event for plane in planes for line in plane.lines for event in line.events if event.name in known]
+    events = [event for plane in planes for line in plane.lines for event in line.events if event.name in instructions]
     seconds: dict[str, float] = collections.defaultdict(float)
     written: dict[str, float] = collections.defaultdict(float)
     for event in events:
-        part, size = known[event.name]
+        part, size = instructions[event.name]
         seconds[part] += event.duration_ns / 1e9 / steps
         written[part] += size / steps
     return whole, {part: (seconds[part], written[part]) for part in sorted(seconds, key=seconds.__getitem__)[::-1]}

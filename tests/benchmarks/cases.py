@@ -37,8 +37,8 @@ def measure(case: Case, plan: Plan, dataset: Dataset, channel: Channel | None, t
         tick(point.name)
     parameters = {program.parameters for program in built.values()}
     torch = {mode: torch_entry(case, plan, mode, channel, parameters) for mode in (plan.modes if channel else ())}
-    for mode, found in torch.items():
-        if channel and "error" not in found:
+    for mode, entry in torch.items():
+        if channel and "error" not in entry:
             sides[mode] = side(functools.partial(channel.train, mode), plan.batch, plan)
         tick(mode)
     rates = rounds.interleave(sides, plan.rounds, lambda: tick("round"))
@@ -57,9 +57,9 @@ def measure(case: Case, plan: Plan, dataset: Dataset, channel: Channel | None, t
         for name in ("compile_seconds", "bytes", "run_bytes", "step_images", "parameters", "devices"):
             row[name] = getattr(program, name)
         rows.append(row)
-    for mode, found in torch.items():
+    for mode, entry in torch.items():
         if mode in rates:
-            found |= _rates(rates, mode, operations)
+            entry |= _rates(rates, mode, operations)
     return {
         "name": case.name,
         "flops_per_image": operations,
@@ -90,12 +90,12 @@ def torch_entry(case: Case, plan: Plan, mode: str, channel: Channel | None, para
         "threads": threads(),
     }
     try:
-        found = channel.ask(do="build", **asked)
+        answer = channel.ask(do="build", **asked)
     except PeerError as error:
         return {"error": str(error)}
-    if parameters - {found["parameters"]}:
-        return {"error": f"PyTorch's network has {found['parameters']} parameters, ours {sorted(parameters)}"}
-    return {"parameters": found["parameters"], "build_seconds": found["seconds"]}
+    if parameters - {answer["parameters"]}:
+        return {"error": f"PyTorch's network has {answer['parameters']} parameters, ours {sorted(parameters)}"}
+    return {"parameters": answer["parameters"], "build_seconds": answer["seconds"]}
 
 
 def _rates(rates: Rates, name: str, operations: int) -> Entry:
@@ -120,7 +120,7 @@ def growth(entry: Mapping[str, Any]) -> list[Entry]:
     before of the same strategy takes; it is the same from row to row if memory grows linearly.
     """
     first, *others = [row for row in entry["rows"] if "error" not in row]
-    found = []
+    entries = []
     before: dict[str, Entry] = {first["strategy"]: first}
     for row in sorted(others, key=lambda row: row["runs"]):
         last = before.get(row["strategy"])
@@ -128,7 +128,7 @@ def growth(entry: Mapping[str, Any]) -> list[Entry]:
         if last and last["bytes"] and last["devices"] == row["devices"] and last["runs"] < row["runs"]:
             further = (row["bytes"] - last["bytes"]) / (row["runs"] - last["runs"])
         ratio = row["of_one_run"]["median"] if row["of_one_run"] else None
-        found.append(
+        entries.append(
             {
                 "runs": row["runs"],
                 "strategy": row["strategy"],
@@ -138,4 +138,4 @@ def growth(entry: Mapping[str, Any]) -> list[Entry]:
             }
         )
         before[row["strategy"]] = row
-    return found
+    return entries

@@ -55,12 +55,12 @@ class Channel:
         if not line:
             raise PeerError(self.late or f"{self.name} ended (status {self.process.wait()})")
         try:
-            found = dict(json.loads(line))
+            answer = dict(json.loads(line))
         except (ValueError, TypeError):
             raise PeerError(f"{self.name} answered {line.strip()!r}") from None
-        if "error" in found:
-            raise PeerError(found["error"])
-        return found
+        if "error" in answer:
+            raise PeerError(answer["error"])
+        return answer
 
     def train(self, mode: str, steps: int) -> float:
         """Seconds of so many steps, on the clock of the other side."""

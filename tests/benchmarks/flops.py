@@ -7,11 +7,11 @@ dense layer is C O.  Normalisation, ReLU, pooling and the optimiser are not coun
 
 def multiply_adds(width: int, stem: str, depth: int = 2, side: int = 32, channels: int = 3, classes: int = 10) -> list:
     """Forward multiply-adds of each convolution of `models.ResNet` and of its head, for one image, in their order."""
-    found = []
+    counts = []
 
     def conv(side: int, size: int, stride: int, before: int, after: int) -> int:
         side = (side + 2 * (size // 2) - size) // stride + 1
-        found.append(side * side * size * size * before * after)
+        counts.append(side * side * size * size * before * after)
         return side
 
     side = conv(side, 7, 2, channels, width) if stem == "imagenet" else conv(side, 3, 1, channels, width)
@@ -27,7 +27,7 @@ def multiply_adds(width: int, stem: str, depth: int = 2, side: int = 32, channel
             side = conv(side, 3, stride, before, after)
             side = conv(side, 3, 1, after, after)
             before = after
-    return [*found, before * classes]
+    return [*counts, before * classes]
 
 
 def training(width: int, stem: str, **shape: int) -> int:

@@ -56,11 +56,11 @@ def size(shape: str) -> int:
 
 def parse(text: str) -> Computations:
     """The instructions of each computation by name."""
-    found: Computations = {}
+    computations: Computations = {}
     inside: dict[str, Instruction] | None = None
     for line in text.splitlines():
         if header := HEADER.match(line):
-            inside = found[header[1]] = {}
+            inside = computations[header[1]] = {}
         elif line.startswith("}"):
             inside = None
         elif inside is not None and (match := INSTRUCTION.match(line)):
@@ -69,7 +69,7 @@ def parse(text: str) -> Computations:
             if match[3] == "parameter":
                 names = (operands,)
             inside[match[1]] = Instruction(match[1], size(match[2]), match[3], names, rest)
-    return found
+    return computations
 
 
 def _apart(text: str) -> tuple[str, str]:
@@ -94,11 +94,13 @@ def step(computations: Computations) -> Iterator[Instruction]:
 
 
 def _walk(name: str, computations: Computations) -> Iterator[Instruction]:
-    for each in computations[name].values():
-        if each.operation not in FREE and not each.operation.endswith("-done"):
-            yield each
-        inside = each.called("body") or (each.called("to_apply") if each.operation == "call" else None)
-        for _ in range(_turns(each) or 1 if inside else 0):
+    for instruction in computations[name].values():
+        if instruction.operation not in FREE and not instruction.operation.endswith("-done"):
+            yield instruction
+        inside = instruction.called("body") or (
+            instruction.called("to_apply") if instruction.operation == "call" else None
+        )
+        for _ in range(_turns(instruction) or 1 if inside else 0):
             yield from _walk(str(inside), computations)
 
 
@@ -112,10 +114,10 @@ def moved(text: str) -> int:
     computations = parse(text)
     sizes = {name: each.bytes for inside in computations.values() for name, each in inside.items()}
     total = 0
-    for each in step(computations):
-        inner = computations.get(each.called() or "", {}) if each.operation == "fusion" else {}
-        total += sum(_read(place, sizes.get(name, 0), inner) for place, name in enumerate(each.operands))
-        total += each.bytes
+    for instruction in step(computations):
+        inner = computations.get(instruction.called() or "", {}) if instruction.operation == "fusion" else {}
+        total += sum(_read(place, sizes.get(name, 0), inner) for place, name in enumerate(instruction.operands))
+        total += instruction.bytes
         for update in inner.values():  # in place: only the slice is written
             if update.operation == "dynamic-update-slice":
                 total -= update.bytes - sizes.get(update.operands[1], 0)
@@ -144,8 +146,8 @@ def copied(text: str) -> int:
 
 def cycles(text: str) -> dict[str, int]:
     """Estimated cycles of one step by operation, of fusions by name without the number."""
-    found: collections.Counter[str] = collections.Counter()
-    for each in step(parse(text)):
-        kind = re.sub(r"[.\d]+$", "", each.name) if each.operation == "fusion" else each.operation
-        found[kind] += each.cycles
-    return dict(found.most_common())
+    totals: collections.Counter[str] = collections.Counter()
+    for instruction in step(parse(text)):
+        kind = re.sub(r"[.\d]+$", "", instruction.name) if instruction.operation == "fusion" else instruction.operation
+        totals[kind] += instruction.cycles
+    return dict(totals.most_common())

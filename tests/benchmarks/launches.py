@@ -87,11 +87,11 @@ def measure(wanted: Wanted, dump: Path) -> dict[str, Any]:
     from plasticity_jax import target
 
     with target.described(wanted.device):
-        found = program(wanted)
-        text = found.call.as_text()
+        built = program(wanted)
+        text = built.call.as_text()
     if is_tpu(wanted):
-        return of_tpu(wanted, text, found.footprint.total)
-    return of_gpu(wanted, text, found.footprint.total, launched(dump))
+        return of_tpu(wanted, text, built.footprint.total)
+    return of_gpu(wanted, text, built.footprint.total, launched(dump))
 
 
 def dumping(folder: Path) -> str:

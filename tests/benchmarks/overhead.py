@@ -32,7 +32,7 @@ from tests.benchmarks import machine, share, start
 STEPS = 24  # of each stage of the cut study
 SECONDS = 2.0  # for one measurement of a training program
 TOGETHER = ("checkpoint", "records", "status", "launch")  # what the goals are about
-Found = dict[str, dict[str, list[float]]]  # kind -> stage -> seconds of each event
+Durations = dict[str, dict[str, list[float]]]  # kind -> stage -> seconds of each event
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Stage:
     keep: float
 
 
-def events(arguments: Sequence[str], steps: int) -> tuple[Found, dict[str, Any]]:
+def events(arguments: Sequence[str], steps: int) -> tuple[Durations, dict[str, Any]]:
     """Seconds of every event in a cut run of the study; and the choices that it made."""
     wanted = share.config_of([*arguments, "--workdir=unused"])
     wanted.checkpoint_seconds = 0.0
     for stage in wanted.stages.values():
         stage.update(steps=steps, eval_every=0, eval_tail=0)
-    found: Found = {}
+    durations: Durations = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch, contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(saver, "CHECKPOINT_SHARE", 0))
         for owner, name, kind, of in (
@@ -66,40 +66,40 @@ def events(arguments: Sequence[str], steps: int) -> tuple[Found, dict[str, Any]]
             (tensorboard.Board, "append", "board", lambda board, *_: board._name.rpartition("@")[2]),
             (experiment, "_running", "status", lambda *_: ""),
         ):
-            stack.enter_context(mock.patch.object(owner, name, _timed(getattr(owner, name), kind, of, found)))
+            stack.enter_context(mock.patch.object(owner, name, _timed(getattr(owner, name), kind, of, durations)))
         plasticity_jax.run(wanted, Path(scratch) / "run")
         choices = workdir.read_json(Path(scratch) / "run" / "environment.json")["choices"]
-    return found, choices
+    return durations, choices
 
 
-def _timed(real: Callable[..., Any], kind: str, of: Callable[..., str], found: Found) -> Callable[..., Any]:
+def _timed(real: Callable[..., Any], kind: str, of: Callable[..., str], durations: Durations) -> Callable[..., Any]:
     @functools.wraps(real)
     def timed(*args: Any, **options: Any) -> Any:
         began = time.perf_counter()
         try:
             return real(*args, **options)
         finally:
-            found.setdefault(kind, {}).setdefault(of(*args), []).append(time.perf_counter() - began)
+            durations.setdefault(kind, {}).setdefault(of(*args), []).append(time.perf_counter() - began)
 
     return timed
 
 
-def stages(found: Found, rates: Iterator[tuple[Timetable, float]]) -> list[Stage]:
+def stages(durations: Durations, rates: Iterator[tuple[Timetable, float]]) -> list[Stage]:
     """The seconds of the events beside how often they come; medians, for the first of a kind is slower."""
     result = []
     for times, rate in rates:
         name = times.group.name
-        rows, board = (found[kind][name] for kind in ("rows", "board"))
+        rows, board = (durations[kind][name] for kind in ("rows", "board"))
         result.append(
             Stage(
                 name,
                 train=times.images() / rate,
                 evaluations=len(times.events),
                 kept=len(times.group.keep) + 1,
-                evaluate=statistics.median(found["evaluate"][name]),
+                evaluate=statistics.median(durations["evaluate"][name]),
                 records=statistics.median(rows) + statistics.median(board),
-                checkpoint=statistics.median(found["checkpoint"][name]),
-                keep=statistics.median(found["keep"][name]),
+                checkpoint=statistics.median(durations["checkpoint"][name]),
+                keep=statistics.median(durations["keep"][name]),
             )
         )
     return result
@@ -124,20 +124,20 @@ def shares(parts: Sequence[Stage], status: float, launch: float, checkpoint_seco
         spent["evaluate"] += part.evaluations * part.evaluate
     spent["status"] = (train + spent["evaluate"]) / progress.REPORT_SECONDS * status
     spent["launch"] = launch
-    found = {kind: seconds / train for kind, seconds in spent.items()}
-    return found | {"together": sum(found[kind] for kind in TOGETHER)}
+    by_kind = {kind: seconds / train for kind, seconds in spent.items()}
+    return by_kind | {"together": sum(by_kind[kind] for kind in TOGETHER)}
 
 
 def launches(arguments: Sequence[str]) -> dict[str, dict[str, float]]:
     """Seconds to the first step and their parts, `cold` and `warm`; `launch` is all but compiling and evaluating."""
-    found = {}
+    timings = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         for name in ("cold", "warm"):
             spent, parts = start.seconds(arguments, Path(scratch))
             parts = {kind: part for kind, part in parts.items() if kind != "total"}
             busy = parts.get("compile", 0.0) + parts.get("evaluate", 0.0) + parts.get("train", 0.0)
-            found[name] = {"first_step": spent, "launch": spent - busy, **parts}
-    return found
+            timings[name] = {"first_step": spent, "launch": spent - busy, **parts}
+    return timings
 
 
 def run(arguments: Sequence[str], steps: int = STEPS, seconds: float = SECONDS) -> dict[str, Any]:
@@ -149,9 +149,9 @@ def run(arguments: Sequence[str], steps: int = STEPS, seconds: float = SECONDS) 
     wanted = share.config_of([*arguments, "--workdir=unused"])
     with contextlib.redirect_stdout(sys.stderr):  # the study's own table is not ours
         launched = launches(arguments)
-        found, choices = events(arguments, steps)
-        parts = stages(found, share.rates(wanted, choices, seconds))
-    status = statistics.median(found["status"][""])
+        durations, choices = events(arguments, steps)
+        parts = stages(durations, share.rates(wanted, choices, seconds))
+    status = statistics.median(durations["status"][""])
     return {
         "arguments": list(arguments),
         "machine": machine.facts(),
@@ -164,10 +164,10 @@ def run(arguments: Sequence[str], steps: int = STEPS, seconds: float = SECONDS) 
     }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(report: Mapping[str, Any]) -> str:
     """What `run` found, as text."""
-    lines = [f"{' '.join(found['arguments'])}", "", "measured: seconds to the first step"]
-    for name, parts in found["launches"].items():
+    lines = [f"{' '.join(report['arguments'])}", "", "measured: seconds to the first step"]
+    for name, parts in report["launches"].items():
         named = ", ".join(f"{kind} {spent:.2f}" for kind, spent in parts.items() if kind != "first_step")
         lines.append(f"  {name}  {parts['first_step']:.2f}: {named}")
     lines += [
@@ -178,13 +178,13 @@ def table(found: Mapping[str, Any]) -> str:
     lines += [
         f"  {part['name']:<12}{1e3 * part['evaluate']:>12.1f}{1e3 * part['records']:>10.2f}"
         f"{1e3 * part['checkpoint']:>12.1f}"
-        for part in found["stages"]
+        for part in report["stages"]
     ]
-    lines += [f"  status {1e3 * found['status']:.2f}", ""]
-    lines += [f"computed: share of {found['train_seconds']:,.0f} s of training, checkpoints at most every"]
-    lines[-1] += f" {found['checkpoint_seconds']:g} s, programs compiled before"
+    lines += [f"  status {1e3 * report['status']:.2f}", ""]
+    lines += [f"computed: share of {report['train_seconds']:,.0f} s of training, checkpoints at most every"]
+    lines[-1] += f" {report['checkpoint_seconds']:g} s, programs compiled before"
     order = [*TOGETHER, "together", "evaluate"]
-    lines += [f"  {kind:<12}{100 * found['shares'][kind]:>8.3f} %" for kind in order]
+    lines += [f"  {kind:<12}{100 * report['shares'][kind]:>8.3f} %" for kind in order]
     return "\n".join(lines)
 
 
@@ -196,13 +196,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of each stage of the cut study")
     options, arguments = parser.parse_known_args(argv)
     try:
-        found = run(arguments, options.steps)
+        report = run(arguments, options.steps)
     except (LabError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(found))
+    print(table(report))
     if options.json:
-        options.json.write_text(strict_json.dumps(found, indent=1) + "\n")
+        options.json.write_text(strict_json.dumps(report, indent=1) + "\n")
     return 0
 
 

@@ -111,12 +111,12 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     os.dup2(2, 1)  # what libraries print must not come between the answers
     for line in sys.stdin:
         try:
-            found = json.dumps(answer(json.loads(line)), allow_nan=False)
+            reply = json.dumps(answer(json.loads(line)), allow_nan=False)
         except Exception as error:  # whatever it is, the other side must hear of it
-            found = json.dumps(
+            reply = json.dumps(
                 {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}, allow_nan=False
             )
-        channel.write(found + "\n")
+        channel.write(reply + "\n")
         channel.flush()
 
 

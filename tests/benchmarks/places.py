@@ -79,23 +79,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         root = Path(given.data_dir or scratch).absolute()
         prepare(root, given.images)
-        found = []
+        rows = []
         for place in given.places.split(","):
             call = [sys.executable, "-m", "tests.benchmarks.places", "--only", place, "--data_dir", str(root)]
             done = subprocess.run([*call, "--epochs", str(given.epochs)], stdout=subprocess.PIPE, text=True, check=True)
-            found.append(strict_json.loads(done.stdout.strip().splitlines()[-1]))
-            print(line(found[-1]), flush=True)
-    same = len({each["sha256"] for each in found}) == 1
+            rows.append(strict_json.loads(done.stdout.strip().splitlines()[-1]))
+            print(line(rows[-1]), flush=True)
+    same = len({each["sha256"] for each in rows}) == 1
     print("the same bits" if same else "OTHER BITS")
     return 0 if same else 1
 
 
-def line(found: dict[str, Any]) -> str:
+def line(row: dict[str, Any]) -> str:
     """What one place costs."""
     return (
-        f"{found['place']:8}{found['resident_bytes'] / 1e6:8,.0f} MB{found['images_per_second']:8,.0f} images/s  "
-        f"waits {100 * found['input_share']:.1f} % of training; reading and sending takes "
-        f"{100 * found['gather_share']:.1f} % of that time"
+        f"{row['place']:8}{row['resident_bytes'] / 1e6:8,.0f} MB{row['images_per_second']:8,.0f} images/s  "
+        f"waits {100 * row['input_share']:.1f} % of training; reading and sending takes "
+        f"{100 * row['gather_share']:.1f} % of that time"
     )
 
 

@@ -9,16 +9,16 @@ REST = 0.05  # seconds, until the threads of the last one sleep
 
 
 def interleave(
-    sides: Mapping[str, Side], count: int, each: Callable[[], None] = lambda: None
+    sides: Mapping[str, Side], count: int, after_round: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
     """What each side gives in each of `count` rounds; every other round goes backwards.  Calls `each` after a round."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
     for i in range(count):
         for name in list(sides)[:: -1 if i % 2 else 1]:
             time.sleep(REST)
-            found[name].append(sides[name]())
-        each()
-    return found
+            rates[name].append(sides[name]())
+        after_round()
+    return rates
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

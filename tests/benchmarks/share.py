@@ -46,7 +46,7 @@ def real(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
         start = time.perf_counter()
         result = plasticity_jax.run(wanted, directory)
         wall = time.perf_counter() - start
-        found = shares(directory, wall)
+        fractions = shares(directory, wall)
         choices = workdir.read_json(directory / "environment.json")["choices"]
     bare, planned = 0.0, 0
     for times, rate in rates(wanted, choices, seconds):
@@ -57,7 +57,7 @@ def real(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
         "arguments": list(arguments),
         "wall_seconds": wall,
         "seconds": result["seconds"],
-        "shares": found,
+        "shares": fractions,
         "images": result["images"],
         "bare_seconds": bare,
         "of_bare": bare / (wall - result["seconds"].get("evaluate", 0.0)),

@@ -34,9 +34,9 @@ def child(file: str) -> None:
 
     def loaded(*args):
         start = time.perf_counter()
-        found = load(*args)
+        dataset = load(*args)
         parts["data"] = time.perf_counter() - start
-        return found
+        return dataset
 
     def first(self, *args):
         jax.block_until_ready(advance(self, *args))
@@ -73,10 +73,10 @@ def main() -> None:
     """The command."""
     output.outlive_readers()
     seconds(sys.argv[1:])
-    found = sorted((seconds(sys.argv[1:]) for _ in range(TIMES - 1)), key=lambda each: each[0])
-    spent, clock = found[len(found) // 2]
+    starts = sorted((seconds(sys.argv[1:]) for _ in range(TIMES - 1)), key=lambda each: each[0])
+    spent, clock = starts[len(starts) // 2]
     parts = ", ".join(f"{kind} {part:.1f}" for kind, part in clock.items() if part >= 0.05)
-    print(f"{spent:.1f} s [{found[0][0]:.1f}, {found[-1][0]:.1f}] to the first step: {parts}")
+    print(f"{spent:.1f} s [{starts[0][0]:.1f}, {starts[-1][0]:.1f}] to the first step: {parts}")
 
 
 if __name__ == "__main__":

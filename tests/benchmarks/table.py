@@ -7,9 +7,9 @@ Entry = Mapping[str, Any]
 UNMEASURED = "not yet measured on a GPU"
 
 
-def text(found: Entry) -> str:
+def text(report: Entry) -> str:
     """The report, at most 130 columns wide; `found` is what is written as JSON."""
-    modes = found["plan"]["modes"]
+    modes = report["plan"]["modes"]
     lines = [
         _line(
             "runs",
@@ -22,7 +22,7 @@ def text(found: Entry) -> str:
             "MB/run",
         )
     ]
-    for case in found["cases"]:
+    for case in report["cases"]:
         lines += ["", f"{case['name']}; matrix product {case['matmul_flops'] / 1e9:,.0f} GFLOP/s"]
         for row in case["rows"]:
             lines.append(_row(row, modes))
@@ -33,16 +33,16 @@ def text(found: Entry) -> str:
                 continue
             empty = ["" for _ in modes]
             lines.append(_line(name, *_speed(entry), "", empty, *_work(entry), f"{entry['build_seconds']:.1f} s", ""))
-    for entry in found["growth"]:
+    for entry in report["growth"]:
         further = "-" if entry["further_run_bytes"] is None else f"{entry['further_run_bytes'] / 1e6:.1f} MB"
         times = "-" if entry["time"] is None else f"{entry['time']:.2f}"
-        lines += [] if entry is not found["growth"][0] else ["", f"growth from one run ({found['plan']['growth']})"]
+        lines += [] if entry is not report["growth"][0] else ["", f"growth from one run ({report['plan']['growth']})"]
         lines.append(
             f"  {entry['runs']} {entry['strategy']}: {times} x the time of one run, {further} for each further run"
         )
-    if found["real"]:
-        lines += ["", *_real(found["real"])]
-    return "\n".join([*lines, "", *_notes(found)])
+    if report["real"]:
+        lines += ["", *_real(report["real"])]
+    return "\n".join([*lines, "", *_notes(report)])
 
 
 def _row(row: Entry, modes: Sequence[str]) -> str:
@@ -84,16 +84,16 @@ def _real(real: Entry) -> list[str]:
     ]
 
 
-def _notes(found: Entry) -> list[str]:
-    machine, torch = found["machine"], found["torch"]
+def _notes(report: Entry) -> list[str]:
+    machine, torch = report["machine"], report["torch"]
     about = (
         torch.get("error")
-        or f"PyTorch {torch['version']} on {torch['device']}, {found['plan']['batch']} images a batch"
+        or f"PyTorch {torch['version']} on {torch['device']}, {report['plan']['batch']} images a batch"
     )
     versions = f"jax {machine['packages'].get('jax')}, {machine['backend']} ({machine['device_kind']})"
     return [
         f"{machine['processor']}, {machine['cpu_threads']} threads, load {machine['load']:.1f} before; {versions}",
         about,
-        f"ratios: median [least, greatest] of {found['plan']['rounds']} rounds, everything of a case in turn in each",
+        f"ratios: median [least, greatest] of {report['plan']['rounds']} rounds, everything of a case in turn in each",
         *([UNMEASURED] if machine["backend"] == "cpu" else []),
     ]

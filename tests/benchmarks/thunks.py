@@ -57,18 +57,18 @@ def step_loop(top: Part) -> tuple[Part, bool]:
     Raises:
       ValueError: there is none.
     """
-    found: list[tuple[Part, bool]] = []
+    loops: list[tuple[Part, bool]] = []
 
     def look(part: Part, inside: bool) -> None:
-        for each in part.parts:
-            if each.kind == "kWhile" and sum(other.is_product for other in each.walk()) > 1:
-                found.append((each, inside))
-            look(each, inside or each.kind == "kCommandBuffer")
+        for child in part.parts:
+            if child.kind == "kWhile" and sum(other.is_product for other in child.walk()) > 1:
+                loops.append((child, inside))
+            look(child, inside or child.kind == "kCommandBuffer")
 
     look(top, False)
-    if not found:
+    if not loops:
         raise ValueError("no loop over steps in XLA's list")
-    return found[-1]
+    return loops[-1]
 
 
 def issues(parts: list[Part]) -> int:
