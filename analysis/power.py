@@ -2,19 +2,19 @@
 
     python -m analysis.power DIR [DIR...] [--points 1.0] [--power 0.8] [--json FILE]
 
-For every claim in points of accuracy that the studies can be held against: the standard deviation of its effect over
-the seeds at hand, and how many seeds the rule of `analysis.effects.stats` needs, for the given power, to find it
-reproduced
+For every claim in points of accuracy that can be tested on these studies, it prints the standard deviation of the
+effect between the available seeds, and the number of seeds at which the rule of `analysis.effects.stats` gives the
+verdict `reproduced` with the requested power
 
-    above, below        if the true effect is `--points` in the direction that is claimed
+    above, below        if the true effect is `--points` in the claimed direction
     not_below, within   if the true effect is zero, with the margin of the claim
 
-The number is for choosing n *before* a study is run; a study is judged at the n that its config names, and not at the
-first n that gives a verdict; what may be concluded before all seeds are there is in `analysis/effects/looks.py`.  A few
-seeds know their own scatter badly, so there are two numbers: by the standard deviation that was measured, and by the
-upper end of its one-sided 80 % interval (Browne 1995), which is the one to plan with.  The power is exact for normal
-differences: of the non-central t distribution, and of two one-sided tests by an integral over the standard deviation
-(Schuirmann 1987).
+Use the number to choose n *before* a study is run.  A study is judged at the n that its config names, not at the first
+n that gives a verdict; `analysis/effects/looks.py` says what may be concluded earlier.  A standard deviation from few
+seeds is uncertain, so there are two numbers: one for the measured standard deviation, and one for the upper end of its
+one-sided 80 % interval (Browne 1995), which is the one to plan with.  The power is exact for normal differences: it
+uses the noncentral t distribution, and for two one-sided tests an integral over the standard deviation (Schuirmann
+1987).
 """
 
 import argparse
@@ -33,8 +33,8 @@ from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
 
 POINTS, POWER = 1.0, 0.8
-UPPER = 0.8  # level of the bound of a standard deviation
-MOST = 10_000  # seeds
+UPPER = 0.8  # level of the upper bound of a standard deviation
+MOST = 10_000  # largest number of seeds that is searched
 NODES = 400  # of the integral over the standard deviation
 COLUMNS = "  {:<26} {:>10} {:>3} {:>6} {:>6} {:>9} {:>8} {:>8}"
 HEAD = ("claim", "holds if", "n", "sd", "up to", "power now", "seeds", "at most")
@@ -44,9 +44,11 @@ HEAD = ("claim", "holds if", "n", "sd", "up to", "power now", "seeds", "at most"
 class Row:
     """A claim about one study, and the number of seeds that it needs.
 
-    n, sd: seeds at hand, and the standard deviation of the effect between them in points.  upper: the bound of it.
+    n: available seeds.
+    sd: the standard deviation of the effect between seeds, in points.
+    upper: its upper bound.
     power: the probability of the verdict `reproduced` with n seeds.
-    needed, at_most: seeds for the power asked for, by `sd` and by `upper`; None if more than `MOST`.
+    needed, at_most: seeds for the requested power, assuming `sd` and `upper`; None if more than `MOST`.
     """
 
     study: str
@@ -87,12 +89,13 @@ def rows(read: Iterable[studies.Study], points: float = POINTS, target: float = 
 
 
 def power(direction: str, size: float, sd: float, n: int) -> float:
-    """The probability that n seeds have the verdict `reproduced`.
+    """The probability that n seeds give the verdict `reproduced`, for normally distributed effects.
 
     Args:
       direction: of `analysis.effects.stats`.
-      size: the true effect in the direction claimed; of `not_below` and `within` the margin, where it is zero.
-      sd: of the effect between seeds, normal.
+      size: the true effect in the claimed direction; for `not_below` and `within`, whose true effect is taken as zero,
+        the margin.
+      sd: the standard deviation of the effect between seeds.
     """
     from scipy import integrate
     from scipy import stats as distributions
@@ -103,8 +106,8 @@ def power(direction: str, size: float, sd: float, n: int) -> float:
     shift = size / sd * math.sqrt(n)
     if direction != stats.WITHIN:
         return float(distributions.nct.sf(half, n - 1, shift))
-    # Given a standard deviation of c times the true one, the mean has to be within shift - half * c, in its own unit.
-    # The mean is normal, c * sqrt(n - 1) has the chi distribution, and the two are independent.
+    # If the sample standard deviation is c times the true one, the mean must lie within shift - half * c, in units of
+    # its standard error.  The mean is normal, c * sqrt(n - 1) has the chi distribution, and the two are independent.
     end = min(shift / half, distributions.chi.isf(1e-12, n - 1) / math.sqrt(n - 1))
     start = distributions.chi.ppf(1e-12, n - 1) / math.sqrt(n - 1)
     if end <= start:
@@ -116,7 +119,7 @@ def power(direction: str, size: float, sd: float, n: int) -> float:
 
 
 def seeds(direction: str, size: float, sd: float, target: float = POWER) -> int | None:
-    """The smallest number of seeds with this power; None if it is above `MOST`."""
+    """The smallest number of seeds with this power; None if it exceeds `MOST`."""
     low, high = 1, 2
     while power(direction, size, sd, high) < target:
         low, high = high, 2 * high
@@ -129,15 +132,15 @@ def seeds(direction: str, size: float, sd: float, target: float = POWER) -> int 
 
 
 def bound(sd: float, n: int) -> float:
-    """The upper end of the one-sided interval of a standard deviation that n values have: sd * sqrt((n-1) / chi2)."""
+    """The upper end of the one-sided interval of a standard deviation from n values: sd * sqrt((n-1) / chi2)."""
     from scipy import stats as distributions
 
     return sd * math.sqrt((n - 1) / distributions.chi2.ppf(1 - UPPER, n - 1))
 
 
 def table(needed: Sequence[Row], points: float = POINTS, target: float = POWER) -> str:
-    """The rows as text, study by study."""
-    lines = [f"seeds for a power of {target:.0%}, by an effect of {points:g} points or the margin of the claim", ""]
+    """The rows as text, grouped by study."""
+    lines = [f"seeds for a power of {target:.0%}, for an effect of {points:g} points or the margin of the claim", ""]
     for directory in dict.fromkeys(row.directory for row in needed):
         of_study = [row for row in needed if row.directory == directory]
         lines += [f"{of_study[0].study}: {directory}", COLUMNS.format(*HEAD)]
@@ -147,7 +150,7 @@ def table(needed: Sequence[Row], points: float = POINTS, target: float = POWER) 
             lines += [COLUMNS.format(row.claim, row.direction, row.n, *numbers, *counts)]
         lines += [""]
     if not needed:
-        lines += ["no claim in points that two seeds have measured", ""]
+        lines += ["no claim in points with at least two seeds", ""]
     return "\n".join(lines)
 
 
@@ -155,9 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity power", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
-    parser.add_argument("--points", type=float, default=POINTS, help="true effect of directions (default %(default)s)")
-    parser.add_argument("--power", type=float, default=POWER, help="of the verdict (default %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the same for machines")
+    parser.add_argument("--points", type=float, default=POINTS, help="true effect in points (default %(default)s)")
+    parser.add_argument("--power", type=float, default=POWER, help="probability of the verdict (default %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
     options = parser.parse_args(argv)
     try:
         if not options.points > 0:

@@ -1,14 +1,14 @@
-"""A published study trained again from its config.json, and held against what is published.
+"""Train a published study again from its config.json and compare the results.
 
     python -m analysis.reproduce analysis/results/multistage --workdir=runs/again [--data_dir=DIR] [--bits]
 
-trains the study as a sweep with a job for each pack (`plasticity status runs/again` says how far it is; the same
-command goes on with it), then compares run by run: the SHA-256 of the parameters and every measurement.  The same kind
-of machine, versions and strategy give the same bits.  Elsewhere roundings differ, and training takes them apart, so for
-each branch the differences in test accuracy between the two runs of a seed have an interval of Student's t; the study
-agrees if all of them hold zero, of a joint level of 95 % (Bonferroni).
+The study is trained as a sweep with one job per pack (`plasticity status runs/again` shows its progress; the same
+command resumes it).  Then runs are compared one by one: the SHA-256 of the parameters, and every measurement.  They are
+equal bit for bit on the same kind of machine with the same versions and strategy.  Elsewhere rounding differs and
+training amplifies the differences.  So for each branch the differences in test accuracy between the two runs of a seed
+get a Student's t interval.  The study agrees if all intervals contain zero, at a joint level of 95 % (Bonferroni).
 
-Exit status: 0 the same bits, or agreement; 1 neither, or other bits where --bits asks for them; 75 stopped.
+Exit status: 0 bitwise equal, or agreement; 1 neither, or not bitwise equal with --bits; 75 stopped.
 """
 
 import argparse
@@ -37,9 +37,11 @@ FACTS = ("backend", "device_kind", "devices", "cpu_threads", "packages", "choice
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """The runs of a branch: mean test accuracy published and here, and their differences seed by seed.
+    """The runs of a branch.
 
-    low, high: of the interval of the mean difference; None where there is none.
+    published, here: mean test accuracy of the published and of the new runs, in percent.
+    differences: new minus published, by seed.
+    low, high: the interval of the mean difference; None if it is undefined.
     """
 
     label: str
@@ -51,7 +53,7 @@ class Branch:
 
     @property
     def agrees(self) -> bool:
-        """Whether zero may be the mean difference."""
+        """Whether the interval contains zero."""
         if self.low is None or self.high is None:
             return not any(self.differences)
         return self.low <= 0 <= self.high
@@ -59,10 +61,12 @@ class Branch:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What became of a study.
+    """A published study compared with a new one.
 
-    runs, same_runs: all that are published, and those with the same parameters here.  rows, same_rows: measurements.
-    missing: runs that ended otherwise, or are not here.  facts: of the environment, those that differ.
+    runs, same_runs: the number of published runs, and of those with equal parameters.
+    rows, same_rows: the number of published measurements, and of those with equal values.
+    missing: runs that the new study lacks, or that ended with another status.
+    facts: the entries of the environment that differ.
     """
 
     runs: int
@@ -75,32 +79,32 @@ class Comparison:
 
     @property
     def same_bits(self) -> bool:
-        """Whether everything is the same to the last bit."""
+        """Whether all parameters and measurements are equal bit for bit."""
         return self.same_runs == self.runs and self.same_rows == self.rows
 
     @property
     def agrees(self) -> bool:
-        """Whether no branch differs by more than roundings would explain."""
+        """Whether no run is missing and no branch differs significantly."""
         return self.same_bits or (not self.missing and all(branch.agrees for branch in self.branches))
 
 
 def plan(published: Path, sweep: Path, data_dir: str = "") -> Path:
-    """Plan the study in a directory as a sweep, unless that is done; returns the directory of the study there.
+    """Plans a published study as a sweep, unless this was done before; returns the directory of the study in it.
 
     Raises:
-      LabError: it is no study, or the directory belongs to something else.
+      LabError: `published` has no result, or `sweep` holds another study.
     """
     if not analysis.has_result(published):
         raise LabError(f"{published} has no result to compare with; give a study that has finished")
     config = {**analysis.load_config(published), "data_dir": data_dir}
     taken = {choice.get("strategy") for choice in analysis.load_environment(published).get("choices", {}).values()}
-    if len(taken) == 1:  # what `auto` was then; of several, each pack has to choose again
+    if len(taken) == 1:  # the strategy that `auto` chose then; if there were several, each pack chooses again
         config["strategy"] = taken.pop() or config["strategy"]
     study, key = restore_study(config, str(published)), published.resolve().name
     path = sweep / key / "config.json"
     if path.exists() or (sweep / "sweep.json").exists():
         if not path.exists() or {**workdir.read_json(path), "data_dir": data_dir} != config:
-            raise LabError(f"{sweep} holds something else than {published}; give another --workdir")
+            raise LabError(f"{sweep} holds another study than {published}; give another --workdir")
     else:
         workdir.write_json(path, config)
         planned = [
@@ -112,19 +116,19 @@ def plan(published: Path, sweep: Path, data_dir: str = "") -> Path:
 
 
 def train(sweep: Path) -> int:
-    """Run what is missing of a planned sweep; returns the exit status of `launch.local`, which a signal stops."""
+    """Runs the missing jobs of a planned sweep; returns the exit status of `launch.local`.  Signals are passed on."""
     child = subprocess.Popen([sys.executable, "-m", "plasticity_jax.launch.local", f"--workdir={sweep}"])
     before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     try:
         while True:
-            with contextlib.suppress(KeyboardInterrupt):  # the child has it too, and saves
+            with contextlib.suppress(KeyboardInterrupt):  # the child receives it too, and saves
                 return child.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def compare(published: analysis.Directory, again: analysis.Directory) -> Comparison:
-    """Hold a study against what is published of it.
+    """Compares a new study with the published one.
 
     Raises:
       LabError: one of them has not finished.
@@ -148,7 +152,7 @@ def compare(published: analysis.Directory, again: analysis.Directory) -> Compari
 
 
 def _runs(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The runs of a result by pack and name."""
+    """The runs of a result by PACK/NAME."""
     return {f"{run['pack']}/{run['run'].removeprefix(run['pack'] + '/')}": run for run in result["runs"]}
 
 
@@ -168,16 +172,16 @@ def _branches(runs: Mapping[str, Mapping[str, Any]], here: Mapping[str, Mapping[
 
 
 def describe(name: str, comparison: Comparison) -> str:
-    """What became of a study, for people."""
+    """The comparison as text."""
     lines = [
-        f"{name}: {comparison.same_runs:,} of {comparison.runs:,} runs have the same parameters, and "
-        f"{comparison.same_rows:,} of {comparison.rows:,} measurements the same value, to the last bit"
+        f"{name}: {comparison.same_runs:,} of {comparison.runs:,} runs have equal parameters, and "
+        f"{comparison.same_rows:,} of {comparison.rows:,} measurements equal values, bit for bit"
     ]
     if comparison.facts:
-        lines += [f"  computed with another {', '.join(comparison.facts)} (environment.json of both says which)"]
-    lines += [f"  {run} has ended otherwise, or is not here" for run in comparison.missing]
+        lines += [f"  computed with another {', '.join(comparison.facts)} (see environment.json of both)"]
+    lines += [f"  {run} is missing, or ended with another status" for run in comparison.missing]
     if not comparison.same_bits:
-        lines += [f"  {'branch':<50} {'published':>9} {'here':>9} {'difference':>10}  interval, of all 95 %"]
+        lines += [f"  {'branch':<50} {'published':>9} {'here':>9} {'difference':>10}  interval, joint level 95 %"]
         for branch in comparison.branches:
             mean = sum(branch.differences) / len(branch.differences)
             ends = [f"{end:+.2f}" for end in (branch.low, branch.high) if end is not None]
@@ -185,7 +189,7 @@ def describe(name: str, comparison: Comparison) -> str:
             mark = "" if branch.agrees else "  differs"
             numbers = f"{branch.published:>9.2f} {branch.here:>9.2f} {mean:>+10.2f}"
             lines += [f"  {branch.label:<50} {numbers}  {between}{mark}"]
-    verdict = "the same bits" if comparison.same_bits else "agrees" if comparison.agrees else "DIFFERS"
+    verdict = "bitwise equal" if comparison.same_bits else "agrees" if comparison.agrees else "DIFFERS"
     return "\n".join([*lines, f"{name}: {verdict}"])
 
 
@@ -193,9 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("directory", help="a published study, as analysis/results/multistage")
-    parser.add_argument("--workdir", required=True, help="where to train; the same one again goes on")
-    parser.add_argument("--data_dir", default="", help="where the data lie, if not at the usual place")
-    parser.add_argument("--bits", action="store_true", help="fail unless everything is the same to the last bit")
+    parser.add_argument("--workdir", required=True, help="where to train; the same directory again resumes")
+    parser.add_argument("--data_dir", default="", help="where the data are, if not in the default directory")
+    parser.add_argument("--bits", action="store_true", help="fail unless all results are equal bit for bit")
     options = parser.parse_args(argv)
     try:
         published, sweep = paths.given(options.directory), paths.given(options.workdir)

@@ -1,20 +1,20 @@
-"""The verdict of a claim as its seeds arrive, by a rule under which looking is no evidence: alpha spending.
+"""Verdicts on a claim while its seeds arrive: a group sequential test that keeps the error of 5 % (alpha spending).
 
-Who looks after each of ten seeds whether a 95 % interval leaves out zero, and stops when it does, finds an effect that
-is not there in 20 % of all cases.  Here the error of 5 % is spent over the looks (Lan & DeMets 1983), as a function of
-the share t = n/N of the N seeds that were planned before the first look,
+Testing a 95 % interval after each of ten seeds, and stopping when it excludes zero, has a false positive rate of 20 %.
+Here the error of 5 % is spent over the interim looks (Lan & DeMets 1983), as a function of the fraction t = n/N of the
+N seeds that were planned before the first look,
 
     spent(t) = 2 - 2 Phi(z / sqrt(t)),  z = 1.96,
 
-the form of O'Brien & Fleming (1979): next to nothing while seeds are few, so that at the N-th almost all of it is left,
-and the verdict there hardly differs from that of a study nobody had looked at.  It was taken, and not a fixed n alone,
-as seeds cost hours: an effect that is plain at half of them needs no more.  It needs N all the same.  N is what the
-config named when the study was begun (a sweep remembers it, `planned.json`), whatever it has grown to since; seeds
-beyond N give no verdict, since whoever grows a study by what it shows has looked.
+the spending function of O'Brien & Fleming (1979).  It spends almost nothing while seeds are few, so that almost all of
+the error is left for the N-th seed, where the verdict hardly differs from that of a fixed-n test.  The reason for
+interim looks is cost: seeds take hours, and a large effect is significant at half of them.  N must still be planned.
+It is the number of seeds that the config named when the study began (recorded in a sweep's `planned.json`), even if the
+study has grown since.  Seeds beyond N give no verdict, because they may have been added in view of the results.
 
-Look n has the two-sided level that comes of it (`levels`), and the interval of Student's t of that level, by which the
-rule of `analysis.effects.stats` judges.  `within`, two one-sided tests of 5 %, spends 10 % of both sides.  The first
-verdict of a look stands.
+Look n has a two-sided level (`levels`) and Student's t interval of that level, to which the rule of
+`analysis.effects.stats` is applied.  `within`, two one-sided tests of 5 % each, spends a two-sided 10 %.  The first
+look with a verdict decides.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ from plasticity_jax.errors import LabError
 from plasticity_jax.launch import jobs
 from plasticity_jax.storage import results, workdir
 
-FIRST = 2  # seeds that have an interval
+FIRST = 2  # seeds at the first look; one seed has no interval
 COLUMNS = "  {:<22} {:>7} {:>9}  {:<24} {:>8}  {}"
-CELLS = 100  # of the positive half
-SMALL = 1e-4
+CELLS = 100  # of the grid, on its positive half
+SMALL = 1e-4  # errors below it are not solved for
 QUARTER = math.nextafter(math.pi / 2, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What the first n seeds say: the mean effect, its interval of a level (None if there is none), and the verdict."""
+    """The result of the first n seeds: mean effect, its interval of this level (None if undefined), and the verdict."""
 
     n: int
     effect: float
@@ -50,7 +50,7 @@ class Look:
 
 
 def spent(share: float, error: float = stats.ERROR) -> float:
-    """The error that is spent when a share of the planned seeds has been looked at."""
+    """The cumulative error that is spent at a fraction of the planned seeds."""
     from scipy.stats import norm
 
     return float(2 * norm.sf(norm.isf(error / 2) / math.sqrt(share)))
@@ -58,16 +58,17 @@ def spent(share: float, error: float = stats.ERROR) -> float:
 
 @functools.cache
 def levels(planned: int, error: float = stats.ERROR) -> tuple[float, ...]:
-    """The two-sided error of each look, after `FIRST` seeds and after every further one up to those planned.
+    """The two-sided error of each look, after `FIRST` seeds and after every further one up to `planned`.
 
-    A look must leave out zero, where no look before did, with the probability that is spent between the two.  For
-    normal effects x of mean 0 and any variance that is exact: u_n = sum(x) / sqrt(sum(x^2)), which has the t statistic
-    as its function, is a Markov chain,
+    Under the null hypothesis, the probability that a look excludes zero and no earlier one does equals the error spent
+    between the two.  This is computed exactly for normal effects x of any variance: u_n = sum(x) / sqrt(sum(x^2)), of
+    which the t statistic is a function, is a Markov chain,
 
-        u_{n+1} = (u_n + w) / sqrt(1 + w^2),    sqrt(n) w ~ Student's t of n degrees,
+        u_{n+1} = (u_n + w) / sqrt(1 + w^2),    sqrt(n) w ~ Student's t with n degrees of freedom,
 
-    as the direction of (x_1 .. x_n), of which u_n is a function, is independent of its length.  The masses of chains
-    that are still inside are carried from look to look in cells, as Armitage, McPherson & Rowe 1969 do for normal sums.
+    because the direction of (x_1 .. x_n), on which u_n depends, is independent of its length.  The distribution of u_n
+    over the chains that have not stopped is propagated from look to look on a grid, as Armitage, McPherson & Rowe 1969
+    do for normal sums.
     """
     import numpy as np
     from scipy import optimize
@@ -79,7 +80,7 @@ def levels(planned: int, error: float = stats.ERROR) -> tuple[float, ...]:
         top = np.arctan2(1.0, points)  # the angle of w at which u_n is largest
 
         def above(u: Any, n: int = n, length: Any = length, top: Any = top) -> Any:
-            """P(u_n > u >= 0) from each point, for one u or a column of them."""
+            """P(u_n > u) given each point, for one u >= 0 or a column of them."""
             reach = np.arccos(np.clip(u / length, -1, 1))
             ends = [np.tan(np.clip(top + side * reach, -QUARTER, QUARTER)) for side in (-1, 1)]
             return stdtr(n - 1, math.sqrt(n - 1) * ends[1]) - stdtr(n - 1, math.sqrt(n - 1) * ends[0])
@@ -87,13 +88,13 @@ def levels(planned: int, error: float = stats.ERROR) -> tuple[float, ...]:
         due = spent(n / planned, error) - (spent((n - 1) / planned, error) if n > FIRST else 0.0)
 
         def lacks(level: float, n: int = n, due: float = due, above: Any = above, masses: Any = masses) -> float:
-            """How much is left of what is due, for the chains that leave at a level."""
+            """The error that is due minus the error that this level spends."""
             return float(due - 2 * masses @ above(_bound(level, n)))
 
-        # What is too small to be solved for is taken as if no look had been before.
+        # An error too small to solve for is used as the level, as if there were no earlier look.
         level = optimize.brentq(lacks, due, 1.0) if due > SMALL and lacks(due) > 0 else due
         errors.append(float(level))
-        corner = math.asin(_bound(level, n) / math.sqrt(n))  # cells are narrow where t is large
+        corner = math.asin(_bound(level, n) / math.sqrt(n))  # makes cells narrow where t is large
         edges = math.sqrt(n) * np.sin(np.linspace(0, corner, 2 * CELLS + 1))
         half = -np.diff(above(edges[::2, None]) @ masses)
         masses, points = np.tile(half, 2), np.outer((-1, 1), edges[1::2]).ravel()
@@ -109,12 +110,12 @@ def _bound(level: float, n: int) -> float:
 
 
 def take(direction: str, margin: float, values: Sequence[float], planned: int) -> list[Look]:
-    """All looks at the effects of seeds, in the order in which those were planned; none at seeds beyond the plan.
+    """All looks at the effects of seeds; seeds beyond the planned number give none.
 
     Args:
       direction, margin: of `analysis.effects.stats`.
-      values: the effect of each seed that is there.
-      planned: how many were planned.
+      values: the effect of each available seed, in the planned order.
+      planned: the number of planned seeds.
     """
     errors = levels(planned, 2 * stats.ERROR if direction == stats.WITHIN else stats.ERROR)
     looks = []
@@ -127,15 +128,15 @@ def take(direction: str, margin: float, values: Sequence[float], planned: int) -
 
 
 def decided(looks: Sequence[Look]) -> Look | None:
-    """The first look with a verdict, which stands; None if there is none so far."""
+    """The first look with a verdict, which is final; None if there is none so far."""
     return next((look for look in looks if look.verdict != stats.INCONCLUSIVE), None)
 
 
 def planned(directory: Path, config: Mapping[str, Any]) -> list[int]:
-    """The seeds of a study that were planned before the first look, in their order.
+    """The seeds of a study that were planned before the first look, in order.
 
     Raises:
-      LabError: the record of them is damaged.
+      LabError: `planned.json` is damaged.
     """
     path = directory / jobs.PLANNED
     if not path.exists():
@@ -147,8 +148,8 @@ def planned(directory: Path, config: Mapping[str, Any]) -> list[int]:
 
 
 def table(judged: Sequence[Judged], seeds: Mapping[Path, Sequence[int]]) -> str:
-    """The looks at every claim that has some, for people; `seeds` are those planned, by the directory of the study."""
-    lines = ["verdicts as seeds arrive: an error of 5 % is spent over all looks, by the form of O'Brien & Fleming", ""]
+    """The looks at every claim as text; `seeds` are the planned ones by the directory of the study."""
+    lines = ["verdicts while seeds arrive: all looks share an error of 5 % (alpha spending of O'Brien & Fleming)", ""]
     lines += [COLUMNS.format("claim", "seeds", "effect", "interval", "level", "verdict of this look")]
     for outcome in judged:
         plan = seeds[outcome.directory]
@@ -164,6 +165,6 @@ def table(judged: Sequence[Judged], seeds: Mapping[Path, Sequence[int]]) -> str:
             lines += [COLUMNS.format(outcome.claim.id, *numbers, between, f"{100 * look.level:.4g}%", look.verdict)]
         if looks:
             first, beyond = decided(looks), len(set(outcome.by_seed) - set(plan))
-            stands = f"{first.verdict} at {first.n} seeds, which stands" if first else "no verdict so far"
-            lines += [f"    {stands}" + f"; {beyond} seeds beyond the plan give none" * bool(beyond), ""]
+            final = f"{first.verdict} at {first.n} seeds, which is final" if first else "no verdict so far"
+            lines += [f"    {final}" + f"; {beyond} seeds beyond the plan are not used" * bool(beyond), ""]
     return "\n".join(lines)

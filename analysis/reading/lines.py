@@ -1,4 +1,4 @@
-"""The loss on the line between the fresh and the warm network of each seed, as `plasticity_jax.lines` wrote it."""
+"""Reads the loss on the line between the fresh and the warm network of each seed, written by `plasticity_jax.lines`."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from plasticity_jax.storage.results import LINES
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-    """start, end: branches.  loss: by seed, at equal distances from start to end."""
+    """start, end: the two branches.  loss: of each seed, at equal distances from start to end."""
 
     start: str
     end: str
@@ -20,7 +20,7 @@ class Lines:
 
 
 def read(directory: Path) -> Lines | None:
-    """What stands beside a study's results; None if nothing does.
+    """Returns the content of a study's `lines.json`; None if there is no such file.
 
     Raises:
       LabError: the file is damaged.
@@ -33,8 +33,10 @@ def read(directory: Path) -> Lines | None:
         loss = {int(seed): tuple(map(float, values)) for seed, values in content["loss"].items()}
         lines = Lines(str(content["from"]), str(content["to"]), loss)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise LabError(f"{path} is damaged ({e}): delete it, or write it anew by `plasticity lines`") from e
+        raise LabError(f"{path} is damaged ({e}): delete it, or rewrite it with `plasticity lines`") from e
     lengths = {len(values) for values in loss.values()}
     if len(lengths) > 1 or lengths & {0, 1} or not all(math.isfinite(x) for values in loss.values() for x in values):
-        raise LabError(f"{path} is damaged (as many losses of each seed, all finite): write it anew")
+        raise LabError(
+            f"{path} is damaged (every seed needs the same number of finite losses): rewrite it with `plasticity lines`"
+        )
     return lines

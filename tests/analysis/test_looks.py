@@ -97,7 +97,7 @@ def test_the_command_says_when_a_verdict_fell(tmp_path, capsys):
     shown = capsys.readouterr().out
     gap = [line for line in shown.splitlines() if line.split()[:1] == ["gap"]]
     assert [line.split()[1] for line in gap] == ["2", "3", "4", "5"] and "5 of 5" in gap[-1]
-    assert "reproduced at 3 seeds, which stands; 2 seeds beyond the plan give none" in shown
+    assert "reproduced at 3 seeds, which is final; 2 seeds beyond the plan are not used" in shown
     collect.collect(study.directory, tmp_path / "small")
     verify.main([str(tmp_path / "small"), "--by_seeds"])
     assert capsys.readouterr().out == shown

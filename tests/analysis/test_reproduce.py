@@ -52,7 +52,7 @@ def test_the_same_numbers_are_the_same_bits(toy, again):
     assert (comparison.runs, comparison.same_runs, comparison.facts, comparison.missing) == (12, 12, (), ())
     assert comparison.rows == comparison.same_rows == len(analysis.load(toy))
     assert comparison.same_bits and comparison.agrees
-    assert reproduce.describe("toy", comparison).splitlines()[-1] == "toy: the same bits"
+    assert reproduce.describe("toy", comparison).splitlines()[-1] == "toy: bitwise equal"
 
 
 def test_one_other_measurement_is_told(toy, again, tmp_path):
@@ -115,7 +115,7 @@ def test_a_plan_is_the_whole_study_and_goes_on(toy, tmp_path):
     assert analysis.load_config(study) == {**analysis.load_config(published), "data_dir": "/data"}
     assert all(jobs.study(tmp_path / "sweep", job).data_dir == "/data" for job in listed)
     assert reproduce.plan(published, tmp_path / "sweep", "/data") == study
-    with pytest.raises(LabError, match="holds something else"):
+    with pytest.raises(LabError, match="holds another study"):
         reproduce.plan(toy, tmp_path / "sweep")
 
 
@@ -159,4 +159,4 @@ def test_what_its_jobs_train_are_the_published_bits(trained, tmp_path):
 def test_the_command_trains_and_compares(trained, tmp_path):
     command = [sys.executable, "-m", "plasticity_jax.analysis.reproduce", str(trained), f"--workdir={tmp_path}"]
     done = subprocess.run([*command, "--bits"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "published: the same bits"), done.stderr
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "published: bitwise equal"), done.stderr
