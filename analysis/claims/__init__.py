@@ -1,6 +1,6 @@
-"""Every claim that is tested, paper by paper, as data.
+"""All claims that are tested, as data, one file for each paper.
 
-The next paper is a file like `berariu2021` with its claims, and a line here; nothing else changes.
+To add a paper, add a file such as `berariu2021` with its claims, and a line here.
 """
 
 from plasticity_jax.analysis.claims import (

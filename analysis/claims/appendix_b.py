@@ -1,7 +1,7 @@
-"""The claims of the works that Berariu et al. 2021 lean on in their appendix B, written before any run.
+"""Claims of the papers cited in appendix B of Berariu et al. 2021, written before any run.
 
-They are known to us from the papers' abstracts and from memory, so what is compared is [inferred] throughout; the
-marks are those of `berariu2021`.
+We know these papers from their abstracts and from memory only, so all protocols are [inferred].  Marks in the sources
+are explained in `berariu2021`.
 """
 
 from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, family, largest, minus, slope, smallest, the
@@ -29,8 +29,8 @@ CRITICAL_PERIOD = (
     Claim(
         "deficit-lasting",
         "critical_period",
-        "A deficit that lasts leaves its mark: after the longest one a network ends below one that was trained for as "
-        "long without any.",
+        "A long deficit lowers the final accuracy: after the longest one a network ends below one that was trained for "
+        "equally long without a deficit.",
         f"{ACHILLE} [inferred]",
         minus(_longest("clear"), _longest("blur")),
     ),
@@ -46,7 +46,7 @@ CRITICAL_PERIOD = (
     Claim(
         "deficit-short",
         "critical_period",
-        "The shortest deficit is outgrown: it costs less than a point.",
+        "The network recovers from the shortest deficit: it costs less than a point.",
         f"{ACHILLE} [inferred]",
         minus(_shortest("clear"), _shortest("blur")),
         WITHIN,
@@ -54,8 +54,8 @@ CRITICAL_PERIOD = (
     Claim(
         "length-alone",
         "critical_period",
-        "It is the deficit and not the length: as many epochs on clear images before change the final accuracy by less "
-        "than a point.",
+        "The deficit is the cause, not the longer training: the same number of epochs on clear images changes the "
+        "final accuracy by less than a point.",
         f"ours: {ACHILLE} [inferred]",
         minus("fresh", _longest("clear")),
         WITHIN,
@@ -63,8 +63,8 @@ CRITICAL_PERIOD = (
     Claim(
         "fisher-rises",
         "critical_period",
-        "The trace of the Fisher matrix rises while a network begins to learn: on clear images its mean over the first "
-        "third is above that of first weights.",
+        "The trace of the Fisher matrix rises early in training: on clear images its mean over the first third is "
+        "above its value at initialisation.",
         f"{ACHILLE} [inferred]",
         minus(_fisher(START), _fisher(0.0)),
         unit="the trace",
@@ -72,8 +72,8 @@ CRITICAL_PERIOD = (
     Claim(
         "fisher-falls",
         "critical_period",
-        "The trace of the Fisher matrix falls once the network has learnt: on clear images it ends below its mean over "
-        "the first third.",
+        "The trace of the Fisher matrix falls later in training: on clear images it ends below its mean over the first "
+        "third.",
         f"{ACHILLE} [inferred]",
         minus(_fisher(START), _fisher(END)),
         unit="the trace",
@@ -84,7 +84,7 @@ GOLATKAR = "Golatkar et al. 2019"
 
 
 def _when(kind: str, name: str) -> tuple[Claim, ...]:
-    """The claims about one regulariser; `kind` is its value on the axis, and `name` what begins the ids."""
+    """The claims about one regulariser; `kind` is its value on the grid's axis, `name` the prefix of the ids."""
 
     def at(branch: str) -> Contrast:
         return the(f"{branch}[regulariser={kind}]")
@@ -94,15 +94,15 @@ def _when(kind: str, name: str) -> tuple[Claim, ...]:
         Claim(
             f"{name}-helps",
             "when_to_regularise",
-            f"A network that always has {what} ends above one that never has it.",
+            f"A network trained with {what} throughout ends above one trained without.",
             f"{GOLATKAR} [inferred]",
             minus(at("always"), at("never")),
         ),
         Claim(
             f"{name}-early",
             "when_to_regularise",
-            f"It is enough to have {what} in the first half: the network ends not more than a point below one that "
-            "always has it.",
+            f"{what.capitalize()} in the first half is enough: the network ends no more than a point below one trained "
+            "with it throughout.",
             f"{GOLATKAR} [inferred]",
             minus(at("early"), at("always")),
             NOT_BELOW,
@@ -110,7 +110,7 @@ def _when(kind: str, name: str) -> tuple[Claim, ...]:
         Claim(
             f"{name}-late",
             "when_to_regularise",
-            f"To have {what} in the second half only is of no use: it changes the accuracy by less than a point.",
+            f"{what.capitalize()} in the second half only has no effect: it changes the accuracy by less than a point.",
             f"{GOLATKAR} [inferred]",
             minus(at("late"), at("never")),
             WITHIN,
@@ -118,8 +118,8 @@ def _when(kind: str, name: str) -> tuple[Claim, ...]:
         Claim(
             f"{name}-when",
             "when_to_regularise",
-            f"What counts is the first half: with {what} there alone a network ends above one that has it in the "
-            "second half alone.",
+            f"The first half matters: with {what} in the first half only a network ends above one with it in the "
+            "second half only.",
             f"{GOLATKAR} [inferred]",
             minus(at("early"), at("late")),
         ),
@@ -144,7 +144,8 @@ RATE_BATCH = (
     Claim(
         "ratio-sharper",
         "rate_batch",
-        "The smallest ratio of rate and batch ends at a larger first eigenvalue of the Hessian than the largest ratio.",
+        "The smallest ratio of learning rate to batch size ends with a larger top eigenvalue of the Hessian than the "
+        "largest ratio.",
         f"{JASTRZEBSKI} [inferred]",
         minus(_sharpest(128, 0.025), _sharpest(32, 0.1)),
         unit="of the eigenvalue",
@@ -152,7 +153,7 @@ RATE_BATCH = (
     Claim(
         "ratio-noise",
         "rate_batch",
-        "The smallest ratio of rate and batch ends with noisier gradients than the largest ratio.",
+        "The smallest ratio of learning rate to batch size ends with noisier gradients than the largest ratio.",
         f"{JASTRZEBSKI} [inferred]",
         minus(_point(128, 0.025, "noise_trace", END), _point(32, 0.1, "noise_trace", END)),
         unit="tr(Sigma)",
@@ -160,14 +161,15 @@ RATE_BATCH = (
     Claim(
         "ratio-better",
         "rate_batch",
-        "The largest ratio of rate and batch ends above the smallest ratio.",
+        "The largest ratio of learning rate to batch size ends with a higher test accuracy than the smallest ratio.",
         f"{JASTRZEBSKI} [inferred]",
         minus(_point(32, 0.1), _point(128, 0.025)),
     ),
     Claim(
         "same-accuracy",
         "rate_batch",
-        "What counts is the ratio: with the same one, four times the rate and the batch end within a point.",
+        "Only the ratio matters for accuracy: at one ratio, four times the learning rate and batch size end within a "
+        "point.",
         f"{JASTRZEBSKI}, of their earlier work [inferred]",
         minus(_point(128, 0.1), _point(32, 0.025)),
         WITHIN,
@@ -175,8 +177,8 @@ RATE_BATCH = (
     Claim(
         "same-sharpness",
         "rate_batch",
-        "With the same ratio, four times the rate and the batch end at a first eigenvalue that is the same within a "
-        "quarter.",
+        "Only the ratio matters for sharpness: at one ratio, four times the learning rate and batch size end with the "
+        "same top eigenvalue, within a quarter.",
         f"{JASTRZEBSKI}, of their earlier work [inferred]",
         minus(over(_sharpest(128, 0.1), _sharpest(32, 0.025)), 1.0),
         WITHIN,
@@ -190,13 +192,13 @@ TOP, STAYS = "gradient_in_top", "top_overlap_last"
 
 
 def _lies(branch: str, metric: str, name: str) -> tuple[Claim, ...]:
-    """That more than a half lies in the space over the first third, and of the space in the one before, at the end."""
+    """The claims that the gradient lies mostly in the top eigenspace, and that this space is mostly stable."""
     return (
         Claim(
             f"mostly-{name}",
             "subspace",
-            f"Over the first third of tuning more than half of the gradient of a {name} network lies in the space of "
-            "the ten largest eigenvalues.",
+            f"Over the first third of tuning more than half of the gradient of a {name} network lies in the eigenspace "
+            "of the ten largest eigenvalues.",
             f"{GUR_ARI} [inferred]",
             minus(the(branch, metric, START), 0.5),
             unit="as a share",
@@ -204,7 +206,8 @@ def _lies(branch: str, metric: str, name: str) -> tuple[Claim, ...]:
         Claim(
             f"stays-{name}",
             "subspace",
-            f"At the end more than half of that space of a {name} network is that of the measurement before.",
+            f"At the end more than half of that eigenspace of a {name} network overlaps with that of the previous "
+            "measurement.",
             f"{GUR_ARI} [inferred]",
             minus(the(branch, STAYS, END), 0.5),
             unit="as a share",
@@ -218,8 +221,8 @@ SUBSPACE = (
     Claim(
         "warm-inside",
         "subspace",
-        "A pretrained network is inside from the start: before the first step more of its gradient lies in the space "
-        "than of a fresh one's.",
+        "Before the first step, a larger share of the gradient lies in the top eigenspace for a pretrained network "
+        "than for a fresh one.",
         f"ours: {GUR_ARI} [inferred]",
         minus(the("pretrain+tune", TOP, 0.0), the("fresh", TOP, 0.0)),
         unit="as a share",
@@ -230,7 +233,7 @@ GHORBANI = "Ghorbani et al. 2019"
 
 
 def _apart(norm: str) -> Contrast:
-    """How far the largest eigenvalue stands apart: over the tenth, at the end of the large rate."""
+    """The ratio of the largest to the tenth eigenvalue, at the end of training with the large rate."""
     label = f"large[norm={norm}]"
     return over(the(label, SHARPEST, END), the(label, "hessian_eigenvalue/10", END))
 
@@ -239,7 +242,7 @@ SPECTRUM = (
     Claim(
         "norm-flattens",
         "spectrum",
-        "Without BatchNorm the largest eigenvalue stands further apart from the others: it is more times the tenth.",
+        "Without BatchNorm the largest eigenvalue is more of an outlier: its ratio to the tenth is larger.",
         f"{GHORBANI} [inferred]",
         minus(_apart("none"), _apart("batch")),
         unit="times the tenth",
@@ -248,8 +251,8 @@ SPECTRUM = (
         Claim(
             f"rate-{norm}",
             "spectrum",
-            f"A tenth of the rate does not end sharper: with norm {norm} the first eigenvalue of the large rate is not "
-            "below nine tenths of it.",
+            f"A tenth of the rate does not end sharper: with norm {norm} the top eigenvalue of the large rate is no "
+            "less than nine tenths of that of the small rate.",
             f"{GHORBANI} [inferred]",
             minus(over(the(f"large[norm={norm}]", SHARPEST, END), the(f"small[norm={norm}]", SHARPEST, END)), 1.0),
             NOT_BELOW,

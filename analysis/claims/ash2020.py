@@ -1,6 +1,6 @@
 """The claims of Ash & Adams 2020, "On warm-starting neural network training", Table 1, Figure 2 and Figure 7.
 
-The marks are those of `berariu2021`.
+Marks in the sources are explained in `berariu2021`.
 """
 
 from plasticity_jax.analysis.effects.contrasts import (
@@ -68,7 +68,7 @@ TABLE = (
 
 
 def _after(chunk: str, first: str, second: str) -> Contrast:
-    """first - second where both were trained on all chunks up to this one."""
+    """first - second, both trained on all chunks up to this one."""
     stage = f"chunk{chunk}"
     return minus(the(first.format(chunk), stage=stage), the(second.format(chunk), stage=stage))
 

@@ -1,7 +1,7 @@
 """The claims of Berariu et al. 2021, "A study on the plasticity of neural networks".
 
-Marks in the sources: `[second-hand]` is known from a public review of the paper only; `[inferred]` is our reading where
-no source says it.
+Marks in the sources: `[second-hand]` means known only from a public review of the paper; `[inferred]` means our
+interpretation, where no source states it.
 """
 
 from plasticity_jax.analysis.effects.contrasts import (
@@ -19,14 +19,14 @@ from plasticity_jax.analysis.effects.stats import BELOW, NOT_BELOW, WITHIN
 from plasticity_jax.analysis.studies import END
 
 PAPER = "Berariu et al. 2021"
-FIT = 99.0  # percent of running train accuracy that counts as having fitted the images
-EARLY = 10.0  # epoch of tuning at which speed is compared; every preset evaluates there
+FIT = 99.0  # percent of running train accuracy from which the images count as fitted
+EARLY = 10.0  # epoch of tuning at which speed is compared; every preset evaluates at it
 
 GAP = minus("fresh", "pretrain+tune")
 
 
 def _fits(label: str) -> Contrast:
-    """How far above FIT the running train accuracy ends."""
+    """The final running train accuracy minus FIT, in points."""
     return minus(the(label, "train_accuracy", END), FIT)
 
 
@@ -195,7 +195,7 @@ ARCHITECTURE = (
 
 
 def _ahead(label: str) -> Contrast:
-    """How far a fresh network is ahead of another one early in tuning."""
+    """The lead of a fresh network early in tuning, in points of running train accuracy."""
     return measured(minus("fresh", label), "train_accuracy", EARLY)
 
 

@@ -1,6 +1,6 @@
-"""Controls of our own on Berariu et al. 2021: is a claim true for the reason that it gives, or is the gap an artefact?
+"""Our own controls for Berariu et al. 2021: do the claims hold for the stated reason, or is the gap an artefact?
 
-The marks are those of `berariu2021`.
+Marks in the sources are explained in `berariu2021`.
 """
 
 from plasticity_jax.analysis.claims.berariu2021 import PAPER, SLOWEST, gap_of_size
@@ -28,7 +28,7 @@ BLENDING = (
 
 
 def _gap_of_width(width: str) -> Contrast:
-    """The gap at a width, a mean over the depths."""
+    """The gap at a width, averaged over the depths."""
     return average(family(f"fresh[depth={{}},width={width}]", take=lambda depth: gap_of_size(depth, width)))
 
 
@@ -83,15 +83,15 @@ def _stem(stem: str, name: str, source: str) -> tuple[Claim, ...]:
         Claim(
             f"matched-{stem}",
             "controls",
-            f"With {name}, it is no matter of the number of updates: a fresh network given as many as pretraining and "
-            "tuning together still ends above the pretrained one.",
+            f"With {name}, the number of updates does not explain the gap: a fresh network trained for as many updates "
+            "as pretraining and tuning together still ends above the pretrained one.",
             f"ours: {PAPER}, Figure 1 [inferred]",
             minus(f"fresh-matched{at}", f"pretrain+tune{at}"),
         ),
         Claim(
             f"statistics-{stem}",
             "controls",
-            f"With {name}, it is no matter of BatchNorm's statistics: a pretrained network whose statistics start anew "
+            f"With {name}, BatchNorm's statistics do not explain the gap: a pretrained network with reset statistics "
             "still ends below a fresh one.",
             f"ours: {PAPER}, Figure 1 [inferred]",
             minus(f"fresh{at}", f"fresh-statistics{at}"),

@@ -1,7 +1,7 @@
-"""What papers say that remedies do, in the protocols of `configs/remedies.py`, written before any of them was run.
+"""Claims of papers about remedies, tested in the protocols of `configs/remedies.py`; written before any was run.
 
-A remedy is measured with the setting that validation images choose, as in `analysis.remedies`.  The marks are those of
-`berariu2021`.
+Each remedy is evaluated with the setting that is best on validation images, as in `analysis.remedies`.  Marks in the
+sources are explained in `berariu2021`.
 """
 
 from plasticity_jax.analysis.effects.contrasts import Claim, Contrast, minus, the
@@ -15,11 +15,12 @@ GAPS = {
     "tenth_noisy": ("Lee et al. 2024, warm start [second-hand]", "trained on a noisy tenth and then on everything"),
     "chunks": ("Shin et al. 2024 [second-hand]", "trained on ten growing parts of the data"),
     "classes": ("Dohare et al. 2024 [second-hand]", "trained on classes that arrive in groups"),
-    "labels": ("Kumar et al. 2023 [second-hand]", "that has memorised random labels before"),
-    "pixels": ("Dohare et al. 2024 [second-hand]", "that has seen other orders of the pixels before"),
+    "labels": ("Kumar et al. 2023 [second-hand]", "that was trained on random labels before"),
+    "pixels": ("Dohare et al. 2024 [second-hand]", "that was trained on other permutations of the pixels before"),
 }
 
-# Protocol, remedy, what it is held against, what is said, and by whom.  `matches`: not more than a point below.
+# Protocol, remedy, the claimed relation, what it is compared with, and the source.  `matches`: no more than a point
+# below.
 BETTER, MATCHES = "better", "matches"
 SAID = (
     ("half", "shrink_perturb", MATCHES, FRESH, "Ash & Adams 2020, Figure 7 [second-hand]"),
@@ -41,7 +42,7 @@ SAID = (
 
 
 def _of(protocol: str, branch: str) -> Contrast:
-    """The accuracy that the protocol measures, of a branch without settings, or with the one that is chosen."""
+    """The accuracy of a branch as the protocol measures it, with the chosen setting if the branch has settings."""
     metric, by = measured(PREFIX + protocol)
     return the(branch, metric) if branch in (FRESH, WARM) else chosen(branch, by, metric)
 
@@ -49,7 +50,7 @@ def _of(protocol: str, branch: str) -> Contrast:
 def _claim(protocol: str, remedy: str, verb: str, other: str, source: str) -> Claim:
     name, against = (
         remedy.replace("_", " "),
-        {FRESH: "fresh weights", WARM: "a warm start without a remedy"}.get(other, other.replace("_", " ")),
+        {FRESH: "a fresh network", WARM: "a warm start without a remedy"}.get(other, other.replace("_", " ")),
     )
     said = f"ends above {against}" if verb == BETTER else f"ends no more than a point below {against}"
     return Claim(
@@ -67,7 +68,7 @@ CLAIMS = (
         Claim(
             "gap",
             PREFIX + protocol,
-            f"A network {what} ends below fresh weights.",
+            f"A network {what} ends below a fresh one.",
             source,
             minus(_of(protocol, FRESH), _of(protocol, WARM)),
         )

@@ -1,7 +1,7 @@
-"""The account that Berariu et al. 2021 give of the gap, as claims about noise and width, written before any run.
+"""The explanation of the gap by Berariu et al. 2021, as claims about gradient noise and width, written before any run.
 
-The paper measures accuracy alone; what noise and width are is our choice, see `configs/two_phases.py`.  The marks are
-those of `berariu2021`.
+The paper measures accuracy only; how noise and width are measured is our choice, see `configs/two_phases.py`.  Marks in
+the sources are explained in `berariu2021`.
 """
 
 from plasticity_jax.analysis.claims.berariu2021 import PAPER
@@ -22,7 +22,7 @@ FILTERS: tuple[str, When] = ("filter_rise", END)
 
 
 def _more(first: str, second: str, metric: str, at: When) -> Contrast:
-    """How much more a branch has of something than another."""
+    """A metric of the first branch minus that of the second."""
     return minus(the(first, metric, at), the(second, metric, at))
 
 
@@ -37,8 +37,8 @@ ACCOUNT = (
     Claim(
         "noise-start",
         STUDY,
-        "Before the first step of tuning a fresh network has noisier gradients than a pretrained one: a larger trace "
-        "of their covariance.",
+        "Before the first step of tuning, the gradients of a fresh network are noisier than those of a pretrained one: "
+        "the trace of their covariance is larger.",
         SOURCE,
         _more("fresh", "warm", "noise_trace", 0.0),
         unit="tr(Sigma)",
@@ -46,7 +46,7 @@ ACCOUNT = (
     Claim(
         "noise-early",
         STUDY,
-        "So it has over the first third of tuning.",
+        "Over the first third of tuning, the gradients of a fresh network are noisier than those of a pretrained one.",
         SOURCE,
         _more("fresh", "warm", "noise_trace", START),
         unit="tr(Sigma)",
@@ -54,7 +54,7 @@ ACCOUNT = (
     Claim(
         "noise-adam",
         STUDY,
-        "Over the first third of tuning the steps of Adam have more noise in a fresh network than in a pretrained one.",
+        "Over the first third of tuning, the steps of Adam are noisier for a fresh network than for a pretrained one.",
         SOURCE,
         _more("fresh", "warm", *ADAM_NOISE),
         unit="rate tr(Sigma)/B",
@@ -70,8 +70,7 @@ ACCOUNT = (
     Claim(
         "wider-filters",
         STUDY,
-        "The fresh network ends in the wider minimum: its loss rises less along random directions that are normalised "
-        "filter by filter.",
+        "The fresh network ends in the wider minimum: its loss rises less along random, filter-normalised directions.",
         SOURCE,
         _more("warm", "fresh", *FILTERS),
         unit="nats",
@@ -79,8 +78,8 @@ ACCOUNT = (
     Claim(
         "rate-noise",
         STUDY,
-        "Ten times the rate amplifies the noise that a pretrained network has left: over the first third of tuning its "
-        "updates are noisier.",
+        "Ten times the rate amplifies the noise of a pretrained network: over the first third of tuning its updates "
+        "are noisier.",
         SOURCE,
         _more("warm-10x", "warm", *NOISE),
         unit="rate tr(Sigma)/B",
@@ -96,7 +95,7 @@ ACCOUNT = (
     Claim(
         "rate-mends",
         STUDY,
-        "Ten times the rate does more for a pretrained than for a fresh network: the gap at equal rates is smaller.",
+        "Ten times the rate helps a pretrained network more than a fresh one: the gap at equal rates is smaller.",
         OURS,
         minus(minus("fresh", "warm"), minus("fresh-10x", "warm-10x")),
     ),
@@ -106,8 +105,7 @@ OVER_BRANCHES = (
     Claim(
         "rank-noise",
         STUDY,
-        "Over the branches of a seed, those whose updates are noisier over the first third of tuning end with "
-        "the higher accuracy.",
+        "Over the branches of a seed, noisier updates in the first third of tuning go with a higher final accuracy.",
         OURS,
         ranked(NOISE, ACCURACY),
         ABOVE,
@@ -116,8 +114,8 @@ OVER_BRANCHES = (
     Claim(
         "rank-noise-adam",
         STUDY,
-        "Over the branches of a seed, those whose steps of Adam are noisier over the first third of tuning end with "
-        "the higher accuracy.",
+        "Over the branches of a seed, noisier steps of Adam in the first third of tuning go with a higher final "
+        "accuracy.",
         OURS,
         ranked(ADAM_NOISE, ACCURACY),
         ABOVE,
@@ -126,8 +124,8 @@ OVER_BRANCHES = (
     Claim(
         "rank-width",
         STUDY,
-        "Over the branches of a seed, those that end in narrower minima, of a higher adaptive sharpness, end with the "
-        "lower accuracy.",
+        "Over the branches of a seed, a higher final adaptive sharpness (a narrower minimum) goes with a lower final "
+        "accuracy.",
         OURS,
         ranked(SHARPNESS, ACCURACY),
         BELOW,
@@ -136,7 +134,7 @@ OVER_BRANCHES = (
     Claim(
         "rank-filters",
         STUDY,
-        "Over the branches of a seed, those whose loss rises more along random directions end with the lower accuracy.",
+        "Over the branches of a seed, a steeper loss along random directions goes with a lower final accuracy.",
         OURS,
         ranked(FILTERS, ACCURACY),
         BELOW,
@@ -145,8 +143,8 @@ OVER_BRANCHES = (
     Claim(
         "through-width",
         STUDY,
-        "Noise acts through width: over the branches of a seed, its rank correlation with accuracy is higher than it "
-        "is at equal width (what goes together, and no proof of what makes what).",
+        "Noise acts through width: over the branches of a seed, its rank correlation with accuracy is higher than the "
+        "partial correlation given width (a correlation is no proof of a cause).",
         OURS,
         minus(ranked(NOISE, ACCURACY), ranked(NOISE, ACCURACY, given=SHARPNESS)),
         ABOVE,

@@ -1,9 +1,10 @@
 """The claims of You et al. 2019, "Learning Stages: Phenomenon, Root Cause, Mechanism Hypothesis, and Implications".
 
-Here those about the phenomenon and its root cause; `you2019_patterns` and `you2019_implications` have the others.  Only
-the abstract of the first version (arXiv 1908.01878v1) is to be had, so every protocol is [inferred], and the claims
-say of it what the abstract says.  The marks are those of `berariu2021`.  When the claims were written, a run of one
-seed (100) of most studies, at an earlier state of `small`, was known; that seed is in none of the published results.
+This file has those about the phenomenon and its root cause; `you2019_patterns` and `you2019_implications` have the
+others.  Only the abstract of the first version (arXiv 1908.01878v1) is available, so the claims are those of the
+abstract and all protocols are [inferred].  Marks in the sources are explained in `berariu2021`.  When the claims were
+written, we knew runs of one seed (100) of most studies, at an earlier version of `small`; no published result uses that
+seed.
 """
 
 from plasticity_jax.analysis.effects import transitions
@@ -28,7 +29,7 @@ CURVES = {
 
 
 def _placebo(kind: str, metric: str, decay: int) -> Contrast:
-    """How much larger a number of a transition is at a decay than at its two placebo epochs."""
+    """A quantity of a transition at a decay, minus its mean at the two placebo epochs."""
     before, after = (the("stepdecay", metric, At(kind, decay, shift)) for shift in PLACEBOS)
     mean = minus(times(0.5, before), times(-0.5, after))
     return minus(the("stepdecay", metric, At(kind, decay)), mean)
@@ -101,7 +102,7 @@ STEPDECAY = (
 
 
 def transition(arm: str, branch: str = "decay", stage: str = "after") -> Contrast:
-    """How much lower the training loss is soon after a change than where nothing was changed; a mean over the rates."""
+    """The drop of the training loss soon after a change, against no change, in nats; averaged over the rates."""
 
     def at(rate: str) -> Contrast:
         point = f"[arm={arm},rate={rate}]"
@@ -112,7 +113,7 @@ def transition(arm: str, branch: str = "decay", stage: str = "after") -> Contras
 
 
 def _average(metric: str) -> Contrast:
-    """The moving average before the transition minus the network itself after it, or if a loss, the other way round."""
+    """A metric of the moving average of weights before the transition minus that of the network itself after it."""
 
     def at(rate: str) -> Contrast:
         point = f"[arm=plain,rate={rate}]"
@@ -128,7 +129,7 @@ def _oscillation(rate: str) -> Contrast:
     return minus(the(label, loss, END, "before"), the(label, f"ema_{loss}", END, "before"))
 
 
-NOTHING = 0.02  # nats of training loss that count as no transition
+NOTHING = 0.02  # a drop of the training loss, in nats, up to which there is no transition
 
 NOISE = (
     Claim(

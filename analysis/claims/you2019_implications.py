@@ -1,6 +1,6 @@
 """The claims of You et al. 2019 about their two implications: AutoDecay saves time, and later stages transfer less.
 
-The marks are those of `berariu2021`, and what was known when the claims were written is said in `you2019`.
+Marks in the sources are explained in `berariu2021`; `you2019` says what was known when the claims were written.
 """
 
 from plasticity_jax.analysis.claims.you2019 import ABSTRACT, OURS, PAPER
@@ -18,7 +18,7 @@ def schedule(name: str) -> str:
 
 
 def _saves(name: str, control: str = "stepdecay") -> Contrast:
-    """A tenth of the control's updates less what a schedule leaves of them."""
+    """Nine tenths of the control's updates minus those of a schedule."""
     return minus(times(0.9, measured(schedule(control), "steps")), measured(schedule(name), "steps"))
 
 
@@ -98,23 +98,23 @@ WAYS = {"probe": ("weight_decay", "a probe of frozen features"), "finetune": ("l
 
 
 def target(way: str, network: str) -> Contrast:
-    """A_tgt: the target's test accuracy, with the hyper-parameter that is best on held-out images."""
+    """A_tgt: the test accuracy on the target, with the hyper-parameter that is best on validation images."""
     return best(family(f"{way}-{network}[{WAYS[way][0]}={{}}]"), "validation_accuracy")
 
 
 def source(stage: int, branch: str = "stepdecay") -> Contrast:
-    """A_src: the source's test accuracy at the end of a learning stage."""
+    """A_src: the test accuracy on the source at the end of a learning stage."""
     return the(branch, at=At(transitions.END, stage) if stage < 3 else END, stage="train")
 
 
 def _more(way: str, stage: int) -> Contrast:
-    """What a learning stage adds on the target beyond what it adds on the source."""
+    """The gain of a learning stage on the target minus its gain on the source, in points."""
     gained = minus(target(way, f"stage-{stage}"), target(way, f"stage-{stage - 1}"))
     return minus(gained, minus(source(stage), source(stage - 1)))
 
 
 def efficiency(way: str, network: str, branch: str = "stepdecay", stage: int = 3) -> Contrast:
-    """A_tgt / A_src."""
+    """The efficiency of the transfer: A_tgt / A_src."""
     return over(target(way, network), source(stage, branch))
 
 

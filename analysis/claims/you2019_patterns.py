@@ -1,7 +1,7 @@
-"""The claims of You et al. 2019 about their mechanism: which patterns are learnt at which noise?
+"""The claims of You et al. 2019 about their mechanism: which patterns are learnt at which noise level.
 
-Both studies are substitutes, see `configs/patterns.py`; the marks are those of `berariu2021`, and what was known
-when the claims were written is said in `you2019`.
+Both studies are substitutes, see `configs/patterns.py`.  Marks in the sources are explained in `berariu2021`; `you2019`
+says what was known when the claims were written.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ ALONE = "patch_only_accuracy"
 
 
 def _claims_of_patches(name: str, what: str, amplitude: str) -> tuple[Claim, ...]:
-    """The claims about patches of one amplitude; `{}` is the largest that there is."""
+    """The claims about patches of one amplitude; `{}` means the largest one."""
 
     def at(contrast: Callable[[str], Contrast]) -> Contrast:
         return largest(family("large[own={}]", take=contrast)) if amplitude == "{}" else contrast(amplitude)
