@@ -463,11 +463,11 @@ def test_safe_names(name):
 
 
 def test_own_names():
-    own = ("mine",)
-    assert study_config.parse(at({"model.name": "mine"}), own).packs[0].model.name == "mine"
-    assert study_config.parse(at({"diagnostics": ("mine",)}), own).diagnostics == ("mine",)
-    assert plan(study_config.parse(at({"stages.tune.reset.function": "mine"}), own))["fresh"].reset.function == "mine"
-    assert "choose one of mine" in refused({"stages.tune.reset.function": "main"}, own)
+    names = ("mine",)
+    assert study_config.parse(at({"model.name": "mine"}), names).packs[0].model.name == "mine"
+    assert study_config.parse(at({"diagnostics": ("mine",)}), names).diagnostics == ("mine",)
+    assert plan(study_config.parse(at({"stages.tune.reset.function": "mine"}), names))["fresh"].reset.function == "mine"
+    assert "choose one of mine" in refused({"stages.tune.reset.function": "main"}, names)
 
 
 # Plans.
@@ -557,10 +557,10 @@ def test_a_grid_is_the_product_of_its_axes():
         (("learning_rate", rate), ("epochs", epochs)) for rate in (1e-3, 1e-2) for epochs in (0.5, 7)
     ]
     for i, (hparams, _) in enumerate(pack.plans):
-        found = plan(study, point=i)
-        assert found["fresh"].optim.learning_rate == dict(hparams)["learning_rate"]
-        assert found["pretrain"].optim.learning_rate == 1e-3
-        assert found["pretrain"].epochs == dict(hparams)["epochs"]
+        stages = plan(study, point=i)
+        assert stages["fresh"].optim.learning_rate == dict(hparams)["learning_rate"]
+        assert stages["pretrain"].optim.learning_rate == 1e-3
+        assert stages["pretrain"].epochs == dict(hparams)["epochs"]
 
 
 def test_shapes_make_packs():
@@ -741,10 +741,10 @@ def test_an_axis_with_names_changes_several_keys_together():
         (("rule", rule), ("epochs", epochs)) for rule in RULES for epochs in (1, 2)
     ]
     for i, (hparams, _) in enumerate(pack.plans):
-        found, rule = plan(study, point=i), RULES[dict(hparams)["rule"]]
-        assert found["pretrain"].optim.learning_rate == rule["stages.pretrain.optim.learning_rate"]
-        assert found["fresh"].optim.learning_rate == rule["stages.tune.optim.learning_rate"]
-        assert (found["pretrain"].epochs, found["fresh"].epochs) == (350, dict(hparams)["epochs"])
+        stages, rule = plan(study, point=i), RULES[dict(hparams)["rule"]]
+        assert stages["pretrain"].optim.learning_rate == rule["stages.pretrain.optim.learning_rate"]
+        assert stages["fresh"].optim.learning_rate == rule["stages.tune.optim.learning_rate"]
+        assert (stages["pretrain"].epochs, stages["fresh"].epochs) == (350, dict(hparams)["epochs"])
 
 
 @pytest.mark.parametrize("axes", [("rule", RULES), (("rule", RULES),), {"rule": RULES}])

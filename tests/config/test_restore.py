@@ -23,13 +23,13 @@ UNSAFE = ["..", ".", "", "/etc/x", "a/b", "../x", "a\nb", "a\x00", "-x", "x" * 1
 
 def changed(path: str, value) -> dict:
     """The description with one thing in it replaced; numbers in the path are places in lists."""
-    found = copy.deepcopy(DESCRIBED)
+    description = copy.deepcopy(DESCRIBED)
     *way, last = (int(key) if key.isdigit() else key for key in path.split("."))
-    holder = found
+    holder = description
     for key in way:
         holder = holder[key]
     holder[last] = value
-    return found
+    return description
 
 
 def refused(described) -> str:
