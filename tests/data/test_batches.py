@@ -130,9 +130,9 @@ def test_last_batch_is_filled_up_from_the_beginning(size, batch, steps):
 
 
 def test_replacement_is_uniform_and_stays_inside_the_pool():
-    found = draws(source(20, padded=50, base=3, replacement=True), 0, 100)
-    assert_shares(counts(found, 20), np.full(20, 1 / 20))
-    pairs = counts(np.asarray(found).reshape(-1, 2) @ [20, 1], 400)  # neighbours in a batch know nothing of each other
+    drawn = draws(source(20, padded=50, base=3, replacement=True), 0, 100)
+    assert_shares(counts(drawn, 20), np.full(20, 1 / 20))
+    pairs = counts(np.asarray(drawn).reshape(-1, 2) @ [20, 1], 400)  # neighbours in a batch know nothing of each other
     assert_shares(pairs, np.full(400, 1 / 400))
 
 
@@ -150,8 +150,8 @@ def test_blending_is_as_defined(share, gamma):
     """Berariu et al. 2021, appendix A.2: p = 1 - gamma^(50 n/N) of drawing from everything."""
     size, base, steps = 20, 5, 1000
     p = 1 - gamma ** (50 * share)
-    found = counts(draws(source(size, 50, base, gamma, True), round(share * steps), steps), size)
-    assert_shares(found, np.where(np.arange(size) < base, (1 - p) / base, 0) + p / size)
+    drawn = counts(draws(source(size, 50, base, gamma, True), round(share * steps), steps), size)
+    assert_shares(drawn, np.where(np.arange(size) < base, (1 - p) / base, 0) + p / size)
 
 
 def test_blending_starts_with_the_biased_part_alone():
@@ -164,16 +164,16 @@ def test_blending_starts_with_the_biased_part_alone():
 def test_normalise():
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 2), dtype=np.uint8)
     mean, std = np.float32([0.2, 0.5]), np.float32([0.1, 2.0])
-    found = jax.jit(sampling.normalise)(images, mean, std)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, (images / 255 - mean) / std, rtol=1e-5, atol=1e-6)
+    normalised = jax.jit(sampling.normalise)(images, mean, std)
+    assert normalised.dtype == jnp.float32
+    np.testing.assert_allclose(normalised, (images / 255 - mean) / std, rtol=1e-5, atol=1e-6)
 
 
 def test_augment_crops_the_padded_image_or_its_mirror():
     pad, side = 2, 5
     images = np.random.default_rng(0).normal(size=(400, side, 4, 3)).astype(np.float32)
-    found = np.asarray(augment(KEY, images, pad=pad))
-    assert found.shape == images.shape
+    cropped = np.asarray(augment(KEY, images, pad=pad))
+    assert cropped.shape == images.shape
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     crops = {
         (row, column, flip): padded[:, row : row + side, column : column + 4][:, :, :: -1 if flip else 1]
@@ -181,9 +181,9 @@ def test_augment_crops_the_padded_image_or_its_mirror():
         for column in range(2 * pad + 1)
         for flip in (False, True)
     }
-    seen = [[case for case, crop in crops.items() if (crop[i] == found[i]).all()] for i in range(len(images))]
-    assert all(len(cases) == 1 for cases in seen)
-    cases = np.array([case for (case,) in seen])
+    matches = [[case for case, crop in crops.items() if (crop[i] == cropped[i]).all()] for i in range(len(images))]
+    assert all(len(cases) == 1 for cases in matches)
+    cases = np.array([case for (case,) in matches])
     for column, values in ((0, 5), (1, 5), (2, 2)):
         assert_shares(counts(cases[:, column], values), np.full(values, 1 / values))
     assert len({tuple(case) for case in cases.tolist()}) == 50  # each drawn independently of the others

@@ -93,10 +93,10 @@ def server(tmp_path):
 def check(data_dir, name, wrote):
     """TFDS itself, and then `datasets`, read what was in the archive."""
     for split, (labels, images) in wrote.items():
-        found = {e["id"].decode(): e for e in tfds.data_source(name, split=split, data_dir=str(data_dir))}
-        assert sorted(found) == [f"{split}_{i:05d}" for i in range(len(images))]
+        examples = {e["id"].decode(): e for e in tfds.data_source(name, split=split, data_dir=str(data_dir))}
+        assert sorted(examples) == [f"{split}_{i:05d}" for i in range(len(images))]
         keys = ["label"] if name == "cifar10" else ["coarse_label", "label"]
-        for i, example in enumerate(found[key] for key in sorted(found)):
+        for i, example in enumerate(examples[key] for key in sorted(examples)):
             np.testing.assert_array_equal(example["image"], images[i])
             assert [example[key] for key in keys] == labels[i].tolist()
     data = datasets.load(name, str(data_dir))

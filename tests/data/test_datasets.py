@@ -357,19 +357,19 @@ def test_tfrecord_without_tensorflow(tmp_path, monkeypatch):
     st.booleans(),
 )
 @example([0, 2], [2], False)
-def test_labels_are_numbered_without_gaps_or_refused(train, test, own):
+def test_labels_are_numbered_without_gaps_or_refused(train, test, uncounted):
     train, test = np.asarray(train), np.asarray(test)
-    known, gaps = set(train.tolist()), set(range(max(*train, *test) + 1)) - set(train.tolist())
-    bad = set(test.tolist()) - known or (own and gaps)
+    trained, gaps = set(train.tolist()), set(range(max(*train, *test) + 1)) - set(train.tolist())
+    bad = set(test.tolist()) - trained or (uncounted and gaps)
     try:
-        first, second, classes, notes = labels.numbered("x", train, test, None if own else 8)
+        first, second, classes, notes = labels.numbered("x", train, test, None if uncounted else 8)
     except DataError as error:
         assert bad and str(error).startswith("x: ") and "\n" not in str(error)
         return
-    assert not bad and classes == len(known) and set(first.tolist()) == set(range(classes))
-    ranks = {label: rank for rank, label in enumerate(sorted(known))}
+    assert not bad and classes == len(trained) and set(first.tolist()) == set(range(classes))
+    ranks = {label: rank for rank, label in enumerate(sorted(trained))}
     assert first.tolist() == [ranks[label] for label in train] and second.tolist() == [ranks[label] for label in test]
-    assert bool(notes) == (not own and classes < 8)
+    assert bool(notes) == (not uncounted and classes < 8)
 
 
 def test_declared_classes_without_images_are_left_out_and_told(tmp_path, monkeypatch):

@@ -21,10 +21,10 @@ def pasted(patch=PUBLISHED, only=False, key=0):
     images = rng.normal(size=(N, 32, 32, 3)).astype(np.float32)
     labels = rng.integers(0, CLASSES, N)
     flags = patches.carried(patch, 3, N, "train")
-    found = patches.patches(patch, 3, CLASSES, 3, flags, only)
+    drawn = patches.patches(patch, 3, CLASSES, 3, flags, only)
     slots = np.arange(N)
-    after = paste(found, jax.random.key(key), slots, slots, images, labels)
-    return found, labels, images, np.asarray(after)
+    after = paste(drawn, jax.random.key(key), slots, slots, images, labels)
+    return drawn, labels, images, np.asarray(after)
 
 
 def inside(images):
@@ -39,19 +39,19 @@ def outside(images):
     return copy
 
 
-def scales(found, labels, after):
+def scales(drawn, labels, after):
     """What the own pattern of each image's class is multiplied by, and how far the patch is from z + that."""
-    v = found.own[np.asarray(labels), 0]
-    rest = inside(after) - found.shared
+    v = drawn.own[np.asarray(labels), 0]
+    rest = inside(after) - drawn.shared
     scale = np.sum(rest * v, axis=(1, 2, 3)) / np.sum(v * v, axis=(1, 2, 3))
     return scale, np.abs(rest - scale[:, None, None, None] * v).max(axis=(1, 2, 3))
 
 
 def test_every_patched_image_is_one_of_the_two_kinds():
-    found, labels, before, after = pasted()
-    patched = found.flags
+    drawn, labels, before, after = pasted()
+    patched = drawn.flags
     alone = patched & (np.abs(outside(after)).max(axis=(1, 2, 3)) == 0)
-    scale, off = scales(found, labels, after)
+    scale, off = scales(drawn, labels, after)
     assert np.all(off[patched] < 1e-6)
     np.testing.assert_allclose(np.abs(scale[patched & ~alone]), 1.0, atol=1e-4)
     np.testing.assert_array_equal(outside(after)[patched & ~alone], outside(before)[patched & ~alone])
@@ -60,10 +60,10 @@ def test_every_patched_image_is_one_of_the_two_kinds():
 
 
 def test_shares_signs_and_stretch_are_as_published():
-    found, labels, _, after = pasted()
-    patched = found.flags
+    drawn, labels, _, after = pasted()
+    patched = drawn.flags
     alone = patched & (np.abs(outside(after)).max(axis=(1, 2, 3)) == 0)
-    scale, _ = scales(found, labels, after)
+    scale, _ = scales(drawn, labels, after)
     assert patched.mean() == pytest.approx(0.8, abs=0.06)
     assert alone.sum() / patched.sum() == pytest.approx(0.2, abs=0.06)
     assert (scale[patched] > 0).mean() == pytest.approx(0.5, abs=0.08)
@@ -71,37 +71,37 @@ def test_shares_signs_and_stretch_are_as_published():
 
 
 def test_patterns_are_as_published():
-    found = patches.patches(PUBLISHED, 0, 1000, 3, np.ones(1), False)
-    assert found.shared.shape == (7, 7, 3) and found.own.shape == (1000, 1, 7, 7, 3)
-    assert found.shared.std() == pytest.approx(1.25, rel=0.15)
-    assert np.abs(found.own).max() <= 0.1 and found.own.std() == pytest.approx(0.1 / 3**0.5, rel=0.01)
-    assert abs(found.own.mean()) < 1e-3
+    drawn = patches.patches(PUBLISHED, 0, 1000, 3, np.ones(1), False)
+    assert drawn.shared.shape == (7, 7, 3) and drawn.own.shape == (1000, 1, 7, 7, 3)
+    assert drawn.shared.std() == pytest.approx(1.25, rel=0.15)
+    assert np.abs(drawn.own).max() <= 0.1 and drawn.own.std() == pytest.approx(0.1 / 3**0.5, rel=0.01)
+    assert abs(drawn.own.mean()) < 1e-3
 
 
 def test_black_images_have_patches_of_both_kinds():
-    found, labels, _, after = pasted(changed(PUBLISHED, share=1.0), only=True)
+    drawn, labels, _, after = pasted(changed(PUBLISHED, share=1.0), only=True)
     assert np.abs(outside(after)).max() == 0
-    scale, off = scales(found, labels, after)
+    scale, off = scales(drawn, labels, after)
     full = np.isclose(np.abs(scale), 1.0, atol=1e-4)
     assert np.all(off < 1e-6) and full.mean() == pytest.approx(0.8, abs=0.06)
 
 
 def test_a_class_may_have_several_patterns():
     patch = changed(PUBLISHED, share=1.0, patterns=3, alone=0.0)
-    found, labels, _, after = pasted(patch)
-    own = found.own[np.asarray(labels)]  # [N, 3, 7, 7, 3]
-    off = np.abs((inside(after) - found.shared)[:, None] ** 2 - own**2).max(axis=(2, 3, 4))
+    drawn, labels, _, after = pasted(patch)
+    patterns = drawn.own[np.asarray(labels)]  # [N, 3, 7, 7, 3]
+    off = np.abs((inside(after) - drawn.shared)[:, None] ** 2 - patterns**2).max(axis=(2, 3, 4))
     assert np.all(off.min(axis=1) < 1e-6)
     assert np.bincount(off.argmin(axis=1), minlength=3).min() > N / 5
 
 
 def test_draws_are_new_at_each_step_and_the_same_in_each_evaluation():
     assert not np.array_equal(pasted(key=0)[3], pasted(key=1)[3])
-    found, labels, images, _ = pasted()
-    key, slots = patches.evaluation_key(found), np.arange(N)
-    first = np.asarray(paste(found, key, slots, slots, images, labels))
+    drawn, labels, images, _ = pasted()
+    key, slots = patches.evaluation_key(drawn), np.arange(N)
+    first = np.asarray(paste(drawn, key, slots, slots, images, labels))
     half = slots[N // 2 :]
-    again = paste(found, key, half, half, images[N // 2 :], labels[N // 2 :])
+    again = paste(drawn, key, half, half, images[N // 2 :], labels[N // 2 :])
     np.testing.assert_array_equal(first[N // 2 :], again)  # however the evaluation is cut into batches
 
 
@@ -126,8 +126,8 @@ def test_seeds_have_patterns_of_their_own_and_amplitudes_share_them():
 @pytest.mark.parametrize("side, size, start", [(32, 7, 12), (8, 3, 2), (8, 8, 0), (9, 2, 3)])
 def test_the_patch_is_in_the_middle(side, size, start):
     patch = changed(PUBLISHED, share=1.0, size=size, alone=0.0)
-    found = patches.patches(patch, 0, CLASSES, 1, np.ones(1, bool), False)
+    drawn = patches.patches(patch, 0, CLASSES, 1, np.ones(1, bool), False)
     slots = np.arange(1)
-    after = paste(found, jax.random.key(0), slots, slots, np.full((1, side, side, 1), 9, np.float32), slots)
+    after = paste(drawn, jax.random.key(0), slots, slots, np.full((1, side, side, 1), 9, np.float32), slots)
     where = np.argwhere(np.asarray(after)[0, :, :, 0] != 9.0)
     assert where.min(axis=0).tolist() == [start, start] and where.max(axis=0).tolist() == [start + size - 1] * 2

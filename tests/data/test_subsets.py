@@ -160,13 +160,13 @@ def test_split_with_nothing_uniform_is_class_incremental(problem, seed, data):
     labels, classes = problem[:2]
     count = data.draw(st.integers(1, classes))
     parts, everything = parts_of(problem, count, 0.0, seed)
-    seen = set()
+    earlier = set()
     for part in range(1, count + 1):
         arrived = parts[part] - parts[part - 1]
         fresh = {int(labels[i]) for i in arrived}
-        assert not fresh & seen
+        assert not fresh & earlier
         assert arrived == {i for i in everything.tolist() if labels[i] in fresh}
-        seen |= fresh
+        earlier |= fresh
 
 
 @given(splits())
@@ -310,8 +310,8 @@ def test_what_a_seed_draws_stays_what_it_was(seed, indices, labels, held_out, cl
         return between.join(map(str, numbers))
 
     every = np.arange(24) % 4
-    found = subsets.pool(recipe(fraction=0.5, label_noise=0.5), seed, every, 4, 20, 3)
-    assert (text(found.indices), text(found.labels, "")) == (indices, labels)
+    drawn = subsets.pool(recipe(fraction=0.5, label_noise=0.5), seed, every, 4, 20, 3)
+    assert (text(drawn.indices), text(drawn.labels, "")) == (indices, labels)
     assert text(subsets.held_out(seed, 24, 3)) == held_out
     span = subsets.Span((0, 24), (0, 0), (0, 4))
     assert text(subsets.told_apart(recipe(classes=(0, 2)), seed, span), "") == classes
@@ -354,10 +354,10 @@ def test_images_of_some_classes_keep_the_order_and_the_share_is_of_them(seed, fr
 def test_a_member_has_the_images_that_it_has_alone(seed, held):
     data, alone = recipe(fraction=0.5), LABELS[40:] - 4
     joined = subsets.pool(data, seed, LABELS, 14, 0, held, SPAN)
-    own = subsets.pool(data, seed, alone, 10, 0, held)
-    assert (joined.indices - 40).tolist() == own.indices.tolist() and (
+    separate = subsets.pool(data, seed, alone, 10, 0, held)
+    assert (joined.indices - 40).tolist() == separate.indices.tolist() and (
         joined.labels - 4
-    ).tolist() == own.labels.tolist()
+    ).tolist() == separate.labels.tolist()
     validation = subsets.validation(data, seed, LABELS, SPAN, held)
     assert (validation - 40).tolist() == subsets.held_out(seed, 100, held).tolist()
 

@@ -11,12 +11,12 @@ DATA = datasets.load("graded")
 def nearest(images, labels):
     """The best that anybody who knows all images of one half could say about the labels of the other, per block."""
     x = images.reshape(len(images), 4, 16).astype(np.float64)
-    half, found = len(x) // 2, []
+    half, shares = len(x) // 2, []
     for block in range(4):
-        known, asked = x[:half, block], x[half:, block]
-        distance = (known**2).sum(1) + (asked**2).sum(1)[:, None] - 2 * asked @ known.T
-        found.append(np.mean(labels[:half][distance.argmin(1)] == labels[half:]))
-    return found
+        reference, asked = x[:half, block], x[half:, block]
+        distance = (reference**2).sum(1) + (asked**2).sum(1)[:, None] - 2 * asked @ reference.T
+        shares.append(np.mean(labels[:half][distance.argmin(1)] == labels[half:]))
+    return shares
 
 
 def test_it_is_a_data_set_with_a_test_set_for_each_block():
@@ -33,9 +33,9 @@ def test_it_is_a_data_set_with_a_test_set_for_each_block():
 @pytest.mark.parametrize("block, name", [(0, "bits0"), (1, "bits2"), (2, "bits4"), (3, "bits6")])
 def test_one_block_shows_the_class_and_the_others_do_not(block, name):
     first, last = DATA.probes[name]
-    found = nearest(DATA.test_images[first:last], DATA.test_labels[first:last])
-    assert found[block] > (0.99 if block < 3 else 0.8)  # not all words of the last are among a thousand examples
-    assert all(share < 0.2 for other, share in enumerate(found) if other != block)
+    shares = nearest(DATA.test_images[first:last], DATA.test_labels[first:last])
+    assert shares[block] > (0.99 if block < 3 else 0.8)  # not all words of the last are among a thousand examples
+    assert all(share < 0.2 for other, share in enumerate(shares) if other != block)
 
 
 def test_a_class_has_as_many_words_as_its_block_says():
@@ -43,11 +43,11 @@ def test_a_class_has_as_many_words_as_its_block_says():
     for block, count in enumerate(synthetic.WORDS):
         first, last = list(DATA.probes.values())[block]
         chosen = DATA.test_images[first:last, block, :, 0][DATA.test_labels[first:last] == 3].astype(int)
-        found = []
+        distinct = []
         for row in chosen:  # noise is a tenth of what words differ by
-            if all(np.abs(row - each).mean() > 12 for each in found):
-                found.append(row)
-        words[count] = len(found)
+            if all(np.abs(row - each).mean() > 12 for each in distinct):
+                distinct.append(row)
+        words[count] = len(distinct)
     assert [words[count] for count in (1, 4, 16)] == [1, 4, 16] and 55 <= words[64] <= 64
 
 
