@@ -49,14 +49,14 @@ def softmax_hessian():
 
 
 def test_eigenvalues_trace_and_rank_of_a_given_hessian():
-    found = measured(curvature, HESSIAN)
+    numbers = measured(curvature, HESSIAN)
     for name in ("hessian", "gauss_newton"):  # equal, as the logits are linear in the weights
-        top = [found[f"{name}_eigenvalue/{i + 1}"] for i in range(10)]
+        top = [numbers[f"{name}_eigenvalue/{i + 1}"] for i in range(10)]
         np.testing.assert_allclose(top, VALUES[::-1][:10], atol=2e-5)
-        assert found[f"{name}_smallest"] == pytest.approx(-1, abs=2e-5)
+        assert numbers[f"{name}_smallest"] == pytest.approx(-1, abs=2e-5)
     norm = sum(np.square(leaf).sum() for leaf in jax.tree.leaves(PARAMS))
-    assert found["relative_sharpness"] == pytest.approx(10 * norm, rel=1e-5)
-    assert found["hessian_trace"] == pytest.approx(VALUES.sum(), abs=1e-3)  # the steps reach all of the space
+    assert numbers["relative_sharpness"] == pytest.approx(10 * norm, rel=1e-5)
+    assert numbers["hessian_trace"] == pytest.approx(VALUES.sum(), abs=1e-3)  # the steps reach all of the space
 
 
 def test_a_trace_is_exact_where_the_steps_reach_and_an_estimate_beside_it():
@@ -64,23 +64,23 @@ def test_a_trace_is_exact_where_the_steps_reach_and_an_estimate_beside_it():
     rotation = np.linalg.qr(RNG.normal(size=(60, 60)))[0]
     hessian = (rotation * values) @ rotation.T
     subject = subjects.quadratic(hessian, np.zeros((2, 60)), {"w": jnp.ones(60)})
-    found = jax.jit(lambda: curvature(subject))()
+    numbers = jax.jit(lambda: curvature(subject))()
     # Of 200 alone, the outliers, any two vectors would be wrong by a third or so.
-    assert float(found["hessian_trace"]) == pytest.approx(values.sum(), rel=0.04)
-    assert float(found["hessian_eigenvalue/5"]) == pytest.approx(20, rel=1e-3)
+    assert float(numbers["hessian_trace"]) == pytest.approx(values.sum(), rel=0.04)
+    assert float(numbers["hessian_eigenvalue/5"]) == pytest.approx(20, rel=1e-3)
 
 
 def test_of_a_diagonal_hessian_trace_and_rank_are_exact():
-    found = measured(curvature, np.diag(VALUES + 2))
-    assert found["hessian_trace"] == pytest.approx((VALUES + 2).sum(), rel=1e-5)
-    found = measured(curvature, np.diag([0.01] * 7 + [1.5, 2, 3, 4, 5]))
-    assert found["hessian_rank"] == pytest.approx(5, rel=1e-4)
+    numbers = measured(curvature, np.diag(VALUES + 2))
+    assert numbers["hessian_trace"] == pytest.approx((VALUES + 2).sum(), rel=1e-5)
+    numbers = measured(curvature, np.diag([0.01] * 7 + [1.5, 2, 3, 4, 5]))
+    assert numbers["hessian_rank"] == pytest.approx(5, rel=1e-4)
 
 
 def test_linear_softmax_has_its_closed_form():
     hessian, shares = softmax_hessian()
-    found = jax.jit(lambda: curvature(subjects.softmax(IMAGES, LABELS, KERNEL)))()
-    top = [found[f"gauss_newton_eigenvalue/{i + 1}"] for i in range(10)]
+    numbers = jax.jit(lambda: curvature(subjects.softmax(IMAGES, LABELS, KERNEL)))()
+    top = [numbers[f"gauss_newton_eigenvalue/{i + 1}"] for i in range(10)]
     np.testing.assert_allclose(top, np.linalg.eigvalsh(hessian)[::-1][:10], atol=1e-5)
     # tr F = mean |x|^2 (1 - |p|^2); the labels are drawn, so this is for many draws.
     true = (np.square(IMAGES).sum(1) * (1 - np.square(shares).sum(1))).mean()
@@ -112,16 +112,16 @@ def test_the_hessian_of_a_residual_network_is_that_of_pytorch():
     subject = subjects.classifier(logits, params, stored["labels"])
 
     product = jax.jit(subject.hessian)(params, vector)
-    for name, found in paths(product).items():
+    for name, leaf in paths(product).items():
         true = stored[f"product/{name}"]
-        np.testing.assert_allclose(found, true, rtol=0, atol=1e-4 * np.abs(true).max(), err_msg=name)
+        np.testing.assert_allclose(leaf, true, rtol=0, atol=1e-4 * np.abs(true).max(), err_msg=name)
 
 
 def test_the_spectrum_has_the_moments_of_the_matrix():
     """Of a diagonal matrix exactly, whatever the signs are."""
-    found = measured(spectrum, np.diag(VALUES))
-    nodes = np.array([found[f"hessian_node/{j}"] for j in range(24)])
-    weights = np.array([found[f"hessian_weight/{j}"] for j in range(24)])
+    numbers = measured(spectrum, np.diag(VALUES))
+    nodes = np.array([numbers[f"hessian_node/{j}"] for j in range(24)])
+    weights = np.array([numbers[f"hessian_weight/{j}"] for j in range(24)])
     assert weights.sum() == pytest.approx(1, rel=1e-5)
     for power in (1, 2, 3):
         assert (weights * nodes**power).sum() == pytest.approx((VALUES**power).mean(), rel=1e-4)
@@ -133,18 +133,18 @@ def test_the_space_of_the_largest_eigenvalues():
 
     go = jax.jit(go)
     nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), subspace.start(PARAMS, None))
-    found, memory = go(PARAMS, HESSIAN, nothing)
+    numbers, memory = go(PARAMS, HESSIAN, nothing)
     slope = HESSIAN @ (FLAT - DATA.mean(0))
     inside = np.square(ROTATION[:, 2:].T @ slope).sum() / np.square(slope).sum()
-    assert float(found["gradient_in_top"]) == pytest.approx(inside, rel=1e-3)
-    assert np.isnan(found["top_overlap_first"]) and np.isnan(found["top_overlap_last"])
+    assert float(numbers["gradient_in_top"]) == pytest.approx(inside, rel=1e-3)
+    assert np.isnan(numbers["top_overlap_first"]) and np.isnan(numbers["top_overlap_last"])
     # The axis of the largest eigenvalue becomes that of the smallest one.
     turned = HESSIAN - 12 * np.outer(ROTATION[:, -1], ROTATION[:, -1])
-    found, memory = go(PARAMS, turned, memory)
-    assert float(found["top_overlap_first"]) == pytest.approx(0.9, abs=2e-3)
-    found, _ = go(PARAMS, HESSIAN, memory)
-    assert float(found["top_overlap_first"]) == pytest.approx(1, abs=2e-3)
-    assert float(found["top_overlap_last"]) == pytest.approx(0.9, abs=2e-3)
+    numbers, memory = go(PARAMS, turned, memory)
+    assert float(numbers["top_overlap_first"]) == pytest.approx(0.9, abs=2e-3)
+    numbers, _ = go(PARAMS, HESSIAN, memory)
+    assert float(numbers["top_overlap_first"]) == pytest.approx(1, abs=2e-3)
+    assert float(numbers["top_overlap_last"]) == pytest.approx(0.9, abs=2e-3)
 
 
 def test_overlap_of_spaces():

@@ -24,16 +24,16 @@ def subject(parent=True, hessian=SAME):
 
 
 def test_correlation_with_first_and_former_weights():
-    found = jax.jit(lambda: correlation(subject()))()
+    numbers = jax.jit(lambda: correlation(subject()))()
     whole = [np.concatenate([tree["a"], tree["b"]]) for tree in (PARAMS, OTHER)]
     for name in ("init", "parent"):
-        assert float(found[f"correlation_to_{name}"]) == pytest.approx(np.corrcoef(*whole)[0, 1], rel=1e-4)
-        assert float(found[f"correlation_to_{name}/b"]) == pytest.approx(-1, rel=1e-4)
+        assert float(numbers[f"correlation_to_{name}"]) == pytest.approx(np.corrcoef(*whole)[0, 1], rel=1e-4)
+        assert float(numbers[f"correlation_to_{name}/b"]) == pytest.approx(-1, rel=1e-4)
 
 
 def test_without_a_stage_before_there_is_nothing_to_compare_with():
-    found = jax.jit(lambda: correlation(subject(False)) | path(subject(False)) | similarity(subject(False)))()
-    assert {name for name, value in found.items() if not np.isnan(value)} == {
+    numbers = jax.jit(lambda: correlation(subject(False)) | path(subject(False)) | similarity(subject(False)))()
+    assert {name for name, value in numbers.items() if not np.isnan(value)} == {
         f"correlation_to_init{end}" for end in ("", "/a", "/b")
     }
 
@@ -41,13 +41,13 @@ def test_without_a_stage_before_there_is_nothing_to_compare_with():
 def test_the_loss_on_a_line_of_a_saddle():
     """Of a quadratic it is a parabola, whose arch over the line between its ends is an eighth of its curvature."""
     hessian = -np.eye(7)
-    found = jax.jit(lambda: path(subject(hessian=hessian)))()
+    numbers = jax.jit(lambda: path(subject(hessian=hessian)))()
     ends = [np.concatenate([tree["a"], tree["b"]]) for tree in (OTHER, PARAMS)]
     for i, share in ((0, 0.0), (3, 0.3), (10, 1.0)):
         here = (1 - share) * ends[0] + share * ends[1]
         expected = -0.5 * np.square(here - DATA).sum(1).mean()
-        assert float(found[f"path_loss/{i}"]) == pytest.approx(expected, rel=1e-4)
-    assert float(found["path_barrier"]) == pytest.approx(np.square(ends[1] - ends[0]).sum() / 8, rel=1e-3)
+        assert float(numbers[f"path_loss/{i}"]) == pytest.approx(expected, rel=1e-4)
+    assert float(numbers["path_barrier"]) == pytest.approx(np.square(ends[1] - ends[0]).sum() / 8, rel=1e-3)
     assert float(barrier(jnp.array([2.0, 1.0, 0.0]))) == 0
 
 
@@ -69,13 +69,13 @@ def test_the_tangent_kernel_of_linear_softmax_is_that_of_its_images():
     given = subjects.softmax(IMAGES, np.zeros(20), KERNEL)
     moved = {"head": {"kernel": jnp.asarray(KERNEL + 0.5 * np.eye(5, 3), jnp.float32)}}
     whole = dataclasses.replace(given, following=lambda: dataclasses.replace(given, params=moved))
-    found = {name: float(value) for name, value in jax.jit(lambda: kernel(whole))().items()}
+    numbers = {name: float(value) for name, value in jax.jit(lambda: kernel(whole))().items()}
     values = np.linalg.eigvalsh(IMAGES @ IMAGES.T)[-5:]
     share = values / values.sum()
-    assert found["kernel_rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
-    assert found["kernel_numerical_rank"] == 5
-    assert found["kernel_condition"] == pytest.approx(1e6, rel=1e-3)
+    assert numbers["kernel_rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
+    assert numbers["kernel_numerical_rank"] == 5
+    assert numbers["kernel_condition"] == pytest.approx(1e6, rel=1e-3)
     before, after = (np.exp(IMAGES @ k) for k in (KERNEL, KERNEL + 0.5 * np.eye(5, 3)))
     before, after = (each / each.sum(1, keepdims=True) for each in (before, after))
-    assert found["churn"] == pytest.approx(np.abs(after - before).sum(1).mean() / 2, rel=1e-4)
-    assert found["churn_share"] == pytest.approx((before.argmax(1) != after.argmax(1)).mean(), abs=1e-6)
+    assert numbers["churn"] == pytest.approx(np.abs(after - before).sum(1).mean() / 2, rel=1e-4)
+    assert numbers["churn_share"] == pytest.approx((before.argmax(1) != after.argmax(1)).mean(), abs=1e-6)

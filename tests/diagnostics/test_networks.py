@@ -91,6 +91,6 @@ def test_every_diagnostic_can_be_jitted_and_mapped_over_runs():
         state = types.SimpleNamespace(params=params, stats={})
         return [diagnostic(state, batch) for diagnostic in diagnostics.DIAGNOSTICS.values()]
 
-    for found in jax.jit(jax.vmap(one))(runs, features):
-        for value in found.values():
+    for numbers in jax.jit(jax.vmap(one))(runs, features):
+        for value in numbers.values():
             assert value.shape == (2,) and value.dtype == jnp.float32 and bool(jnp.isfinite(value).all())
