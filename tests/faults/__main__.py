@@ -61,21 +61,21 @@ def main(argv: Sequence[str]) -> int:
     cases, began = [], time.monotonic()
     try:
         world = World(children.server("tests.faults.command"))
-        for each in campaign.run(world, numbers, flags.seed, chosen, home, flags.parallel, keep=bool(flags.keep)):
-            cases.append(each)
-            say(each, flags.seed)
+        for case in campaign.run(world, numbers, flags.seed, chosen, home, flags.parallel, keep=bool(flags.keep)):
+            cases.append(case)
+            say(case, flags.seed)
     except children.Lost as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         if not flags.keep:
             shutil.rmtree(home, ignore_errors=True)
-    found = campaign.counts(cases)
-    print(campaign.table(found))
+    counts = campaign.counts(cases)
+    print(campaign.table(counts))
     seconds = time.monotonic() - began
     print(f"{len(cases)} directories, seed {flags.seed}, {seconds:.0f} s")
     if flags.json:
-        content = {"seed": flags.seed, "kinds": chosen, "counts": found, "cases": campaign.record(cases)}
+        content = {"seed": flags.seed, "kinds": chosen, "counts": counts, "cases": campaign.record(cases)}
         flags.json.write_text(strict_json.dumps(content, indent=1) + "\n")
     return int(any(each.lost for each in cases))
 
@@ -88,13 +88,13 @@ def environment(home: Path) -> None:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
-def say(each: campaign.Case, seed: int) -> None:
+def say(case: campaign.Case, seed: int) -> None:
     """A line for each fault, when its directory is done with."""
-    for injection in each.injections:
+    for injection in case.injections:
         told = f"; {injection.refusals[-1]}" if injection.refusals else ""
-        print(f"{each.number}: {injection.kind}: {injection.what}: {each.of(injection)}{told}", flush=True)
-    if each.lost:
-        print(f"{each.number}: LOST (--seed {seed} --only {each.number}): {each.lost}", flush=True)
+        print(f"{case.number}: {injection.kind}: {injection.what}: {case.of(injection)}{told}", flush=True)
+    if case.lost:
+        print(f"{case.number}: LOST (--seed {seed} --only {case.number}): {case.lost}", flush=True)
 
 
 if __name__ == "__main__":

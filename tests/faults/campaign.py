@@ -84,19 +84,19 @@ def case(world: World, number: int, seed: int, chosen: Sequence[str], home: Path
 
 def counts(cases: Sequence[Case]) -> dict[str, dict[str, int]]:
     """For each kind how many were injected, and how many of these survived, were refused and lost."""
-    found: dict[str, dict[str, int]] = {}
-    for each in cases:
-        for injection in each.injections:
-            row = found.setdefault(injection.kind, dict.fromkeys(("injected", *OUTCOMES), 0))
+    by_kind: dict[str, dict[str, int]] = {}
+    for result in cases:
+        for injection in result.injections:
+            row = by_kind.setdefault(injection.kind, dict.fromkeys(("injected", *OUTCOMES), 0))
             row["injected"] += 1
-            row[each.of(injection)] += 1
-    return found
+            row[result.of(injection)] += 1
+    return by_kind
 
 
-def table(found: Mapping[str, Mapping[str, int]]) -> str:
+def table(by_kind: Mapping[str, Mapping[str, int]]) -> str:
     """The counts as text, with their sum."""
-    total = {key: sum(row[key] for row in found.values()) for key in ("injected", *OUTCOMES)}
-    rows = [*found.items(), ("all", total)]
+    total = {key: sum(row[key] for row in by_kind.values()) for key in ("injected", *OUTCOMES)}
+    rows = [*by_kind.items(), ("all", total)]
     lines = [f"{'fault':<12} {'injected':>9} {'survived':>9} {'refused':>9} {'lost':>6}"]
     lines += [
         f"{name:<12} {row['injected']:>9} {row['survived']:>9} {row['refused']:>9} {row['lost']:>6}"

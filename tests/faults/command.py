@@ -44,12 +44,12 @@ def command(
     os.environ.update(environ)
     print_to(log)
     dispatch.CALL_SECONDS, saver.CHECKPOINT_SHARE = 0.005, 0
-    seen = watch(directory, stop_at, jump)
+    operations = watch(directory, stop_at, jump)
     try:
         sys.exit(main.main(argv))
     finally:
         if count_to:
-            Path(count_to).write_text(str(seen()))
+            Path(count_to).write_text(str(operations()))
         with contextlib.suppress(OSError):
             sys.stdout.flush()
 

@@ -86,12 +86,12 @@ def files(kind: str, scene: Scene) -> None:
 
 def pick(scene: Scene, pattern: str) -> Path | None:
     """One of the files that a pattern means; a folder only where it means folders."""
-    found = sorted(
+    matching = sorted(
         path
         for path in scene.directory.glob(pattern)
         if path.is_dir() == pattern.endswith("/") and path != scene.directory
     )
-    return scene.draw.choice(found) if found else None
+    return scene.draw.choice(matching) if matching else None
 
 
 def full(scene: Scene) -> None:
@@ -260,12 +260,12 @@ KINDS: dict[str, Kind] = {
 
 def impossible() -> dict[str, str]:
     """The kinds that this machine cannot do, with the reason."""
-    found = {}
+    reasons = {}
     if not disks.can_mount():
-        found["full"] = "mounting is not allowed here (`limit` does it with a limit on the size of files)"
+        reasons["full"] = "mounting is not allowed here (`limit` does it with a limit on the size of files)"
     if not disks.can_freeze():
-        found["frozen"] = "no file system attributes here"
-    return found
+        reasons["frozen"] = "no file system attributes here"
+    return reasons
 
 
 def chain(kinds: list[str], number: int, draw: random.Random) -> list[str]:

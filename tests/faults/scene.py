@@ -195,8 +195,8 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
             raise Lost(f"another {key} than undisturbed: {_difference(value, found[key])}")
 
 
-def _difference(expected: Any, found: Any) -> str:
-    if isinstance(expected, dict) and isinstance(found, dict):
-        keys = [key for key in {**expected, **found} if expected.get(key) != found.get(key)]
+def _difference(expected: Any, actual: Any) -> str:
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        keys = [key for key in {**expected, **actual} if expected.get(key) != actual.get(key)]
         return f"in {', '.join(map(str, keys))}"
-    return f"{str(found)[:300]} instead of {str(expected)[:300]}"
+    return f"{str(actual)[:300]} instead of {str(expected)[:300]}"

@@ -67,10 +67,10 @@ class Sweep:
                 break
         else:
             raise Lost(f"a sweep not finished after {STARTS} starts")
-        found = jobs.read(self.directory)
-        if sorted(job.study for job in found) != sorted(ARGUMENTS):
-            raise Lost(f"other jobs than planned: {[job.name for job in found]}")
-        for job in found:
+        listed = jobs.read(self.directory)
+        if sorted(job.study for job in listed) != sorted(ARGUMENTS):
+            raise Lost(f"other jobs than planned: {[job.name for job in listed]}")
+        for job in listed:
             if (state := job_states.look(self.directory, job).state) != "finished":
                 raise Lost(f"job {job.name} is {state} after the launcher said that all have finished")
             expected = dict(self.scene.world.references[ARGUMENTS[job.study]].outcome)
@@ -126,11 +126,11 @@ def _damaged(scene: Scene, kind: str, find: Callable[[Sweep], list[Path]]) -> No
         child.stands(after)
         sweep.kill()
         child.end()
-        if there := [path for path in find(sweep) if path.exists()]:
+        if files := [path for path in find(sweep) if path.exists()]:
             break
     else:
         raise Lost("there was never a file to damage")
-    path = scene.draw.choice(there)
+    path = scene.draw.choice(files)
     # A finished job is not looked into again, so a digit that flips in its result stays: this is known, not drawn.
     what = damage.damage(path, scene.draw, "truncate" if path.name == "result.json" else "")
     scene.injected(kind, f"{path.relative_to(sweep.directory)} {what} after {after:.2f} s")
