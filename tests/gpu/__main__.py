@@ -74,7 +74,7 @@ class Report:
 
 def measure(flags: argparse.Namespace, report: Report, workers: Crew) -> None:
     """All parts, each for its time at most."""
-    begun, total, found = time.monotonic(), 60 * flags.minutes, report.found
+    begun, total, content = time.monotonic(), 60 * flags.minutes, report.found
 
     def until(end: float) -> Callable[[], float]:
         return lambda: max(0.1, end - (time.monotonic() - begun))
@@ -88,9 +88,9 @@ def measure(flags: argparse.Namespace, report: Report, workers: Crew) -> None:
     asked = prepare(flags, report, workers, first)
     plan = cells.quick() if flags.quick else cells.full()
     end = time.monotonic() - begun + total * SHARES[flags.quick][1]
-    found["goal"] = {"images_per_second": cells.GOAL}
-    cells.run(plan, workers, device, flags.torch_python, found["cells"], until(min(end, total)), report.write)
-    found["goal"]["measured"] = cells.speed(found["cells"]) or None
+    content["goal"] = {"images_per_second": cells.GOAL}
+    cells.run(plan, workers, device, flags.torch_python, content["cells"], until(min(end, total)), report.write)
+    content["goal"]["measured"] = cells.speed(content["cells"]) or None
     report.write()
     if asked:
         train(asked, flags, report, workers, until(total))
@@ -119,7 +119,7 @@ def describe(facts: Entry, flags: argparse.Namespace, report: Report) -> None:
 
 def prepare(flags: argparse.Namespace, report: Report, workers: Crew, left: Callable[[], float]) -> Entry:
     """The first part, and beside it the programs of the third; what the third is to be asked, or nothing."""
-    found, asked = report.found, {"dataset": "", "data_dir": "", "quick": flags.quick}
+    content, asked = report.found, {"dataset": "", "data_dir": "", "quick": flags.quick}
     try:
         if not flags.quick:
             asked["dataset"], asked["data_dir"] = figure.locate(flags.data_dir)
@@ -131,17 +131,17 @@ def prepare(flags: argparse.Namespace, report: Report, workers: Crew, left: Call
         worker = workers.hire()
         for do in ("plan_figure", "compile_figure"):
             with worker.within(left()):
-                found["figure"] |= answer(lambda do=do: worker.ask(do=do, **asked))  # type: ignore[misc]
+                content["figure"] |= answer(lambda do=do: worker.ask(do=do, **asked))  # type: ignore[misc]
 
-    compiling = workers.pool.submit(programs) if asked and "choice" not in found["figure"] else None
+    compiling = workers.pool.submit(programs) if asked and "choice" not in content["figure"] else None
     wanted = {"golden step", *checks.COMPARISONS}
-    if any("error" in found["checks"].get(title, {"error": ""}) for title in wanted):
-        found["checks"] = {}
+    if any("error" in content["checks"].get(title, {"error": ""}) for title in wanted):
+        content["checks"] = {}
         model = "mlp" if flags.quick else "resnet"
-        checks.run(workers, found["checks"], flags.scratch, left, report.write, model)
+        checks.run(workers, content["checks"], flags.scratch, left, report.write, model)
     if compiling:
         compiling.result()
-    for line in table.checks(found["checks"]):
+    for line in table.checks(content["checks"]):
         report.note(line)
     return asked
 

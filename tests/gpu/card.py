@@ -25,9 +25,11 @@ def describe(dump: str) -> Entry:
     jax.block_until_ready(jax.jit(lambda x: x @ x)(jnp.ones((64, 64))))
     facts = machine.facts()
     (device, *_) = target.local_devices()
-    found = facts | {"memory": target.memory_stats(device).get("bytes_limit"), "cores": os.cpu_count()}
+    hardware = facts | {"memory": target.memory_stats(device).get("bytes_limit"), "cores": os.cpu_count()}
     texts = sorted(Path(dump).glob("*gpu_target_config.pbtxt"))
-    return found | {"description": HEADER.format(name=facts["device_kind"]) + texts[0].read_text() if texts else None}
+    return hardware | {
+        "description": HEADER.format(name=facts["device_kind"]) + texts[0].read_text() if texts else None
+    }
 
 
 def matmul(rows: int, dtype: str) -> Entry:

@@ -70,17 +70,17 @@ def quick() -> Plan:
 
 
 def run(
-    plan: Plan, crew: Crew, card: Channel, python: str, found: list[Entry], left: Callable[[], float], note: Callable
+    plan: Plan, crew: Crew, card: Channel, python: str, rows: list[Entry], left: Callable[[], float], note: Callable
 ) -> None:
-    """Add a row for each cell to `found` until no time is left; `note` is called after each.
+    """Add a row for each cell to `rows` until no time is left; `note` is called after each.
 
     Args:
       card: a worker that multiplies matrices.
       python: an interpreter with PyTorch.
       left: seconds that are left.
     """
-    known = {Cell(*(row[field] for field in Cell._fields)) for row in found if "error" not in row}
-    to_come = [cell for cell in plan.cells if cell not in known]
+    done = {Cell(*(row[field] for field in Cell._fields)) for row in rows if "error" not in row}
+    to_come = [cell for cell in plan.cells if cell not in done]
     first = True
     while to_come and left() > plan.measure:
         size = min(3, crew.size) if first else crew.size  # the first few are compiled without much company
@@ -94,8 +94,8 @@ def run(
             if "error" not in row:
                 row |= answer(functools.partial(_measure, workers[cell], card, plan, cell, row))
             channel.end(workers[cell].process)
-            found[:] = [other for other in found if any(other[field] != row[field] for field in Cell._fields)] + [row]
-            compare(found)
+            rows[:] = [other for other in rows if any(other[field] != row[field] for field in Cell._fields)] + [row]
+            compare(rows)
             note()
         if any(cell.strategy == "torch" and MISSING in entry.get("error", "") for cell, entry in built.items()):
             to_come = [cell for cell in to_come if cell.strategy != "torch"]
@@ -130,10 +130,10 @@ def _measure(worker: Channel, card: Channel, plan: Plan, cell: Cell, row: Entry)
     return {"images_per_second": images, "of_matmul": share["median"] * work, "matmul": rounds.spread(rates[MATMUL])}
 
 
-def compare(found: Sequence[Entry]) -> None:
+def compare(rows: Sequence[Entry]) -> None:
     """Add to each row its ratio to PyTorch's one run of the same network, where both were measured."""
-    torch = {(row["width"], row["stem"]): row for row in found if row["strategy"] == "torch"}
-    for row in found:
+    torch = {(row["width"], row["stem"]): row for row in rows if row["strategy"] == "torch"}
+    for row in rows:
         other = torch.get((row["width"], row["stem"]), {})
         if "images_per_second" in row and "images_per_second" in other:
             row["of_torch"] = row["images_per_second"]["median"] / other["images_per_second"]["median"]

@@ -68,19 +68,19 @@ COMPARISONS = {
 
 
 def run(
-    crew: Crew, found: Entry, scratch: Path, seconds: Callable[[], float], note: Callable[[], None], model: str
+    crew: Crew, entries: Entry, scratch: Path, seconds: Callable[[], float], note: Callable[[], None], model: str
 ) -> None:
-    """Fill `found` with what agrees of networks of `models.MODELS`; `note` is called after each entry."""
+    """Fill `entries` with what agrees of networks of `models.MODELS`; `note` is called after each entry."""
     asks: dict[str, Callable[[], Entry]] = {"golden step": lambda: crew.alone(seconds(), environ=EXACT, do="golden")}
-    for name, each in STUDIES.items():
-        asks[name] = _asking(crew, each, scratch / name, seconds, model)
+    for name, training in STUDIES.items():
+        asks[name] = _asking(crew, training, scratch / name, seconds, model)
     trained: dict[str, Entry] = {}
     for name, entry in crew.at_once(asks):
-        (found if name == "golden step" else trained)[name] = entry
-        pairs = {title: pair for title, pair in COMPARISONS.items() if title not in found}
+        (entries if name == "golden step" else trained)[name] = entry
+        pairs = {title: pair for title, pair in COMPARISONS.items() if title not in entries}
         for title, pair in pairs.items():
             if {pair.one, pair.other} <= set(trained):
-                found[title] = judged(trained[pair.one], trained[pair.other], pair.most)
+                entries[title] = judged(trained[pair.one], trained[pair.other], pair.most)
         note()
 
 
@@ -113,8 +113,8 @@ def golden() -> Entry:
     """The golden step of the tests, on this device."""
     from tests.support import golden
 
-    found = golden.numbers()
-    wrong = {name: found[name] for name, right in golden.NUMBERS.items() if abs(found[name] - right) > 1e-3 * right}
+    numbers = golden.numbers()
+    wrong = {name: numbers[name] for name, right in golden.NUMBERS.items() if abs(numbers[name] - right) > 1e-3 * right}
     return {"ok": not wrong, "wrong": wrong}
 
 
@@ -146,12 +146,12 @@ def config(model: str, strategy: str, seeds: Sequence[int], dtype: str, epochs: 
     """A small network on few digits; evaluated after every epoch, which is where a stop is noticed."""
     from plasticity_jax.configs.base import base, stage
 
-    found = base()
-    found.update(dataset="digits", train_images=256, test_images=64, seeds=tuple(seeds), strategy=strategy)
-    found.update(control="train", diagnostics=())
-    found.model.update(name=model, depth=1, width=8, stem="cifar", dtype=dtype)
-    found.stages = ConfigDict({"train": stage(epochs=float(epochs), batch_size=64, eval_every=1)})
-    return found
+    settings = base()
+    settings.update(dataset="digits", train_images=256, test_images=64, seeds=tuple(seeds), strategy=strategy)
+    settings.update(control="train", diagnostics=())
+    settings.model.update(name=model, depth=1, width=8, stem="cifar", dtype=dtype)
+    settings.stages = ConfigDict({"train": stage(epochs=float(epochs), batch_size=64, eval_every=1)})
+    return settings
 
 
 def _stop(directory: Path) -> None:

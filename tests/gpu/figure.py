@@ -58,23 +58,23 @@ def choose(rate: float, seconds: float, images: int, whole: Choice) -> Choice:
     rate, seconds = rate or ASSUMED, max(0.0, seconds - START - END)
     for count in dict.fromkeys((whole.seeds, *(n for n in SEEDS if n < whole.seeds))):
         share = min(1.0, SHARE * rate * seconds / (images * count / whole.seeds))
-        found = Choice(count, *(max(1, math.floor(share * epochs)) for epochs in whole[1:]))
-        if found.tune >= min(LEAST, whole.tune):
+        choice = Choice(count, *(max(1, math.floor(share * epochs)) for epochs in whole[1:]))
+        if choice.tune >= min(LEAST, whole.tune):
             break
-    return found
+    return choice
 
 
 def config(choice: Choice, dataset: str, data_dir: str, quick: bool = False) -> ConfigDict:
     """The study; `quick` on digits, with a network that compiles at once."""
-    found = multistage.get_config("digits" if quick else "")
+    settings = multistage.get_config("digits" if quick else "")
     if quick:
-        found.model.update(name="mlp", depth=1, width=8)
+        settings.model.update(name="mlp", depth=1, width=8)
     else:
-        found.update(dataset=dataset, data_dir=data_dir)
-        found.model.dtype = "bfloat16"
-    found.seeds = tuple(range(choice.seeds))
-    found.stages.pretrain.epochs, found.stages.tune.epochs = float(choice.pretrain), float(choice.tune)
-    return found
+        settings.update(dataset=dataset, data_dir=data_dir)
+        settings.model.dtype = "bfloat16"
+    settings.seeds = tuple(range(choice.seeds))
+    settings.stages.pretrain.epochs, settings.stages.tune.epochs = float(choice.pretrain), float(choice.tune)
+    return settings
 
 
 def whole(quick: bool) -> Choice:
@@ -101,14 +101,14 @@ def locate(data_dir: str) -> tuple[str, str]:
 
 def run(
     crew: Crew,
-    found: Entry,
+    entry: Entry,
     scratch: Path,
     out: Path,
     left: Callable[[], float],
     note: Callable[[], None],
     **asked: object,
 ) -> None:
-    """Train what `found["choice"]` says and collect it in `out` again and again; a second call goes on.
+    """Train what `entry["choice"]` says and collect it in `out` again and again; a second call goes on.
 
     Args:
       scratch: where the study's own directory is.
@@ -118,19 +118,19 @@ def run(
     directory, worker = scratch / "figure1", crew.hire()
     request = {"do": "train_figure", "directory": str(directory), "seconds": max(1.0, left() - END)}
     with concurrent.futures.ThreadPoolExecutor(1) as waiting:
-        ask = functools.partial(worker.ask, **request, choice=found["choice"], **asked)
+        ask = functools.partial(worker.ask, **request, choice=entry["choice"], **asked)
         future = waiting.submit(answer, ask)
         try:
             while not future.done() and left() > 5.0:
                 concurrent.futures.wait([future], timeout=min(COLLECT, max(0.1, left() - 5.0)))
-                found["study"] = _collected(directory, out)
+                entry["study"] = _collected(directory, out)
                 note()
         finally:  # also when this process is told to stop
             worker.process.send_signal(signal.SIGTERM)
             concurrent.futures.wait([future], timeout=10.0)
             channel.end(worker.process)
-            found |= future.result() if future.done() else {"error": "it did not stop in time"}
-            found["study"] = _collected(directory, out)
+            entry |= future.result() if future.done() else {"error": "it did not stop in time"}
+            entry["study"] = _collected(directory, out)
             note()
 
 

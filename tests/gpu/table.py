@@ -12,25 +12,25 @@ Entry = Mapping[str, Any]
 HEADS = ("width", "stem", "strategy", "runs", "images/s", "least to most", "x torch.compile", "of the matrix rate")
 
 
-def markdown(found: Entry) -> str:
+def markdown(report: Entry) -> str:
     """Checks, cells and Figure 1."""
-    machine = found.get("machine", {})
+    machine = report.get("machine", {})
     lines = [f"{machine.get('device_kind')}, jax {machine.get('packages', {}).get('jax')}", ""]
-    lines += [*checks(found["checks"]), "", *speeds(found["cells"])]
-    goal = found.get("goal", {})
+    lines += [*checks(report["checks"]), "", *speeds(report["cells"])]
+    goal = report.get("goal", {})
     if goal.get("measured"):
         lines += [
             "",
             f"8 runs, width 64, ImageNet stem: {goal['measured']:,.0f} images/s, goal {goal['images_per_second']:,}",
         ]
-    if found["figure"].get("choice"):
-        lines += ["", figure(found["figure"])]
+    if report["figure"].get("choice"):
+        lines += ["", figure(report["figure"])]
     return "\n".join(lines)
 
 
-def checks(found: Entry) -> Iterator[str]:
+def checks(entries: Entry) -> Iterator[str]:
     """A line for each."""
-    for title, entry in found.items():
+    for title, entry in entries.items():
         if "error" in entry:
             yield f"- {title}: not checked, {entry['error']}"
             continue
