@@ -29,8 +29,8 @@ def start(sweep: Path, text: str, name: str = "j") -> subprocess.Popen:
     begin = f"#!{sys.executable}\nimport sys, time, signal, pathlib\nhere = pathlib.Path({str(sweep)!r})\n"
     program.write_text(begin + text)
     path.write_text(binary.script(sweep, 3, str(program), sweep))
-    for each in (program, path):
-        each.chmod(0o755)
+    for executable in (program, path):
+        executable.chmod(0o755)
     return subprocess.Popen([path, f"--job={name}"])
 
 

@@ -143,14 +143,14 @@ def test_what_is_killed_goes_on_as_long_as_it_comes_further(sweep, capsys):
 @pytest.mark.parametrize("parallel", [1, 2, 3])
 def test_no_more_run_at_a_time_than_were_asked_for(sweep, parallel):
     ready = [sweep / f"study/jobs/seeds={seed}/ready" for seed in range(6)]
-    seen = []
+    counts = []
 
     def stopped() -> bool:
-        seen.append(sum(path.exists() for path in ready))
-        return seen[-1] == parallel
+        counts.append(sum(path.exists() for path in ready))
+        return counts[-1] == parallel
 
     assert run(sweep, parallel, stopped, **{f"j{seed}": ["wait"] for seed in range(6)}) == 75
-    assert max(seen) == parallel == len(starts(sweep))
+    assert max(counts) == parallel == len(starts(sweep))
     assert sum((path.parent / "saved").exists() for path in ready) == parallel  # each was asked, and saved
 
 
@@ -228,9 +228,11 @@ def test_shares_of_the_cores(sweep, monkeypatch):
     assert [share.cores for share in workers.deal(1)] == [()]
     assert [share.cores for share in workers.deal(9)][-2:] == [(7,), (0,)]
     monkeypatch.undo()
-    there = sorted(os.sched_getaffinity(0))
+    allowed = sorted(os.sched_getaffinity(0))
     assert run(sweep, 2) == 0
-    assert {tuple(start[1]) for start in starts(sweep)} == {share.cores for share in workers.deal(2)} != {tuple(there)}
+    assert (
+        {tuple(start[1]) for start in starts(sweep)} == {share.cores for share in workers.deal(2)} != {tuple(allowed)}
+    )
 
 
 def test_gpus_are_dealt_out(sweep, monkeypatch, tmp_path):

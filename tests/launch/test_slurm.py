@@ -71,22 +71,22 @@ def test_every_line_of_sbatch_is_explained_and_what_is_not_asked_for_is_not_ther
 
 
 def test_it_asks_for_what_the_flags_say():
-    found = directives(written(parallel=3, grace=45, resources={"mem": "32G", "constraint": "[a&b]|c", "gpus": "2"}))
-    assert found["array"] == "0-1%3"
-    assert found["signal"] == "USR1@45"
-    assert found["constraint"] == "[a&b]|c"
-    assert found["mem"] == "32G"
-    assert "requeue" in found and found["open-mode"] == "append"
+    settings = directives(written(parallel=3, grace=45, resources={"mem": "32G", "constraint": "[a&b]|c", "gpus": "2"}))
+    assert settings["array"] == "0-1%3"
+    assert settings["signal"] == "USR1@45"
+    assert settings["constraint"] == "[a&b]|c"
+    assert settings["mem"] == "32G"
+    assert "requeue" in settings and settings["open-mode"] == "append"
 
 
 @given(TEXT)
 def test_values_reach_sbatch_as_they_are(value):
     try:
-        found = directives(written(resources={"comment": value}))
+        settings = directives(written(resources={"comment": value}))
     except LabError:
         assert not value.isprintable()
     else:
-        assert found["comment"] == value
+        assert settings["comment"] == value
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a\n#SBATCH --uid=0", "\x00", "\x1b[31m", "a\u2028b", "\udc80", "a\tb"])
@@ -218,8 +218,8 @@ def test_a_setup_line_that_fails_ends_the_job_with_its_status_and_a_line(setup, 
 
 def test_other_options_of_sbatch_are_passed_through():
     options = ("gres=gpu:a100:2", "exclusive", "gpus=2", "dependency=afterok:3:4", "comment=a b=c", "mail-user=")
-    found = directives(written(options=options, resources={"mem": "", "gpus-per-node": ""}))
-    assert {key: found[key] for key in ("gres", "exclusive", "gpus", "dependency", "comment", "mail-user")} == {
+    settings = directives(written(options=options, resources={"mem": "", "gpus-per-node": ""}))
+    assert {key: settings[key] for key in ("gres", "exclusive", "gpus", "dependency", "comment", "mail-user")} == {
         "gres": "gpu:a100:2", "exclusive": "", "gpus": "2", "dependency": "afterok:3:4", "comment": "a b=c",
         "mail-user": "",
     }  # fmt: skip
@@ -310,14 +310,14 @@ def job(i: int) -> jobs.Job:
 @pytest.fixture
 def planned(tmp_path):
     """Five jobs of which the second has finished and the third gave up."""
-    found = [job(i) for i in range(5)]
+    listed = [job(i) for i in range(5)]
     sweep = tmp_path / "a sweep"
-    jobs.write(sweep, found)
+    jobs.write(sweep, listed)
     (sweep / "slurm").mkdir()
-    done = jobs.directory(sweep, found[1])
+    done = jobs.directory(sweep, listed[1])
     workdir.write_json(done / "result.json", {"status": "finished", "runs": [], "images": 100})
-    attempts.write(jobs.directory(sweep, found[2]), attempts.Attempts("the start", 3, ("a reason",), True))
-    return sweep, found
+    attempts.write(jobs.directory(sweep, listed[2]), attempts.Attempts("the start", 3, ("a reason",), True))
+    return sweep, listed
 
 
 @pytest.fixture(autouse=True)
@@ -332,26 +332,26 @@ def submitted(cluster: Path) -> list[str]:
 
 
 def test_what_is_missing_is_submitted_in_arrays_that_the_cluster_takes(cluster, planned, capsys):
-    sweep, found = planned
-    slurm.submit(sweep, found)
+    sweep, listed = planned
+    slurm.submit(sweep, listed)
     path = str(sweep / "slurm" / "job.sh")
     name = sbatch.label(sweep)
     assert submitted(cluster) == [
         "--parsable", f"--job-name={name}", "--array=0,2", path, "0",
         "--parsable", f"--job-name={name}+3", "--array=0-1", path, "3",
     ]  # fmt: skip
-    assert not attempts.read(jobs.directory(sweep, found[2])).gave_up
+    assert not attempts.read(jobs.directory(sweep, listed[2])).gave_up
     printed = capsys.readouterr().out
     assert "submitted 41: 2 jobs, tasks 0,2" in printed
     assert "scancel 41" in printed and "plasticity status" in printed
 
 
 def test_what_is_in_the_queue_is_not_submitted_again(cluster, planned, capsys):
-    sweep, found = planned
+    sweep, listed = planned
     name = sbatch.label(sweep)
     lines = [f"{name}|0|7|PENDING|Priority|", f"{name}+3|1|8|RUNNING|None|node1", "other|2|9|RUNNING|None|node1"]
     (cluster / "queue.txt").write_text("\n".join(lines) + "\n")
-    slurm.submit(sweep, found)
+    slurm.submit(sweep, listed)
     assert [word for word in submitted(cluster) if word.startswith("--array")] == ["--array=2", "--array=0"]
     assert "2 jobs are in the queue already" in capsys.readouterr().out
     assert squeue.read(sweep, 5) == {
@@ -361,20 +361,20 @@ def test_what_is_in_the_queue_is_not_submitted_again(cluster, planned, capsys):
 
 
 def test_nothing_is_submitted_where_all_is_queued_or_done(cluster, planned, capsys):
-    sweep, found = planned
-    slurm.submit(sweep, found[1:2])
+    sweep, listed = planned
+    slurm.submit(sweep, listed[1:2])
     assert capsys.readouterr().out == "all jobs have finished\n"
     (cluster / "queue.txt").write_text(f"{sbatch.label(sweep)}|0|7|RUNNING|None|node1\n")
-    slurm.submit(sweep, found[:1])
+    slurm.submit(sweep, listed[:1])
     assert "nothing to submit" in capsys.readouterr().out
     assert not submitted(cluster) and not (sweep / "slurm" / "job.sh").exists()
 
 
 def test_the_words_of_sbatch_are_passed_on(cluster, planned):
-    sweep, found = planned
+    sweep, listed = planned
     tool(cluster, "sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
     with pytest.raises(LabError, match="invalid partition"):
-        slurm.submit(sweep, found)
+        slurm.submit(sweep, listed)
 
 
 def test_without_slurm_a_line_says_so(tmp_path, monkeypatch, capsys):

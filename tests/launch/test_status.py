@@ -88,9 +88,9 @@ def test_all_finished(sweep, capsys):
 def test_for_programs(sweep, capsys):
     finish(sweep, 0)
     code, out = call(sweep, "--json", capsys=capsys)
-    found = json.loads(out)
-    assert (code, found["exit_status"], found["counts"]) == (75, 75, {"finished": 1, "waiting": 3})
-    assert [(each["name"], each["state"], each["seeds"]) for each in found["jobs"]] == [
+    report = json.loads(out)
+    assert (code, report["exit_status"], report["counts"]) == (75, 75, {"finished": 1, "waiting": 3})
+    assert [(each["name"], each["state"], each["seeds"]) for each in report["jobs"]] == [
         (f"seeds={seed}", "waiting" if seed else "finished", [seed]) for seed in range(4)
     ]
 

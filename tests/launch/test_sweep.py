@@ -38,14 +38,14 @@ def call(capsys):
 @pytest.fixture
 def measured(monkeypatch):
     """The packs that were measured; it is not done really."""
-    found = []
+    calls = []
 
     def measure(pack, study, dataset, say, time_it=True):
-        found.append((pack.model.width, time_it))
+        calls.append((pack.model.width, time_it))
         return cost.Cost((), {"pretrain": 100.0, "tune": 50.0} if time_it else None, pack.model.name, study.strategy)
 
     monkeypatch.setattr(cost, "measure", measure)
-    return found
+    return calls
 
 
 def stamps(directory: Path) -> dict[str, int]:
@@ -221,10 +221,10 @@ def test_a_sweep_is_what_main_makes_also_when_it_grew(undisturbed, tmp_path):
     assert len(jobs.read(tmp_path)) == 10
     same(analysis.load(tmp_path / "study"), analysis.load(directory))
     same(analysis.load(tmp_path).drop(columns="study"), analysis.load(directory))
-    found = analysis.load_result(tmp_path / "study")
-    assert small.hashes(found) == small.hashes(result)
+    joined = analysis.load_result(tmp_path / "study")
+    assert small.hashes(joined) == small.hashes(result)
     for key in ("status", "dataset", "branches", "gap", "contrasts", "runs"):
-        assert found[key] == result[key]
+        assert joined[key] == result[key]
     assert analysis.load_config(tmp_path / "study") == analysis.load_config(directory)
     assert status.main([str(tmp_path)]) == 0
 

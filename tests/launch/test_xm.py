@@ -54,8 +54,8 @@ def test_a_failing_job_fails_alone_and_a_second_launch_mends_it(tmp_path):
 
 
 def test_a_mistake_is_one_line(tmp_path):
-    own = "from plasticity_jax.configs import base\n\n\ndef get_config():\n    return base.base()\n"
-    (tmp_path / "config.py").write_text(own)
+    source = "from plasticity_jax.configs import base\n\n\ndef get_config():\n    return base.base()\n"
+    (tmp_path / "config.py").write_text(source)
     flags = [f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/sweep"]
     command = [sys.executable, "-m", "xmanager.cli.cli", "launch", "launch/xm.py", "--", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
