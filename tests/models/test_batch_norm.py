@@ -59,19 +59,19 @@ def test_values_statistics_and_gradients_are_those_of_flax(shape, train):
 def test_bfloat16_in_and_out_and_float32_inside():
     params, stats, x, dy = example((6, 5, 4, 3))
     x = x.astype(jnp.bfloat16)
-    found, expected = (run(module, params, stats, x, dy) for module in made(True, jnp.bfloat16))
-    assert found[0].dtype == found[2][1].dtype == jnp.bfloat16 and found[1]["mean"].dtype == jnp.float32
-    np.testing.assert_allclose(found[1]["mean"], expected[1]["mean"], rtol=1e-6)
-    np.testing.assert_allclose(found[1]["var"], expected[1]["var"], rtol=1e-5)
+    actual, expected = (run(module, params, stats, x, dy) for module in made(True, jnp.bfloat16))
+    assert actual[0].dtype == actual[2][1].dtype == jnp.bfloat16 and actual[1]["mean"].dtype == jnp.float32
+    np.testing.assert_allclose(actual[1]["mean"], expected[1]["mean"], rtol=1e-6)
+    np.testing.assert_allclose(actual[1]["var"], expected[1]["var"], rtol=1e-5)
     wide = functools.partial(jax.tree.map, np.float32)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-2, atol=2e-2), wide(found), wide(expected))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-2, atol=2e-2), wide(actual), wide(expected))
 
 
 def test_the_first_variables_are_those_of_flax():
     x = np.ones((2, 3, 3, 4), np.float32)
-    found, expected = (module.init(jax.random.key(0), x) for module in made(True))
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    actual, expected = (module.init(jax.random.key(0), x) for module in made(True))
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def test_one_pass_each_way():

@@ -52,8 +52,8 @@ def check_against_the_definition(stride, padding, examples):
     """All of them in one program, which compiles sooner than one for each."""
     run = with_gradients(convolution.conv_general_dilated, stride, padding)
     given = [example[:3] for example in examples]
-    found = jax.jit(lambda given: [run(*args) for args in given])(given)
-    for results, (x, kernel, dy, pads) in zip(found, examples, strict=True):
+    actual = jax.jit(lambda given: [run(*args) for args in given])(given)
+    for results, (x, kernel, dy, pads) in zip(actual, examples, strict=True):
         for ours, true in zip(results, reference(x, kernel, dy, stride, pads), strict=True):
             np.testing.assert_allclose(ours, true, rtol=0, atol=2e-6 * np.abs(true).max())
 
@@ -90,8 +90,8 @@ def test_every_form_equals_the_definition(monkeypatch, size, stride, form, chann
 
 def test_a_map_smaller_than_the_kernel():
     x, kernel, dy, pads = example(3, 2, [(1, 1)] * 2, (1, 1))
-    found = with_gradients(convolution.conv_general_dilated, 2, pads)(x, kernel, dy)
-    for ours, true in zip(found, reference(x, kernel, dy, 2, pads), strict=True):
+    actual = with_gradients(convolution.conv_general_dilated, 2, pads)(x, kernel, dy)
+    for ours, true in zip(actual, reference(x, kernel, dy, 2, pads), strict=True):
         np.testing.assert_allclose(ours, true, rtol=0, atol=1e-6 * np.abs(true).max())
 
 
@@ -235,9 +235,9 @@ def test_seedwise_convolutions_are_those_of_one_run(monkeypatch, backend, size, 
         traced = jax.jit(jax.vmap(run)).trace(*stacked)
     convs = [e for e in primitives(traced.jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
     assert convs and all(e.params["feature_group_count"] == e.params["batch_group_count"] == 1 for e in convs)
-    found = traced.lower().compile()(*stacked)
+    actual = traced.lower().compile()(*stacked)
     for i, row in enumerate(rows):
-        for ours, true in zip(found, reference(*row, stride, pads), strict=True):
+        for ours, true in zip(actual, reference(*row, stride, pads), strict=True):
             np.testing.assert_allclose(np.asarray(ours)[i], true, rtol=0, atol=2e-6 * np.abs(true).max())
 
 
@@ -248,7 +248,7 @@ def test_seedwise_shares_what_is_not_of_a_run():
     )
     kernels = np.stack([kernel, -kernel, 2 * kernel])
     with convolution.seedwise():
-        found = jax.jit(jax.vmap(call, (None, 0)))(x, kernels)
+        actual = jax.jit(jax.vmap(call, (None, 0)))(x, kernels)
         alone = call(x, kernel)
-    for y, factor in zip(found, (1, -1, 2), strict=True):
+    for y, factor in zip(actual, (1, -1, 2), strict=True):
         np.testing.assert_allclose(y, factor * alone, rtol=1e-5, atol=1e-5)

@@ -18,14 +18,14 @@ SAME_ON_BOTH_SIDES = {size: ((size // 2, size // 2),) * 2 for size in (1, 3, 7)}
 def examples(size, stride, padding, maps, runs=RUNS):
     """(images, kernel, slope of the result) for each of the maps."""
     rng = np.random.default_rng(size + 10 * stride)
-    found = []
+    drawn = []
     for height, before, after in maps:
         shape = (height, height + height // 3)  # not square where there is room
         pads = lax.padtype_to_pads(shape, (size, size), (stride, stride), padding) if padding in TEXTS else padding
         out = [(n + sum(pad) - size) // stride + 1 for n, pad in zip(shape, pads, strict=True)]
         sizes = (runs, BATCH, *shape, before), (runs, size, size, before, after), (runs, BATCH, *out, after)
-        found.append(tuple(rng.standard_normal(each, np.float32) for each in sizes))
-    return found
+        drawn.append(tuple(rng.standard_normal(each, np.float32) for each in sizes))
+    return drawn
 
 
 TEXTS = ("SAME", "VALID")

@@ -67,17 +67,17 @@ def test_what_belongs_to_a_unit_reaches_only_its_activations_and_leaves_by_its_r
     other = jax.tree.map(lambda hit, leaf: np.where(hit, leaf + half, leaf), masks.incoming, silent)
     stats = jax.tree.map(lambda hit, leaf: np.where(hit, leaf + half, leaf), masks.stats, began.stats)
     (before, shown), (after, moved) = (
-        jax.device_get(treated.outputs(NETWORKS[name], *each, IMAGES))
-        for each in ((silent, began.stats), (other, stats))
+        jax.device_get(treated.outputs(NETWORKS[name], *network, IMAGES))
+        for network in ((silent, began.stats), (other, stats))
     )
     np.testing.assert_array_equal(before, after)
     differs = np.any(np.asarray(shown[site.name] != moved[site.name]), axis=tuple(range(shown[site.name].ndim - 1)))
     halves = np.asarray(differs).reshape(-1, width)
     np.testing.assert_array_equal(np.any(halves, 0), chosen[site.name])
     touched = {path for path, hit in parameters.paths(masks.incoming).items() if np.any(hit)}
-    there = parameters.paths(began.params)
+    leaves = parameters.paths(began.params)
     wanted = {f"{site.layer}/kernel", f"{site.layer}/bias", f"{site.norm}/scale", f"{site.norm}/bias"}
-    assert touched == wanted & there.keys()
+    assert touched == wanted & leaves.keys()
     assert [path for path, hit in parameters.paths(masks.outgoing).items() if np.any(hit)] == [
         f"{site.following}/kernel"
     ]
@@ -87,12 +87,12 @@ def test_activity_is_the_mean_over_positions_and_the_examples_that_fire():
     h = np.zeros((2, 1, 2, 6), np.float32)
     h[0, 0, :, 1], h[1, 0, 0, 1], h[1, 0, 1, 2] = (1.0, 3.0), 2.0, -4.0
     site = units.sites(NETWORKS["mlp"])[0]
-    found = units.activity({site.name: h}, (site,), begun("mlp").params)[site.name]
-    np.testing.assert_allclose(found["level"][1:4], [2.0 + 1.0, 2.0, 0.0])
-    np.testing.assert_array_equal(found["fired"][1:4], [2, 0, 0])
+    measured = units.activity({site.name: h}, (site,), begun("mlp").params)[site.name]
+    np.testing.assert_allclose(measured["level"][1:4], [2.0 + 1.0, 2.0, 0.0])
+    np.testing.assert_array_equal(measured["fired"][1:4], [2, 0, 0])
     both = np.concatenate([h, 2 * h], -1)  # as CReLU has it: the positive halves before the negative ones
-    found = units.activity({site.name: both}, (site,), begun("mlp").params)[site.name]
-    np.testing.assert_allclose(found["level"][1:3], [1.5 * 3.0, 1.5 * 2.0])
+    measured = units.activity({site.name: both}, (site,), begun("mlp").params)[site.name]
+    np.testing.assert_allclose(measured["level"][1:3], [1.5 * 3.0, 1.5 * 2.0])
 
 
 def test_a_network_of_a_user_names_its_units_by_a_method():
