@@ -40,12 +40,12 @@ def shown(count: int):
 @contextlib.contextmanager
 def stopping(when):
     """SIGTERM as `tune` comes to a step of which `when` is true, in calls of a few steps; the steps that it came to."""
-    real, seen = programs.Programs.advance, []
+    real, steps = programs.Programs.advance, []
 
     def advance(self, stage, states, *args):
         if stage.name == "tune":
-            seen.append(int(states.step.max()))
-            if when(seen[-1]):
+            steps.append(int(states.step.max()))
+            if when(steps[-1]):
                 signal.raise_signal(signal.SIGTERM)
         return real(self, stage, states, *args)
 
@@ -54,7 +54,7 @@ def stopping(when):
         mock.patch.object(dispatch, "CALL_SECONDS", 0.0),
         mock.patch.object(saver, "CHECKPOINT_SHARE", 0),
     ):
-        yield seen
+        yield steps
 
 
 def found(directory: Path, result: dict) -> dict:

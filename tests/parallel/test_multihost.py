@@ -145,9 +145,9 @@ def talk_while_devices_work() -> None:
     work = jax.jit(lambda x: jax.lax.fori_loop(0, 2000, lambda _, y: x @ y, x)).lower(matrix).compile()
     multihost.agree(0)  # both begin at once
     result = work(matrix)
-    found = run_axis.fetch(computed, 3, few=True)
+    fetched = run_axis.fetch(computed, 3, few=True)
     assert multihost.any_of(jax.process_index() == 1) and not result.is_ready()
-    assert found["step"].tolist() == [1, 0, 3] and found["done"].tolist() == [False, True, False]
+    assert fetched["step"].tolist() == [1, 0, 3] and fetched["done"].tolist() == [False, True, False]
     assert run_axis.fetch(computed["step"], 3).tolist() == [1, 0, 3]
 
 
@@ -271,9 +271,9 @@ def test_a_lost_process_ends_the_other(tmp_path, lost):
     finally:
         ended = crew.finish(processes, 4 * multihost.SILENCE)
     assert ended[lost][0] == -signal.SIGKILL and ended[1 - lost][0] not in (0, None), ended
-    with stopping(lambda step: True) as seen, pytest.raises(Preempted):
+    with stopping(lambda step: True) as steps, pytest.raises(Preempted):
         small.run(long(), tmp_path, model=small.Net())
-    assert seen[0] > 0
+    assert steps[0] > 0
 
 
 def early_child(directory: str, told: int) -> None:

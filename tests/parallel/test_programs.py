@@ -42,14 +42,14 @@ def start(record, made, count=2):
 @pytest.fixture(scope="module")
 def compilations():
     """Grows by one whenever XLA compiles anything in this process."""
-    seen = []
+    events = []
 
     def listen(name, seconds, **_):
         if name == "/jax/core/compile/backend_compile_duration":
-            seen.append(seconds)
+            events.append(seconds)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    return seen
+    return events
 
 
 @pytest.mark.parametrize("strategy", [pytest.param("map", marks=pytest.mark.long), "loop"])
@@ -73,12 +73,12 @@ def test_repeated_calls_compile_nothing_at_all(compilations):
     row, after = rows(record, 0), states()
     later = [(row[0], np.full(2, until, np.int32)) for until in (3, 7, 10)]
     before = len(compilations)
-    for each in later:
-        after, _ = made.advance(record, after, each, IMAGES)
+    for arguments in later:
+        after, _ = made.advance(record, after, arguments, IMAGES)
     assert 0 < len(compilations) - before < 4  # the program, and constants at most
     before = len(compilations)
-    for each in later:
-        after, _ = made.advance(record, after, each, IMAGES)
+    for arguments in later:
+        after, _ = made.advance(record, after, arguments, IMAGES)
     assert len(compilations) == before
 
 
@@ -119,9 +119,9 @@ def test_another_number_of_runs_is_another_program_but_by_loop(strategy, program
 
 def test_first_weights():
     made = make()
-    found = made.init(state.init_key(3))
-    assert same(found, made.init(state.init_key(3))) and not same(found, made.init(state.init_key(4)))
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+    network = made.init(state.init_key(3))
+    assert same(network, made.init(state.init_key(3))) and not same(network, made.init(state.init_key(4)))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(network))
     assert made.compiled == 1
 
 
@@ -145,8 +145,8 @@ def test_evaluation_is_of_each_run(strategy):
         alone = make().evaluate(one, DUE[:1], EVERYTHING, (3, 4), IMAGES)
         assert float(last["loss"][i, 3]) == pytest.approx(float(alone["loss"][0, 3]), rel=1e-5)
     sources = made.place([EVERYTHING._replace(size=np.int32(size)) for size in (99, 97, 40)])
-    own = run_axis.fetch(made.evaluate_own(after, made.place(DUE), sources, (3, 4), IMAGES), 3)
-    assert own["count"][:, 3].tolist() == [3, 1, 0] and own["loss"][2, 3] == 0
+    by_run = run_axis.fetch(made.evaluate_own(after, made.place(DUE), sources, (3, 4), IMAGES), 3)
+    assert by_run["count"][:, 3].tolist() == [3, 1, 0] and by_run["loss"][2, 3] == 0
 
 
 @pytest.mark.parametrize("strategy", ["map", "vmap", "cores"])
@@ -157,8 +157,8 @@ def test_runs_that_are_not_due_are_not_evaluated(strategy):
     assert (sums["count"].sum(1).tolist(), (sums["loss"] > 0).any(1).tolist()) == ([0, 100, 0], [False, True, False])
     probe = inputs.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))
     rows = made.place((jax.device_get(states(3).params), {"train": probe, "test": probe}))
-    found = run_axis.fetch(made.diagnose(after, due, rows, IMAGES, IMAGES), 3)["weight_norm"]
-    assert (found > 0).tolist() == [False, True, False]
+    norms = run_axis.fetch(made.diagnose(after, due, rows, IMAGES, IMAGES), 3)["weight_norm"]
+    assert (norms > 0).tolist() == [False, True, False]
 
 
 def test_diagnostics_of_each_run():
@@ -166,9 +166,9 @@ def test_diagnostics_of_each_run():
     after = states(3)
     initial = run_axis.stack([first_state(MLP, STAGE, seed).params for seed in (0, 1, 0)])
     probe = inputs.Probe(np.tile(np.arange(9), (3, 1)), np.tile(DATASET.train_labels[:9], (3, 1)))
-    found = made.diagnose(after, DUE, (initial, {"train": probe, "test": probe}), IMAGES, IMAGES)
-    assert found["distance_to_init"].shape == (3,)
-    assert found["distance_to_init"][:2].tolist() == [0, 0] and found["distance_to_init"][2] > 0
+    distances = made.diagnose(after, DUE, (initial, {"train": probe, "test": probe}), IMAGES, IMAGES)
+    assert distances["distance_to_init"].shape == (3,)
+    assert distances["distance_to_init"][:2].tolist() == [0, 0] and distances["distance_to_init"][2] > 0
 
 
 def test_own_resets_are_looked_up_by_name():
@@ -176,9 +176,9 @@ def test_own_resets_are_looked_up_by_name():
         return state.replace(params=jax.tree.map(lambda leaf: 0 * leaf, state.params))
 
     made = make(own_resets={"zero": zero})
-    plain, own = stage(), stage(function="zero")
+    plain, zeroed = stage(), stage(function="zero")
     assert not all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(plain, *start(plain, made), None).params))
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(own, *start(own, made), None).params))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(made.begin(zeroed, *start(zeroed, made), None).params))
 
 
 def test_advance_gives_its_states_away():
