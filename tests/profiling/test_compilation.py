@@ -77,14 +77,14 @@ def test_a_program_that_is_refused_leaves_the_others(tmp_path, capsys, monkeypat
 
 def test_what_tiles_leave_empty_counts_for_each_run(tmp_path, capsys, monkeypatch):
     """Arguments that take more than their numbers do, as on a TPU."""
-    whole, found = memory_check.need_of, []
+    whole, pairs = memory_check.need_of, []
 
     def both(call, program, times, context):
         padded = dataclasses.replace(program, arguments=program.arguments + 10_000 * len(times.group.runs))
-        found.append((whole(call, program, times, context), whole(call, padded, times, context)))
-        return found[-1][0]
+        pairs.append((whole(call, program, times, context), whole(call, padded, times, context)))
+        return pairs[-1][0]
 
     monkeypatch.setattr(memory_check, "need_of", both)
     compiled(tmp_path, capsys)
-    assert all(9_900 < padded.line.per_run - plain.line.per_run <= 10_000 for plain, padded in found)
-    assert len(found) == 6 and all(padded.line.fixed == plain.line.fixed for plain, padded in found)
+    assert all(9_900 < padded.line.per_run - plain.line.per_run <= 10_000 for plain, padded in pairs)
+    assert len(pairs) == 6 and all(padded.line.fixed == plain.line.fixed for plain, padded in pairs)
