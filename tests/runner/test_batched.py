@@ -51,8 +51,8 @@ def test_trained_together_and_by_turns_runs_are_the_same(name, tmp_path):
         ends[strategy] = [
             plasticity_jax.load(tmp_path / strategy, "train", seed, model=NETWORKS[name])[1:] for seed in (0, 1)
         ]
-    for found, expected in zip(*map(jax.tree.leaves, ends.values()), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for actual, expected in zip(*map(jax.tree.leaves, ends.values()), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.long  # by day other strategies are, which share all that saves and restores

@@ -40,11 +40,11 @@ class Device:
     def place(self, rows, idle=None):
         return rows
 
-    def read(self, seen, count, few=False):
-        if not isinstance(seen[0], float):
-            return seen
-        self.now, self.waiting = max(self.now, seen[0]), self.waiting - 1
-        return seen[1]
+    def read(self, computed, count, few=False):
+        if not isinstance(computed[0], float):
+            return computed
+        self.now, self.waiting = max(self.now, computed[0]), self.waiting - 1
+        return computed[1]
 
 
 @pytest.fixture

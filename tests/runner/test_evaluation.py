@@ -14,10 +14,10 @@ def test_a_run_has_rows_at_its_own_points_and_where_it_has_ended():
     assert [run.id for run in group.runs] == ["often/seed0", "often/seed1", "seldom/seed0", "seldom/seed1"]
     steps = np.array([21, 21, 15, 21])
     values = {"test_accuracy": np.array([1.0, 2.0, 3.0, 4.0])}
-    found, closed = evaluation.rows(
+    rows, closed = evaluation.rows(
         group, times, [True, False, False, False], 3.0, steps, np.array([True, False, True, False]), values
     )
-    assert [(row["run"], row["step"], row["value"]) for row in found] == [
+    assert [(row["run"], row["step"], row["value"]) for row in rows] == [
         ("often/seed1", 21, 2.0),
         ("seldom/seed0", 15, 3.0),
     ]

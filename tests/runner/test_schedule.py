@@ -52,12 +52,12 @@ def test_a_digest_stays_what_it_was():
 
 def test_digests_are_compared_run_by_run(tmp_path):
     times = draw(stage(), seeds=(0, 1))
-    known = schedule.digests(times)
-    schedule.check_digests(times, {"pools": known}, tmp_path)
-    schedule.check_digests(times, {"pools": {**known, "train/seed7": "of a run that is no more"}}, tmp_path)
+    digests = schedule.digests(times)
+    schedule.check_digests(times, {"pools": digests}, tmp_path)
+    schedule.check_digests(times, {"pools": {**digests, "train/seed7": "of a run that is no more"}}, tmp_path)
     schedule.check_digests(times, {}, tmp_path)  # of an earlier version
     with pytest.raises(LabError, match=r"stage train .* trained on other images .*train/seed1; 1 of 2 runs") as error:
-        schedule.check_digests(times, {"pools": {**known, "train/seed1": "0" * 64}}, tmp_path)
+        schedule.check_digests(times, {"pools": {**digests, "train/seed1": "0" * 64}}, tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -97,11 +97,11 @@ def test_steps_of_a_stage(fields, steps):
 
 
 def test_train_images_and_validation_images():
-    found = draw(stage(batch_size=10), seeds=(0, 1), train_images=40, validation_images=15)
-    assert found.epoch_steps == [4, 4]
-    for pool, held_out in zip(found.pools, found.held_out, strict=True):
+    times = draw(stage(batch_size=10), seeds=(0, 1), train_images=40, validation_images=15)
+    assert times.epoch_steps == [4, 4]
+    for pool, held_out in zip(times.pools, times.held_out, strict=True):
         assert len(held_out) == 15 and not set(held_out) & set(pool.indices)
-    assert set(found.held_out[0]) != set(found.held_out[1])
+    assert set(times.held_out[0]) != set(times.held_out[1])
 
 
 # ---- when to evaluate ----
@@ -138,22 +138,22 @@ def test_the_window_opens_behind_its_border():
 
 def test_epochs_to_keep_are_events_without_an_evaluation():
     plan = stage(name="pretrain", epochs=9.0, eval_every=0), stage(name="tune", after="pretrain@4")
-    found = draw(*plan, group=0)
-    assert found.events == [0, 4, 9]
-    assert found.points == [{0.0, 9.0}]
-    assert found.target(0, 4) == 28
+    times = draw(*plan, group=0)
+    assert times.events == [0, 4, 9]
+    assert times.points == [{0.0, 9.0}]
+    assert times.target(0, 4) == 28
 
 
 def test_runs_with_uneven_pools_and_lengths():
     short = stage(branch="short", fraction=0.5, epochs=2.0)
     long = stage(branch="long", epochs=3.5, eval_every=2)
-    found = draw(short, long, seeds=(0, 1))
-    assert found.epoch_steps == [4, 4, 7, 7]
-    assert found.steps == [8, 8, 24, 24]
-    assert [sorted(points) for points in found.points[::2]] == [[0, 1, 2], [0, 2, 24 / 7]]
-    assert found.events == [0, 1, 2, 24 / 7]
-    assert [[found.target(run, epoch) for epoch in found.events] for run in (0, 2)] == [[0, 4, 8, 8], [0, 7, 14, 24]]
-    assert found.images() == 16 * 2 * (8 + 24)
+    times = draw(short, long, seeds=(0, 1))
+    assert times.epoch_steps == [4, 4, 7, 7]
+    assert times.steps == [8, 8, 24, 24]
+    assert [sorted(points) for points in times.points[::2]] == [[0, 1, 2], [0, 2, 24 / 7]]
+    assert times.events == [0, 1, 2, 24 / 7]
+    assert [[times.target(run, epoch) for epoch in times.events] for run in (0, 2)] == [[0, 4, 8, 8], [0, 7, 14, 24]]
+    assert times.images() == 16 * 2 * (8 + 24)
 
 
 @pytest.mark.parametrize("steps", range(1, 60, 7))
@@ -185,16 +185,16 @@ def test_errors(record, fields, message):
 
 def test_rows_of_a_leg():
     blend = stage(branch="blend", recipe="blend", fraction=0.2, gamma=0.9, learning_rate=0.3, until_accuracy=0.5)
-    found = draw(stage(branch="a", fraction=0.5), blend, seeds=(0, 1))
-    rows = schedule.tasks(found, 120)
+    times = draw(stage(branch="a", fraction=0.5), blend, seeds=(0, 1))
+    rows = schedule.tasks(times, 120)
     assert rows.source.indices.shape == rows.source.labels.shape == (4, 120)
     assert rows.source.size.tolist() == [50, 50, 100, 100] and rows.source.base.tolist() == [50, 50, 20, 20]
     assert rows.source.gamma.tolist() == pytest.approx([0, 0, 0.9, 0.9])
     assert rows.source.replacement.tolist() == [False, False, True, True]
-    assert rows.steps.tolist() == found.steps and rows.epoch_steps.tolist() == found.epoch_steps
+    assert rows.steps.tolist() == times.steps and rows.epoch_steps.tolist() == times.epoch_steps
     assert rows.hyper.learning_rate.tolist() == pytest.approx([0.1, 0.1, 0.3, 0.3])
     assert rows.until_accuracy.tolist() == [0, 0, 0.5, 0.5]
-    for i, pool in enumerate(found.pools):
+    for i, pool in enumerate(times.pools):
         n = len(pool.indices)
         np.testing.assert_array_equal(rows.source.indices[i, :n], pool.indices)
         np.testing.assert_array_equal(rows.source.labels[i, :n], DATASET.train_labels[pool.indices])
@@ -221,9 +221,9 @@ def test_keys_are_those_of_the_seed_and_the_stage_name():
 def test_source(data, gamma, replacement):
     data = changed(stage().data, **data)
     pool = schedule.subsets.pool(data, 0, DATASET.train_labels, DATASET.classes)
-    found = schedule.source(pool, data, 130)
-    assert (found.gamma, found.replacement, found.size) == (np.float32(gamma), replacement, len(pool.indices))
-    assert found.indices.shape == (130,) and found.indices.dtype == found.labels.dtype == np.int32
+    source = schedule.source(pool, data, 130)
+    assert (source.gamma, source.replacement, source.size) == (np.float32(gamma), replacement, len(pool.indices))
+    assert source.indices.shape == (130,) and source.indices.dtype == source.labels.dtype == np.int32
 
 
 def test_plain_source():

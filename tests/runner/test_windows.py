@@ -21,16 +21,16 @@ def study(place, strategy="loop", **top):
 
 def everything(place, strategy="loop"):
     """Of all that looks at images one: blends, patches, references of remedies, a sweep at the start, instruments."""
-    found = study(place, strategy, instruments=("kernel",), measure_images=16)
-    found.diagnostics = ("dormant_fraction",)
-    found.stages.tune.branches = small.branches(
+    settings = study(place, strategy, instruments=("kernel",), measure_images=16)
+    settings.diagnostics = ("dormant_fraction",)
+    settings.stages.tune.branches = small.branches(
         fresh={"after": "init", "data": {"recipe": "blend", "fraction": 0.3}},
         **{"pretrain+tune": {"after": "pretrain", "data": {"fraction": 0.4}, "batch_size": 16}},
     )
-    found.stages.tune.update(remedies=base.treated(dash={}, redo={}), measure_steps=(0, 7), augment="crop")
-    found.stages.pretrain.data.patch.share = 0.3
-    found.stages.pretrain.data.patch.size = 3
-    return found
+    settings.stages.tune.update(remedies=base.treated(dash={}, redo={}), measure_steps=(0, 7), augment="crop")
+    settings.stages.pretrain.data.patch.share = 0.3
+    settings.stages.pretrain.data.patch.size = 3
+    return settings
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def outcome(directory, config):
     "strategy", ["cores", *(pytest.param(name, marks=pytest.mark.long) for name in ("loop", "map", "vmap", "split"))]
 )
 def test_no_bit_depends_on_where_images_lie(strategy, tmp_path, narrow):
-    found = [outcome(tmp_path / place, study(place, strategy)) for place in ("device", "host")]
-    assert found[0] == found[1]
+    outcomes = [outcome(tmp_path / place, study(place, strategy)) for place in ("device", "host")]
+    assert outcomes[0] == outcomes[1]
     clock = json.loads((tmp_path / "host" / "main" / "clock.json").read_text())
     assert 0 <= clock["input"] <= clock["train"] and clock["gather"] > 0
 
@@ -72,10 +72,10 @@ def prepared_set(tmp_path_factory):
 
 
 def stored(root, place):
-    found = small.config(images=place, dataset="varied", data_dir=root, resize=64, seeds=(0,), validation_images=8)
-    for stage in found.stages.values():
+    settings = small.config(images=place, dataset="varied", data_dir=root, resize=64, seeds=(0,), validation_images=8)
+    for stage in settings.stages.values():
         stage.optim.learning_rate = 1e-3
-    return found
+    return settings
 
 
 def test_a_study_is_trained_killed_resumed_and_evaluated_from_every_place(prepared_set, tmp_path, monkeypatch):
