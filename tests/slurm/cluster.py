@@ -33,9 +33,9 @@ def launch(study: str, sweep: Path, *flags: str) -> str:
 def submit(study: str, sweep: Path, *flags: str) -> str:
     """Launch a study as a user does; the id of the array."""
     told = launch(study, sweep, *flags)
-    found = re.findall(r"^submitted (\d+):", told, re.MULTILINE)
-    assert len(found) == 1, told
-    return found[0]
+    ids = re.findall(r"^submitted (\d+):", told, re.MULTILINE)
+    assert len(ids) == 1, told
+    return ids[0]
 
 
 def undisturbed(study: str, sweep: Path) -> Path:
@@ -95,24 +95,24 @@ def output(sweep: Path, array: str, task: int = 0) -> str:
 
 def processes(sweep: Path) -> list[int]:
     """The processes that train in a sweep."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"plasticity_jax.launch.job" in words and os.path.basename(words[0]).startswith(b"python"):
-            found += [int(path.parent.name)] * (f"--workdir={sweep}".encode() in words)
-    return found
+            pids += [int(path.parent.name)] * (f"--workdir={sweep}".encode() in words)
+    return pids
 
 
 def outcome(sweep: Path) -> dict:
     """Tables and parameters of all jobs: what must not depend on anything that happened on the way."""
-    found = {}
+    by_job = {}
     for job in jobs.read(sweep):
         directory = jobs.directory(sweep, job)
         runs = workdir.read_json(directory / "result.json")["runs"]
         tables = {str(path.relative_to(sweep)): path.read_bytes() for path in directory.rglob("metrics.jsonl")}
         assert tables
-        found[job.name] = (runs, tables)
-    return found
+        by_job[job.name] = (runs, tables)
+    return by_job

@@ -17,12 +17,12 @@ pytestmark = pytest.mark.slurm
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """study -> the outcome without SLURM, trained when first asked for."""
-    found = {}
+    outcomes = {}
 
     def outcome(study):
-        if study not in found:
-            found[study] = cluster.outcome(cluster.undisturbed(study, tmp_path_factory.mktemp(study)))
-        return found[study]
+        if study not in outcomes:
+            outcomes[study] = cluster.outcome(cluster.undisturbed(study, tmp_path_factory.mktemp(study)))
+        return outcomes[study]
 
     return outcome
 
