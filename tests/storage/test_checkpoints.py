@@ -77,8 +77,8 @@ def saved(where, *numbers, keep=None):
 
 def test_round_trip_is_bit_for_bit(where):
     saved(where, 3)
-    found, meta = where().restore(3, like(tree(3)))
-    same(found, tree(3))
+    restored, meta = where().restore(3, like(tree(3)))
+    same(restored, tree(3))
     assert meta == where().meta(3) == {"at": 3}
 
 
@@ -136,8 +136,8 @@ def test_the_same_number_is_replaced(where):
     checkpoints = where()
     checkpoints.save(1, tree(7), {"again": True})
     assert checkpoints.numbers() == [1, 2]
-    found, meta = checkpoints.restore(1, like(tree(7)))
-    same(found, tree(7))
+    restored, meta = checkpoints.restore(1, like(tree(7)))
+    same(restored, tree(7))
     assert meta == {"again": True}
 
 
@@ -250,8 +250,8 @@ def test_damage_is_noticed_and_the_one_before_used(two, where, damage, tmp_path)
     with pytest.raises(CheckpointError, match="checkpoint 5 in .* is damaged") as error:
         checkpoints.restore(5, like(tree(5)))
     assert not isinstance(error.value, Misfit)
-    number, found, meta = checkpoints.latest(like(tree(5)))
-    same(found, tree(4))
+    number, restored, meta = checkpoints.latest(like(tree(5)))
+    same(restored, tree(4))
     assert (number, meta) == (4, {"at": 4})
     (line,) = notes
     assert line.startswith(f"checkpoint 5 in {directory} is damaged (") and line.endswith("); using the one before")
@@ -279,8 +279,8 @@ def test_a_flipped_byte_anywhere_never_gives_wrong_arrays(where):
         for position in rng.integers(path.stat().st_size, size=3):
             flip(path, position)
             try:
-                found, meta = where().restore(5, like(tree(5)))
-                same(found, tree(5))
+                restored, meta = where().restore(5, like(tree(5)))
+                same(restored, tree(5))
                 assert meta == {"at": 5}
             except CheckpointError:
                 noticed += 1
@@ -357,8 +357,8 @@ def test_a_file_where_a_folder_belongs_is_no_crash(name, where):
 def test_a_checkpoint_of_another_meaning_is_passed_over(where):
     saved(where, 1, 2)
     notes: list[str] = []
-    found = where(note=notes.append).latest(like(tree(1)), lambda meta: meta["at"] == 1)
-    assert found[0] == 1 and len(notes) == 1 and "is damaged (its meta is none); using the one before" in notes[0]
+    latest = where(note=notes.append).latest(like(tree(1)), lambda meta: meta["at"] == 1)
+    assert latest[0] == 1 and len(notes) == 1 and "is damaged (its meta is none); using the one before" in notes[0]
 
 
 def test_a_full_disk_is_one_line_and_harms_no_earlier_checkpoint(where):

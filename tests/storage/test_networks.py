@@ -51,13 +51,13 @@ def test_what_is_loaded_can_be_applied(study):
 def test_what_is_kept_can_be_evaluated_again(study):
     directory, _ = study
     which = dict(branch="fresh", seed=3, hparams={"learning_rate": 0.3})
-    found = plasticity_jax.evaluate(directory, **which, dataset=small.TOY)
+    result = plasticity_jax.evaluate(directory, **which, dataset=small.TOY)
     for name in ("accuracy", "loss"):
         (last,) = small.rows(directory, run="fresh,learning_rate=0.3/seed3", metric=f"test_{name}", step=18)
-        assert found[name] == pytest.approx(last["value"], rel=1e-6)
-    assert found["images"] == 60
+        assert result[name] == pytest.approx(last["value"], rel=1e-6)
+    assert result["images"] == 60
     other = plasticity_jax.evaluate(directory, **which, dataset=small.dataset(test=30, seed=1))
-    assert other["images"] == 30 and other["loss"] != found["loss"]
+    assert other["images"] == 30 and other["loss"] != result["loss"]
 
 
 def test_a_stage_on_the_way_and_an_epoch_of_it(study):

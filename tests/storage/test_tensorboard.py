@@ -30,7 +30,7 @@ def events(path):
 
 def scalars(directory):
     """{(directory of a run, tag, step): [values]} of all event files."""
-    found = {}
+    values = {}
     for path in sorted(directory.rglob("events.out.tfevents.*")):
         first, *rest = events(path)
         assert first.file_version == "brain.Event:2"
@@ -38,8 +38,8 @@ def scalars(directory):
             assert event.wall_time > 0
             for value in event.summary.value:
                 key = (path.parent.relative_to(directory).as_posix(), value.tag, event.step)
-                found.setdefault(key, []).append(value.simple_value)
-    return found
+                values.setdefault(key, []).append(value.simple_value)
+    return values
 
 
 def test_rows_are_scalars(tmp_path):
@@ -49,10 +49,10 @@ def test_rows_are_scalars(tmp_path):
     board.append([row(15, None)])
     board.append([])
     board.close()
-    found = scalars(tmp_path / "new" / "board")
-    (lost,) = found.pop(("fresh/seed0", "accuracy/test/tune", 15))
+    values = scalars(tmp_path / "new" / "board")
+    (lost,) = values.pop(("fresh/seed0", "accuracy/test/tune", 15))
     assert math.isnan(lost)  # TensorBoard marks those
-    assert found == {
+    assert values == {
         ("fresh/seed0", "accuracy/test/tune", 0): [10.5],
         ("fresh/seed0", "accuracy/test/tune", 5): [50.25],
         ("fresh/seed0", "loss/test/tune", 5): [0.5],
@@ -119,9 +119,9 @@ def test_runs_keep_apart_in_directories_that_any_file_system_takes(tmp_path):
     runs = ["a/b/seed0", "a_b/seed0", "../x/seed0", "..,/seed0", "a:b*?\u00fc/seed0", "l=" + "x" * 999 + "/seed0"]
     runs += ["l=" + "x" * 998 + "y/seed0"]
     Board(tmp_path / "board", "main", "tune", [row(0, float(i), run=run) for i, run in enumerate(runs)])
-    found = scalars(tmp_path / "board")
-    assert sorted(found.values()) == [[float(i)] for i in range(len(runs))]
-    for directory, _, _ in found:
+    values = scalars(tmp_path / "board")
+    assert sorted(values.values()) == [[float(i)] for i in range(len(runs))]
+    for directory, _, _ in values:
         name, seed = directory.split("/")
         assert seed == "seed0" and len(name.encode()) < 255
         assert not name.startswith(".") and not set(name) & set(':*?\\"')

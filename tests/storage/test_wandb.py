@@ -72,16 +72,16 @@ def test_rows_of_a_run_and_a_step_are_one_record(service, tmp_path):
     runs.append([row(5, 50.25), row(5, 0.5, metric="test_loss"), other])
     runs.append([])
     runs.close()
-    found = service.named()
-    assert found["fresh/seed0"].history == [
+    by_run = service.named()
+    assert by_run["fresh/seed0"].history == [
         {"step/tune": 0, "epoch/tune": 0.0, "accuracy/test/tune": 10.5},
         {"step/tune": 5, "epoch/tune": 0.5, "accuracy/test/tune": 50.25, "loss/test/tune": 0.5},
     ]
-    (lost,) = found["fresh,lr=0.1/seed12"].history
+    (lost,) = by_run["fresh,lr=0.1/seed12"].history
     assert math.isnan(lost["network/weight_norm/head/tune"])
-    assert found["fresh,lr=0.1/seed12"].config == {"pack": "main", "branch": "fresh", "seed": 0, "lr": 0.1}
-    assert found["fresh/seed0"].axes["loss/test/tune"] == "step/tune"
-    assert {(run.project, run.group) for run in found.values()} == {("plasticity", "figure1")}
+    assert by_run["fresh,lr=0.1/seed12"].config == {"pack": "main", "branch": "fresh", "seed": 0, "lr": 0.1}
+    assert by_run["fresh/seed0"].axes["loss/test/tune"] == "step/tune"
+    assert {(run.project, run.group) for run in by_run.values()} == {("plasticity", "figure1")}
     assert not service.open
 
 

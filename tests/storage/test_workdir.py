@@ -170,9 +170,9 @@ def test_a_damaged_config_is_one_line(tmp_path):
 def test_status_tells_who_and_when(tmp_path):
     workdir.status(tmp_path, status="running", stage="tune")
     workdir.status(tmp_path, status="finished", exit_code=0)
-    found = workdir.read_json(tmp_path / "status.json")
-    assert found.pop("time").endswith("+00:00")
-    assert found == {"status": "finished", "exit_code": 0, "pid": os.getpid()}
+    status = workdir.read_json(tmp_path / "status.json")
+    assert status.pop("time").endswith("+00:00")
+    assert status == {"status": "finished", "exit_code": 0, "pid": os.getpid()}
 
 
 def test_environment_is_what_runs(monkeypatch):
@@ -181,15 +181,15 @@ def test_environment_is_what_runs(monkeypatch):
 
     flags = "--xla_force_host_platform_device_count=1"
     monkeypatch.setenv("XLA_FLAGS", flags)
-    found = workdir.environment()
-    assert json.loads(json.dumps(found)) == found
-    assert found["packages"]["jax"] == jax.__version__ and found["packages"]["numpy"] == numpy.__version__
-    assert set(found["packages"]) == set(workdir.PACKAGES) and all(found["packages"].values())
-    assert (found["backend"], found["devices"]) == (jax.default_backend(), jax.device_count())
-    assert found["device_kind"] == jax.devices()[0].device_kind
-    assert found["python"] == sys.version.split()[0]
-    assert 1 <= found["cpu_threads"] <= os.cpu_count()
-    assert found["xla_flags"] == flags
+    environment = workdir.environment()
+    assert json.loads(json.dumps(environment)) == environment
+    assert environment["packages"]["jax"] == jax.__version__ and environment["packages"]["numpy"] == numpy.__version__
+    assert set(environment["packages"]) == set(workdir.PACKAGES) and all(environment["packages"].values())
+    assert (environment["backend"], environment["devices"]) == (jax.default_backend(), jax.device_count())
+    assert environment["device_kind"] == jax.devices()[0].device_kind
+    assert environment["python"] == sys.version.split()[0]
+    assert 1 <= environment["cpu_threads"] <= os.cpu_count()
+    assert environment["xla_flags"] == flags
 
 
 def git(directory, *args):
