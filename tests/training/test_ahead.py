@@ -54,5 +54,5 @@ def test_a_window_is_looked_up_by_the_indices_of_the_data_set():
     where[chosen] = np.arange(3)
     window = IMAGES.replace(images=IMAGES.images[chosen], where=where)
     for index in (np.array([3, 30, 3, 7]), np.array([30])):
-        for found in (lambda images: images.seen(index), lambda images: images.take(index)):  # noqa: B023
-            np.testing.assert_array_equal(found(window), found(IMAGES))
+        for look_up in (lambda images: images.seen(index), lambda images: images.take(index)):  # noqa: B023
+            np.testing.assert_array_equal(look_up(window), look_up(IMAGES))

@@ -40,8 +40,8 @@ def trained(detector, longest, rests, noise, end_last):
         stage = jnp.sum(time >= starts)
         fallen = jnp.minimum((age + 1) / rests[stage], 1.0)
         loss = levels[stage] + (levels[stage + 1] - levels[stage]) * fallen
-        seen = loss * (1 + draw)
-        new = autodecay.tick(clock, step + 1, starts, len(LEVELS) * longest, detector, seen, True, end_last)
+        noisy = loss * (1 + draw)
+        new = autodecay.tick(clock, step + 1, starts, len(LEVELS) * longest, detector, noisy, True, end_last)
         age = jnp.where(jnp.sum(step + 1 + new.skipped >= starts) > stage, 0, age + 1)
         over = time >= len(LEVELS) * longest
         return jax.tree.map(lambda a, b: jnp.where(over, b, a), (new, step + 1, age), carry), None
@@ -134,9 +134,9 @@ def test_whatever_a_detector_says_the_plan_is_kept(lengths, says):
 @given(st.integers(1, 400), st.lists(st.integers(1, 99), min_size=0, max_size=4, unique=True))
 def test_stages_start_where_the_schedule_of_step_decay_does(steps, percent):
     milestones = [each / 100 for each in sorted(percent)]
-    found = schedule.starts(milestones, steps)
+    starts = schedule.starts(milestones, steps)
     reached = np.arange(steps + 1, dtype=np.float32) / np.float32(steps) >= np.float32(milestones)[:, None]
-    assert found.tolist() == np.argmax(reached, axis=1).tolist() if milestones else found.shape == (0,)
+    assert starts.tolist() == np.argmax(reached, axis=1).tolist() if milestones else starts.shape == (0,)
 
 
 # ---- for optax ----
@@ -147,23 +147,23 @@ def test_as_a_transformation_it_scales_updates_by_the_stage():
     params = {"w": np.ones(2, np.float32)}
     state, update = tx.init(params), jax.jit(tx.update)
     losses = [3.0, 2.0, 2.0, 1.0, 0.5, 0.5, 0.2, 0.2]
-    found = []
+    scales = []
     for loss in losses:
         updates, state = update({"w": np.ones(2, np.float32)}, state, params, value=loss)
-        found.append(float(-updates["w"][0]))
+        scales.append(float(-updates["w"][0]))
     # The stage ends behind the first loss that is no better than the one before it.
-    np.testing.assert_allclose(found, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(scales, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
     assert (int(state[-1].stage), bool(state[-1].done)) == (2, True)
     assert state[-1].clock.ends.tolist() == [3, 6, 8]
 
 
 def test_as_a_transformation_it_is_step_decay_if_nothing_is_found():
     tx = autodecay.scale_by_autodecay(detectors.plateau(patience=10**6), (3, 2, 4), factor=0.5)
-    state, found, update = tx.init(None), [], jax.jit(tx.update)
+    state, scales, update = tx.init(None), [], jax.jit(tx.update)
     for _ in range(9):
         updates, state = update(np.float32(1.0), state, value=1.0)
-        found.append(float(updates))
-    assert found == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25] and bool(state.done)
+        scales.append(float(updates))
+    assert scales == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25] and bool(state.done)
 
 
 def test_epochs_are_told_by_due():

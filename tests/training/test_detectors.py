@@ -43,15 +43,15 @@ def padded(values, due=None):
     return np.pad(np.asarray(values, np.float32), (0, room)), np.pad(due, (0, room)), np.arange(size + room) < size
 
 
-def run(detector, values, due, there):
-    """(state, whether a stage ended after each value), with nothing shown where no value is there."""
+def run(detector, values, due, present):
+    """(state, whether a stage ended after each value), with nothing shown where no value is present."""
 
     def show(state, row):
-        *shown, there = row
+        *shown, present = row
         new, ended = detector.update(state, *shown)
-        return jax.tree.map(lambda a, b: jnp.where(there, a, b), new, state), ended & there
+        return jax.tree.map(lambda a, b: jnp.where(present, a, b), new, state), ended & present
 
-    return jax.lax.scan(show, detector.init(), (values, due, there))
+    return jax.lax.scan(show, detector.init(), (values, due, present))
 
 
 scan = jax.jit(run, static_argnums=0)
@@ -105,16 +105,16 @@ def test_window_never_ends_while_the_loss_falls():
 
 def torch_plateau(values, patience, rtol):
     """When PyTorch's ReduceLROnPlateau would act: more than `patience` values in a row not below (1 - rtol) best."""
-    best, bad, found = np.inf, 0, []
+    best, bad, ends = np.inf, 0, []
     for n, value in enumerate(np.float32(values), start=1):
         if value < best * (1 - rtol):
             best, bad = value, 0
         else:
             bad += 1
         if bad > patience:
-            found.append(n)
+            ends.append(n)
             bad = 0
-    return found
+    return ends
 
 
 @given(st.lists(st.floats(0.125, 4.0, width=32), min_size=1, max_size=40), st.integers(0, 4))
@@ -203,8 +203,8 @@ def test_sasa_is_its_test_written_out(seed, capacity):
         if len(y) >= 25 and stationary(y, 0.05, first):
             expected.append(n)
             start, first = n, False
-    found = watch(sasa(0.5, 25, 0.05, capacity), values, np.arange(1, 601) % 10 == 0)
-    assert found == expected and found
+    ends = watch(sasa(0.5, 25, 0.05, capacity), values, np.arange(1, 601) % 10 == 0)
+    assert ends == expected and ends
 
 
 drift, student = jax.jit(detectors.drift), jax.jit(detectors.student)
@@ -256,9 +256,9 @@ def test_a_value_that_is_not_finite_is_passed_over(name, at):
     values = falling(120, 5, noise=0.05, seed=3) - 0.9**5 * (name == "sasa")
     clean, ends = after(ALL[name], values)
     assert ends
-    found, late = after(ALL[name], np.insert(values, at, BROKEN))
+    state, late = after(ALL[name], np.insert(values, at, BROKEN))
     assert late == [end + len(BROKEN) * (end > at) for end in ends]
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(clean), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(clean), strict=True))
 
 
 @pytest.mark.parametrize("value", BROKEN)
@@ -294,11 +294,11 @@ def test_a_detector_says_the_same_in_company(name, how):
     runs[0] = runs[0] + 0.1 * rng.normal(size=60)
     if how == "jit":
         for values in runs:
-            state, found = detector.init(), []
+            state, ends = detector.init(), []
             for n, value in enumerate(np.float32(values), start=1):
                 state, ended = update(detector, state, value)
-                found += [n] * bool(ended)
-            assert found == watch(detector, values)
+                ends += [n] * bool(ended)
+            assert ends == watch(detector, values)
     else:
         shown = [np.stack(rows) for rows in zip(*map(padded, runs), strict=True)]
         _, ended = jax.jit(jax.vmap(functools.partial(run, detector)))(*shown)
@@ -308,10 +308,10 @@ def test_a_detector_says_the_same_in_company(name, how):
 @pytest.mark.parametrize("name", ALL)
 def test_a_state_that_was_saved_goes_on_as_if_nothing_had_been(name):
     detector, values = ALL[name], np.float32(falling(50, 10, noise=0.02))
-    state, found = detector.init(), []
+    state, ends = detector.init(), []
     for n, value in enumerate(values, start=1):
         state, ended = update(detector, state, value)
-        found += [n] * bool(ended)
+        ends += [n] * bool(ended)
         state = jax.tree.unflatten(jax.tree.structure(state), [np.asarray(leaf) for leaf in jax.tree.leaves(state)])
-    assert found == watch(detector, values)
+    assert ends == watch(detector, values)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, detector.init())

@@ -79,9 +79,9 @@ def train(spec, h):
 @pytest.mark.parametrize("fields", SPECS.values(), ids=SPECS)
 def test_three_steps(fields):
     spec = changed(OPTIM, **fields)
-    found = jax.jit(lambda h: train(spec, h))(hyper.hyper(spec))
+    params = jax.jit(lambda h: train(spec, h))(hyper.hyper(spec))
     expected = reference(spec, flat(PARAMS), [flat(g) for g in GRADS], [spec.learning_rate * s for s in SHARES])
-    np.testing.assert_allclose(flat(found), expected, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(flat(params), expected, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in optimizers.OPTIMISERS if name != "muon"])  # it is below
@@ -149,14 +149,14 @@ def test_muon_is_that_of_optax():
 
     @jax.jit
     def train(h):
-        found = []
+        states = []
         for tx in (optimizers.optimiser(spec, h, h.learning_rate), theirs):
             params, opt = NET, tx.init(NET)
             for grads in SLOPES:
                 updates, opt = tx.update(grads, opt, params)
                 params = optax.apply_updates(params, updates)
-            found.append((params, opt))
-        return found
+            states.append((params, opt))
+        return states
 
     (ours, opt), (wanted, _) = train(hyper.hyper(spec))
     np.testing.assert_allclose(flat(ours), flat(wanted), rtol=1e-5, atol=1e-6)
@@ -172,11 +172,11 @@ def test_muon_decays_all_or_kernels():
 
     @jax.jit
     def step(h, none):
-        found = []
+        updates = []
         for decayed, numbers in (("all", h), ("kernels", h), ("all", none)):
             rule = optimizers.optimiser(changed(OPTIM, name="muon", decayed=decayed), numbers, 0.02)
-            found.append(rule.update(SLOPES[0], rule.init(NET), NET)[0])
-        return found
+            updates.append(rule.update(SLOPES[0], rule.init(NET), NET)[0])
+        return updates
 
     h = hyper.hyper(changed(OPTIM, momentum=0.9, weight_decay=0.1))
     everything, kernels, nothing = step(h, h._replace(weight_decay=np.float32(0)))

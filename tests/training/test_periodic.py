@@ -84,11 +84,11 @@ def test_continual_backprop_replaces_the_mature_unit_of_least_utility():
     after = watch_and_act("continual_backprop", network, activity, rate=0.02, maturity=2, decay=0.0)
     utility = np.where(ages + 1 > 2, activity * outgoing, np.inf)
     assert silent(after) == [np.argmin(utility)]  # 0.9 + 6 times 0.02 is one
-    found = after.memory["continual_backprop"]
-    np.testing.assert_allclose(found["owed"]["layer1/owed"], 0.02, atol=1e-5)
+    remembered = after.memory["continual_backprop"]
+    np.testing.assert_allclose(remembered["owed"]["layer1/owed"], 0.02, atol=1e-5)
     wanted = np.where(np.arange(8) == np.argmin(utility), 0, ages + 1)
-    np.testing.assert_array_equal(found["age"]["layer1"], wanted)
-    assert found["utility"]["layer1"][np.argmin(utility)] == 0
+    np.testing.assert_array_equal(remembered["age"]["layer1"], wanted)
+    assert remembered["utility"]["layer1"][np.argmin(utility)] == 0
 
 
 def test_a_utility_is_a_running_mean():
@@ -104,10 +104,10 @@ def test_a_utility_is_a_running_mean():
 # ---- self-normalised resets ----
 
 
-def history(times, known, since):
+def history(times, counts, since):
     network = begun("self_normalised_resets")
     memory = network.memory["self_normalised_resets"]
-    given = {"times": np.float32(times), "known": np.float32(known), "since": np.float32(since)}
+    given = {"times": np.float32(times), "known": np.float32(counts), "since": np.float32(since)}
     memory = {key: memory[key] | {"layer1": given[key]} for key in memory}
     return network._replace(memory={"self_normalised_resets": memory})
 
@@ -118,10 +118,10 @@ def test_snr_replaces_a_unit_that_is_silent_for_longer_than_a_share_of_its_own_t
     since = np.array([0, 30, 59, 60, 61, 62, 80, 10])  # another silent step follows
     after = watch_and_act("self_normalised_resets", history(times, [TIMES] * 8, since), np.zeros(8), rejection=0.05)
     assert silent(after) == [unit for unit in range(8) if (65 - (since[unit] + 1)) / 64 <= 0.05] == [4, 5, 6]
-    found = after.memory["self_normalised_resets"]
+    memory = after.memory["self_normalised_resets"]
     for key in ("since", "known"):
-        assert not np.any(np.asarray(found[key]["layer1"])[[4, 5, 6]]) and np.all(
-            np.asarray(found[key]["layer1"])[:4] > 0
+        assert not np.any(np.asarray(memory[key]["layer1"])[[4, 5, 6]]) and np.all(
+            np.asarray(memory[key]["layer1"])[:4] > 0
         )
 
 
@@ -129,11 +129,11 @@ def test_snr_judges_a_unit_without_a_history_by_the_last_times_of_its_layer():
     """Which are 2, 5, 9 and 90."""
     times = np.full((8, TIMES), 1000)
     times[0], times[1:4, 2] = 2, [5, 9, 90]
-    since, known = [0, 0, 0, 0, 98, 9, 90, 0], np.array([TIMES, 3, 3, 3, 0, 0, 0, 0])  # and another silent step
+    since, counts = [0, 0, 0, 0, 98, 9, 90, 0], np.array([TIMES, 3, 3, 3, 0, 0, 0, 0])  # and another silent step
     for rejection, replaced in ((0.0, [4, 6]), (0.2, [4, 6]), (0.25, [4, 5, 6])):
-        after = watch_and_act("self_normalised_resets", history(times, known, since), np.zeros(8), rejection=rejection)
+        after = watch_and_act("self_normalised_resets", history(times, counts, since), np.zeros(8), rejection=rejection)
         assert silent(after) == replaced
-    too_few = history(times, np.where(np.arange(8) == 1, 0, known), since)
+    too_few = history(times, np.where(np.arange(8) == 1, 0, counts), since)
     assert silent(watch_and_act("self_normalised_resets", too_few, np.zeros(8), rejection=0.25)) == []
 
 
@@ -141,10 +141,10 @@ def test_snr_records_the_times_between_two_firings():
     network = begun("self_normalised_resets")
     for fires in ([1, 0], [0, 0], [1, 0], [1, 1]):
         network = watch_and_act("self_normalised_resets", network, np.float32(fires + [1] * 6), every=100)
-    found = network.memory["self_normalised_resets"]
-    np.testing.assert_array_equal(found["times"]["layer1"][0, :4], [1, 2, 1, 0])
-    np.testing.assert_array_equal(found["times"]["layer1"][1, :2], [4, 0])
-    np.testing.assert_array_equal(found["known"]["layer1"][:3], [3, 1, 4])
+    memory = network.memory["self_normalised_resets"]
+    np.testing.assert_array_equal(memory["times"]["layer1"][0, :4], [1, 2, 1, 0])
+    np.testing.assert_array_equal(memory["times"]["layer1"][1, :2], [4, 0])
+    np.testing.assert_array_equal(memory["known"]["layer1"][:3], [3, 1, 4])
     assert silent(network) == []
 
 
@@ -156,8 +156,8 @@ def test_shrink_and_perturb_mixes_with_a_fresh_network_and_keeps_the_moments():
     now = treated.now_of(MLP, network)
     after = PERIODIC["shrink_and_perturb"](network, now, shrink=0.4, perturb=0.1)
     fresh, _ = now.fresh(now.key)
-    for found, old, new in zip(*map(jax.tree.leaves, (after.params, network.params, fresh)), strict=True):
-        np.testing.assert_allclose(found, 0.4 * old + 0.1 * new, rtol=1e-6)
+    for leaf, old, new in zip(*map(jax.tree.leaves, (after.params, network.params, fresh)), strict=True):
+        np.testing.assert_allclose(leaf, 0.4 * old + 0.1 * new, rtol=1e-6)
     assert same(after.opt, network.opt) and same(after.stats, network.stats)
 
 

@@ -42,8 +42,8 @@ def matrices(params):
 def test_l2_init_pulls_by_two_strengths_times_the_distance():
     slope = jax.jit(jax.grad(lambda p: REGULARISERS["l2_init"].act(seen(p, begin("l2_init")), strength=0.3)))(PARAMS)
     assert len(jax.tree.leaves(slope)) == 4
-    for found, theta, theta_0 in zip(*map(jax.tree.leaves, (slope, PARAMS, FIRST)), strict=True):
-        np.testing.assert_allclose(found, 2 * 0.3 * (theta - theta_0), rtol=1e-5)
+    for leaf, theta, theta_0 in zip(*map(jax.tree.leaves, (slope, PARAMS, FIRST)), strict=True):
+        np.testing.assert_allclose(leaf, 2 * 0.3 * (theta - theta_0), rtol=1e-5)
 
 
 def test_spectral_is_the_distance_of_squared_singular_values_from_one():
@@ -54,8 +54,8 @@ def test_spectral_is_the_distance_of_squared_singular_values_from_one():
         memory = turn(memory)
     singular = [np.linalg.svd(matrix, compute_uv=False)[0] for matrix in matrices(PARAMS)]
     biases = [np.sum(np.square(PARAMS[name]["bias"])) ** 2 for name in ("layer1", "head")]
-    found, slope = jax.jit(jax.value_and_grad(lambda p: remedy.act(seen(p, memory), strength=0.5)))(PARAMS)
-    np.testing.assert_allclose(found, 0.5 * (sum((s**2 - 1) ** 2 for s in singular) + sum(biases)), rtol=1e-4)
+    penalty, slope = jax.jit(jax.value_and_grad(lambda p: remedy.act(seen(p, memory), strength=0.5)))(PARAMS)
+    np.testing.assert_allclose(penalty, 0.5 * (sum((s**2 - 1) ** 2 for s in singular) + sum(biases)), rtol=1e-4)
     u, s, vt = np.linalg.svd(PARAMS["layer1"]["kernel"], full_matrices=False)
     wanted = 0.5 * 4 * (s[0] ** 2 - 1) * s[0] * np.outer(u[:, 0], vt[0])
     np.testing.assert_allclose(slope["layer1"]["kernel"], wanted, rtol=1e-2, atol=1e-3 * np.abs(wanted).max())
@@ -63,8 +63,8 @@ def test_spectral_is_the_distance_of_squared_singular_values_from_one():
 
 def test_parseval_vanishes_for_orthogonal_weights_only():
     network, _ = treated.drawn(RESNET)
-    found = [m for name in network if name != "head" for m in matrices(network[name])]
-    grams = [m @ m.T if m.shape[0] < m.shape[1] else m.T @ m for m in found]
+    kernels = [m for name in network if name != "head" for m in matrices(network[name])]
+    grams = [m @ m.T if m.shape[0] < m.shape[1] else m.T @ m for m in kernels]
     spread = sum(np.sum((gram - 2 * np.eye(len(gram))) ** 2) for gram in grams)
     parseval = jax.jit(lambda params, strength: REGULARISERS["parseval"](seen(params), strength=strength, scale=2.0))
     np.testing.assert_allclose(parseval(network, 0.1), 0.1 * spread, rtol=1e-5)
@@ -87,8 +87,8 @@ def test_infer_compares_the_heads_outputs_and_teaches_the_live_ones():
     memory = memory | {"frozen": heads[:4], "live": heads[:4]}  # of the four features of `linear`
     now, then = (IMAGES @ each["head"]["kernel"][:2] @ heads[:4] for each in (PARAMS, FIRST))
     given = dict(features=linear(PARAMS, {}, IMAGES, True)[1], forward=linear)
-    found = remedy.act(seen(PARAMS, memory, **given), strength=0.5, scale=3.0)
-    np.testing.assert_allclose(found, 0.5 * np.mean(np.sum((now - 3 * then) ** 2, 1)), rtol=1e-5)
+    penalty = remedy.act(seen(PARAMS, memory, **given), strength=0.5, scale=3.0)
+    np.testing.assert_allclose(penalty, 0.5 * np.mean(np.sum((now - 3 * then) ** 2, 1)), rtol=1e-5)
     network = Network(PARAMS, {}, (), {})
     told = treated.now_of(MLP, network)._replace(images=IMAGES, forward=linear, rate=0.01)
     after = remedy.watch(memory, network, told, {"strength": 0.5, "scale": 3.0})
@@ -107,15 +107,15 @@ def test_churn_compares_with_the_network_before_the_last_update_on_other_images(
     network = Network(FIRST, {}, (), {})
     assert jax.tree.leaves(begin("churn"))[0] is jax.tree.leaves(PARAMS)[0]
     memory = remedy.watch(begin("churn"), network, treated.now_of(MLP, network)._replace(before=PARAMS), {})
-    found = remedy.act(seen(FIRST, memory, reference=others, forward=linear), strength=0.1)
+    penalty = remedy.act(seen(FIRST, memory, reference=others, forward=linear), strength=0.1)
     now, before = (linear(params, {}, others, True)[0] for params in (FIRST, PARAMS))
-    np.testing.assert_allclose(found, 0.1 * cross_entropy(np.asarray(now), np.asarray(before)), rtol=1e-5)
+    np.testing.assert_allclose(penalty, 0.1 * cross_entropy(np.asarray(now), np.asarray(before)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("time", "weight"), [(0.0, 1.0), (0.2, 0.5), (0.4, 0.0), (0.9, 0.0)])
 def test_distillation_follows_the_network_before_less_and_less(time, weight):
     logits = RNG.normal(size=(3, 4)).astype(np.float32)
     given = dict(logits=logits, forward=linear, time=jnp.float32(time))
-    found = REGULARISERS["distillation"].act(seen(PARAMS, begin("distillation"), **given), strength=2.0, share=0.4)
+    penalty = REGULARISERS["distillation"].act(seen(PARAMS, begin("distillation"), **given), strength=2.0, share=0.4)
     teacher = np.asarray(linear(FIRST, {}, IMAGES, False)[0])
-    np.testing.assert_allclose(found, 2 * weight * cross_entropy(logits, teacher), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(penalty, 2 * weight * cross_entropy(logits, teacher), rtol=1e-5, atol=1e-7)

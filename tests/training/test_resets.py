@@ -176,12 +176,12 @@ def test_after_a_long_training_a_reset_parameter_moves_as_with_a_fresh_optimiser
     (params, opt), _ = moved_on(record.optim, fresh.params, fresh.opt, 10_000)
     f = resets.factors(changed(RESET, modules=("a",), optimiser="modules"), fresh)
     after = resets.begin(params, {}, opt, fresh.params, {}, f, record)
-    (found, anew, kept) = (
+    (reset, anew, kept) = (
         moved_on(record.optim, each_params, each_opt, 200)[1]
         for each_params, each_opt in ((after.params, after.opt), (fresh.params, fresh.opt), (params, opt))
     )
-    assert same(found["a"], anew["a"]) and same(found["b"], kept["b"])
-    moves = np.abs(np.diff(found["a"], axis=0, prepend=0.0)) / record.optim.learning_rate
+    assert same(reset["a"], anew["a"]) and same(reset["b"], kept["b"])
+    moves = np.abs(np.diff(reset["a"], axis=0, prepend=0.0)) / record.optim.learning_rate
     if fields["name"].startswith("adam"):
         assert moves.max() <= 1.01
 

@@ -25,8 +25,8 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("shape", [(12, 7), (7, 12), (3, 3, 8, 8)])
 def test_the_polar_factor_is_orthogonal_and_the_nearest(shape):
     drawn = np.float32(RNG.normal(size=shape)) * 30
-    found = np.asarray(jax.jit(starts.polar)(drawn), np.float64).reshape(-1, *shape[-2:])
-    for x in found:
+    factors = np.asarray(jax.jit(starts.polar)(drawn), np.float64).reshape(-1, *shape[-2:])
+    for x in factors:
         small = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
         np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-3)
 
@@ -44,9 +44,9 @@ def test_fire_takes_the_nearest_orthogonal_matrix_by_svd_and_scales_it():
     head = network.params["head"]["kernel"]
     np.testing.assert_allclose(after["head"]["kernel"], np.sqrt(4 / 16) * nearest(head), atol=1e-3)
     kernel = network.params["module3"]["block0"]["conv1"]["kernel"]
-    found = after["module3"]["block0"]["conv1"]["kernel"]
+    orthogonal = after["module3"]["block0"]["conv1"]["kernel"]
     for place in np.ndindex(3, 3):
-        np.testing.assert_allclose(found[place], np.sqrt(4 / 2) / 9 * nearest(kernel[place]), atol=1e-3)
+        np.testing.assert_allclose(orthogonal[place], np.sqrt(4 / 2) / 9 * nearest(kernel[place]), atol=1e-3)
     assert not np.any(after["stem"]["conv"]["kernel"][0, 0]) and np.all(np.isfinite(after["stem"]["conv"]["kernel"]))
     for path, leaf in parameters.paths(network.params).items():
         if leaf.ndim == 1:
@@ -87,7 +87,7 @@ def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
     record = stage(batch_size=16)
     row, began = task(record, n=40), first_state(MLP)
     over = sweep.sweep(MLP, record, jax.tree.map(jnp.asarray, row), IMAGES)
-    found = jax.jit(lambda p: over(p, {}, lambda g, slope: jax.tree.map(lambda a, b: 0.5 * a + b, g, slope), p))(
+    folded = jax.jit(lambda p: over(p, {}, lambda g, slope: jax.tree.map(lambda a, b: 0.5 * a + b, g, slope), p))(
         began.params
     )
     order, wanted = np.concatenate([np.arange(40), np.arange(8)]), began.params
@@ -99,7 +99,7 @@ def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
 
     for indices in row.source.indices[order].reshape(3, 16):
         wanted = jax.tree.map(lambda a, b: 0.5 * a + b, wanted, slope(indices))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    for a, b in zip(jax.tree.leaves(folded), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -122,9 +122,9 @@ def test_injection_keeps_the_function_and_trains_new_weights_beside_the_old(netw
         (out, _), changed = model.apply(variables, images, train, mutable=["batch_stats"])
         return out, changed.get("batch_stats", {})
 
-    own = {name: leaf for name, leaf in stats.items() if not name.startswith("injected")}
+    plain_stats = {name: leaf for name, leaf in stats.items() if not name.startswith("injected")}
     before, stats = logits(variables["params"], stats, True)
-    alone = logits(variables["params"], own, True, plain)[0]
+    alone = logits(variables["params"], plain_stats, True, plain)[0]
     np.testing.assert_allclose(before, alone, rtol=1e-5, atol=1e-6)  # nothing is injected yet
     begun = Begun(drawn, (), None, None)
     after = starts.plasticity_injection(Network(variables["params"], stats, (), {}), begun)
