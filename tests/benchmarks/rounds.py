@@ -11,7 +11,11 @@ REST = 0.05  # seconds, until the threads of the last one sleep
 def interleave(
     sides: Mapping[str, Side], count: int, after_round: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """What each side gives in each of `count` rounds; every other round goes backwards.  Calls `each` after a round."""
+    """The numbers of each side, one for each of `count` rounds; every other round goes backwards.
+
+    Args:
+      after_round: called after each round.
+    """
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for i in range(count):
         for name in list(sides)[:: -1 if i % 2 else 1]:

@@ -8,7 +8,7 @@ UNMEASURED = "not yet measured on a GPU"
 
 
 def text(report: Entry) -> str:
-    """The report, at most 130 columns wide; `found` is what is written as JSON."""
+    """The report, at most 130 columns wide; `report` is what is written as JSON."""
     modes = report["plan"]["modes"]
     lines = [
         _line(
