@@ -116,8 +116,8 @@ def module_of(line: str) -> tuple[str, list[str]]:
     if (
         module == "launch.local" and "--dry_run" in rest
     ):  # it lets another process plan, which is given all words but its own
-        own = ("--parallel=", "--tries=")
-        module, rest = "launch.sweep", [word for word in rest if not word.startswith(own)]
+        flags = ("--parallel=", "--tries=")
+        module, rest = "launch.sweep", [word for word in rest if not word.startswith(flags)]
     return module, rest
 
 

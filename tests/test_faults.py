@@ -89,9 +89,9 @@ def scene(tmp_path):
     """A scene whose directory holds what the undisturbed one holds."""
     finished(tmp_path / "undisturbed")
     world = World(None, {"": Reference(outcome(tmp_path / "undisturbed"), 10, 1.0)})
-    found = Scene(world, tmp_path / "scene", random.Random(0))
-    finished(found.directory)
-    return found
+    prepared = Scene(world, tmp_path / "scene", random.Random(0))
+    finished(prepared.directory)
+    return prepared
 
 
 def test_the_same_rows_and_parameters_are_no_loss(scene):
@@ -162,15 +162,15 @@ def test_a_hang_is_a_loss(tmp_path, monkeypatch):
 
 
 def test_counts_add_up():
-    found = [
+    cases = [
         campaign.Case(0, [Injection("kill", ""), Injection("full", "", ["error: x"])], ""),
         campaign.Case(1, [Injection("kill", "")], "rows"),
     ]
-    assert campaign.counts(found) == {
+    assert campaign.counts(cases) == {
         "kill": {"injected": 2, "survived": 1, "refused": 0, "lost": 1},
         "full": {"injected": 1, "survived": 0, "refused": 1, "lost": 0},
     }
-    assert campaign.table(campaign.counts(found)).splitlines()[-1].split() == ["all", "3", "1", "1", "1"]
+    assert campaign.table(campaign.counts(cases)).splitlines()[-1].split() == ["all", "3", "1", "1", "1"]
 
 
 def test_a_case_can_be_drawn_again():

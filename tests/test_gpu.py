@@ -66,18 +66,18 @@ def test_the_first_cells_are_those_of_the_goal():
 
 def test_cells_are_measured_one_by_one_and_failures_stand_in_their_place(workers):
     names = ("batched", 8), ("vmap", 8), ("map", 32), ("map", 1)
-    plan, found, sizes = small_plan(*(Cell(64, "imagenet", *name) for name in names)), [], []
-    cells.run(plan, workers, workers.hire(), sys.executable, found, lambda: 60.0, lambda: sizes.append(len(found)))
+    plan, rows, sizes = small_plan(*(Cell(64, "imagenet", *name) for name in names)), [], []
+    cells.run(plan, workers, workers.hire(), sys.executable, rows, lambda: 60.0, lambda: sizes.append(len(rows)))
     assert sizes == [1, 2, 3, 4]
-    batched, vmap, died, alone = found
+    batched, vmap, died, alone = rows
     assert batched["images_per_second"]["median"] == pytest.approx(8 * 128 / 2e-3)
     assert batched["of_matmul"] == pytest.approx(8 * 128 / 2e-3 * cells.flops.training(64, "imagenet") / 1e12)
     assert vmap["error"] == "XlaRuntimeError: RESOURCE_EXHAUSTED" and died["error"] == "the process ended (status 7)"
-    assert cells.speed(found) == batched["images_per_second"]["median"] and cells.speed(found, width=8) == 0
-    before = list(found)
-    cells.run(plan, workers, workers.hire(), sys.executable, found, lambda: 60.0, lambda: None)
-    assert [row for row in found if "error" not in row] == [batched, alone]  # only what failed is tried again
-    assert len(found) == len(before)
+    assert cells.speed(rows) == batched["images_per_second"]["median"] and cells.speed(rows, width=8) == 0
+    before = list(rows)
+    cells.run(plan, workers, workers.hire(), sys.executable, rows, lambda: 60.0, lambda: None)
+    assert [row for row in rows if "error" not in row] == [batched, alone]  # only what failed is tried again
+    assert len(rows) == len(before)
 
 
 def test_no_cell_is_begun_without_time(workers):
@@ -97,9 +97,9 @@ def test_ratios_to_pytorch_are_of_the_same_network():
     def row(width, strategy, images):
         return {"width": width, "stem": "cifar", "strategy": strategy, "images_per_second": {"median": images}}
 
-    found = [row(64, "torch", 10.0), row(64, "map", 25.0), row(8, "map", 9.0)]
-    cells.compare(found)
-    assert [each.get("of_torch") for each in found] == [1.0, 2.5, None]
+    rows = [row(64, "torch", 10.0), row(64, "map", 25.0), row(8, "map", 9.0)]
+    cells.compare(rows)
+    assert [each.get("of_torch") for each in rows] == [1.0, 2.5, None]
 
 
 # ---- checks ----
@@ -109,12 +109,12 @@ def test_studies_are_compared_as_soon_as_both_are_there(workers, tmp_path):
     for i, name in enumerate(checks.STUDIES):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         np.savez(tmp_path / f"{name}.npz", a=np.ones(4), b=np.full(3, 2.0 + 1e-5 * i))
-    found, notes = {}, []
-    checks.run(workers, found, tmp_path, lambda: 30.0, lambda: notes.append(len(found)), "resnet")
-    assert set(found) == {"golden step", *checks.COMPARISONS} and len(notes) == 1 + len(checks.STUDIES)
-    assert all(entry["ok"] for entry in found.values())  # the fake's hash is the strategy
-    assert not found["batched against map"]["same_bits"]
-    assert 0 < found["batched against map"]["relative"] < checks.ROUNDING
+    entries, notes = {}, []
+    checks.run(workers, entries, tmp_path, lambda: 30.0, lambda: notes.append(len(entries)), "resnet")
+    assert set(entries) == {"golden step", *checks.COMPARISONS} and len(notes) == 1 + len(checks.STUDIES)
+    assert all(entry["ok"] for entry in entries.values())  # the fake's hash is the strategy
+    assert not entries["batched against map"]["same_bits"]
+    assert 0 < entries["batched against map"]["relative"] < checks.ROUNDING
 
 
 def test_what_differs_or_failed_is_told(tmp_path):
@@ -157,10 +157,10 @@ def test_epochs_follow_from_speed_and_time(rate, seconds, expected):
 
 
 def test_the_study_is_the_papers_but_for_its_length():
-    found = figure.config(figure.Choice(5, 350, 500), "cifar10", "").to_dict()
+    settings = figure.config(figure.Choice(5, 350, 500), "cifar10", "").to_dict()
     paper = multistage.get_config().to_dict()
-    assert found["model"].pop("dtype") == "bfloat16" and paper["model"].pop("dtype")
-    assert found == paper
+    assert settings["model"].pop("dtype") == "bfloat16" and paper["model"].pop("dtype")
+    assert settings == paper
     short = figure.config(figure.Choice(3, 39, 56), "cifar10_jpeg", "x")
     assert (short.seeds, short.stages.pretrain.epochs, short.stages.tune.epochs) == ((0, 1, 2), 39.0, 56.0)
 
@@ -203,9 +203,9 @@ def test_the_table_has_a_row_for_each_cell():
     speed = {"median": 3e5, "low": 2e5, "high": 4e5}
     good = Cell(64, "imagenet", "batched", 8)._asdict() | {"images_per_second": speed, "of_matmul": 0.25, "of_torch": 9}
     bad = Cell(64, "imagenet", "map", 8)._asdict() | {"error": "no answer within 60 s"}
-    found = {"checks": {}, "cells": [good, bad], "figure": {"choice": [5, 55, 78], "result": "stopped and saved"}}
-    found["goal"] = {"images_per_second": cells.GOAL, "measured": 3e5}
-    text = table.markdown(found)
+    report = {"checks": {}, "cells": [good, bad], "figure": {"choice": [5, 55, 78], "result": "stopped and saved"}}
+    report["goal"] = {"images_per_second": cells.GOAL, "measured": 3e5}
+    text = table.markdown(report)
     assert "| 64 | imagenet | batched | 8 | 300,000 | 200,000 to 400,000 | 9.00 | 25.0 % |" in text
     assert "| 64 | imagenet | map | 8 | no answer within 60 s |  |  |  |" in text
     assert "300,000 images/s, goal 300,000" in text and "5 seeds, 55 + 78 epochs: stopped and saved" in text
@@ -229,15 +229,15 @@ def test_it_is_of_use_wherever_it_is_cut_off_and_goes_on(tmp_path, number):
         time.sleep(0.1)
     first.send_signal(number)
     first.communicate(timeout=60)
-    found = json.loads((out / "gpu.json").read_text())
-    assert found["checks"] and not found["finished"] and found["machine"]["backend"] == "cpu"
+    report = json.loads((out / "gpu.json").read_text())
+    assert report["checks"] and not report["finished"] and report["machine"]["backend"] == "cpu"
     second = start(out)
     text, _ = second.communicate(timeout=800)
-    found = json.loads((out / "gpu.json").read_text())
-    assert second.returncode == 0 and found["finished"], text
-    assert set(found["checks"]) == {"golden step", *checks.COMPARISONS}
-    assert all(entry["ok"] for entry in found["checks"].values()), found["checks"]
-    assert found["figure"]["result"] == "finished" and (out / "figure1/metrics.parquet").exists()
-    assert found["figure"]["study"]["from_cache"] >= found["figure"]["compiled"] > 0
-    assert len(found["cells"]) == 3 and any("images_per_second" in row for row in found["cells"])
+    report = json.loads((out / "gpu.json").read_text())
+    assert second.returncode == 0 and report["finished"], text
+    assert set(report["checks"]) == {"golden step", *checks.COMPARISONS}
+    assert all(entry["ok"] for entry in report["checks"].values()), report["checks"]
+    assert report["figure"]["result"] == "finished" and (out / "figure1/metrics.parquet").exists()
+    assert report["figure"]["study"]["from_cache"] >= report["figure"]["compiled"] > 0
+    assert len(report["cells"]) == 3 and any("images_per_second" in row for row in report["cells"])
     assert not (tmp_path / "gpu-scratch").exists()

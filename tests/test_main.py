@@ -83,11 +83,11 @@ def test_config_and_workdir_arrive(call):
     ],
 )
 def test_override(overridden, override, path, value):
-    found = overridden(f"--config.{override}")
+    setting = overridden(f"--config.{override}")
     for key in path.split("."):
-        found = found[key]
-    assert found == value
-    assert type(found) is type(value)
+        setting = setting[key]
+    assert setting == value
+    assert type(setting) is type(value)
 
 
 TUPLES = [

@@ -23,9 +23,9 @@ def final_runs(groups):
 
 
 def test_half_is_that_of_berariu():
-    found = study()
-    stages = plans(found)
-    assert found.name == "remedies_half" and found.validation_images == 5000
+    parsed = study()
+    stages = plans(parsed)
+    assert parsed.name == "remedies_half" and parsed.validation_images == 5000
     for (_, name, branch), stage in stages.items():
         assert (stage.data.fraction, stage.epochs) == {"pretrain": (0.5, 350.0), "tune": (1.0, 500.0)}[name]
         assert (stage.batch_size, stage.reset.optimiser) == (128, "all")
@@ -71,8 +71,8 @@ def test_classes_arrive_in_groups_and_stay(arg, groups, last):
 @pytest.mark.parametrize("protocol", remedies.STREAMS)
 @pytest.mark.parametrize("preset", ["", "small", "digits"])
 def test_streams_are_one_stage_evaluated_once_a_task(protocol, preset):
-    found = study(f"{preset},protocol={protocol}")
-    for (_, name, branch), stage in plans(found).items():
+    parsed = study(f"{preset},protocol={protocol}")
+    for (_, name, branch), stage in plans(parsed).items():
         assert name == "stream" and stage.data.tasks.change == protocol
         assert stage.eval_every == stage.data.tasks.epochs and stage.epochs / stage.data.tasks.epochs >= 20
         assert stage.reset.optimiser == ("all" if branch in ("fresh", "optimiser_reset") else "keep")
@@ -81,8 +81,8 @@ def test_streams_are_one_stage_evaluated_once_a_task(protocol, preset):
 
 @pytest.mark.parametrize("protocol", remedies.PROTOCOLS)
 def test_settings_ride_the_run_axis_and_other_runs_are_not_repeated(protocol):
-    found = study(f"digits,protocol={protocol}")
-    legs = unfold(found.packs[0], found.seeds[:1])
+    parsed = study(f"digits,protocol={protocol}")
+    legs = unfold(parsed.packs[0], parsed.seeds[:1])
     final = [(run.branch, dict(run.hparams)) for leg in legs for run in leg.runs if run.final]
     ways = (
         treatments.at_switch(1e-3, "mlp") | treatments.throughout(100, "digits", "adam") | treatments.between_stages()
@@ -121,8 +121,8 @@ def test_an_argument_of_another_protocol_is_refused(arg):
 @pytest.mark.parametrize("protocol", ["half", "pixels"])
 def test_some_remedies_alone(protocol):
     asked = ("redo", "larger_rate")
-    found = study(f"digits,protocol={protocol},remedies={'+'.join(asked)}")
-    branches = {run.branch for run in final_runs(unfold(found.packs[0], found.seeds[:1]))}
+    parsed = study(f"digits,protocol={protocol},remedies={'+'.join(asked)}")
+    branches = {run.branch for run in final_runs(unfold(parsed.packs[0], parsed.seeds[:1]))}
     assert branches == {"fresh", "warm", *asked}
 
 
@@ -136,7 +136,7 @@ def test_a_remedy_that_the_protocol_does_not_have_is_refused(arg, absent):
 
 def test_injection_is_there_if_it_is_named_with_a_network_that_is_made_for_it():
     assert study("digits").packs[0].model.injected == ()
-    found = study("digits,remedies=plasticity_injection+fire")
-    assert found.packs[0].model.injected == ("module5", "head")
-    final = [run for run in final_runs(unfold(found.packs[0], (0,))) if run.branch == "plasticity_injection"]
+    parsed = study("digits,remedies=plasticity_injection+fire")
+    assert parsed.packs[0].model.injected == ("module5", "head")
+    final = [run for run in final_runs(unfold(parsed.packs[0], (0,))) if run.branch == "plasticity_injection"]
     assert [remedy.name for run in final for remedy in run.stage.remedies] == ["plasticity_injection"]

@@ -52,8 +52,8 @@ def test_gradients_of_weights_are_summed_in_float32(images):
         r'"stablehlo.all_reduce"(?:.|\n)*?\}\) : \(tensor<(\w+)>\)', shared.lower(params, images).as_text()
     )
     assert sums == ["27x2xf32", "3x3x2x3xf32"]  # those of biases are XLA's, which come in the type of the bias
-    found, alone = shared(params, images), jax.jit(fn)(params, images)
-    for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+    slopes, alone = shared(params, images), jax.jit(fn)(params, images)
+    for leaf, wanted in zip(jax.tree.leaves(slopes), jax.tree.leaves(alone), strict=True):
         assert leaf.dtype == jnp.float32
         np.testing.assert_allclose(leaf, wanted, rtol=0.03, atol=0.01)
 
