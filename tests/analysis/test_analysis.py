@@ -113,29 +113,29 @@ def test_load_keeps_what_is_not_finite(tmp_path):
 
 
 def statuses(directory) -> dict[str, str]:
-    """run -> its status, the same in all its rows."""
+    """Run -> its status, which must be the same in all its rows."""
     groups = analysis.load(directory).groupby("run").status
     assert (groups.nunique() == 1).all()
     return groups.first().to_dict()
 
 
-LOST, LEFT = "fresh/seed1", "fresh/seed2"  # diverged as its rows say; as only the result says
+LOST, LEFT = "fresh/seed1", "fresh/seed2"  # diverged according to its rows; according to the result alone
 
 
 def write_statuses(root: Path) -> None:
-    """A study of which one stage has ended, and one is at work."""
+    """A study in which one stage has ended and one is in progress."""
     write_rows(root, "pretrain", "pretrain", [1.0, 2.0])
     (root / "main/pretrain/end/0").mkdir(parents=True)
     for seed, ends in enumerate([5.0, None, 5.0]):
         write_rows(root, "tune", "fresh", [4.0, ends], seed=seed)
-    write_rows(root, "tune", "warm", [float("inf"), 5.0])  # it was not finite once, and is again
+    write_rows(root, "tune", "warm", [float("inf"), 5.0])  # a run that was once not finite, and is finite again
 
 
 def test_each_run_has_a_status_while_its_study_is_at_work(tmp_path):
     write_statuses(tmp_path)
     expected = {"pretrain/seed0": "finished", "fresh/seed0": "running", LOST: "failed", LEFT: "running"}
     assert statuses(tmp_path) == {**expected, "warm/seed0": "running"}
-    (tmp_path / "main/tune/end/.tmp").mkdir(parents=True)  # not whole yet
+    (tmp_path / "main/tune/end/.tmp").mkdir(parents=True)  # not complete yet
     assert statuses(tmp_path)["fresh/seed0"] == "running"
     (tmp_path / "main/tune/end/0").mkdir()
     expected |= {"fresh/seed0": "finished", LEFT: "finished", "warm/seed0": "finished"}

@@ -1,4 +1,4 @@
-"""The works that Berariu et al. lean on: their claims in worlds that are as they say and in others, and the figures."""
+"""The works that Berariu et al. build on: their claims on invented numbers for and against them, and the figures."""
 
 import functools
 import importlib
@@ -18,8 +18,8 @@ STUDIES = sorted({claim.study for claim in appendix_b.CLAIMS})
 END = float("inf")
 
 
-def slip(*of):
-    """A number in [0, 1) for what is named."""
+def jitter(*of):
+    """A number in [0, 1) that depends on the arguments alone."""
     return zlib.crc32(repr(of).encode()) / 2**32
 
 
@@ -29,7 +29,7 @@ def number(label):
 
 
 def critical_period(label, stage, seed, metric, epoch):
-    """What is lost grows with the square of the length of the deficit; clear images cost nothing."""
+    """The accuracy lost grows with the square of the deficit's length; sharp images lose nothing."""
     if metric == "fisher_trace":
         return {0.0: 10.0, END: 5.0}.get(epoch, 20.0)
     return 80.0 - number(label) ** 2 / 200 * ("blur-" in label) if metric == "test_accuracy" else None
@@ -40,7 +40,7 @@ def when_to_regularise(label, stage, seed, metric, epoch):
 
 
 def rate_batch(label, stage, seed, metric, epoch):
-    """All is a matter of the ratio."""
+    """Everything depends on the ratio of learning rate and batch size alone."""
     batch, rate = map(float, re.findall(r"=([\d.]+)", label))
     scale = {"test_accuracy": 80.0 + 10 * math.log10(rate / batch), "noise_trace": batch / rate}
     return {**scale, "hessian_eigenvalue/1": batch / rate}.get(metric)
@@ -53,7 +53,7 @@ def subspace(label, stage, seed, metric, epoch):
 
 
 def spectrum(label, stage, seed, metric, epoch):
-    """Nine tenths of the eigenvalues are about zero, and one stands apart without BatchNorm."""
+    """Nine tenths of the eigenvalues are about zero; without BatchNorm one is far larger than the rest."""
     largest = 100.0 if "none" in label else 10.0
     values = {"test_accuracy": 70.0, "hessian_eigenvalue/1": largest, "hessian_eigenvalue/10": 5.0}
     values |= {"hessian_node/0": 0.0, "hessian_weight/0": 0.9, "hessian_node/1": largest, "hessian_weight/1": 0.1}
@@ -72,11 +72,11 @@ METRICS = (
 
 
 def world(study, opposite, label, stage, seed, metric, epoch):
-    """That of the study with slips of a hundredth, so that there are intervals; or all differences the other way."""
+    """The numbers of the study with jitter of a hundredth, so that intervals exist; or all differences reversed."""
     value = WORLDS[study](label, stage, seed, metric, epoch)
     if value is None:
         return None
-    return (-value if opposite and metric != "hessian_eigenvalue/10" else value) + 0.01 * slip(
+    return (-value if opposite and metric != "hessian_eigenvalue/10" else value) + 0.01 * jitter(
         label, stage, seed, metric, epoch
     )
 
@@ -145,6 +145,6 @@ def test_the_density_has_a_bump_at_each_node_of_its_weight():
     lone = drawn("spectrum")["spectrum"]["large[norm=none]"]
     shares = [10**y for y in lone.mean]
     area = (lone.x[1] - lone.x[0]) * (sum(shares) - (shares[0] + shares[-1]) / 2)
-    assert area == pytest.approx(0.5, abs=0.01)  # the bump at either end is half outside
+    assert area == pytest.approx(0.5, abs=0.01)  # half of the bump at either end lies outside
     assert shares[0] / shares[-1] == pytest.approx(9, rel=0.05) and shares[100] < 1e-4
     assert drawn("spectrum")["spectrum_largest"]["large[norm=none]"].mean[-1] == pytest.approx(100, abs=0.02)

@@ -1,4 +1,4 @@
-"""Titles and the line below them."""
+"""Titles of charts and the captions below them."""
 
 import dataclasses
 

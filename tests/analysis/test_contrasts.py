@@ -184,7 +184,7 @@ def test_another_metric_another_time_another_stage():
 
 
 def test_a_stage_on_the_way_is_not_taken_for_the_end():
-    """`warm` is in both stages; while the second has not begun, the first must not stand for it."""
+    """`warm` is in both stages; before the second has begun, the first must not be used in its place."""
     config = synthetic.branches("", "fresh", "warm", seeds=2)
     config.stages.more = config.stages.tune.copy_and_resolve_references()
     config.stages.more.branches = {"warm": {"after": "tune/warm"}}
@@ -199,7 +199,7 @@ def at_epoch(label, stage, seed, metric, epoch):
 
 
 def test_the_start_of_a_stage_is_known_when_it_has_ended():
-    """Until then a third of what there is, which may be the first evaluation alone, is no third of the stage."""
+    """Before that, the first third of the rows so far, perhaps one evaluation, is not the first third of the stage."""
     config = synthetic.branches("", "fresh", seeds=2)
     made = synthetic.study(config, at_epoch, False, epochs=lambda end: (3, 6, 9))
     late = made.table.epoch.astype(float) > 9
@@ -211,7 +211,7 @@ def test_the_start_of_a_stage_is_known_when_it_has_ended():
 
 @pytest.mark.parametrize("second", [10.0, 90.0])
 def test_ties_on_validation_are_not_broken_by_the_test_images(second):
-    """The first label is taken, whether the others do better on the test images or worse; a better one wins."""
+    """The first label wins a tie, whatever the test accuracies of the others; a higher validation accuracy wins."""
     numbers = {("k-1", "validation_accuracy"): 70.0, ("k-2", "validation_accuracy"): 70.0}
     numbers |= {("k-1", "test_accuracy"): 50.0, ("k-2", "test_accuracy"): second, ("k-3", "test_accuracy"): 99.0}
     metrics = ("test_accuracy", "validation_accuracy")

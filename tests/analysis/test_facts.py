@@ -38,7 +38,7 @@ def test_a_finished_study_says_what_it_cost(root):
     result = {**example.result, "status": "finished", "images": 1000, "images_per_second": 250.0}
     write(root, result={**result, "seconds": {"train": 4.0, "total": 5.0}}, environment=ENVIRONMENT)
     write(root, status={"status": "finished", "compilations": 3, "from_cache": 2})
-    (root / "main" / "clock.json").write_text('{"train": 99.0}')  # the result knows better
+    (root / "main" / "clock.json").write_text('{"train": 99.0}')  # the result takes precedence
     about = facts.read(facts.studies.read(root))
     assert (about.status, about.detail, about.runs, about.failed) == ("finished", "", 4, 0)
     assert (about.images, about.images_per_second, about.seconds) == (1000, 250.0, {"train": 4.0, "total": 5.0})

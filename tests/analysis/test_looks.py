@@ -1,4 +1,4 @@
-"""Looking as seeds arrive costs no error: known bounds, simulated nulls, and what the command prints."""
+"""Repeated looks keep the error rate: known bounds, simulated null effects, and what the command prints."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ RESULTS = "analysis/results"
 
 
 def test_the_error_is_spent_as_by_o_brien_and_fleming():
-    """Lan & DeMets 1983, table 1: of 5 % in five looks."""
+    """Lan & DeMets 1983, table 1: 5 % over five looks."""
     shares = [looks.spent(n / 5, 0.05) for n in range(1, 6)]
     assert shares == pytest.approx([1.17e-5, 0.00194, 0.01141, 0.02844, 0.05], rel=0.01)
 
@@ -46,12 +46,12 @@ def false_verdicts(planned: int, levels, shift: float = 0.0) -> float:
 def test_all_looks_together_err_in_five_percent(planned):
     rate = false_verdicts(planned, looks.levels(planned), 7.0)
     assert rate == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / DRAWS))
-    assert false_verdicts(planned, [0.05] * (planned - 1)) > 0.08  # who stops at the first interval without zero
+    assert false_verdicts(planned, [0.05] * (planned - 1)) > 0.08  # stopping at the first interval without zero
 
 
 @pytest.mark.parametrize(("direction", "at"), [(stats.WITHIN, 1.0), (stats.NOT_BELOW, -1.0), (stats.ABOVE, 0.0)])
 def test_the_rule_errs_no_oftener_for_any_direction(direction, at):
-    """At the end of what is not to be reproduced, `reproduced` at some look is the error."""
+    """At the boundary of what must not be reproduced, `reproduced` at any look is the error."""
     draws, planned = 600, 6
     values = np.random.default_rng(1).normal(at, 0.2, (draws, planned))
     wrong = [

@@ -67,7 +67,7 @@ def test_it_installs_the_lab_only_where_there_is_none(notebook, installed, monke
     exec(TransformerManager().transform_cell(cell(notebook, "install").source), names)
     assert len(ran) == (not installed)
     for magic, line in ran:
-        options, asked, _ = line.format(**names).split('"')  # IPython fills in what stands in braces
+        options, asked, _ = line.format(**names).split('"')  # IPython replaces the names in braces
         assert (magic, options.split()[0]) == ("pip", "install")
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert Requirement(asked).url == f"git+{names['REPOSITORY']}@v{project['version']}"
@@ -87,7 +87,7 @@ def pictures(cell):
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # no settings or kernels of whoever runs the tests
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # none of the user's settings or kernels
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     ran = nbformat.from_dict(notebook)
     ran.cells.insert(ran.cells.index(cell(ran, "parameters")) + 1, nbformat.v4.new_code_cell(SHORT))

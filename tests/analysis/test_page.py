@@ -1,4 +1,4 @@
-"""HTML from Python: nothing that is text becomes markup, and a page stands alone."""
+"""HTML from Python: text never becomes markup, and a page needs no other file."""
 
 import json
 import re
@@ -15,7 +15,7 @@ NASTY = """<b>"&'</b></script><script>alert(1)</script>"""
 
 
 class Reader(HTMLParser):
-    """The tags with their attributes, and the text, as a browser has them."""
+    """Collects the tags with their attributes, and the text, as a browser would."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def test_a_page_carries_everything_and_forbids_requests():
     assert "max-width" in head  # the style
     assert '<a href="#part">Part &lt;1&gt;</a>' in body
     assert "Plotly" in body and "newPlot" in body
-    assert body.count("</script>") == 2  # no script ends another early
+    assert body.count("</script>") == 2  # no script closes another
     outside = Reader(re.sub(r"<(script|style)\b.*?</\1>", "", made, flags=re.DOTALL))
     assert not [seen for _, seen in outside.tags if {"src", "srcset", "action"} & set(seen)]
     assert not [name for name, _ in outside.tags if name in ("link", "img", "iframe", "object")]

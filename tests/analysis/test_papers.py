@@ -41,21 +41,21 @@ def config(study, preset=""):
     return settings
 
 
-def crumbs(label, seed):
-    """A hundredth at most, and different for each run: without any scatter there would be no interval."""
+def jitter(label, seed):
+    """At most 0.01, and different for each run: without any scatter there would be no interval."""
     return zlib.crc32(f"{label} {seed}".encode()) / 2**32 / 100
 
 
 def as_the_papers_say(label, stage, seed, metric, epoch):
-    """A world in which every claim is true; seeds differ by points, runs of a seed by hundredths."""
+    """Numbers for which every claim is true; seeds differ by points, runs of a seed by hundredths."""
     branch, _, point = label.partition("[")
     if metric == "steps":
         return {"warm": 300, "shrink-perturb": 500}.get(branch, 1000) + (seed - 1) * (
             branch in ("warm", "shrink-perturb")
         )
-    scatter = 3.0 * seed + crumbs(label, seed)
+    scatter = 3.0 * seed + jitter(label, seed)
     if metric == "train_accuracy":
-        return 99.9 - crumbs(label, seed) if epoch == END else 60.0 + scatter
+        return 99.9 - jitter(label, seed) if epoch == END else 60.0 + scatter
     numbers = [float(text) for text in re.findall(r"\d+(?:\.\d+)?", label)]
     if "logistic" in point:
         return 40.0 + scatter
@@ -83,18 +83,18 @@ def as_the_papers_say(label, stage, seed, metric, epoch):
 
 
 def the_opposite(label, stage, seed, metric, epoch):
-    """Every difference the other way round; train accuracies that contradict what is said of them."""
+    """Every difference reversed; train accuracies that contradict the claims about them."""
     value = as_the_papers_say(label, stage, seed, metric, epoch)
-    scatter = 6.0 * seed  # seeds still agree, after the reflection
+    scatter = 6.0 * seed  # the seeds still agree after the reversal
     if metric == "train_accuracy":
         late = {"pretrain+tune": 90.0}.get(label, 98.0)
         early = 99.5 if label == "pretrain" else 60.0 + 20.0 * label.startswith("reset")
-        return (late if epoch == END else early) + crumbs(label, seed)
+        return (late if epoch == END else early) + jitter(label, seed)
     return 2000 - value if metric == "steps" else 140.0 + scatter - value
 
 
 def nothing_alike(label, stage, seed, metric, epoch):
-    """A world in which whatever a paper says is equal is not."""
+    """Numbers for which nothing is equal that a paper calls equal."""
     branch = label.partition("[")[0]
     value = as_the_papers_say(label, stage, seed, metric, epoch)
     if metric == "steps":
@@ -106,11 +106,11 @@ def nothing_alike(label, stage, seed, metric, epoch):
         warm -= 5
     if metric == "train_accuracy":
         warm = -warm  # ahead of a fresh one
-    return 50.0 + warm + seed + crumbs(label, seed)
+    return 50.0 + warm + seed + jitter(label, seed)
 
 
 def judged(world, preset=""):
-    """(study, claim) -> what comes out of it, at three seeds."""
+    """(study, claim) -> its judgement on three seeds."""
     return _judged(world, preset)
 
 
@@ -159,11 +159,11 @@ def test_a_world_as_the_papers_say_reproduces_every_claim(preset):
 
 
 def test_to_be_better_contradicts_no_claim_of_keeping_up():
-    """Whatever a paper says ends no lower than a fresh network is reproduced where it ends far above."""
+    """A claim that something ends no lower than a fresh network is reproduced where it ends far above."""
 
     def better(label, stage, seed, metric, epoch):
         ahead = 20.0 if "reset" in label or "shrink" in label or "tune" in label else 0.0
-        return 50.0 + (ahead if metric == "test_accuracy" else 0.0) + seed + crumbs(label, seed)
+        return 50.0 + (ahead if metric == "test_accuracy" else 0.0) + seed + jitter(label, seed)
 
     verdicts = {k: e.verdict for k, e in judged(better, "small").items() if e.claim.direction == stats.NOT_BELOW}
     assert set(verdicts.values()) == {REPRODUCED} and len(verdicts) >= 8

@@ -53,7 +53,7 @@ def test_a_long_label_of_an_axis_is_broken():
 
 def test_names_have_half_a_step_on_either_side():
     named = chart(form="points", ticks=((0.0, "a"), (2.0, "b")))
-    assert drawn(named)["layout"]["xaxis"]["range"] == [-1.0, 11.0]  # the runs stand at 1 and 10
+    assert drawn(named)["layout"]["xaxis"]["range"] == [-1.0, 11.0]  # the runs are at 1 and 10
 
 
 def test_the_window_is_always_in_sight():

@@ -1,4 +1,4 @@
-"""Charts as plotly figures: what is drawn where, and what it says to the pointer."""
+"""Charts as plotly figures: what is drawn where, and the text below the pointer."""
 
 import json
 import math
@@ -18,7 +18,7 @@ def chart(*series, **changed):
 
 
 def drawn(chart, **how):
-    """The figure as plotly.js gets it."""
+    """The figure as plotly.js receives it."""
     return json.loads(json.dumps(plotly_backend.figure(chart, **how).to_plotly_json(), allow_nan=False))
 
 
@@ -27,7 +27,7 @@ def traces(chart, **how):
 
 
 def said(trace, point=0):
-    """What plotly.js makes of the template at a point, without formats."""
+    """The text that plotly.js makes of the hover template at a point, without number formats."""
     text = trace["hovertemplate"]
     for i, value in enumerate(trace["customdata"][point] if "customdata" in trace else ()):
         text = text.replace(f"%{{customdata[{i}]}}", str(value))

@@ -1,4 +1,4 @@
-"""The published results are whole, and their README says what they say."""
+"""The published results are complete, and their README agrees with them."""
 
 import re
 from pathlib import Path

@@ -15,7 +15,7 @@ def by_seed(*values):
 
 
 def p(top, bottom, ratio):
-    """Of the paired t test that the ratio is the true one."""
+    """The p value of the paired t test that the ratio is the true one."""
     return stats.ttest_1samp([top[s] - ratio * bottom[s] for s in top], 0.0).pvalue
 
 
@@ -54,7 +54,7 @@ def test_where_both_may_be_zero_anything_is_possible():
 def test_no_scatter_and_one_seed_are_no_certainty():
     for ratio in (fieller(by_seed(1, 1, 1), by_seed(2, 2, 2)), fieller(by_seed(1), by_seed(2))):
         assert (ratio.value, ratio.form) == (0.5, ANYTHING)
-    assert fieller(by_seed(0, 0, 0), by_seed(1, 2, 3)).form == ANYTHING  # a remedy that never acted
+    assert fieller(by_seed(0, 0, 0), by_seed(1, 2, 3)).form == ANYTHING  # a remedy without any effect
     nothing = fieller({}, {})
     assert math.isnan(nothing.value) and shown(nothing) == "-"
 

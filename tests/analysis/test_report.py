@@ -1,4 +1,4 @@
-"""The page as a whole: what it says of studies in every state, and that a browser draws it without the network."""
+"""The whole page: what it says about studies in every state, and that a browser draws it without the network."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests.support import tables
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 ENOUGH = 120  # seconds for a browser on a busy machine
 
-# Watches the page from its first moment on.
+# Records errors and requests of the page from its start.
 WATCH = """<script>
 window.wrong = [];
 addEventListener("error", (event) => wrong.push(`error: ${event.message}`));
@@ -26,7 +26,7 @@ addEventListener("unhandledrejection", (event) => wrong.push(`rejection: ${event
 addEventListener("securitypolicyviolation", (event) => wrong.push(`request: ${event.blockedURI}`));
 </script>"""
 
-# Uses the page as a reader does, once all is drawn, and leaves what it saw behind.
+# Uses the page as a reader does once all is drawn, and writes what it observed into the page.
 USE = """<script>
 (async () => {
   while (!document.body.dataset.drawn) await new Promise((resolve) => setTimeout(resolve, 50));
@@ -63,7 +63,7 @@ def level(label, seed):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A study with everything that a directory can hold."""
+    """A study with every kind of file that a directory can hold."""
     root = tmp_path_factory.mktemp("finished")
     study = tables.write(root, tables.preset("multistage", seeds=(0, 1, 2), dataset="cifar10_jpeg"), level)
     cost = {"images": 123456, "images_per_second": 1000.0, "seconds": {"train": 123.0, "compile": 5.0, "total": 200.0}}
@@ -74,7 +74,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    """A study of several packs, none of which is done."""
+    """A study of several packs, none of which has finished."""
     root = tmp_path_factory.mktemp("running")
     tables.write(root, tables.preset("architecture", seeds=(0, 1)), level, stages=["pretrain", "tune"], at=0.6)
     (root / "status.json").write_text(json.dumps({"status": "running", "pack": "depth=1", "stage": "tune"}))
@@ -84,12 +84,12 @@ def running(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(finished, running):
-    """The page about both."""
+    """The page about both studies."""
     return report.report([studies.read(finished), studies.read(running)])
 
 
 def section(text, anchor):
-    """A section of the page: its text, and its tags."""
+    """A section of the page, parsed into its text and its tags."""
     inside = text.split(f'<section id="{anchor}"')[1]
     depth = 1
     for tag in re.finditer(r"<(/?)section\b", inside):

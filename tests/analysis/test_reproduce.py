@@ -33,7 +33,7 @@ def toy(tmp_path_factory):
 
 @pytest.fixture
 def again(toy, tmp_path):
-    """A copy of it, and a function that changes its runs."""
+    """Compares the study with a copy of it whose runs a function has changed."""
     shutil.copytree(toy, tmp_path / "again")
 
     def change(by):
@@ -139,7 +139,7 @@ def test_a_study_in_progress_is_nothing_to_compare_with(toy, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A study that was trained and collected."""
+    """A study that was really trained, and its collected results."""
     folder = tmp_path_factory.mktemp("trained")
     small.run(swept.config(), folder / "main", dataset=None)
     collect.collect(folder / "main", folder / "published")

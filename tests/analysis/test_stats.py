@@ -31,7 +31,7 @@ def verdict(values, direction="above", margin=1.0, error=0.05):
         ("below", -2, 0.1, INCONCLUSIVE),
         ("below", 0.1, 2, CONTRADICTED),
         ("within", -0.9, 0.9, REPRODUCED),
-        ("within", 0.2, 0.9, REPRODUCED),  # different from zero, but by nothing that matters
+        ("within", 0.2, 0.9, REPRODUCED),  # different from zero, but by less than matters
         ("within", 0.9, 1.1, INCONCLUSIVE),
         ("within", -3, 3, INCONCLUSIVE),
         ("within", -3, -0.5, INCONCLUSIVE),
@@ -73,7 +73,7 @@ def test_true_opposite_and_equal_effects_are_told_apart():
 
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_no_effect_is_rarely_called_one(n):
-    """By the rule 2.5 % of them on either side, however few seeds there are."""
+    """By the rule 2.5 % on either side, whatever the number of seeds."""
     draws = np.random.default_rng(n).normal(0, 1, (4000, n))
     verdicts = [verdict(draw) for draw in draws]
     for wrong in (REPRODUCED, CONTRADICTED):
@@ -123,7 +123,7 @@ def test_being_better_never_contradicts_non_inferiority(values, better):
 
 def test_holm_by_hand():
     assert rule.holm([("a", 0.01), ("b", 0.04), ("c", 0.03)], 3) == pytest.approx([0.03, 0.06, 0.06])
-    assert rule.holm([("a", 0.01), ("b", 0.04), ("c", 0.03)], 5) == pytest.approx([0.05, 0.12, 0.12])  # two not here
+    assert rule.holm([("a", 0.01), ("b", 0.04), ("c", 0.03)], 5) == pytest.approx([0.05, 0.12, 0.12])  # two untested
     assert rule.holm([], 7) == []
 
 

@@ -1,4 +1,4 @@
-"""Sweeps as the analysis sees them: as if `main` had run each of their studies."""
+"""The analysis reads a sweep as if `main` had run each of its studies."""
 
 import json
 import shutil

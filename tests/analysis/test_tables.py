@@ -1,4 +1,4 @@
-"""A file of measurements is the same table whichever way it is read, and no broken line slips through."""
+"""A file of measurements is the same table whichever way it is read, and no broken line is accepted."""
 
 import json
 import tracemalloc
@@ -49,7 +49,7 @@ def test_a_table_read_by_parts_is_the_one_read_row_by_row(tmp_path):
     assert len(lab[1]) == 6  # once for each run
     other = tables.read(
         write(tmp_path / "other", ROWS, separators=(",", ":"))
-    )  # the same, and not as the lab writes it
+    )  # the same values, in a form that the lab does not write
     assert len(other[1]) == len(ROWS)
     same(lab, other)
     assert tables.joined([lab]).dtypes[["seed", "step", "epoch", "value"]].map(str).tolist() == [

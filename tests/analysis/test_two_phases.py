@@ -1,4 +1,4 @@
-"""The account of two phases: rank correlations in closed form, its claims in worlds that are known, and its figures."""
+"""The account of two phases: rank correlations in closed form, its claims on given numbers, and its figures."""
 
 import dataclasses
 import math
@@ -28,28 +28,28 @@ METRICS = (
     "adaptive_sharpness",
     "filter_rise",
 )
-# Of each branch the noise of its updates; accuracy and width follow from it, but not in step.
+# The noise of the updates of each branch; accuracy and width follow from it, each with jitter.
 NOISE = {"fresh": 9.0, "fresh-10x": 8.5, "warm": 1.0, "warm-10x": 7.0, "warm-1": 5.0, "shrink-perturb": 6.0}
 
 
-def slip(*of):
-    """A number in [0, 1) for what is named."""
+def jitter(*of):
+    """A number in [0, 1) that depends on the arguments alone."""
     return zlib.crc32(repr(of).encode()) / 2**32
 
 
 def noise_makes_width_makes_accuracy(label, stage, seed, metric, epoch):
-    """The account as it is given, each of the three with slips of its own."""
+    """Numbers as the account has them: noise decides width, width decides accuracy, each with its own jitter."""
     if metric == "steps":
         return None
-    noise = NOISE.get(label, 3.0 + 0.1 * len(label)) + 0.1 * slip(seed, label, "noise")
-    sharpness = 20.0 - noise + 2.0 * slip(seed, label, "width")
-    accuracy = 90.0 - sharpness + 0.5 * slip(seed, label, "accuracy")
+    noise = NOISE.get(label, 3.0 + 0.1 * len(label)) + 0.1 * jitter(seed, label, "noise")
+    sharpness = 20.0 - noise + 2.0 * jitter(seed, label, "width")
+    accuracy = 90.0 - sharpness + 0.5 * jitter(seed, label, "accuracy")
     width = dict.fromkeys(("adaptive_sharpness", "filter_rise"), sharpness)
     return {"test_accuracy": accuracy, **width}.get(metric, noise)
 
 
 def otherwise(label, stage, seed, metric, epoch):
-    """What has more noise ends narrower and lower, and a pretrained network has more of it."""
+    """The opposite: more noise ends narrower and less accurate, and a pretrained network has more of it."""
     value = noise_makes_width_makes_accuracy(label, stage, seed, metric, epoch)
     return value if metric == "test_accuracy" or value is None else 100.0 - value
 
@@ -81,7 +81,7 @@ def test_a_rank_correlation_is_spearman_s():
 
 
 def test_what_goes_through_a_third_is_gone_where_the_third_is_equal():
-    """Two that follow a third, each with a slip of its own: r = 0.9, 0.8 and 0.9 of the ranks, in closed form."""
+    """Two that follow a third, each with its own jitter: r = 0.9, 0.8 and 0.9 of the ranks, in closed form."""
     third, first, second = [1, 2, 3, 4, 5], [2, 1, 3, 4, 5], [1, 2, 3, 5, 4]
     r, left = derived.rank_correlation(first, second), (1 - 0.9**2)
     assert r == pytest.approx(0.8)
@@ -107,7 +107,7 @@ def test_a_world_as_the_account_says_reproduces_every_claim(as_told):
 
 def test_the_opposite_contradicts_what_is_said_of_noise_and_width():
     verdicts = {each.claim.id: each.verdict for each in verify.judge([study(otherwise)])}
-    same = {"gap", "rate-mends"}  # accuracies alone
+    same = {"gap", "rate-mends"}  # of accuracies alone, which are not reversed
     wrong = {id for id, verdict in verdicts.items() if verdict != stats.CONTRADICTED}
     assert wrong <= same | {"through-width"} and len(verdicts) == len(account.CLAIMS)
 

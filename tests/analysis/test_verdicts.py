@@ -1,4 +1,4 @@
-"""The verdicts as a part of a page."""
+"""The verdicts as one section of a page."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def judged(by_seed=None, verdict=REPRODUCED, direction=ABOVE, source="Somebody 2
 
 
 def places(made):
-    """x of the strip: the ends of the interval, the effect and zero."""
+    """x coordinates in the strip: both ends of the interval, the effect, and zero."""
     tags = Reader(made).tags
     zero, interval = [seen for name, seen in tags if name == "line"]
     (mark,) = [seen for name, seen in tags if name == "circle"]
@@ -72,7 +72,7 @@ def test_a_row_says_everything_about_a_claim():
         assert text in read.text
     assert ("span", {"class": "badge good"}) in read.tags
     assert not [name for name, _ in read.tags if name == "script"]
-    assert NASTY in read.text  # as text, no tag of its own
+    assert NASTY in read.text  # as text, not as a tag
 
 
 def test_two_directories_of_a_study_are_told_apart():

@@ -28,7 +28,7 @@ GAPS = [2.0, 3.0, 4.0, 3.0, 3.0]
 
 
 def study(gaps=GAPS, name="multistage", seeds=None, **given):
-    """A study of `fresh` and `pretrain+tune` whose gap at seed s is gaps[s]; None is a run that was not measured."""
+    """A study of `fresh` and `pretrain+tune` whose gap at seed s is gaps[s]; None is a run without measurements."""
     world = {
         "fresh": {seed: 70.0 + 5 * seed for seed in range(len(gaps))},
         "pretrain+tune": {seed: 70.0 + 5 * seed - gap for seed, gap in enumerate(gaps) if gap is not None},
@@ -105,7 +105,7 @@ def test_what_cannot_be_tested_is_listed_all_the_same():
 
 
 def several(count, seeds=4):
-    """Branches `k-0`, `k-1`, .. beside `fresh`, whose gaps are larger and larger, and a claim about each."""
+    """A study of `fresh` and branches `k-0`, `k-1`, .. with larger and larger gaps, and a claim about each."""
     gaps = {f"k-{i}": {s: (1.0 + i) * (1 + 0.1 * ((s * (i + 3)) % 5)) for s in range(seeds)} for i in range(count)}
     world = {"fresh": {s: 60.0 + 5 * s for s in range(seeds)}}
     world |= {name: {s: world["fresh"][s] - gap for s, gap in each.items()} for name, each in gaps.items()}
@@ -121,19 +121,19 @@ def test_the_family_is_all_that_is_claimed_about_a_paper_whatever_is_at_hand():
     assert summary(judged)["families"]["A paper 2021"] == {"k": 91, "level": pytest.approx(1 - 0.05 / 91)}
     both = verify.judge([study(), study([5.0, 7.0, 6.0], "blending")], [claim(), *elsewhere[:1]])
     alone = verify.judge([study()], [claim(), *elsewhere[:1]])
-    assert (alone[0].k, both[0].k) == (2, 2)  # a second directory makes nothing stricter
+    assert (alone[0].k, both[0].k) == (2, 2)  # a second directory of the same study adds no test
 
 
 def test_our_own_controls_are_of_the_family_and_counted_apart():
     judged = verify.judge([study()], [claim(), claim("ours", BELOW, source="ours: A paper 2021, Figure 1 [inferred]")])
     counts, k = summary(judged), judged[0].k
-    assert k == 1  # the same numbers; which verdict comes out of them is another question
+    assert k == 1  # the same numbers are one test, whatever the verdicts
     assert (counts["claims"]["reproduced"], counts["claims"]["contradicted"]) == (1, 0)
     assert (counts["controls"]["reproduced"], counts["controls"]["contradicted"]) == (0, 1)
 
 
 def test_the_same_numbers_count_once():
-    """Copies of a claim, its mirror image, the same study in another directory: one test, and each says so."""
+    """Copies of a claim, its reverse, and the same study in another directory are one test, and each says so."""
     mirrored = Claim("mirrored", "multistage", "It is so.", "A paper 2021", minus("pretrain+tune", "fresh"), BELOW)
     given = [study(), study(directory=synthetic.Path("copied"))]
     judged = verify.judge(given, [claim(), claim("copy"), mirrored])
@@ -223,7 +223,7 @@ def test_each_directory_of_a_study_is_judged(tmp_path, capsys):
     run(tmp_path / "adam", tmp_path / "sgd", tmp_path / "adam", "--json", tmp_path / "out" / "claims.json")
     out = capsys.readouterr().out
     assert out.index(f"multistage: {tmp_path / 'adam'}") < out.index(f"multistage: {tmp_path / 'sgd'}")
-    assert out.count("multistage: ") == 2  # a directory given twice is no second test
+    assert out.count("multistage: ") == 2  # a directory that is given twice is read once
     written = json.loads((tmp_path / "out" / "claims.json").read_text())
     gaps = {each["directory"]: each for each in written["claims"] if each["id"] == "gap"}
     assert gaps[str(tmp_path / "adam")]["verdict"] == REPRODUCED
@@ -352,7 +352,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_no_effect_is_rarely_reproduced_from_table_to_verdict():
-    """As of the rule alone, but through tables, labels and seeds: 80 contrasts of five seeds."""
+    """As for the rule alone, but through tables, labels and seeds: 80 contrasts of five seeds."""
     gaps = np.random.default_rng(3).normal(0, 1, (80, 5))
     world = {f"k-{i}": {s: 60.0 + 5 * s - gap for s, gap in enumerate(each)} for i, each in enumerate(gaps)}
     claims = [claim_of(minus("fresh", name), name) for name in world]

@@ -1,4 +1,4 @@
-"""The claims of You et al. 2019, and the numbers of a transition that they are made of."""
+"""The claims of You et al. 2019, and the measures of a transition that they are made of."""
 
 import functools
 import importlib
@@ -30,7 +30,7 @@ def test_ids_are_unique_and_sources_are_named():
     assert not [key for key, count in Counter((claim.study, claim.id) for claim in CLAIMS).items() if count > 1]
     assert {claim.paper for claim in CLAIMS} == {"You et al. 2019"}
     assert all(re.fullmatch(r"[A-Z].*\.", claim.statement) for claim in CLAIMS)
-    assert all("10 %" not in claim.statement for claim in CLAIMS)  # the paper's one number is not ours
+    assert all("10 %" not in claim.statement for claim in CLAIMS)  # the one number of the paper is not claimed
 
 
 def test_a_jump_is_the_fall_and_the_slope():
@@ -46,7 +46,7 @@ def test_a_jump_is_the_fall_and_the_slope():
 @pytest.mark.parametrize("shift", you2019.PLACEBOS)
 @pytest.mark.parametrize("length", [9, 12, 15, 20, 45, 60])
 def test_a_placebo_keeps_its_distance_to_every_decay(kind, decay, shift, length):
-    """Only the 2 k epochs around each decay are different, and no placebo sees anything of it."""
+    """Only the 2 k epochs around each decay differ, and no placebo depends on them."""
     bounds = [0.0, length, 2.0 * length, 3.0 * length]
     k = transitions.span(bounds)
     plain = {float(e): 2.0 - 0.01 * e + 0.001 * (e % 3) for e in range(3 * length + 1)}
@@ -55,7 +55,7 @@ def test_a_placebo_keeps_its_distance_to_every_decay(kind, decay, shift, length)
         transitions.measure(At(kind, decay, shift), curve, bounds, rises=False) for curve in (fallen, plain)
     )
     assert math.isnan(measured) or measured == other
-    assert math.isfinite(measured) or length < 15  # every scale of the study has room for them
+    assert math.isfinite(measured) or length < 15  # at every scale of the study there are enough epochs
     at_decay = [transitions.measure(At(kind, decay), curve, bounds, rises=False) for curve in (fallen, plain)]
     assert at_decay[0] != at_decay[1]
 
@@ -96,19 +96,19 @@ END = math.inf
 
 @functools.cache
 def numbers(label):
-    """What stands behind the equals signs of a label, by name."""
+    """The values in a label by name: `a[x=1,y=2]` gives x and y."""
     return dict(re.findall(r"([\w.]+)=([^,\]]+)", label))
 
 
 def training(label, metric, share, opposite):
-    """A curve with a fall at each decay, or a rise; it wiggles, so that it has a scatter."""
+    """A curve that falls, or rises, at each decay; a small wave gives it scatter."""
     falls = sum(size for size, decay in ((0.3, 1 / 3), (0.2, 2 / 3)) if share > decay + 1e-9) * (-1 if opposite else 1)
     loss = 2.0 - 0.2 * share - (falls if "constant" not in label else 0.0) + 0.002 * math.sin(300 * share)
     return 100.0 - 20.0 * loss if metric.endswith("accuracy") else loss
 
 
 def noise(label, metric, opposite):
-    """Losses that fall by so much with noise and hardly without, or rise with it and fall without."""
+    """Losses that fall with noise and hardly without it, or the opposite: rise with it and fall without."""
     arm = numbers(label)["arm"]
     drop = {"plain": 0.4, "augmented": 0.2, "large": 0.2}.get(arm, -0.4 if opposite else 0.005)
     drop = -drop if opposite else drop
@@ -140,7 +140,7 @@ def graded(label, metric, share):
 
 
 def schedules(label, metric):
-    """Updates and accuracies of the schedules; those that are compressed lose a fifth of a point a percent."""
+    """Updates and accuracies of the schedules; compressed ones lose 0.2 points for each percent."""
     kind, _, share = numbers(label)["schedule"].rpartition("-")
     percent = float(share) if kind in ("compressed", "cosine") else 100.0
     if metric != "steps":
@@ -165,17 +165,17 @@ def transfer(label, stage, metric, share):
 
 @functools.cache
 def begun(*curve):
-    """The checksum of what all measurements of a curve share."""
+    """The checksum over what all measurements of a curve have in common."""
     return zlib.crc32(repr(curve).encode())
 
 
 def scatter(*curve, epoch):
-    """Less than 0.001, and different for each: without any scatter there would be no interval."""
+    """Less than 0.001, and different for each measurement: without any scatter there would be no interval."""
     return zlib.crc32(repr(epoch).encode(), begun(*curve)) / 2**32 / 1000
 
 
 def world(study, config, opposite):
-    """A world of a study in which You et al. are right, or one in which they are wrong about every difference."""
+    """Numbers for which You et al. are right, or wrong about every difference."""
     train = config.stages.get("train")
     total = float(train.epochs) if train is not None else 1.0
 
@@ -207,12 +207,12 @@ def world(study, config, opposite):
 
 @functools.cache
 def judged(study, preset, opposite=False):
-    """claim -> what comes out of it in the world of the paper, or in the opposite one, at three seeds."""
+    """Claim -> its judgement on three seeds, on the numbers of the paper or on the opposite ones."""
     file, arg = CONFIGS[study]
     config = importlib.import_module(f"plasticity_jax.configs.{file}").get_config(",".join(filter(None, [preset, arg])))
     config.seeds = (0, 1, 2)
 
-    def every_epoch(end):  # where stages count updates, these are called epochs; hundreds of points are enough
+    def every_epoch(end):  # stages that count updates call them epochs here; hundreds of points are enough
         return [float(epoch) for epoch in range(1, int(end), 1 if end <= 600 else int(end) // 50)]
 
     metrics = [name for name in METRICS if study.startswith("patterns") or not name.startswith(("bits", "patch"))]
