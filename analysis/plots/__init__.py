@@ -1,1 +1,1 @@
-"""Figures of studies: charts as data, and the two backends that draw them."""
+"""Figures of studies: charts as data, and two backends that draw them."""

@@ -1,4 +1,4 @@
-"""The charts of the works that Berariu et al. lean on; their form is ours."""
+"""Charts for the papers cited in appendix B of Berariu et al. 2021; their design is ours."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ EIGENVALUE = "largest eigenvalue of the Hessian"
 
 
 def critical_period(study: Study) -> list[Chart]:
-    """Accuracy against the length of the deficit, and the Fisher trace over the epochs before it ends."""
+    """Accuracy against the length of the deficit, and the Fisher trace over the first stage, which has the deficit."""
     scores = sketch.by_label(study)
     lengths = {kind: sketch.numbered(rf"{kind}-(\d+)", scores) for kind in ("blur", "clear")}
     series = [
@@ -41,7 +41,7 @@ def critical_period(study: Study) -> list[Chart]:
 
 
 def when_to_regularise(study: Study) -> list[Chart]:
-    """Accuracy by when a regulariser was there."""
+    """Accuracy by the part of training in which a regulariser was used."""
     scores = sketch.by_point(study, "regulariser")
     kinds = dict.fromkeys(kind for _, kind in scores)
     when = dict(enumerate(("never", "late", "early", "always")))
@@ -52,7 +52,7 @@ def when_to_regularise(study: Study) -> list[Chart]:
 
 
 def rate_batch(study: Study) -> list[Chart]:
-    """Accuracy and the largest eigenvalue at the end against rate/batch, a series for each size of batch."""
+    """Final accuracy and largest eigenvalue against learning rate / batch size, one series per batch size."""
     points = [(curves.parts(label)[1], label) for label in studies.labels(study)]
     batches = sorted({point["batch"] for point, _ in points}, key=float)
     ratios = sorted({float(point["rate"]) / float(point["batch"]) for point, _ in points})
@@ -67,31 +67,31 @@ def rate_batch(study: Study) -> list[Chart]:
             across(f"batch {b}", {float(p["rate"]) / float(b): values[label] for p, label in points if p["batch"] == b})
             for b in batches
         ]
-        said = _said(study, "rate_batch", claim, "from one end to the other")
+        said = _said(study, "rate_batch", claim, "between the smallest and the largest ratio")
         charts.append(sketch.chart(study, f"rate_batch{name}", [said], "rate / batch", series, y_label, **how))
     return charts
 
 
 def subspace(study: Study) -> list[Chart]:
-    """How much of the gradient lies in the space of the largest eigenvalues, and how much of that space stays."""
+    """The share of the gradient in the eigenspace of the largest eigenvalues, and the overlap of that space in time."""
     roles = {FRESH: "fresh", WARM: "warm"}
     names = {
-        "": ("gradient_in_top", "share of the gradient in the top space", "mostly-fresh"),
-        "_stays": ("top_overlap_last", "share of the space that is that of the time before", "stays-fresh"),
+        "": ("gradient_in_top", "share of the gradient in the top eigenspace", "mostly-fresh"),
+        "_stays": ("top_overlap_last", "overlap of the top eigenspace with the previous one", "stays-fresh"),
     }
     charts = []
     for end, (metric, y_label, claim) in names.items():
         lines = [
             spec.series(label, sketch.by_step(study, label, metric, "tune"), role) for label, role in roles.items()
         ]
-        said = _said(study, "subspace", claim, "fresh, above a half")
+        said = _said(study, "subspace", claim, f"fresh {MINUS} one half")
         how: dict[str, Any] = {"scale": "symlog", "view": (0.0, 1.0)}
         charts.append(sketch.chart(study, f"subspace{end}", [said], "updates of tuning", lines, y_label, **how))
     return charts
 
 
 def spectrum(study: Study) -> list[Chart]:
-    """The density of the eigenvalues at the end of every arm, and the largest ones over training."""
+    """The density of the eigenvalues at the end of training, and the largest one over training, for every arm."""
     arms = studies.labels(study)
     quadratures = {label: _nodes(study, label) for label in arms}
     ends = [
@@ -110,7 +110,7 @@ def spectrum(study: Study) -> list[Chart]:
     said = [_said(study, "spectrum", "norm-flattens", f"largest / tenth, without {MINUS} with BatchNorm")]
     how: dict[str, Any] = {"form": "curve"}
     density = "density (logarithm to base 10)"
-    top = max((y for one in lines for y in one.mean), default=0.0) + 0.5  # intervals of few seeds are far wider
+    top = max((y for one in lines for y in one.mean), default=0.0) + 0.5  # the intervals of few seeds reach far higher
     return [
         sketch.chart(
             study, "spectrum", said, "eigenvalues of the Hessian at the end", lines, density, **how, view=(-6.1, top)
@@ -129,13 +129,13 @@ CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
 
 
 def _said(study: Study, name: str, claim: str, words: str) -> str:
-    """What a claim measures, with its interval."""
+    """The effect of a claim with its interval, as text."""
     (found,) = [each for each in appendix_b.CLAIMS if (each.study, each.id) == (name, claim)]
     return effect(words, sketch.of(study, found.contrast), f" {found.unit}")
 
 
 def _nodes(study: Study, label: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Nodes and weights of the quadrature at the end, by seed; of seeds that have both."""
+    """seed -> (nodes, weights) of the Lanczos quadrature at the end, for the seeds that have both."""
     places = sorted({m for m in study.table.metric.unique() if m.startswith("hessian_node/")})
     nodes = [studies.values(study, label, place, END) for place in places]
     weights = [studies.values(study, label, place.replace("node", "weight"), END) for place in places]
@@ -147,7 +147,7 @@ def _nodes(study: Study, label: str) -> dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 def _density(nodes: np.ndarray, weights: np.ndarray, places: np.ndarray) -> dict[float, float]:
-    """log10 of the density at some places, each node a normal bump of a hundredth of their range; not below -6."""
+    """place -> log10 of the density, at least -6: Gaussians at the nodes with a hundredth of the range as deviation."""
     width = (places[-1] - places[0]) / 100 or 1.0
     bumps = np.exp(-0.5 * np.square((places[:, None] - nodes) / width)) / (width * np.sqrt(2 * np.pi))
     return dict(zip(places.tolist(), np.log10(np.maximum(bumps @ weights, 1e-6)).tolist(), strict=True))

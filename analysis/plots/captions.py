@@ -23,15 +23,15 @@ Found = Mapping[Any, Mapping[int, float]]  # {what: {seed: value}}
 
 
 def difference(found: Found, control: Hashable, other: Hashable) -> dict[int, float]:
-    """One of {what: {seed: value}} minus another, seed by seed; seeds that either lacks are left out."""
+    """The entry of `control` minus that of `other`, seed by seed; seeds missing in either are left out."""
     rest = found.get(other, {})
     return {seed: value - rest[seed] for seed, value in found.get(control, {}).items() if seed in rest}
 
 
 def effect(name: str, by_seed: Mapping[int, float], unit: str = " points") -> str:
-    """A mean over seeds with its 95% t interval, as `NAME: 2.64 points (95% interval 1.96 to 3.32, n = 5)`.
+    """The mean over seeds with its 95% t interval, as `NAME: 2.64 points (95% interval 1.96 to 3.32, n = 5)`.
 
-    Empty without a seed; no interval with one.
+    Empty if there are no seeds; without the interval for a single seed.
     """
     if not by_seed:
         return ""
@@ -41,18 +41,18 @@ def effect(name: str, by_seed: Mapping[int, float], unit: str = " points") -> st
 
 
 def gap(found: Found, control: Hashable, other: Hashable, name: str = "", unit: str = " points") -> str:
-    """The effect of a control against another, as `CONTROL - OTHER: 2.64 points (..)`."""
+    """The difference between a control and another branch, as `CONTROL - OTHER: 2.64 points (..)`."""
     return effect(name or f"{control} {MINUS} {other}", difference(found, control, other), unit)
 
 
 def title(study: Study, *effects: str) -> str:
-    """The effects if there are any, else the study's name; with a note while it is in progress."""
+    """The effects joined by semicolons, or else the study's name; with a note while the study is in progress."""
     said = "; ".join(filter(None, effects)) or study.name.replace("_", " ") or "learning curves"
     return said if study.result else f"{said} (in progress)"
 
 
 def about(study: Study, packs: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Data set, training images, model, optimiser, lengths and seeds in a line; of all packs by default."""
+    """One line with data set, training images, model, optimiser, lengths and seeds; of all packs by default."""
     config, packs = study.config, packs or study.config["packs"]
     planned = [stage for pack in packs for _, plan in pack["plans"] for stage in plan]
     images = [f"{config['train_images']:,} train images"] if config["train_images"] else []
@@ -74,7 +74,7 @@ def about(study: Study, packs: Sequence[Mapping[str, Any]] = ()) -> str:
 
 
 def _model(models: Sequence[Mapping[str, Any]]) -> str:
-    """The name and the sizes that are the same in all packs; only the names if there are several."""
+    """The model's name and the sizes shared by all packs; only the names if there are several models."""
     names = list(dict.fromkeys(model["name"] for model in models))
     if len(names) > 1:
         return " / ".join(MODELS.get(name, name) for name in names)
@@ -83,7 +83,7 @@ def _model(models: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lengths(planned: Sequence[Mapping[str, Any]]) -> str:
-    """The most frequent length of each stage, such as `50 + 100 epochs`."""
+    """The most common length of each stage, such as `50 + 100 epochs`."""
     by_stage: dict[str, list[tuple[str, float, float]]] = {}
     for stage in planned:
         unit, length = ("steps", stage["steps"]) if stage["steps"] else ("epochs", stage["epochs"])

@@ -1,9 +1,9 @@
-"""Learning curves of a study with several stages, in the form of figures 1 and 11 of Berariu et al. 2021, as charts.
+"""Learning curves of a study with several stages as charts, in the form of figures 1 and 11 of Berariu et al. 2021.
 
     curves.learning(studies.read("runs/figure1"))
 
-Epochs of tuning count from 0 and those of pretraining are negative: a stage that others continue from ends where they
-begin.  The window of the metric is marked.  One chart per pack.
+Epochs of tuning count from 0, those of pretraining are negative: a stage ends where the stages that continue from it
+begin.  The window of the metric is marked.  There is one chart per pack.
 """
 
 import dataclasses
@@ -20,23 +20,23 @@ from plasticity_jax.analysis.plots.spec import Chart, Line, Series
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.storage import results
 
-FIRST = 0.1  # first fraction of a stage, in which curves may leave the picture
+FIRST = 0.1  # the first fraction of a stage, which does not count for the range of the y axis
 
-Key = tuple[str, str]  # a stage and a branch of it
-Records = Mapping[Key, Sequence[Mapping[str, Any]]]  # what the config says of each, once per point of the grid
+Key = tuple[str, str]  # (stage, branch)
+Records = Mapping[Key, Sequence[Mapping[str, Any]]]  # the config's records of each, one per point of the grid
 
 
 def learning(
     study: Study, name: str = "curves", metric: str = results.METRIC, names: Mapping[str, str] | None = None
 ) -> list[Chart]:
-    """The curves of a metric, a chart per pack; none before the first evaluation.
+    """The curves of a metric, one chart per pack; empty before the first evaluation.
 
-    Series of one name belong together: they are the stages of one branch.
+    Series of the same name are the stages of one branch.
 
     Args:
       name: of the chart; with several packs `NAME_PACK`.
       metric: of the table.
-      names: the labels to show, and how to call each; all labels by default.
+      names: the labels to show, and the name of each in the legend; all labels by default.
     """
     table = study.table[(study.table.metric == metric) & np.isfinite(study.table.value.astype(float))]
     packs = [pack for pack in study.config["packs"] if (table.pack == pack["name"]).any()]
@@ -50,14 +50,14 @@ def learning(
 
 
 def stage(study: Study, name: str, metric: str) -> Series:
-    """The curve of one stage, from 0, of all its runs."""
+    """The curve of one stage over all its runs, with epochs from 0."""
     table = study.table[study.table.metric == metric]
     lines = _lines(study, table[(table.stage == name) & np.isfinite(table.value.astype(float))], 0.0, None)
     return average(name, *lines, "warm")
 
 
 def records_of(pack: Mapping[str, Any]) -> dict[Key, list[Mapping[str, Any]]]:
-    """The stage records of a pack of `config.json` by stage and branch."""
+    """The stage records of a pack in `config.json`, by stage and branch."""
     stages: dict[Key, list[Mapping[str, Any]]] = {}
     for _, plan in pack["plans"]:
         for stage in plan:
@@ -66,7 +66,7 @@ def records_of(pack: Mapping[str, Any]) -> dict[Key, list[Mapping[str, Any]]]:
 
 
 def heirs(stages: Records, key: Key) -> list[Key]:
-    """The stages that continue from a stage; `after` is `init` or `STAGE[/BRANCH][@EPOCH]`."""
+    """The stages that continue from a stage.  The field `after` is `init` or `STAGE[/BRANCH][@EPOCH]`."""
     later = []
     for other, records in stages.items():
         name, _, branch = records[0]["after"].partition("@")[0].partition("/")
@@ -81,13 +81,13 @@ def ends(stages: Records, key: Key) -> set[Key]:
 
 
 def start(stages: Records, lengths: Mapping[Key, float], key: Key) -> float:
-    """The start of a stage on the axis: 0 for a last stage, else so that it ends where the first heir begins."""
+    """The x of a stage's start: 0 for a last stage, else such that it ends where the first of its heirs begins."""
     begins = [start(stages, lengths, heir) for heir in heirs(stages, key)]
     return min(begins) - lengths[key] if begins else 0.0
 
 
 def planned(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """Epochs of a stage; None if they depend on the data (a length in steps, an early end, a grid over lengths)."""
+    """The epochs of a stage; None if not known in advance (a length in steps, an early end, a grid over lengths)."""
     lengths = {None if studies.may_end_early(stage) else stage["epochs"] for stage in records}
     return lengths.pop() if len(lengths) == 1 else None
 
@@ -101,7 +101,8 @@ def parts(label: str) -> tuple[str, dict[str, str]]:
 def average(name: str, lines: Sequence[Line], left_out: Sequence[Line] = (), role: str = "other") -> Series:
     """Curves as a series, with their interpolated mean over the range that all of them cover.
 
-    left_out: drawn too, but no part of the mean.
+    Args:
+      left_out: curves that are drawn but do not count for the mean.
     """
     by_seed: dict[int, dict[float, float]] = {}
     if lines:
@@ -132,7 +133,7 @@ def _chart(
     for key in sorted(stages, key=lambda key: not heirs(stages, key)):  # the last stages on top
         for label, runs in rows[key].groupby("label", sort=False):
             then = sorted(_leads_to(stages, key, label, called))
-            waiting = not then and heirs(stages, key) and (names is None or not called)  # for its last stage to begin
+            waiting = not then and heirs(stages, key) and (names is None or not called)  # no last stage yet
             if not then and not waiting:
                 continue
             own_end = heirs(stages, key) and planned(stages[key]) is None
@@ -168,7 +169,7 @@ def _chart(
 def _labels(
     study: Study, stages: Records, rows: Mapping[Key, pd.DataFrame], names: Mapping[str, str] | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The name and the role of each label that is shown; a branch at several points of a grid has a colour for each."""
+    """The name and the role of each shown label; a branch at several points of a grid gets a colour for each."""
     last = list(dict.fromkeys(label for key in stages if not heirs(stages, key) for label in rows[key].label))
     called = {label: label for label in last} if names is None else {k: v for k, v in names.items() if k in last}
     branches = [parts(label)[0] for label in called]
@@ -180,7 +181,7 @@ def _labels(
 
 
 def _leads_to(stages: Records, key: Key, label: str, called: Mapping[str, str]) -> set[str]:
-    """The labels of the last stages that a run of this label and stage goes on to."""
+    """The labels of the last stages that continue from a run of this label and stage."""
     if not heirs(stages, key):
         return {label} & set(called)
     branches, point = {branch for _, branch in ends(stages, key)}, parts(label)[1].items()
@@ -188,7 +189,12 @@ def _leads_to(stages: Records, key: Key, label: str, called: Mapping[str, str]) 
 
 
 def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) -> tuple[list[Line], list[Line]]:
-    """The finished and the failed runs on the axis; `until`: the length of the stage where each run has its own."""
+    """The lines of the finished and of the failed runs.
+
+    Args:
+      begin: the x of the stage's start.
+      until: the length of the stage, if runs have different lengths: they are aligned at the end.
+    """
     failed = studies.failed(study)
     by_failure: tuple[list[Line], list[Line]] = [], []
     for (pack, run), points in runs.groupby(["pack", "run"], sort=False):
@@ -200,7 +206,7 @@ def _lines(study: Study, runs: pd.DataFrame, begin: float, until: float | None) 
 
 
 def view(shown: Sequence[Series], first: float = FIRST, least: float = 0.5) -> tuple[float, float] | None:
-    """The range to show: all runs without the first fraction of their curves, and a margin of `least` or more."""
+    """The range of the y axis: all runs without the first fraction of each curve, plus a margin of at least `least`."""
     late = [
         y
         for one in shown

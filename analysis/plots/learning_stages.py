@@ -1,4 +1,4 @@
-"""The charts of the studies of learning stages; You et al. 2019 show training curves, everything else is our form."""
+"""Charts of the studies of learning stages.  You et al. 2019 show training curves; all other designs are ours."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ NATS = "training loss (nats)"
 
 
 def stepdecay(study: Study) -> list[Chart]:
-    """Training curves, and how sharp the transitions are beside those at placebo epochs."""
+    """Training curves, and the sharpness of transitions at decays and at placebo epochs."""
     bounds = studies.learning_stages(study, "stepdecay", "train")[1:-1]
     names = {"": "test_accuracy", "_loss": "train_eval_loss", "_gradient": "gradient_norm"}
     charts = [
@@ -50,11 +50,11 @@ def stepdecay(study: Study) -> list[Chart]:
     return [*charts, sketch.chart(study, "stepdecay_sharpness", said, x_label, series, **how)]
 
 
-LADDER = ("augmented", "plain", "large", "full", "full-group")  # of `configs/noise.py`, the noisiest first
+LADDER = ("augmented", "plain", "large", "full", "full-group")  # the arms of `configs/noise.py`, noisiest first
 
 
 def noise(study: Study) -> list[Chart]:
-    """The transition on every step of the ladder, and the curves around it with and without noise."""
+    """The transition at each level of noise, and the loss curves around it with and without noise."""
     points = [curves.parts(label)[1] for label in studies.labels(study)]
     arms = sorted({point["arm"] for point in points}, key=LADDER.index)
     rates = sorted({point["rate"] for point in points}, key=float)
@@ -87,7 +87,7 @@ def noise(study: Study) -> list[Chart]:
 
 
 def patterns_patches(study: Study) -> list[Chart]:
-    """Accuracy on patches alone at every amplitude, and on clean images at the largest."""
+    """Accuracy on patches alone for every amplitude, and on clean images for the largest."""
     amplitudes = sorted({curves.parts(label)[1]["own"] for label in studies.labels(study)}, key=float)
     views = {f"patterns_patches_{amplitude}": (amplitude, "patch_only_accuracy") for amplitude in reversed(amplitudes)}
     views |= {"patterns_patches_clean": (amplitudes[-1], "test_accuracy")} if amplitudes else {}
@@ -103,7 +103,7 @@ def patterns_patches(study: Study) -> list[Chart]:
 
 
 def patterns_graded(study: Study) -> list[Chart]:
-    """Accuracy on each pattern at the end by rate and batch, and of step decay at the end of each learning stage."""
+    """Final accuracy on each pattern by rate and batch size, and for step decay at the end of each learning stage."""
     bits = (0, 2, 4, 6)
     split = {label: curves.parts(label) for label in studies.labels(study)}
     held = {label: (branch, point["batch_size"]) for label, (branch, point) in split.items() if branch != "stepdecay"}
@@ -135,7 +135,7 @@ def patterns_graded(study: Study) -> list[Chart]:
 
 
 def autodecay(study: Study) -> list[Chart]:
-    """Accuracy against the time that a schedule took, and when its learning stages ended."""
+    """Final accuracy against the epochs that a schedule took, and the epochs at which its learning stages ended."""
     labels = {curves.parts(label)[1]["schedule"]: label for label in studies.labels(study)}
     epochs = {name: _epochs(study, label) for name, label in labels.items()}
     lines = {}
@@ -173,7 +173,7 @@ def autodecay(study: Study) -> list[Chart]:
 
 
 def transfer(study: Study) -> list[Chart]:
-    """Accuracy on target and source by the learning stage that the network was taken at, and the gap of Figure 1."""
+    """Accuracy on target and source by the learning stage of the source network, and the gap of Figure 1."""
     networks = ("untrained", "middle-1", "stage-1", "stage-2", "stage-3", "constant-2", "constant-3")
     ticks = tuple((float(x), name) for x, name in enumerate(networks))
     series = [
@@ -227,7 +227,7 @@ def _said(study: Study, name: str, contrast: Contrast, unit: str = " points") ->
 
 
 def _transition(study: Study, arm: str, rate: str, name: str, stage: str) -> dict[int, float]:
-    """How much lower the loss is soon after a change than without it."""
+    """The drop of the loss soon after a change, against no change, by seed."""
     point = f"[arm={arm},rate={rate}]"
     when = {"keep": "after", name: stage}
     losses = {
@@ -238,7 +238,7 @@ def _transition(study: Study, arm: str, rate: str, name: str, stage: str) -> dic
 
 
 def _by_epoch(study: Study, labels: Mapping[str, str], metric: str) -> list[Series]:
-    """A curve over the epochs for each label that there is, by the names given."""
+    """A curve over epochs for each label that the study has, under the given names."""
     rows = study.table[study.table.metric == metric]
     drawn = []
     for name, label in labels.items():
@@ -251,13 +251,13 @@ def _by_epoch(study: Study, labels: Mapping[str, str], metric: str) -> list[Seri
 
 
 def _late(lines: Iterable[Series]) -> tuple[float, float] | None:
-    """What to show of losses that begin high: what comes after the first fifth of a curve."""
+    """The range of the y axis for losses that begin high: all values after the first fifth of a curve."""
     found = [y for one in lines for line in one.lines for y in line.y[len(line.y) // 5 :]]
     return (min(found) - 0.05, max(found) + 0.05) if found else None
 
 
 def _epochs(study: Study, label: str) -> dict[int, float]:
-    """How many epochs each run of a label took."""
+    """The number of epochs of each run of a label, by seed."""
     rows = study.table[study.table.label == label]
     return {int(seed): float(own.epoch.max()) for seed, own in rows.groupby("seed")}
 
@@ -267,7 +267,7 @@ def _mean(by_seed: Mapping[int, float]) -> float:
 
 
 def _ends(study: Study, label: str, stage: int) -> dict[int, float]:
-    """The epoch at which a learning stage ended, by its detector or by its plan."""
+    """The epoch at which a learning stage ended, by its detector or by its plan, by seed."""
     ends = studies.values(study, label, f"learning_stage_end/{stage}", END)
     if ends:
         return ends

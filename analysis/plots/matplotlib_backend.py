@@ -1,8 +1,8 @@
 """Draws charts with matplotlib.
 
-    matplotlib_backend.save(figures.charts(study), "pictures")        pictures/NAME.png and pictures/NAME.svg of each
+    matplotlib_backend.save(figures.charts(study), "pictures")        writes pictures/NAME.png and pictures/NAME.svg
 
-A thick line or a mark is the mean over seeds, a thin line or a dot is a seed, a band or an error bar the 95% interval.
+Thick lines and marks are means over seeds, thin lines and dots are single seeds, bands and error bars 95% intervals.
 """
 
 import math
@@ -27,14 +27,14 @@ OTHERS = [
     "#E69F00",
     "#56B4E9",
     "#000000",
-]  # distinguishable, with those above, with colour blindness
-ORDER = ["fresh", "warm", "other", "shared"]  # in the legend
-DASHES = ["-", "--", ":", "-."]  # of series of one role
+]  # distinguishable from each other and from those above with colour blindness
+ORDER = ["fresh", "warm", "other", "shared"]  # of the roles in the legend
+DASHES = ["-", "--", ":", "-."]  # for series of one role
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 SIZE = (7.4, 5.0)  # inches
 # Metadata for each kind of file, without dates, so that files are reproducible.
 FORMATS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}, "svg": {"metadata": {"Date": None}}}
-LETTERS = {"title": 86, "about": 108, "ticks": 90}  # of a line
+LETTERS = {"title": 86, "about": 108, "ticks": 90}  # in a line
 MOST_TICKS = 14
 APART, ASIDE = 11.0, 5.0  # points between series that have the same x, and between a mean and its seeds
 
@@ -91,7 +91,7 @@ def save(charts: Sequence[Chart], folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def styles(series: Sequence[Series]) -> dict[str, Style]:
-    """The look of each series by name: its role tells the colour, its place in the role the dash and the marker."""
+    """The style of each series by name: its role sets the colour, its place within the role the dash and the marker."""
     names: dict[str, list[str]] = {}
     for one in series:
         if one.name not in names.setdefault(one.role, []):
@@ -137,7 +137,7 @@ def _points(axes: Axes, chart: Chart, shown: Sequence[Series], look: dict[str, S
             "transform": at,
         }
         axes.errorbar(one.x, one.mean, _reach(one), **form, markersize=5, linewidth=1.3, capsize=3)
-    # Axes do not see what stands aside of its x.
+    # Axes ignore points that are shifted by a transform, so limits are set here.
     values = [y for one in chart.series for line in one.lines for y in line.y]
     values += [y for one in chart.series for y in (*one.mean, *one.low, *one.high) if math.isfinite(y)]
     low, high = min(values + [0.0] * chart.zero), max(values + [0.0] * chart.zero)
@@ -181,6 +181,6 @@ def _frame(axes: Axes, chart: Chart) -> None:
 
 
 def _reach(one: Series) -> np.ndarray:
-    """[2, N] from the mean down and up to the ends of its interval."""
+    """[2, N]: the distances from the mean to the lower and the upper end of its interval."""
     mean = np.asarray(one.mean)
     return np.stack([mean - np.asarray(one.low), np.asarray(one.high) - mean])

@@ -1,4 +1,4 @@
-"""The charts of the account of two phases: noise and flatness beside accuracy.  The paper has no such figures."""
+"""Charts for the two-phase explanation: gradient noise and flatness beside accuracy.  The paper has no such figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from plasticity_jax.analysis.plots.spec import Chart, across
 from plasticity_jax.analysis.reading import lines
 from plasticity_jax.analysis.studies import Study
 
-SHOWN = {"fresh": "fresh", "warm": "warm", "warm-10x": "other", "fresh-10x": "other"}  # over the steps, and their roles
+SHOWN = {"fresh": "fresh", "warm": "warm", "warm-10x": "other", "fresh-10x": "other"}  # shown over the steps: roles
 NAMES = {
     "noise_trace": "noise of the gradient, tr(\N{GREEK CAPITAL LETTER SIGMA})",
     "preconditioned_noise_of_update": "noise of a step of Adam, rate tr/B",
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def two_phases(study: Study) -> list[Chart]:
-    """Accuracy, noise and the Fisher trace over the steps of tuning; width at its end; and both against accuracy."""
+    """Accuracy, noise and Fisher trace over the steps of tuning; final sharpness; accuracy against both."""
     names = {label: label for label in SHOWN}
     (accuracy,) = curves.learning(study, "two_phases", names=names) or (None,)
     over_steps = [
@@ -65,7 +65,7 @@ def two_phases(study: Study) -> list[Chart]:
 
 
 def why(study: Study) -> list[Chart]:
-    """Accuracy, noise and curvature of fresh and warm networks, all over the updates of tuning."""
+    """Accuracy, noise and curvature of fresh and warm networks over the updates of tuning."""
     gap = _said(study, f"fresh {MINUS} warm", "gap", " points")
     shown = [("accuracy", "test_accuracy", gap)]
     shown += [("noise", "noise_trace", ""), ("update", "noise_of_update", ""), ("fisher", "fisher_trace", "")]
@@ -75,7 +75,7 @@ def why(study: Study) -> list[Chart]:
 
 
 def line(study: Study) -> list[Chart]:
-    """The loss between the fresh and the warm network of each seed, where `plasticity lines` has been run."""
+    """The loss on the line between the fresh and the warm network of each seed; empty without `lines.json`."""
     measured = lines.read(study.directory)
     if not measured:
         return []
@@ -97,7 +97,7 @@ CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {"two_phases": two_phases
 
 
 def _over_steps(study: Study, name: str, metric: str, said: str) -> Chart:
-    """A metric over the updates of the last stage, from the first one on."""
+    """A metric over the updates of the last stage."""
     series = [
         spec.series(label, sketch.by_step(study, label, metric, "tune"), role)
         for label, role in SHOWN.items()
@@ -110,7 +110,7 @@ def _over_steps(study: Study, name: str, metric: str, said: str) -> Chart:
 def _against(
     study: Study, name: str, scores: captions.Found, what: tuple[str, studies.When], said: str, wide: bool
 ) -> Chart:
-    """Accuracy against the mean of something else, a point for each branch."""
+    """Accuracy against the mean of another measurement, one point per branch; `wide`: on a logarithmic x axis."""
     means = {label: list(studies.values(study, label, *what).values()) for label in scores}
     series = [
         across(label, {float(np.mean(values)): scores[label]}, sketch.ROLES.get(label, "other"))
@@ -123,7 +123,7 @@ def _against(
 
 
 def _ticks(at: Sequence[float], wide: bool) -> tuple[tuple[float, str], ...]:
-    """A few round numbers between the least and the greatest."""
+    """Up to five rounded positions and names between the smallest and the largest x; empty if one is not positive."""
     if not at or min(at) <= 0:
         return ()
     places = (np.geomspace if wide else np.linspace)(min(at), max(at), 5)
@@ -131,6 +131,6 @@ def _ticks(at: Sequence[float], wide: bool) -> tuple[tuple[float, str], ...]:
 
 
 def _said(study: Study, name: str, claim: str, unit: str = "") -> str:
-    """What a claim measures, with its interval."""
+    """The effect of a claim with its interval, as text."""
     (contrast,) = [each.contrast for each in account.CLAIMS if each.id == claim]
     return effect(name, sketch.of(study, contrast), unit)

@@ -1,6 +1,6 @@
 """The axes of a chart in plotly: positions, ticks and marks.
 
-For plotly the x axis is always linear: it has no symlog, so places are found here and ticks are named.
+Plotly has no symlog axis.  So its x axis is always linear here; positions are transformed and ticks are labelled.
 """
 
 import html
@@ -15,13 +15,13 @@ from plasticity_jax.analysis.plots.spec import Chart
 
 INK, PALE, WINDOW = "#333333", "#8a8f98", "#2ca02c"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
-LETTERS = 48  # longest line below an axis, for narrow windows
-CROWD = 0.045  # fraction of the axis that a tick needs
+LETTERS = 48  # letters in a line of an axis title, for narrow windows
+CROWD = 0.045  # smallest distance between ticks, as a fraction of the axis
 APART = 0.02  # distance between series with the same x, as a fraction of the axis
 
 
 def layout(chart: Chart) -> go.Layout:
-    """Both axes and the marks of a chart; the colours suit a light page and a dark one."""
+    """The axes and marks of a chart, with colours for light and dark pages."""
     axis = dict(gridcolor="rgba(128, 128, 128, 0.2)", zeroline=False, ticks="", automargin=True)
     return go.Layout(
         template={},
@@ -51,7 +51,7 @@ def layout(chart: Chart) -> go.Layout:
 
 
 def place(chart: Chart, x: float) -> float:
-    """Where x stands on an axis that is linear for plotly; symlog is linear up to 1 and a decade is as long as that."""
+    """The position of x on plotly's linear axis.  Symlog is linear up to 1; then each decade has length 1."""
     if chart.scale == "log":
         return math.log10(x)
     if chart.scale == "symlog" and abs(x) > 1:
@@ -69,7 +69,7 @@ def measured(chart: Chart) -> list[float]:
 
 
 def extent(chart: Chart) -> tuple[float, float]:
-    """Both ends of the x axis: all that stands there, and some air; half a step where x is a name."""
+    """The range of the x axis: all data with a margin, which is half a step if ticks are given."""
     places = sorted(place(chart, x) for x in (*measured(chart), *(chart.window or ()))) or [0.0]
     steps = [b - a for a, b in itertools.pairwise(sorted(place(chart, x) for x, _ in chart.ticks))]
     share = 0.02 if chart.form == "curve" else 0.07
@@ -78,7 +78,7 @@ def extent(chart: Chart) -> tuple[float, float]:
 
 
 def step(chart: Chart) -> float:
-    """How far series that have the same x stand apart; 0 if none do."""
+    """The distance between series with the same x; 0 if no two series share an x."""
     shown = [one for one in chart.series if not one.level]
     if chart.form == "bars":
         return 0.8 / max(len(shown), 1)
@@ -87,7 +87,7 @@ def step(chart: Chart) -> float:
 
 
 def ticks(chart: Chart) -> list[tuple[float, str]]:
-    """Places and names of the ticks; none where plotly may choose."""
+    """Positions and labels of the ticks; empty to let plotly choose."""
     if chart.ticks:
         return [(place(chart, x), name) for x, name in chart.ticks]
     if chart.scale == "linear" and chart.form != "points":
@@ -101,12 +101,12 @@ def ticks(chart: Chart) -> list[tuple[float, str]]:
 
 
 def name_of(chart: Chart, x: float) -> str:
-    """The text of an x for plotly."""
+    """The label of an x, escaped for plotly."""
     return plain(dict(chart.ticks).get(x, f"{x:g}"))
 
 
 def plain(text: str) -> str:
-    """Text escaped for plotly, which interprets a few tags, and braces in templates."""
+    """Text escaped for plotly, which interprets some HTML tags, and braces in templates."""
     return html.escape(text, quote=False).replace("{", "&#123;")
 
 

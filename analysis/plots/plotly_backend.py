@@ -1,10 +1,10 @@
-"""Draws charts with plotly, for pages where every point shows its run, position and value.
+"""Draws charts with plotly, for pages that show run, position and value of a point on hover.
 
-    hover.figure(chart).to_plotly_json()           what plotly.js draws: {"data": [..], "layout": {..}}
-    hover.key(chart)                               the names of its series and how each is drawn
+    plotly_backend.figure(chart).to_plotly_json()  the input of plotly.js: {"data": [..], "layout": {..}}
+    plotly_backend.key(chart)                      the legend: name and style of each series
 
-The title, the caption and the key stand around a figure, not in it, since text outside wraps.  The trace of a run has
-the name of its series as `legendgroup` and "SERIES, seed N" as `meta`.
+The title, the caption and the legend are not part of the figure, so that the page can wrap their text.  The trace of a
+run has the name of its series as `legendgroup` and "SERIES, seed N" as `meta`.
 """
 
 import math
@@ -19,8 +19,8 @@ from plasticity_jax.analysis.plots.spec import Chart, Line, Series
 
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
-DIGITS = 4  # decimals in a page
-STOPS = 24  # points at which a level line shows its value under the pointer
+DIGITS = 4  # decimals of numbers in a page
+STOPS = 24  # points of a level line that react to the pointer
 
 Trace: TypeAlias = go.Scatter | go.Bar
 Style = tuple[str, str, str]  # colour, dash and marker, as `matplotlib_backend` calls them
@@ -30,7 +30,7 @@ def figure(chart: Chart, runs: bool = False) -> go.Figure:
     """A figure of a chart.
 
     Args:
-      runs: draw every run in full, and leave means and intervals out.
+      runs: draw every run, without means and intervals.
     """
     look = styles(chart.series)
     shown = [one for one in chart.series if not one.level]
@@ -48,12 +48,12 @@ def figure(chart: Chart, runs: bool = False) -> go.Figure:
 
 
 def key(chart: Chart) -> list[tuple[str, str, str]]:
-    """Name, colour and dash (`solid`, `dash`, `dot`, `dashdot`) of each series; series of one name are one."""
+    """The legend: name, colour and dash (`solid`, `dash`, `dot`, `dashdot`) of each series; one entry per name."""
     return [(name, colour, DASHES[dash]) for name, (colour, dash, _) in styles(chart.series).items()]
 
 
 def run_name(one: Series, line: Line) -> str:
-    """The name of a run in figures and lists."""
+    """The name of a run in figures and in the list of runs."""
     return f"{one.name}, seed {line.seed}"
 
 
@@ -88,7 +88,7 @@ def _bars(chart: Chart, one: Series, look: Style, shift: float) -> list[Trace]:
 
 
 def _level(chart: Chart, one: Series, look: Style) -> list[Trace]:
-    """A line across the chart: it has as many points as let it answer to the pointer."""
+    """A horizontal line across the chart, with enough points to react to the pointer everywhere."""
     low, high = plotly_axes.extent(chart)
     places = [low + (high - low) * i / (STOPS - 1) for i in range(STOPS)]
     x, mean_of, bottom, top = (each[:1] * STOPS for each in (one.x, one.mean, one.low, one.high))
@@ -119,7 +119,7 @@ def _mean(chart: Chart, one: Series, places: Sequence[float], kind: Any = go.Sca
 
 
 def _runs(chart: Chart, one: Series, look: Style, width: float, opacity: float) -> list[Trace]:
-    """A line for each run.  Where the axis is plain its x tells itself, which keeps long curves small."""
+    """A line for each run.  On a linear axis plotly formats x itself, which keeps the data of long curves small."""
     plain = chart.scale == "linear" and not chart.ticks
     at = "<br>at %{x:.6~g}" if plain else AT
     return [
@@ -140,7 +140,7 @@ def _runs(chart: Chart, one: Series, look: Style, width: float, opacity: float) 
 
 
 def _dots(chart: Chart, one: Series, colour: str, shift: float) -> Trace:
-    """The runs of a series at each x."""
+    """A dot for each run of a series at each x."""
     points = [(x, y, line.seed) for line in one.lines for x, y in zip(line.x, line.y, strict=True)]
     return go.Scatter(
         x=[_short(plotly_axes.place(chart, x) + shift) for x, _, _ in points],
@@ -154,7 +154,7 @@ def _dots(chart: Chart, one: Series, colour: str, shift: float) -> Trace:
 
 
 def _band(one: Series, colour: str, places: Sequence[float]) -> list[Trace]:
-    """The interval as an area; nothing where there is none."""
+    """The interval as an area; empty if there is none."""
     ends = [each for each in zip(places, one.low, one.high, strict=True) if math.isfinite(each[1])]
     if not ends:
         return []
@@ -173,7 +173,7 @@ def _band(one: Series, colour: str, places: Sequence[float]) -> list[Trace]:
 
 
 def _reach(one: Series, colour: str) -> dict[str, Any]:
-    """Error bars from the mean to the ends of its interval."""
+    """Error bars from the mean to both ends of its interval."""
     up, down = (
         [_short(abs(end - mean)) for end, mean in zip(ends, one.mean, strict=True)] for ends in (one.high, one.low)
     )

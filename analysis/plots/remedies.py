@@ -1,4 +1,4 @@
-"""Figures of `configs/remedies.py`: every remedy beside fresh and warm weights, and streams task by task."""
+"""Figures of `configs/remedies.py`: every remedy beside fresh and warm networks, and accuracy by task for streams."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from plasticity_jax.analysis.studies import Study
 
 LIFT = "above a warm start without remedy (points)"
 LABELS = {remedies.ONLINE: "accuracy at the end of a task (%)"}
-EACH, BEST = 8, 4  # remedies on a chart, and those that are shown task by task
+EACH, BEST = 8, 4  # remedies in a chart, and in a chart over tasks
 
 
 def charts(study: Study) -> list[Chart]:
-    """What each remedy adds to the warm start, paired by seed, the best ones first; of a stream also task by task."""
+    """The gain of each remedy over the warm start, paired by seed, best first; for streams also accuracy by task."""
     terms = remedies.treated(study)
     by_name = {name: term.by_seed(study) for name, term in terms.items()}
     lifted = {name: difference(by_name, name, WARM) for name in by_name if name != WARM}
@@ -42,13 +42,13 @@ def charts(study: Study) -> list[Chart]:
 
 
 def _task_epochs(study: Study) -> int:
-    """Epochs of a task; 0 where there is no stream."""
+    """The epochs of a task; 0 if the study is not a stream of tasks."""
     streams = [stage["data"]["tasks"] for stage in studies.records(study)]
     return max((each["epochs"] for each in streams if each["change"] != "none"), default=0)
 
 
 def _by_task(study: Study, name: str, term: Chosen, metric: str, epochs: int) -> Series:
-    """A branch against the number of the task, with the setting of most seeds."""
+    """A branch over the number of the task, with the setting that most seeds chose."""
     picked = list(term.choices(study).values())
     label = max(dict.fromkeys(picked), key=picked.count) if picked else name
     lost = studies.failed(study)

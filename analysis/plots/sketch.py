@@ -1,4 +1,4 @@
-"""Helpers for figures: a study's metric by label or by hyper-parameters, as series and charts."""
+"""Helpers for figures: a study's metric by label or by hyper-parameters, and as series and charts."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ def by_label(study: Study) -> dict[str, dict[int, float]]:
 
 
 def by_point(study: Study, *keys: str) -> dict[tuple[str, ...], dict[int, float]]:
-    """The same by branch and the values of some hyper-parameters, for the labels that have all of them."""
+    """The metric by (branch, values of some hyper-parameters), for the labels that have all of these."""
     scores = [(*curves.parts(label), values) for label, values in by_label(study).items()]
     return {
         (branch, *(point[key] for key in keys)): values for branch, point, values in scores if point.keys() >= set(keys)
@@ -42,7 +42,7 @@ def at(labels: Mapping[float, str], found: Found) -> dict[float, Mapping[int, fl
 
 
 def by_step(study: Study, label: str, metric: str, stage: str) -> dict[int, dict[float, float]]:
-    """seed -> step -> value of the runs of a label in a stage; what is not finite is left out."""
+    """seed -> step -> value of the runs of a label in a stage; non-finite values are left out."""
     rows = study.table[(study.table.label == label) & (study.table.metric == metric) & (study.table.stage == stage)]
     curves_of: dict[int, dict[float, float]] = {}
     for seed, step, value in zip(rows.seed, rows.step, rows.value.astype(float), strict=True):
@@ -52,23 +52,23 @@ def by_step(study: Study, label: str, metric: str, stage: str) -> dict[int, dict
 
 
 def of(study: Study, contrast: Contrast) -> dict[int, float]:
-    """A contrast seed by seed; nothing where the study lacks a part of it."""
+    """A contrast seed by seed; empty if the study lacks a branch that it needs."""
     total = contrast(contrasts.known(study))
     return contrasts.by_seed(study, total) if total else {}
 
 
 def numbered(pattern: str, labels: Iterable[str]) -> dict[float, str]:
-    """The labels that match a pattern completely, by the number in its first group."""
+    """The labels that fully match a pattern, by the number in its first group."""
     return {float(match[1]): label for label in labels if (match := re.fullmatch(pattern, label))}
 
 
 def last(labels: Mapping[float, str]) -> list[str]:
-    """The label with the largest x, if there is one."""
+    """The label with the largest x, as a list; empty if there are none."""
     return [labels[max(labels)]] if labels else []
 
 
 def level_of(label: str, found: Found) -> Series:
-    """A branch with a role as a line across the chart."""
+    """A branch of `ROLES` as a horizontal line across the chart."""
     return level(label, found.get(label, {}), ROLES[label])
 
 
@@ -81,7 +81,7 @@ def chart(
     y_label: str = ACCURACY,
     **how: Any,
 ) -> Chart:
-    """A chart of the series that have points; it has none if only levels are left."""
+    """A chart of the series that have points; without series if only horizontal lines would be left."""
     there = tuple(one for one in series if one.x)
     there = there if any(not one.level for one in there) else ()
     return Chart(name, captions.title(study, *effects), captions.about(study), x_label, y_label, there, **how)

@@ -1,7 +1,7 @@
-"""Charts as data, independent of the drawing library.
+"""Charts as data, independent of the plotting library.
 
-`analysis.figures` makes charts of studies, `matplotlib_backend` draws them with matplotlib, `analysis.report` puts them
-into a page.
+`analysis.figures` makes charts from studies, `matplotlib_backend` draws them with matplotlib, and `analysis.report`
+puts them into a page.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ class Line:
 class Series:
     """Runs that differ only in their seed, with mean and 95% interval at each x.
 
-    low, high: NaN where there are less than two runs.
-    role: `fresh` (the control), `warm`, `other`, or `shared` (a stage that several continue from); it tells the colour.
-    level: a single value that holds at every x, drawn across the chart.
+    low, high: NaN where there are fewer than two runs.
+    role: sets the colour: `fresh` (the control), `warm`, `other`, or `shared` (a stage from which several continue).
+    level: a single value for every x, drawn as a horizontal line across the chart.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Series:
 class Chart:
     """Axes and their content.
 
-    series: those of one name belong together, as the stages of one branch do: one colour, named once.
-    about: data set, scale and seeds in a line.
-    form: `curve` (lines), `points` (means with error bars, joined), or `bars` (a group of each x side by side).
-    scale: of x: `linear`, `log`, or `symlog` (for counts from 0 on).
-    ticks: position and name of each x, empty for numbers.
-    window: the stretch of x that the metric is taken over.
+    series: series of the same name share a colour and a legend entry, such as the stages of one branch.
+    about: one line with data set, scale and seeds.
+    form: `curve` (lines), `points` (means with error bars), or `bars` (grouped by x).
+    scale: of the x axis: `linear`, `log`, or `symlog` (for counts that start at 0).
+    ticks: position and label of each tick; empty for numeric labels.
+    window: the range of x over which the metric is averaged, which is marked.
     origin: mark x = 0, where tuning begins.
-    view: the y axis, (low, high); None for all there is.
-    joined: connect the means of `points`; not where x is only a name.
+    view: the range of the y axis, (low, high); None for all data.
+    joined: connect the means of `points`; False if x is categorical.
     zero: mark y = 0, where there is no gap.
-    marks: further x to mark, where the learning rate falls.
+    marks: further x to mark, where the learning rate decays.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Chart:
 
 
 def marked(chart: Chart, marks: Iterable[float]) -> Chart:
-    """The chart with some x marked."""
+    """The chart with these x marked."""
     return dataclasses.replace(chart, marks=tuple(marks))
 
 
 def series(name: str, by_seed: Mapping[int, Mapping[float, float]], role: str = "other", level: bool = False) -> Series:
-    """A series from {seed: {x: y}}: at every x the mean of the seeds that have it, with its interval."""
+    """A series from {seed: {x: y}}: at each x the mean of the seeds that have this x, with its interval."""
     xs = sorted(set().union(*by_seed.values())) if by_seed else []
     at = [[points[x] for points in by_seed.values() if x in points] for x in xs]
     intervals: Sequence[list[float | None]] = [results.interval(found) for found in at]
@@ -96,12 +96,12 @@ def series(name: str, by_seed: Mapping[int, Mapping[float, float]], role: str = 
 def across(
     name: str, at: Mapping[float, Mapping[int, float]] | Mapping[int, Mapping[int, float]], role: str = "other"
 ) -> Series:
-    """A series from {x: {seed: y}}, as `studies.values` gives y; nothing stands at an x without a seed."""
+    """A series from {x: {seed: y}}, with y as `studies.values` returns it; an x without seeds has no point."""
     seeds = dict.fromkeys(seed for values in at.values() for seed in values)
     by_seed = {seed: {float(x): values[seed] for x, values in at.items() if seed in values} for seed in seeds}
     return series(name, by_seed, role)
 
 
 def level(name: str, values: Mapping[int, float], role: str = "other") -> Series:
-    """A level from {seed: y}."""
+    """A horizontal line at the mean of {seed: y}."""
     return series(name, {seed: {0.0: value} for seed, value in values.items()}, role, level=True)
