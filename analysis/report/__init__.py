@@ -1,1 +1,1 @@
-"""A study, or several, as one HTML page."""
+"""One or several studies as one HTML page."""

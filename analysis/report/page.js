@@ -1,8 +1,8 @@
 "use strict";
-// Draws the charts of the page one after another, so that it can be read from the first moment on; the key of a chart
-// shows and hides its series, and the list of runs above a block of charts brings one run out in all of them.
+// Draws the charts one after another, so that the page can be read while they are drawn.  The legend of a chart shows
+// and hides its series; the list of runs above a block of charts highlights one run in all of them.
 
-const QUIET = 0.12; // opacity of the runs that are not picked
+const QUIET = 0.12; // opacity of the runs that are not selected
 const touch = matchMedia("(pointer: coarse)").matches;
 
 function draw(figure) {

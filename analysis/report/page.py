@@ -1,8 +1,8 @@
-"""HTML from Python: elements whose text is always escaped, and the page around them.
+"""Builds HTML: elements, whose text is always escaped, and the page that contains them.
 
     page.tag("p", "a < b ", page.tag("b", "c"), class_="note")        <p class="note">a &lt; b <b>c</b></p>
 
-The page carries its style (`page.css`) and its scripts (`page.js`, plotly.js), and forbids the browser every request.
+The page embeds its style (`page.css`) and its scripts (`page.js`, plotly.js); its policy forbids all requests.
 """
 
 import html
@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from plasticity_jax import strict_json
 
-# Nothing is loaded from anywhere; plotly makes images of its charts as blobs.
+# Nothing is loaded from outside; plotly creates images of its charts as blobs.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )
@@ -27,29 +27,30 @@ class Html(str):
 
 
 def tag(name: str, /, *inside: Any, **attributes: Any) -> Html:
-    """An element; what is inside and the attributes are escaped, unless they are `Html`.
+    """An HTML element; its content and attributes are escaped, except for content of type `Html`.
 
     Args:
-      inside: Html, or anything else as text; None is nothing.
-      attributes: `class_` for class and `data_x` for data-x; True for one without a value; None and False leave it out.
+      inside: the content, in order; None is skipped, and values other than `Html` are converted to text.
+      attributes: `class_` gives class and `data_x` gives data-x.  True is an attribute without a value; None and False
+        omit it.
     """
     shown = "".join(_attribute(key, value) for key, value in attributes.items())
     return Html(f"<{name}{shown}>" + ("" if name in VOID else f"{join(inside)}</{name}>"))
 
 
 def join(parts: Iterable[Any]) -> Html:
-    """Parts one after another, escaped unless they are `Html`."""
+    """The concatenated parts, escaped unless they are `Html`; None is skipped."""
     return Html(
         "".join(part if isinstance(part, Html) else html.escape(str(part)) for part in parts if part is not None)
     )
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = (), wide: bool = False) -> Html:
-    """A table that scrolls in itself where the window is narrow.
+    """A table that scrolls horizontally in a narrow window.
 
     Args:
-      numbers: the columns that are aligned to the right.
-      wide: where the window is narrow, stack the cells of a row instead, each below its head.
+      numbers: the columns to align right.
+      wide: in a narrow window, stack the cells of a row instead, each below its heading.
     """
     look = dict.fromkeys(numbers, "number")
     body = [
@@ -62,7 +63,7 @@ def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], numbers: Iterable[
 
 
 def facts(pairs: Iterable[tuple[Any, Any]]) -> Html:
-    """Names and what stands for them, side by side; pairs without a value are left out."""
+    """A list of names and values; pairs without a value are left out."""
     given = ((name, value) for name, value in pairs if value not in (None, ""))
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in given))
 
@@ -78,17 +79,17 @@ def tree(value: Any, name: str = "") -> Html:
 
 
 def data(value: Any) -> Html:
-    """A value for scripts, as JSON that no text in it can break out of."""
+    """A value for scripts, as a JSON element; `<` is escaped, so that no text in it can end the element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Html(f'<script type="application/json">{text}</script>')
 
 
 def page(title: str, contents: Iterable[tuple[str, str]], body: Iterable[Html]) -> str:
-    """The whole page.
+    """The whole page as text.
 
     Args:
-      contents: the table of contents, (anchor, text) each.
-      body: what stands in the middle.
+      contents: the table of contents, as pairs (anchor, text).
+      body: the content of the page.
     """
     links = [tag("a", text, href=f"#{anchor}") for anchor, text in contents]
     head = tag(
@@ -117,7 +118,7 @@ def _attribute(key: str, value: Any) -> str:
 
 
 def _items(value: Any) -> list[tuple[str, Any]] | None:
-    """What is inside a value; None for a leaf, as are short lists of numbers and names."""
+    """The named items of a nested value; None for a leaf, such as a list of numbers or names."""
     if isinstance(value, dict):
         return [(str(key), inner) for key, inner in value.items()]
     if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):

@@ -1,9 +1,9 @@
 """HTML for charts in a page.
 
-    panels.panel(chart)               means and intervals, as `analysis.figures` has them
-    panels.every_run(charts)          every run in full, and a list to pick one from
+    panels.panel(chart)               means and intervals, as in the figures of `analysis.figures`
+    panels.every_run(charts)          every run, and a list to select one
 
-Each has its title, its caption, its key, and the data that plotly draws when the page is open.
+Each chart has a title, a caption, a legend, and the data that plotly draws when the page is opened.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from plasticity_jax.analysis.plots import plotly_backend
 from plasticity_jax.analysis.plots.spec import Chart
 from plasticity_jax.analysis.report.page import Html, data, tag
 
-APART = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "7 3 2 3"}  # dashes of a line in a key
+APART = {"solid": "", "dash": "6 3", "dot": "2 3", "dashdot": "7 3 2 3"}  # dashes of a line in a legend
 
 
 def panel(chart: Chart, runs: bool = False) -> Html:
-    """A chart with its title, caption and key; plotly draws it when the page is open."""
+    """A chart with title, caption and legend; plotly draws it when the page is opened."""
     window = chart.window and f"metric: last {(chart.window[1] - chart.window[0]) / chart.window[1]:.0%}"
     entries = [
         tag("button", _stroke(colour, dash), name, type="button", aria_pressed="true", data_name=name)
@@ -35,13 +35,13 @@ def panel(chart: Chart, runs: bool = False) -> Html:
 
 
 def every_run(charts: Sequence[Chart]) -> list[Html]:
-    """Charts run by run, and a list that brings one of the runs out in all of them."""
+    """Charts with every run, and a list that highlights one of the runs in all of them."""
     shown = (one for chart in charts for one in chart.series)
     runs = dict.fromkeys(plotly_backend.run_name(one, line) for one in shown for line in one.lines)
     if not runs:
         return [tag("p", "No run has been evaluated yet.", class_="note")]
     options = [tag("option", "all runs", value=""), *(tag("option", run, value=run) for run in runs)]
-    choice = tag("label", "bring out ", tag("select", *options, data_runs=True), class_="pick")
+    choice = tag("label", "highlight ", tag("select", *options, data_runs=True), class_="pick")
     panels = tag("div", *(panel(chart, runs=True) for chart in charts), class_="charts")
     return [choice, panels]
 

@@ -1,9 +1,9 @@
-"""Studies as one page that needs nothing but itself: what ran, verdicts, figures, every run, configs and cost.
+"""Write studies to one self-contained HTML page: what ran, verdicts, figures, every run, configs and cost.
 
     python -m analysis.report DIR [DIR...] --out report.html
 
-Every mark answers to the pointer, and the page makes no request to anywhere.  A study may be in progress, and a
-directory compact.
+Charts show run and value on hover, and the page makes no requests.  Studies may be in progress.  DIR may also be a
+directory written by `analysis.collect`.
 """
 
 import argparse
@@ -29,10 +29,10 @@ from plasticity_jax.runner import output
 from plasticity_jax.storage import results
 
 PARTS = {"figures": "Figures", "runs": "Every run", "numbers": "Numbers", "config": "Configuration"}
-RUNS = ("test_accuracy", "train_accuracy")  # what is drawn of every run
-KINDS = ("train", "evaluate", "compile", "checkpoint")  # of work, those that a column is worth
+RUNS = ("test_accuracy", "train_accuracy")  # metrics that are drawn for every run
+KINDS = ("train", "evaluate", "compile", "checkpoint")  # kinds of work with a column in the table of cost
 BADGES = {"finished": "good", "failed": "bad", "in progress": "open", "stopped early": "open"}
-UNSHOWN = {"packs", "data_dir"}  # shown in a form of its own; where the data lie on some machine alters no number
+UNSHOWN = {"packs", "data_dir"}  # packs are shown separately; the location of the data does not affect results
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def report(shown: Sequence[Study]) -> str:
-    """The page about these studies, as text of an HTML file.
+    """The page about these studies, as the text of an HTML file.
 
     Raises:
-      LabError: a study that cannot be read.
+      LabError: a study cannot be read.
     """
     about = [known.read(study) for study in shown]
     anchors = [f"study{i}" for i in range(1, len(shown) + 1)]
@@ -72,8 +72,8 @@ def report(shown: Sequence[Study]) -> str:
             "p",
             f"{finished} of {len(shown)} finished; {sum(entry.runs for entry in about):,} runs on "
             f"{', '.join(dict.fromkeys(_dataset(study) for study in shown))}. Made {made}. "
-            "Point at a mark for its run and value; drag to zoom in, double-click to zoom out. A click on a name in a "
-            "key hides it, a double click leaves it alone.",
+            "Hover over a point to see its run and value; drag to zoom in, double-click to zoom out. Click a name in a "
+            "legend to hide it, double-click it to show it alone.",
             class_="note",
         ),
     ]
@@ -97,7 +97,7 @@ def report(shown: Sequence[Study]) -> str:
 
 
 def overview(shown: Sequence[Study], about: Sequence[Facts], anchors: Sequence[str]) -> Html:
-    """A row per study: data, scale, seeds, state, machine and commit."""
+    """A table with one row per study: data, scale, seeds, status, device and commit."""
     rows = [
         [
             join([tag("a", _name(study), href=f"#{anchor}"), tag("small", study.directory)]),
@@ -115,12 +115,12 @@ def overview(shown: Sequence[Study], about: Sequence[Facts], anchors: Sequence[s
 
 
 def of_study(study: Study, about: Facts, anchor: str) -> Html:
-    """All that the page says of one study."""
+    """The part of the page about one study."""
     drawn: list[Chart] = []
     early: Html | None = None
     try:
         drawn = figures.charts(study)
-    except LabError as e:  # too early; everything else can be shown
+    except LabError as e:  # too early for figures; everything else can be shown
         early = tag("p", e, class_="note")
     by_metric = [curves.learning(study, f"runs_{metric}", metric) for metric in RUNS]
     each_run = [chart for pack in itertools.zip_longest(*by_metric) for chart in pack if chart]
@@ -151,9 +151,9 @@ def of_study(study: Study, about: Facts, anchor: str) -> Html:
 def treatments(protocols: Sequence[Study]) -> Html:
     """The table of `analysis.remedies`."""
     said = (
-        "Accuracy with the setting that validation images chose; the share of the warm start's gap that is recovered, "
-        "with Fieller's 95% set; p of a difference to the warm start, by the paired t test after Holm's correction; "
-        "time of a step relative to the warm start."
+        "Accuracy with the setting that is best on validation images; the share of the warm start's gap that is "
+        "recovered, with Fieller's 95% confidence set; p of the difference to the warm start, from the paired t test "
+        "after Holm's correction; time of a step relative to the warm start."
     )
     rows = [
         [cell.replace("-", "\N{MINUS SIGN}") if i in (2, 3, 4) else cell for i, cell in enumerate(row)]
@@ -165,24 +165,24 @@ def treatments(protocols: Sequence[Study]) -> Html:
 
 
 def numbers(study: Study) -> list[Html]:
-    """The metric of each branch, and the gaps between them."""
+    """Tables of the metric of each branch and of the gaps between them."""
     summary = results.summarise(_ended(study), study.config["control"])
     share = f"the last {study.config['window']:.0%} of the last stage"
     branches = [[name, *_moments(each)] for name, each in summary["branches"].items()]
     gaps = [[f"{each['control']} \N{MINUS SIGN} {each['treatment']}", *_moments(each)] for each in summary["contrasts"]]
     head = ["mean", "sd", "95% interval", "n"]
     if not summary["branches"]:
-        return [tag("p", "No run has come to its end yet.", class_="note")]
+        return [tag("p", "No run has finished yet.", class_="note")]
     tables = [table(["branch", *head], branches, numbers=range(1, 5))]
     tables += [table(["gap, points", *head], gaps, numbers=range(1, 5))] if gaps else []
     return [
-        tag("p", f"Test accuracy in percent, mean over {share}.", class_="note"),
+        tag("p", f"Test accuracy in percent, averaged over {share}.", class_="note"),
         tag("div", *tables, class_="tables"),
     ]
 
 
 def cost(names: Sequence[str], about: Sequence[Facts]) -> Html:
-    """What every study took, from `result.json`, or from the clocks while it is in progress."""
+    """A table of the cost of every study, from `result.json`, or from the clocks while it is in progress."""
     rows = [
         [
             name,
@@ -201,15 +201,15 @@ def cost(names: Sequence[str], about: Sequence[Facts]) -> Html:
     rows.append([tag("b", "all"), *counts, "", duration(total), *[""] * 5])
     head = ["study", "runs", "images", "images/s", "wall time", *KINDS, "programs"]
     said = (
-        "Images are those trained on, over all runs; images a second count the time of training alone. Programs: "
-        "compiled anew + loaded from the cache, by the last start. Empty where a study is in progress or its directory "
-        "does not say."
+        "Images are those trained on, over all runs; images/s are per second of training only. Programs: compiled + "
+        "loaded from the cache at the last start. Cells are empty where a study is in progress or its directory has no "
+        "such record."
     )
     return join([tag("p", said, class_="note"), table(head, rows, numbers=range(1, 10), wide=True)])
 
 
 def _ended(study: Study) -> list[dict[str, Any]]:
-    """The runs that have come to their end, as `result.json` has them, also while the study is in progress."""
+    """The finished runs in the form of `result.json`, also while the study is in progress."""
     ended = []
     for label in studies.labels(study):
         branch, point = curves.parts(label)
@@ -220,14 +220,14 @@ def _ended(study: Study) -> list[dict[str, Any]]:
 
 
 def _config(config: Mapping[str, Any]) -> Html:
-    """The resolved config; of each pack its model and its stages, those that points of a grid share only once."""
+    """The resolved config; for each pack its model and stages, where stages that grid points share appear once."""
     shown = {key: value for key, value in config.items() if key not in UNSHOWN}
     packs = {f"pack {pack['name']}": {"model": pack["model"], **_stages(pack)} for pack in config["packs"]}
     return tag("div", *(tree(value, key) for key, value in (shown | packs).items()), class_="config")
 
 
 def _stages(pack: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages of a pack by name, with the point of the grid where a name alone does not tell them apart."""
+    """The stages of a pack by name, followed by the point of the grid if the name is ambiguous."""
     stages: dict[str, dict[str, Any]] = {}
     for point, plan in pack["plans"]:
         at = f" [{', '.join(f'{key}={value}' for key, value in point)}]"

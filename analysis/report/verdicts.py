@@ -1,8 +1,9 @@
 """HTML for the verdicts of `analysis.claims`.
 
-    verdicts.section(judge(found))
+    verdicts.section(judge(studies))
 
-Counts come first, then a table of what was tested, each effect with a picture of its interval, then what was not.
+The section has the counts of verdicts, a table of the tested claims with a drawing of each interval, and the untested
+claims.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ from plasticity_jax.analysis.report.page import Html, join, table, tag
 
 COLOURS = {REPRODUCED: "good", CONTRADICTED: "bad", INCONCLUSIVE: "open", UNTESTED: "none"}
 MINUS = "\N{MINUS SIGN}"
-WIDTH, HEIGHT, RADIUS = 160, 20, 4  # of a strip and its mark, in pixels
-MOST = 0.9  # share of the intervals that strips show whole; an effect of 50 points must not make points of all others
+WIDTH, HEIGHT, RADIUS = 160, 20, 4  # of the drawing of an interval and of its mean, in pixels
+MOST = 0.9  # quantile of the interval ends that sets the scale, so that an outlier does not shrink all other intervals
 
 
 def section(judged: Sequence[Judged]) -> Html:
@@ -36,9 +37,9 @@ def section(judged: Sequence[Judged]) -> Html:
     tested = [outcome for outcome in judged if outcome.verdict != UNTESTED]
     untested = [outcome for outcome in judged if outcome.verdict == UNTESTED]
     explained = (
-        "An effect is a mean over seeds of differences that are taken seed by seed, with its 95% interval by Student's "
-        "t, or where two are claimed to be equal the 90% interval (TOST). A picture shows the interval around zero, to "
-        "one scale for each unit; shaded is the margin within which a difference counts as none."
+        "An effect is the mean over seeds of differences between runs of the same seed, with its 95% Student's t "
+        "interval, or the 90% interval (TOST) for claims of equality. The drawing shows the interval around zero, on "
+        "one scale per unit; the equivalence margin is shaded."
     )
     notes = [tag("p", text, class_="note") for text in (explained, *verify.said(judged))]
     head = ["claim", "verdict", "effect", "", "seeds"]
@@ -53,7 +54,7 @@ def section(judged: Sequence[Judged]) -> Html:
 
 
 def _counts(judged: Sequence[Judged]) -> list[Html]:
-    """The number of each verdict, for the papers' claims and for our own controls if there are any."""
+    """The counts of the verdicts on the papers' claims, and on our own controls if there are any."""
     counts = summary(judged)
     made = []
     for group, name in verify.GROUPS.items():
@@ -64,7 +65,7 @@ def _counts(judged: Sequence[Judged]) -> list[Html]:
 
 
 def strip(outcome: Judged, reach: float) -> Html | None:
-    """A picture of an effect and its interval around zero, cut off beyond +-`reach`."""
+    """A drawing of an effect and its interval around zero, clipped at +-`reach`; None without an interval."""
     if outcome.effect is None or outcome.low is None or outcome.high is None:
         return None
 
@@ -128,14 +129,14 @@ def _badge(verdict: str) -> Html:
 
 
 def _reach(tested: Sequence[Judged], outcome: Judged) -> float:
-    """The common reach of the strips of a unit: it covers most of the intervals."""
+    """The scale of the drawings for the unit of a claim: a high quantile of the interval ends."""
     alike = [other for other in tested if other.claim.unit == outcome.claim.unit]
     ends = [abs(end) for other in alike for end in (other.low, other.high) if end is not None]
     return float(np.quantile(ends, MOST)) if ends else 1.0
 
 
 def _where(tested: Sequence[Judged], outcome: Judged) -> str:
-    """The study of a claim, and its directory where several directories hold it."""
+    """The study of a claim, with the directory if several directories hold this study."""
     alike = {other.directory for other in tested if other.claim.study == outcome.claim.study}
     return outcome.claim.study if len(alike) == 1 else f"{outcome.claim.study} ({outcome.directory})"
 

@@ -1,4 +1,4 @@
-"""The part of the page that shows why: what is measured of fresh and warm networks beside their accuracy."""
+"""The section about causes: gradient noise and curvature of fresh and warm networks beside their accuracy."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from plasticity_jax.analysis.report.page import Html, join, tag
 from plasticity_jax.analysis.studies import Study
 
 SAID = (
-    "The account of Berariu et al. 2021 (section 3): learning explores first, carried from basin to basin by the noise "
-    "of the gradient, and refines then; a pretrained network has less noise when tuning begins, explores less, and "
-    "ends in a narrower minimum. Each of these quantities is below, of fresh and of warm networks, from the first "
-    "update of tuning on. Verdicts are among the claims."
+    "The explanation of Berariu et al. 2021 (section 3): training first explores basins, driven by gradient noise, and "
+    "then refines; a pretrained network has less noise when tuning begins, explores less, and ends in a narrower "
+    "minimum. These quantities are shown below for fresh and warm networks from the first update of tuning on. The "
+    "verdicts are in the section Claims."
 )
 LINE = (
-    "The loss of the weights between the two ends of tuning: without a barrier both lie in one basin. "
-    "Made by `plasticity lines DIR`."
+    "The loss on the line between the final weights of the fresh and of the warm network: without a barrier both are "
+    "in one basin. Computed by `plasticity lines DIR`."
 )
 SPECTRUM = "All eigenvalues of the Hessian at the end of training, with and without BatchNorm."
 
 
 def section(shown: Sequence[Study]) -> Html | None:
-    """Its charts, as far as the studies have what they show; None if no study has any."""
+    """The charts for which the studies have measurements; None if there are none."""
     over_tuning = [chart for study in shown if study.name in phases.CHARTS for chart in phases.why(study)]
     on_lines = [chart for study in shown for chart in phases.line(study)]
     spectra = [chart for study in shown if study.name == "spectrum" for chart in appendix_b.spectrum(study)]
