@@ -27,21 +27,21 @@ def study(runs: int, depth: int = 2, width: int = 64, batch: int = 128, **top: A
 
 
 def compute(config: ConfigDict) -> Compute:
-    """What its only pack computes with, on the devices that are meant now."""
+    """The compute context of its only pack, on the current target devices."""
     found = study_config.parse(config)
     (pack,) = found.packs
     return prepare.compute(pack, found, cost.load(*found.data), complete(None, found))
 
 
 def compiled(of: Compute, *kinds: str) -> dict[str, Program]:
-    """Its programs of these kinds, or all."""
+    """Its compiled programs of the given kinds, or of all."""
     (times,) = of.timetables.values()
     calls = [call for call in memory_check.calls(times, of) if call.kind in kinds or not kinds]
     return {call.kind: of.programs.program(call.kind, call.stage, *call.args) for call in calls}
 
 
 def text(program: Program) -> str:
-    """The instructions that the compiler has made of it."""
+    """The compiler's instructions of the program, as text."""
     assert program.compiled is not None
     instructions = program.compiled.as_text()
     assert instructions is not None

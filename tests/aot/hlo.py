@@ -1,4 +1,4 @@
-"""What stands in the text of a compiled program."""
+"""Reads the text of compiled programs."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ HOST = "S(5)"  # the memory of the host, in the layout of an array
 
 
 class Instruction(NamedTuple):
-    """One line: what it makes, by which operation, and all that stands behind the operation's name."""
+    """One line: the result's name and type, the operation, and the rest after the operation's name."""
 
     name: str
     type: str
@@ -22,13 +22,13 @@ class Instruction(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Where it comes from in the lab's code, as jax names it."""
+        """The place in the lab's code, as jax names it."""
         found = re.search(r'op_name="([^"]*)"', self.rest)
         return found[1] if found else ""
 
 
 class Product(NamedTuple):
-    """A matrix product or a convolution: element types of its factors and of what it makes, and its precisions."""
+    """A matrix product or a convolution: element types of its factors and result, and its precisions."""
 
     factors: tuple[str, ...]
     made: str
@@ -37,12 +37,12 @@ class Product(NamedTuple):
 
 
 def instructions(text: str) -> list[Instruction]:
-    """All lines of all computations."""
+    """Every instruction of every computation."""
     return [Instruction(**match.groupdict()) for match in LINE.finditer(text)]
 
 
 def products(text: str) -> list[Product]:
-    """All matrix products and convolutions, by XLA or by a library."""
+    """Every matrix product and convolution, by XLA or a library."""
     lines = instructions(text)
     types = {line.name: line.type for line in lines}
     listed = []
@@ -62,7 +62,7 @@ def element(type_: str) -> str:
 
 
 def collectives(text: str) -> list[Instruction]:
-    """All exchanges between devices; of one in two halves the first."""
+    """Every exchange between devices; of an asynchronous one the first half."""
     lines = instructions(text)
     return [line for line in lines if COLLECTIVES.match(line.op) and not line.op.endswith("-done")]
 
@@ -80,7 +80,7 @@ def narrow_sums(text: str) -> list[Instruction]:
 
 
 def host_transfers(text: str) -> Iterator[Instruction]:
-    """What waits for the host, calls it, or has data in its memory."""
+    """Instructions that wait for the host, call it, or use data in its memory."""
     for line in instructions(text):
         if ELSEWHERE.match(line.op) or HOST in line.type or (line.op == "custom-call" and CALLBACK.search(line.rest)):
             yield line

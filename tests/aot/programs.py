@@ -1,4 +1,4 @@
-"""What was compiled for a described device: once in a process, for all cases about that device."""
+"""Programs compiled for a described device: once in a process, for all cases about that device."""
 
 import atexit
 import contextlib
@@ -38,7 +38,7 @@ ALONE = ("v5e:1x1", "h100")
 
 @functools.cache
 def whole(name: str) -> Compiled:
-    """All programs of the study; how fast they are is claimed of one TPU alone, so for several `quickly`."""
+    """All programs of the study; `quickly` for several devices, as speed is claimed of a single TPU only."""
     if name != "h100":
         return compiled(name, 8, quickly=name in SEVERAL)
     folder = Path(tempfile.mkdtemp(prefix="plasticity_jax-launches-"))
@@ -52,7 +52,7 @@ def whole(name: str) -> Compiled:
 def compiled(
     name: str, runs: int, *kinds: str, precision: str | None = None, quickly: bool = False, **study: object
 ) -> Compiled:
-    """Programs of these kinds, or all; `quickly`, the TPU compiler spends little effort on how fast they are."""
+    """Programs of the given kinds, or of all; with `quickly` the TPU compiler optimises little."""
     effort = -1.0 if quickly and name.startswith("v") else 0.0
     with target.described(name), jax.default_matmul_precision(precision), _effort(effort):
         compute = described.compute(described.study(runs, **study))  # type: ignore[arg-type]

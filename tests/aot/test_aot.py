@@ -1,7 +1,7 @@
-"""What is claimed of accelerators, of programs compiled for described ones; `make test_aot` runs it, in minutes.
+"""What the lab claims about accelerators, on programs compiled for described ones; `make test_aot`, in minutes.
 
-ResNet-18 of width 64 with the ImageNet stem on CIFAR-10, eight runs, as `auto` has them trained: on several devices the
-runs are dealt out.
+ResNet-18 of width 64 with the ImageNet stem on CIFAR-10, eight runs, by the strategy that `auto` takes: several devices
+share the runs.
 """
 
 import pytest
@@ -12,19 +12,19 @@ from plasticity_jax.parallel import memory
 from tests.aot import described, hlo
 from tests.aot.programs import ALONE, SEVERAL, compiled, whole
 
-pytestmark = [pytest.mark.aot, pytest.mark.usefixtures("compile_anew")]  # what is kept does not tell devices apart
+pytestmark = [pytest.mark.aot, pytest.mark.usefixtures("compile_anew")]  # kept programs are not distinguished by device
 GIB = 2**30
 
 
 def on(*names: str) -> pytest.MarkDecorator:
-    """Cases by device; `make test_aot` gives each device a process, so that its cases share what was compiled."""
+    """Cases by device; `make test_aot` gives each device a process, in which its cases share compiled programs."""
     return pytest.mark.parametrize("name", names)
 
 
 @pytest.mark.parametrize(
     ("name", "count", "kind", "gib"),
     [
-        ("v4:2x2x1", 8, "TPU v4", 15.25),  # two cores a chip
+        ("v4:2x2x1", 8, "TPU v4", 15.25),  # two cores per chip
         ("v5e:1x1", 1, "TPU v5 lite", 15.75),
         ("v5e", 1, "TPU v5 lite", 15.75),
         ("v5e:2x4", 8, "TPU v5 lite", 15.75),
@@ -59,7 +59,7 @@ def test_every_program_compiles_and_fits(name):
 
 @on(*ALONE, *SEVERAL)
 def test_networks_compute_in_bfloat16(name):
-    """But for the head, which is float32, as the accumulation within a product is on both kinds of hardware."""
+    """Except in the head, which is float32, like the accumulation within a product on both kinds of hardware."""
     for kind, least in (("advance", 55), ("evaluate", 18), ("diagnose", 18)):
         products = [each for each in hlo.products(whole(name).texts[kind]) if "ResNet" in each.source]
         inner = [each for each in products if "/head/" not in each.source]

@@ -1,4 +1,4 @@
-"""Reading compiled programs; each finds what the tests of `test_aot` hope not to see."""
+"""Reading compiled programs; each test finds something that the tests in `test_aot` assert to be absent."""
 
 from tests.aot import hlo
 

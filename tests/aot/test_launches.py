@@ -8,7 +8,7 @@ from tests.benchmarks.launches import Wanted
 
 pytestmark = [pytest.mark.aot, pytest.mark.usefixtures("compile_anew")]
 
-MORE = 1.05  # what the numbers may grow by; where it is meant, python -m tests.benchmarks.launches makes the row anew
+MORE = 1.05  # factor of allowed growth; if it is intended, python -m tests.benchmarks.launches renews the row
 GROWING = (
     *("kernels", "host_issues", "host_issues_per_call", "transposes", "copies", "copied_bytes", "bytes", "memory"),
     *("cycles", "reverse_cycles", "convert_cycles"),
@@ -19,7 +19,7 @@ GROWING = (
     ("name", "wanted"),
     [
         pytest.param("h100", Wanted("h100", "batched", 8, 64, "imagenet"), id="h100"),
-        pytest.param("h100:4", Wanted("h100", "map", 1, 64, "imagenet"), id="h100:4"),  # not of four, but beside them
+        pytest.param("h100:4", Wanted("h100", "map", 1, 64, "imagenet"), id="h100:4"),  # for one device
         pytest.param("v5e:1x1", Wanted("v5e", "map", 8, 64, "imagenet"), id="v5e:1x1"),
     ],
 )

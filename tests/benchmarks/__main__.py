@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks [--quick | --gpu] [--json FILE] [--torch_python PYTHON] [--strategies map,vmap] ..
 
-Prints one table; with --json, writes everything behind it, after each case anew.  Progress goes to stderr.
+Prints one table; with --json, writes all numbers to a file after each case.  Progress goes to stderr.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def plan_of(flags: argparse.Namespace) -> plans.Plan:
 
 
 class Bar:
-    """Progress in expected seconds: building a program takes `BUILD` of them, a round what the plan says."""
+    """Progress in expected seconds: `BUILD` for each program that is built, and for a round what the plan says."""
 
     BUILD = 10.0
 
@@ -76,7 +76,7 @@ class Bar:
         self.done, self.start, self.line = 0.0, time.monotonic(), Progress(0)
 
     def tick(self, where: str, what: str) -> None:
-        """Something is done."""
+        """Count one finished thing."""
         self.done += self.round[where] if what == "round" else self.BUILD
         left = (self.total - self.done) * (time.monotonic() - self.start) / self.done
         self.line.write(f"{where}: {what}  ETA {duration(max(left, 0))}")
@@ -110,7 +110,7 @@ def _real(plan: plans.Plan, bar: Bar) -> dict[str, Any] | None:
     if not plan.real:
         return None
     bar.line.note(f"real run: {plan.real}")
-    with contextlib.redirect_stdout(sys.stderr):  # the study's own table is not ours
+    with contextlib.redirect_stdout(sys.stderr):  # the study prints its own table
         result = share.real(shlex.split(plan.real), plan.seconds)
     bar.done += 60.0
     return result

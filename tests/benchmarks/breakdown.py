@@ -1,4 +1,4 @@
-"""Where a training step on CPU spends its time, and what stands below each part.
+"""Where a training step on CPU spends its time, and a lower bound for each part.
 
     python -m tests.benchmarks.breakdown [--width 8] [--stem imagenet] [--steps 40]
 
@@ -30,7 +30,7 @@ PRODUCTS = "products of convolutions"
 
 
 def part_of(operation: str) -> str:
-    """What an operation with this name in the program belongs to."""
+    """The part of a step to which an operation with this name belongs."""
     backward = "transpose(jvp(" in operation
     way = "backward" if backward else "forward"
     if "jvp(" not in operation:
@@ -55,7 +55,7 @@ def operations(program: str) -> dict[str, tuple[str, int]]:
 
 
 def copy_rate() -> float:
-    """Bytes a second, read and written together, at which 4 MB (a layer's images) change in place; the best of five."""
+    """Bytes per second, reads plus writes, at which 4 MB (the images of a layer) change in place; the best of five."""
     x = jnp.zeros(2**20, jnp.float32)
     change = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda i, x: jax.lax.optimization_barrier(x + 1), x))
     jax.block_until_ready(change(x))
@@ -91,7 +91,7 @@ def profile(width: int, stem: str, steps: int) -> tuple[float, dict[str, tuple[f
 
 
 def table(whole: float, parts: Mapping[str, tuple[float, float]], arithmetic: float, rate: float, copy: float) -> str:
-    """Milliseconds of every part beside its floor; `arithmetic` in operations a step, the rates a second."""
+    """Milliseconds of each part and its lower bound; `arithmetic` is operations per step, the rates are per second."""
     lines = [f"{'a step':42}{1e3 * whole:8.2f} ms"]
     for part, (seconds, size) in parts.items():
         if not part.startswith(PRODUCTS):

@@ -1,4 +1,4 @@
-"""Measuring one case: all its programs, PyTorch and a matrix product in turn; and what the rates mean."""
+"""Measures one case: all its programs, PyTorch and a matrix product in turn; and interprets the rates."""
 
 import functools
 import statistics
@@ -23,7 +23,7 @@ MATMUL = "matmul"
 def measure(case: Case, plan: Plan, dataset: Dataset, channel: Channel | None, tick: Callable[[str], None]) -> Entry:
     """The case as JSON values: `rows`, one for each point, and `torch` by mode.
 
-    What cannot be had is an `error` in its place.  `tick` is called with the name of each thing that is done.
+    Whatever fails has an `error` in its place.  `tick` is called with the name of each finished thing.
     """
     sides: dict[str, Side] = {MATMUL: machine.matmul(plan.matmul, case.dtype, plan.seconds / 4)}
     built: dict[str, ours.Built] = {}
@@ -71,13 +71,13 @@ def measure(case: Case, plan: Plan, dataset: Dataset, channel: Channel | None, t
 
 
 def side(train: Callable[[int], float], images: int, plan: Plan) -> Side:
-    """Images per second of `train`, which shows so many images in a step."""
+    """Images per second of `train`, which shows `images` images in a step."""
     steps = rounds.steps_for(train, plan.seconds)
     return lambda: steps * images / train(steps)
 
 
 def torch_entry(case: Case, plan: Plan, mode: str, channel: Channel | None, parameters: set[int]) -> Entry:
-    """The network built on PyTorch's side, if it is the same."""
+    """What PyTorch says of the network that it built, or an error if that is another network."""
     assert channel
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     asked = {"depth": case.depth, "width": case.width, "stem": case.stem, "dtype": case.dtype}
@@ -99,7 +99,7 @@ def torch_entry(case: Case, plan: Plan, mode: str, channel: Channel | None, para
 
 
 def _rates(rates: Rates, name: str, operations: int) -> Entry:
-    """Speed as images, as arithmetic, and as a share of the matrix product's."""
+    """Speed in images, in arithmetic, and as a share of the matrix product's."""
     per_second = rounds.spread(rates[name])
     share = rounds.ratio(rates, name, MATMUL)
     return {

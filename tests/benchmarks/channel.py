@@ -1,4 +1,4 @@
-"""The way to PyTorch: a child process that works while this one waits, and waits while this one works."""
+"""A channel to PyTorch: a child process that works while this one waits, and waits while this one works."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("peer.py")
 
 
 class PeerError(Exception):
-    """What PyTorch's side cannot do, in one line."""
+    """What failed on PyTorch's side, in one line."""
 
 
 class Channel:
@@ -63,7 +63,7 @@ class Channel:
         return answer
 
     def train(self, mode: str, steps: int) -> float:
-        """Seconds of so many steps, on the clock of the other side."""
+        """Seconds of `steps` steps, by the clock of the other process."""
         return float(self.ask(do="train", mode=mode, steps=steps)["seconds"])
 
 
@@ -75,7 +75,7 @@ def opened(python: str) -> Iterator[Channel]:
       PeerError: there is no such interpreter.
     """
     try:
-        # `-P` to those who know it: what lies beside is not for torch
+        # `-P` where Python has it: torch must not import the modules beside the script
         process = started([python, str(SCRIPT)], {"PYTHONSAFEPATH": "1"})
     except OSError as error:
         raise PeerError(f"{python}: {error.strerror}; give --torch_python an interpreter that has torch") from error
@@ -86,7 +86,7 @@ def opened(python: str) -> Iterator[Channel]:
 
 
 def started(command: Sequence[str], environ: Mapping[str, str], log: IO[str] | None = None) -> subprocess.Popen:
-    """A process that takes and gives lines, with some variables more; what else it says goes to `log`, or to stderr."""
+    """A process that reads and writes lines, with added environment variables; its stderr goes to `log`."""
     return subprocess.Popen(
         command,
         env={**os.environ, **environ},
@@ -99,7 +99,7 @@ def started(command: Sequence[str], environ: Mapping[str, str], log: IO[str] | N
 
 
 def end(process: subprocess.Popen) -> None:
-    """Kill a process, wait for it, and close the way to it."""
+    """Kill a process, wait for it, and close its pipes."""
     process.kill()
-    with contextlib.suppress(OSError), process:  # what was meant for a process that is gone cannot be written
+    with contextlib.suppress(OSError), process:  # nothing can be flushed to a process that has ended
         pass

@@ -1,4 +1,4 @@
-"""How much arithmetic a training step is, from shapes alone.
+"""The arithmetic of a training step, from shapes alone.
 
 A convolution of a k x k kernel from C to O channels with H' x W' results is H' W' k k C O multiply-adds an image, a
 dense layer is C O.  Normalisation, ReLU, pooling and the optimiser are not counted.
@@ -6,7 +6,7 @@ dense layer is C O.  Normalisation, ReLU, pooling and the optimiser are not coun
 
 
 def multiply_adds(width: int, stem: str, depth: int = 2, side: int = 32, channels: int = 3, classes: int = 10) -> list:
-    """Forward multiply-adds of each convolution of `models.ResNet` and of its head, for one image, in their order."""
+    """Forward multiply-adds for one image, of each convolution of `models.ResNet` and its head, in order."""
     counts = []
 
     def conv(side: int, size: int, stride: int, before: int, after: int) -> int:

@@ -25,7 +25,7 @@ PRODUCT = re.compile(r"conv|dot|gemm|cublas|matmul")
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line: its name, the bytes of its result, the operation, the names of its operands, and what else is said."""
+    """One line: name, bytes of the result, operation, names of the operands, and the remaining text."""
 
     name: str
     bytes: int
@@ -83,9 +83,10 @@ def _apart(text: str) -> tuple[str, str]:
 
 
 def step(computations: Computations) -> Iterator[Instruction]:
-    """The instructions of one turn of the loop over steps: of those without a known number of turns, the longest.
+    """The instructions of one turn of the loop over steps: of the loops without a known trip count, the one with most
+    products.
 
-    Those of loops inside it come as often as these turn.
+    Instructions of loops inside it are repeated for each of their turns.
     """
     loops = [each for inside in computations.values() for each in inside.values() if each.operation == "while"]
     bodies = [body for each in loops if not _turns(each) and (body := each.called("body"))]
@@ -125,7 +126,7 @@ def moved(text: str) -> int:
 
 
 def _read(place: int, whole: int, inner: dict[str, Instruction]) -> int:
-    """Bytes that a fusion reads of its operand at `place`: the slices of it, if it takes nothing else."""
+    """Bytes that a fusion reads of its operand number `place`: only the slices, if it uses nothing else."""
     (name, *_) = [
         each.name for each in inner.values() if each.operation == "parameter" and each.operands[0] == str(place)
     ] or [""]
@@ -140,12 +141,12 @@ def _is_updated(name: str, user: Instruction) -> bool:
 
 
 def copied(text: str) -> int:
-    """Bytes that one step only copies, as where a loop's result must lie elsewhere, or in another layout."""
+    """Bytes that one step only copies, for example into another layout or to the place of a loop's result."""
     return sum(each.bytes for each in step(parse(text)) if each.operation in ("copy", "copy-start", "transpose"))
 
 
 def cycles(text: str) -> dict[str, int]:
-    """Estimated cycles of one step by operation, of fusions by name without the number."""
+    """Estimated cycles of one step by operation; fusions by name without the number."""
     totals: collections.Counter[str] = collections.Counter()
     for instruction in step(parse(text)):
         kind = re.sub(r"[.\d]+$", "", instruction.name) if instruction.operation == "fusion" else instruction.operation

@@ -1,4 +1,4 @@
-"""What one training step costs a GPU or TPU that need not be here: launches, bytes and cycles of compiled programs.
+"""What one training step costs a GPU or TPU that is not needed here: launches, bytes and cycles of compiled programs.
 
     python -m tests.benchmarks.launches --json tests/benchmarks/launches.json [--only h100,batched,8,64,imagenet ..]
     python -m tests.benchmarks.launches --json tests/benchmarks/launches.json --table
@@ -27,9 +27,9 @@ from tests.benchmarks import hlo, thunks
 
 FILE = Path(__file__).with_name("launches.json")  # as committed
 IMAGES, SIDE, BATCH = 50_000, 32, 128
-# Of instructions on a TPU: what turns kernels around, and what makes bfloat16 of them.
+# Instructions on a TPU: those that reverse kernels, and those that convert them to bfloat16.
 KINDS = {"reverse": ("reverse", "wrapped_reverse"), "convert": ("convert", "wrapped_convert", "convert_element_type")}
-TURNS = ("map",)  # strategies by which runs take turns, so that a step of all is so many of one
+TURNS = ("map",)  # strategies by which runs take turns, so that a step of n runs is n times that of one
 
 
 class Wanted(NamedTuple):
@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
 
 
 def grid() -> list[Wanted]:
-    """All programs; those of the goals first."""
+    """All programs, those of the goals first."""
     goals = [Wanted("h100", "batched", 8, 64, "imagenet"), Wanted("h100", "map", 1, 64, "imagenet")]
     goals += [Wanted("v5e", "map", 8, 64, "imagenet")]
     gpu = itertools.product(("h100",), ("batched", "map", "vmap"), (8, 1, 3, 32), (64, 16, 8), ("imagenet", "cifar"))
@@ -52,7 +52,7 @@ def grid() -> list[Wanted]:
 
 
 def program(wanted: Wanted) -> Any:
-    """The compiled program, by the lab's own way to it, for the devices that are meant now."""
+    """The compiled program, made as the lab makes it, for the current target devices."""
     import numpy as np
     from ml_collections import ConfigDict
 
@@ -95,18 +95,18 @@ def measure(wanted: Wanted, dump: Path) -> dict[str, Any]:
 
 
 def dumping(folder: Path) -> str:
-    """What XLA_FLAGS has to hold before the first program for a GPU, so that XLA writes lists of launches."""
+    """The XLA_FLAGS, to be set before the first program for a GPU, by which XLA writes lists of launches."""
     return f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*mapped.*"
 
 
 def launched(dump: Path) -> str:
-    """XLA's list of the launches of the largest program that it wrote there, which is that of training."""
+    """XLA's list of the launches of the largest program written there, which is the training program."""
     listed = [each.read_text() for each in dump.glob("*mapped*.thunk_sequence_after_thunk_passes.txt")]
     return max(listed, key=len)
 
 
 def of_gpu(wanted: Wanted, text: str, memory: int, listed: str) -> dict[str, Any]:
-    """The row of a program for a GPU from its instructions, the bytes that it takes and XLA's list of its launches."""
+    """The row of a program for a GPU: its instructions, the bytes that it takes, and XLA's list of its launches."""
     turns = wanted.runs if wanted.strategy in TURNS else 1
     row: dict[str, Any] = wanted._asdict() | {"memory": memory}
     counts = thunks.count(listed)
@@ -117,7 +117,7 @@ def of_gpu(wanted: Wanted, text: str, memory: int, listed: str) -> dict[str, Any
 
 
 def of_tpu(wanted: Wanted, text: str, memory: int) -> dict[str, Any]:
-    """The row of a program for a TPU from the text of its instructions, and the bytes that it takes."""
+    """The row of a program for a TPU: its instructions, and the bytes that it takes."""
     turns, by_kind = wanted.runs if wanted.strategy in TURNS else 1, hlo.cycles(text)
     row: dict[str, Any] = wanted._asdict() | {"memory": memory, "cycles": turns * sum(by_kind.values())}
     for kind, names in KINDS.items():
@@ -130,7 +130,7 @@ def is_tpu(wanted: Wanted) -> bool:
 
 
 def in_a_process(wanted: Wanted) -> dict[str, Any]:
-    """The row of a program, or what went wrong as its `error`."""
+    """The row of a program, measured in a process of its own, or an `error`."""
     with tempfile.TemporaryDirectory() as folder:
         flags = dumping(Path(folder))
         environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -153,7 +153,7 @@ def in_a_process(wanted: Wanted) -> dict[str, Any]:
 
 
 def read(file: Path) -> dict[Wanted, dict[str, Any]]:
-    """The rows of a file by program; none if there is no file."""
+    """The rows of a file by program; empty if there is no file."""
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
     return {Wanted(*(row[field] for field in Wanted._fields)): row for row in rows}
 

@@ -14,7 +14,7 @@ from tests.benchmarks.rounds import Side
 
 
 def facts() -> dict[str, Any]:
-    """Versions and hardware, and how busy it was before."""
+    """Versions and hardware, and the load of the machine before the measurement."""
     return workdir.environment() | {"processor": processor(), "load": os.getloadavg()[0]}
 
 
@@ -29,7 +29,7 @@ def processor() -> str:
 
 
 def matmul(rows: int, dtype: str, seconds: float) -> Side:
-    """A side that gives the rate of the square matrix product in FLOP/s."""
+    """A side that measures the rate of the square matrix product, in FLOP/s."""
     matrix = jax.random.normal(jax.random.key(0), (rows, rows)).astype(dtype)
     product = jax.jit(jnp.dot)
     product(matrix, matrix).block_until_ready()

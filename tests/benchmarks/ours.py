@@ -1,4 +1,4 @@
-"""A program of the lab, built as the lab builds it, that trains so many steps on request.
+"""A program of the lab, built as the lab builds it, that trains a given number of steps on request.
 
 `advance` runs whole: it shuffles, gathers its batches from uint8 images on the device, normalises and counts, and is
 called at most for an epoch at once.  PyTorch gets one normalised batch that lies ready (see `peer`).
@@ -51,7 +51,7 @@ class Built:
 
 
 def noise(plan: Plan) -> Dataset:
-    """Images and labels without meaning."""
+    """Images and labels that are pure noise."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (plan.images, plan.side, plan.side, 3), np.uint8)
     labels = np.arange(plan.images) % 10
@@ -59,7 +59,7 @@ def noise(plan: Plan) -> Dataset:
 
 
 def point(plan: Plan, case: Case, asked: Point, dataset: Dataset) -> Built:
-    """The program of one point."""
+    """The program of one point of a case."""
     wanted = base()
     wanted.update(seeds=tuple(range(asked.runs)), strategy=asked.strategy)
     wanted.model.update(name=MODEL, depth=case.depth, width=case.width, stem=case.stem, dtype=case.dtype)
@@ -105,7 +105,7 @@ def build(model: spec.Model, times: Timetable, strategy: str, dataset: Dataset, 
     advance(1)
     (program,) = made.cache.values()
     devices = len(states.step.sharding.device_set)
-    # A loop of calls on the host is no program; what is known of it is one run.
+    # The strategy `loop` is calls from the host, not one program; only the bytes of one run are known.
     total = program.footprint.total if program.footprint and strategy != "loop" else None
     return Built(
         train=advance,

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.overhead --config=configs/multistage.py:small [--json FILE] [flags of the study]
 
-*Measured* are seconds: of each checkpoint, row of records, status and evaluation in a run of the study that is cut to
-a few steps a stage and saves at every chance; of the bare training programs; and from the command to the first step,
-with an empty cache of compiled programs (cold) and with a full one (warm).  *Computed* is what the whole study would
-take of each, by its own timetable and intervals, as a share of its training time.
+*Measured* are seconds: of each checkpoint, row of records, status and evaluation in a run of the study that is
+shortened to a few steps a stage and saves whenever it can; of the training programs alone; and from the command to the
+first step, with an empty cache of compiled programs (cold) and with a full one (warm).  *Computed* is the time that each
+would take in the whole study, by its timetable and intervals, as a share of its training time.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from plasticity_jax.runner.schedule import Timetable
 from plasticity_jax.storage import metrics, tensorboard, workdir
 from tests.benchmarks import machine, share, start
 
-STEPS = 24  # of each stage of the cut study
+STEPS = 24  # of each stage of the shortened study
 SECONDS = 2.0  # for one measurement of a training program
-TOGETHER = ("checkpoint", "records", "status", "launch")  # what the goals are about
+TOGETHER = ("checkpoint", "records", "status", "launch")  # the overheads that have goals
 Durations = dict[str, dict[str, list[float]]]  # kind -> stage -> seconds of each event
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What was measured of one stage, in seconds of one event, and how long and how often in the whole study."""
+    """Measurements of one stage: seconds of one event of each kind, and its length and frequency in the whole study."""
 
     name: str
-    train: float  # the whole stage, by its bare program
+    train: float  # seconds of the whole stage in its training program alone
     evaluations: int
     kept: int  # networks kept for good
     evaluate: float
@@ -50,7 +50,7 @@ class Stage:
 
 
 def events(arguments: Sequence[str], steps: int) -> tuple[Durations, dict[str, Any]]:
-    """Seconds of every event in a cut run of the study; and the choices that it made."""
+    """Seconds of every event in a shortened run of the study, and the choices that it made."""
     wanted = share.config_of([*arguments, "--workdir=unused"])
     wanted.checkpoint_seconds = 0.0
     for stage in wanted.stages.values():
@@ -85,7 +85,7 @@ def _timed(real: Callable[..., Any], kind: str, of: Callable[..., str], duration
 
 
 def stages(durations: Durations, rates: Iterator[tuple[Timetable, float]]) -> list[Stage]:
-    """The seconds of the events beside how often they come; medians, for the first of a kind is slower."""
+    """The seconds of the events and how often they occur; medians, as the first of a kind is slower."""
     result = []
     for times, rate in rates:
         name = times.group.name
@@ -106,7 +106,7 @@ def stages(durations: Durations, rates: Iterator[tuple[Timetable, float]]) -> li
 
 
 def shares(parts: Sequence[Stage], status: float, launch: float, checkpoint_seconds: float) -> dict[str, float]:
-    """Each kind of work in the whole study over its training time.
+    """Each kind of work in the whole study as a share of its training time.
 
     Args:
       parts: the stages.
@@ -129,7 +129,7 @@ def shares(parts: Sequence[Stage], status: float, launch: float, checkpoint_seco
 
 
 def launches(arguments: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Seconds to the first step and their parts, `cold` and `warm`; `launch` is all but compiling and evaluating."""
+    """Seconds to the first step and their parts, `cold` and `warm`; `launch` is all except compiling and evaluating."""
     timings = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         for name in ("cold", "warm"):
@@ -141,7 +141,7 @@ def launches(arguments: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 def run(arguments: Sequence[str], steps: int = STEPS, seconds: float = SECONDS) -> dict[str, Any]:
-    """Everything, ready for JSON.
+    """All measurements, ready for JSON.
 
     Raises:
       LabError, RuntimeError: the study cannot be run.

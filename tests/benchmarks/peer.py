@@ -55,7 +55,7 @@ def network(torch: Any, depth: int, width: int, stem: str, classes: int) -> Any:
 
 
 def build(torch: Any, asked: dict[str, Any]) -> tuple[Callable[[int], float], int]:
-    """A function from steps to the last loss, and the number of parameters."""
+    """A function from a number of steps to the last loss, and the number of parameters."""
     torch.set_num_threads(asked["threads"])
     torch.manual_seed(0)
     device, low = asked["device"], asked["dtype"] == "bfloat16"
@@ -81,13 +81,13 @@ def build(torch: Any, asked: dict[str, Any]) -> tuple[Callable[[int], float], in
 
 
 def answer(torch: Any, asked: dict[str, Any], trains: dict[str, Callable[[int], float]]) -> dict[str, Any]:
-    """The answer to one request; `trains` keeps what was built, by mode."""
+    """The answer to one request; `trains` holds the networks that were built, by mode."""
     start = time.perf_counter()
     if asked["do"] == "about":
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         return {"version": torch.__version__, "threads": torch.get_num_threads(), "device": device}
     if asked["do"] == "build":
-        trains.pop(asked["mode"], None)  # the old network's memory first
+        trains.pop(asked["mode"], None)  # frees the old network's memory first
         train, parameters = build(torch, asked)
         train(2)
         trains[asked["mode"]] = train
@@ -97,7 +97,7 @@ def answer(torch: Any, asked: dict[str, Any], trains: dict[str, Callable[[int], 
 
 
 def _torch() -> tuple[Any, str]:
-    """The library, or why there is none."""
+    """The library and an empty text, or None and why it is missing."""
     try:
         import torch
     except ImportError as error:
@@ -106,13 +106,13 @@ def _torch() -> tuple[Any, str]:
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Answer each line of JSON that comes in by one, until there are no more; whatever fails becomes an `error`."""
+    """Answer each line of JSON from stdin until it ends; an exception becomes an `error`."""
     channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     for line in sys.stdin:
         try:
             reply = json.dumps(answer(json.loads(line)), allow_nan=False)
-        except Exception as error:  # whatever it is, the other side must hear of it
+        except Exception as error:  # the other side must be told, whatever it is
             reply = json.dumps(
                 {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}, allow_nan=False
             )
@@ -121,7 +121,7 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Answer with PyTorch, or that it is missing."""
+    """Answer with PyTorch, or with the error that it is missing."""
     torch, missing = _torch()
     trains: dict[str, Callable[[int], float]] = {}
     serve(lambda asked: {"error": missing} if missing else answer(torch, asked, trains))

@@ -1,4 +1,4 @@
-"""What it costs to keep images elsewhere than on the device: memory, and the share of training that waits for them.
+"""The cost of keeping images elsewhere than on the device: memory, and the share of training that waits for them.
 
     python -m tests.benchmarks.places [--images 100000] [--places device,host,disk] [--epochs 1] [--data_dir DIR]
 
@@ -42,7 +42,7 @@ def prepare(root: Path, count: int) -> None:
 
 
 def train(root: str, place: str, epochs: float, directory: str) -> dict[str, Any]:
-    """Train in this process; returns what is printed of it."""
+    """Train in this process; returns the numbers to print."""
     import plasticity_jax
     from plasticity_jax.configs import base
     from plasticity_jax.storage import workdir
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def line(row: dict[str, Any]) -> str:
-    """What one place costs."""
+    """The measurements of one place, as a line."""
     return (
         f"{row['place']:8}{row['resident_bytes'] / 1e6:8,.0f} MB{row['images_per_second']:8,.0f} images/s  "
         f"waits {100 * row['input_share']:.1f} % of training; reading and sending takes "

@@ -14,7 +14,7 @@ SHORT = " --config.model.name=mlp --config.seeds=0,1 --config.test_images=100" +
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One program: so many runs, trained side by side by a strategy of `run_axis`."""
+    """One program: `runs` runs, trained side by side by a strategy of `run_axis`."""
 
     runs: int
     strategy: str
@@ -26,7 +26,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A residual network, depth 2 for ResNet-18; the first point is the run alone, which the others compare with."""
+    """A residual network, depth 2 for ResNet-18; the first point is the run alone, to which the others are compared."""
 
     width: int
     stem: str
@@ -64,7 +64,7 @@ class Plan:
 
 
 def chosen(count: int) -> str:
-    """What the lab takes by itself for so many runs."""
+    """The strategy that the lab takes for that many runs."""
     return run_axis.choose("auto", MODEL, count)
 
 
@@ -79,7 +79,7 @@ def points(counts: Iterable[int], strategies: Sequence[str]) -> tuple[Point, ...
 
 
 def cpu(strategies: Sequence[str] = ()) -> Plan:
-    """Six minutes on two cores."""
+    """Takes six minutes on two cores."""
     cases = []
     for stem in ("imagenet", "cifar"):
         for width in (4, 8, 16):
@@ -90,7 +90,7 @@ def cpu(strategies: Sequence[str] = ()) -> Plan:
 
 
 def gpu(strategies: Sequence[str] = ()) -> Plan:
-    """Ten minutes on one GPU, most of them compilation; written without one, so not yet measured."""
+    """Takes ten minutes on one GPU, most of them compilation; an estimate, not yet measured."""
     strategies = strategies or ("map", "vmap", "seedwise")
     cases = (
         Case(16, "imagenet", "bfloat16", points([8, 32], strategies)),
@@ -102,6 +102,6 @@ def gpu(strategies: Sequence[str] = ()) -> Plan:
 
 
 def quick(strategies: Sequence[str] = ()) -> Plan:
-    """Everything once, too small to mean anything."""
+    """Every kind of measurement once, too small for numbers that mean anything."""
     case = Case(4, "cifar", "float32", points([2], strategies), depth=1)
     return Plan((case,), ("eager",), 3, 0.02, 8, 8, 100, 128, case.name, DIGITS + SHORT)

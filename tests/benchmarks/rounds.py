@@ -1,11 +1,11 @@
-"""Things measured in turn, so that a machine that is shared, or grows warm, is so for all of them alike."""
+"""Measurements in turn, so that a shared or warming machine affects all of them alike."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 Side = Callable[[], float]
-REST = 0.05  # seconds, until the threads of the last one sleep
+REST = 0.05  # seconds until the threads of the last measurement sleep
 
 
 def interleave(
@@ -26,17 +26,17 @@ def interleave(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The middle and both ends."""
+    """The median, the least and the greatest value."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def ratio(rates: Mapping[str, Sequence[float]], one: str, other: str) -> dict[str, float]:
-    """The spread of `one` over `other`, round by round: what slows both cancels."""
+    """The spread of `one` over `other`, round by round, so that what slows both cancels."""
     return spread([a / b for a, b in zip(rates[one], rates[other], strict=True)])
 
 
 def steps_for(train: Callable[[int], float], seconds: float) -> int:
-    """How many steps take so long; `train` takes steps and gives seconds, the first time not to be trusted."""
+    """The number of steps that take `seconds`; the first call of `train`, which may compile, is not measured."""
     train(1)
     few = max(1, round(seconds / 4 / max(train(1), 1e-6)))
     return max(1, round(seconds * few / max(train(few), 1e-6)))

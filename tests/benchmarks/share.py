@@ -1,4 +1,4 @@
-"""What a real run's wall-clock time goes into, and how near it comes to its bare training programs."""
+"""How a real run's wall-clock time is spent, and how close it comes to its bare training programs."""
 
 import dataclasses
 import sys
@@ -67,7 +67,7 @@ def real(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
 def rates(
     wanted: ConfigDict, choices: Mapping[str, Mapping[str, str]], seconds: float
 ) -> Iterator[tuple[Timetable, float]]:
-    """The timetable of every stage, and the images/s of its bare training program.
+    """The timetable of every stage, and the images/s of its training program alone.
 
     Args:
       wanted: the config of the study.
@@ -88,7 +88,7 @@ def rates(
 
 
 def config_of(arguments: Sequence[str]) -> ConfigDict:
-    """The config that these arguments of the command mean."""
+    """The config that these command-line arguments mean."""
     argv, sys.argv = sys.argv, ["plasticity_jax.main", *arguments]  # where ml_collections looks for overrides
     try:
         with flagsaver.flagsaver():  # which also forgets the overrides that were defined on the way

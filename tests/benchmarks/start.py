@@ -48,7 +48,7 @@ def child(file: str) -> None:
 
 
 def seconds(arguments: Sequence[str], programs: Path | None = None) -> tuple[float, dict[str, float]]:
-    """(from the start of a process to its first step, what of it went into imports, data and the study's clock).
+    """(from the start of a process to its first step, the part of each of imports, data and the study's clock).
 
     `programs` is where compiled programs are kept, if not in the usual place.
 

@@ -1,4 +1,4 @@
-"""What was measured, as one table and a few lines below it."""
+"""The measurements as one table and a few lines below it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

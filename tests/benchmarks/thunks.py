@@ -20,7 +20,7 @@ FILLS = ("kMemzero", "kMemset", "kMemset32BitValue")
 
 @dataclasses.dataclass
 class Part:
-    """A thunk: its kind, what is said of it (a kernel's name first), and the parts inside, those of loops too."""
+    """A thunk: its kind, its description (a kernel's name first), and the parts inside, including those of loops."""
 
     kind: str
     text: str
