@@ -4,8 +4,8 @@
 
 *Measured* are seconds: of each checkpoint, row of records, status and evaluation in a run of the study that is
 shortened to a few steps a stage and saves whenever it can; of the training programs alone; and from the command to the
-first step, with an empty cache of compiled programs (cold) and with a full one (warm).  *Computed* is the time that each
-would take in the whole study, by its timetable and intervals, as a share of its training time.
+first step, with an empty cache of compiled programs (cold) and with a full one (warm).  *Computed* is the time that
+each would take in the whole study, by its timetable and intervals, as a share of its training time.
 """
 
 import argparse
