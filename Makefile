@@ -1,6 +1,6 @@
 # make demo        a small study and its learning curves, in a few minutes on a laptop
-# make test        before every commit: lint, types and all tests but the long ones, in minutes
-# make test_quick  of these the ones that take a second, without lint and types
+# make test        before every commit: lint, types and the quick tests, in two minutes (four the first time)
+# make test_slow   before a change lands: the tests that take seconds, most of which train a whole study
 # make test_long   every night: everything, compiled as for users; campaigns, sweeps, benchmarks, many processes and devices
 # make test_aot    all programs compiled for TPUs and GPUs that need not be there: 400 MB to download once, then minutes
 # make test-slurm  the tests on a real SLURM, here or started for it: half an hour
@@ -28,7 +28,7 @@ INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.t
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint tests cheap exact test_quick test_long test_aot test-slurm bench gpu wheels faults mutants notebook clean results
+.PHONY: help demo test lint tests cheap exact test_slow test_long test_aot test-slurm bench gpu wheels faults mutants notebook clean results
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -56,13 +56,13 @@ tests: $(VENV)/.test
 	@$(MAKE) --no-print-directory -j 2 cheap exact
 
 cheap: $(VENV)/.test
-	@$(PYTEST) --cheap -m "not exact and not long"
+	@$(PYTEST) --cheap -m "not exact and not slow and not long"
 
 exact: $(VENV)/.test
-	@$(RUN) -m pytest -q -m "exact and not long" $$(grep -rl --include='test_*.py' mark.exact tests)
+	@$(RUN) -m pytest -q -m "exact and not slow and not long" $$(grep -rl --include='test_*.py' mark.exact tests)
 
-test_quick: $(VENV)/.test
-	@$(PYTEST) --cheap -m "not slow and not long"
+test_slow: $(VENV)/.test
+	@$(PYTEST) --cheap -m "slow and not exact and not long"
 
 test_long: $(VENV)/.test
 	@$(PYTEST)

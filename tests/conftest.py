@@ -33,6 +33,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also below noh
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that all tests deal runs out in the same way
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # which line an operation is from takes time to say
 os.environ["TFDS_DATA_DIR"] = os.path.join(SCRATCH, "tfds")
 
 import hypothesis  # noqa: E402

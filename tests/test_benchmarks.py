@@ -259,6 +259,7 @@ def test_pytorch_trains_the_same_network(stem):
 # ---- our side ----
 
 
+@pytest.mark.slow
 def test_a_program_trains_as_many_steps_as_asked_and_its_memory_is_counted():
     plan = plans.Plan((), (), 1, 0.0, 8, 8, 20, 64, "", "")
     dataset = ours.noise(plan)

@@ -67,7 +67,9 @@ def installed(site: Path) -> Path:
     return site
 
 
-@pytest.mark.parametrize("checkout", [True, False], ids=["checkout", "installed"])
+@pytest.mark.parametrize(
+    "checkout", [pytest.param(True, id="checkout", marks=pytest.mark.slow), pytest.param(False, id="installed")]
+)
 def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(checkout, tmp_path):
     """Installed, not even where Python looks in that directory first, as for `python -m`."""
     for name in ("analysis", "configs", "launch", *["plasticity_jax"] * checkout):

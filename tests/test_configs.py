@@ -141,6 +141,7 @@ def test_scales_that_exclude_each_other(name, arg, line):
         importlib.import_module(f"plasticity_jax.configs.{name}").get_config(arg)
 
 
+@pytest.mark.slow
 def test_imagenet_can_be_planned_without_it(capsys):
     config = importlib.import_module("plasticity_jax.configs.stepdecay").get_config("scale=imagenet64")
     config.seeds = (0,)
@@ -154,6 +155,7 @@ def test_imagenet_can_be_planned_without_it(capsys):
     assert "augmented by resized_crop_flip" in text
 
 
+@pytest.mark.slow
 def test_digits_can_be_planned_without_a_download(file, capsys):
     config = module(file).get_config("digits")
     assert plasticity_jax.run(config, "unused", dry_run=True) == {}
@@ -162,6 +164,7 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
     assert not Path("unused").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset", ["", "digits", *(pytest.param(p, marks=pytest.mark.long) for p in ("small", "smoke"))]
 )

@@ -213,6 +213,7 @@ def test_own_arrays_are_not_resized(tmp_path):
         small.run(small.config(resize=4), tmp_path)
 
 
+@pytest.mark.slow
 def test_networks_that_see_the_middle_are_those_of_images_cut_to_it(tmp_path):
     toy = small.TOY
     train, test = (images[:, 2:6, 2:6] for images in (toy.train_images, toy.test_images))
@@ -230,6 +231,7 @@ def test_networks_that_see_the_middle_are_those_of_images_cut_to_it(tmp_path):
     assert kept["accuracy"] == pytest.approx(last["value"])
 
 
+@pytest.mark.slow
 def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
     result = small.run(small.config(grid=(("model.width", (4, 8)),)), tmp_path)
     assert [run["run"] for run in result["runs"]][:2] == [
@@ -319,6 +321,7 @@ def test_the_table_names_what_failed(diverging):
     assert "failed, left out (4): fresh,learning_rate=1e+30/seed0" in text.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_a_study_without_any_good_run_is_failed(tmp_path, capsys):
     config = small.single()
     config.diagnostics = ("dormant_fraction", "effective_rank")  # of NaNs none is dormant, and their rank would be 0
@@ -370,7 +373,10 @@ def plans():
     yield "measured", measured
 
 
-@pytest.mark.parametrize("planned", [pytest.param(found, id=name) for name, found in plans()])
+@pytest.mark.parametrize(
+    "planned",
+    [pytest.param(found, id=name, marks=() if name == "rules" else pytest.mark.slow) for name, found in plans()],
+)
 def test_as_many_programs_are_compiled_as_promised(planned, tmp_path, capsys):
     small.run(planned, tmp_path, dry_run=True)
     plan = capsys.readouterr().out
@@ -571,6 +577,7 @@ def test_a_plan_tells_height_width_and_channels_and_what_looks_wrong(tmp_path, c
     assert "height 3, width 32, channels 32" in plan and "note: 32 channels" in plan
 
 
+@pytest.mark.slow
 def test_own_images_need_no_square_and_any_channels(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 6, 5, 2), dtype=np.uint8), np.arange(60) % 4
@@ -594,6 +601,7 @@ def test_the_parsed_study_survives_its_file(study):
     assert described == parse.describe(study_config.parse(together()))
 
 
+@pytest.mark.slow
 def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
     config = small.single()
     config.strategy = config.model.dtype = "auto"

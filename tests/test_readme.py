@@ -39,6 +39,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_the_own_pieces_are_used(own: dict) -> None:
     assert own["result"]["status"] == "finished"
     assert {run["branch"] for run in own["result"]["runs"]} == {"fresh", "pretrain+tune"}

@@ -103,6 +103,7 @@ pulling = Remedy(pull, lambda network, begun: network.params["head"]["bias"].sum
 """
 
 
+@pytest.mark.slow
 def test_own_remedies_are_given_from_python_and_named_in_the_config(tmp_path, monkeypatch):
     (tmp_path / "my_remedies.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
@@ -175,6 +176,7 @@ def test_all_remedies_at_once_go_on_where_they_were_stopped_and_are_as_alone(tmp
     assert set(alone.values()) == {unbroken["pretrain+tune,strength=0.05/seed0"]}
 
 
+@pytest.mark.slow
 def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
     """With no rate to speak of, what a stage ends with is what it began with."""
     found = small.config(seeds=(0,), control="dash", strategy="loop")

@@ -46,6 +46,7 @@ def same(one, other):
     return True
 
 
+@pytest.mark.slow
 def test_the_analysis_finds_the_same_in_it(study, tmp_path, capsys):
     collect.main([str(study), "--out", str(tmp_path / "out")])
     assert same(analysis.load(tmp_path / "out"), analysis.load(study))

@@ -226,6 +226,7 @@ def test_branches_may_be_missing(tmp_path):
     assert points(named(gaps)["depth 1"]) == {64.0: 5.0} and len(points(named(gaps)["depth 2"])) == 4
 
 
+@pytest.mark.slow
 def test_the_command_draws_several_studies(tmp_path, capsys):
     for study in ("multistage", "pretrain_length"):
         tables.write(tmp_path / study, tables.preset(study, "digits", seeds=(0,)), level)
@@ -236,6 +237,7 @@ def test_the_command_draws_several_studies(tmp_path, capsys):
     assert all(path.stat().st_size > 5000 for path in written)
 
 
+@pytest.mark.slow
 def test_a_crowded_figure_fits_on_its_paper(tmp_path):
     for chart in charts(tmp_path, "architecture", "").values():
         figure = matplotlib_backend.draw(chart)

@@ -142,6 +142,7 @@ def test_looks_differ_within_and_between_roles():
     assert len({colour for colour, _, _ in crowd.values()}) == 12
 
 
+@pytest.mark.slow
 def test_files_are_whole_and_the_same_each_time(tmp_path):
     paths = matplotlib_backend.save([CURVES, POINTS], tmp_path / "one" / "deep")
     assert [path.name for path in paths] == ["curves.png", "curves.svg", "points.png", "points.svg"]

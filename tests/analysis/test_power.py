@@ -43,6 +43,7 @@ def test_the_bound_of_a_standard_deviation_holds_four_times_in_five():
     assert held == pytest.approx(0.8, abs=0.012)
 
 
+@pytest.mark.slow
 def test_the_command_says_it_of_published_results(tmp_path, capsys):
     power.main([f"{RESULTS}/multistage", "--json", str(tmp_path / "new" / "power.json")])
     shown = capsys.readouterr().out

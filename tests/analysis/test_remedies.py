@@ -165,6 +165,7 @@ def test_a_match_is_judged_by_non_inferiority():
     assert {each.claim.id: each.verdict for each in judge([usual()])}["last_reset-matches-fresh"] == "contradicted"
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_table_and_pictures(tmp_path, capsys):
     where = synthetic.write(usual(), tmp_path / "half")
     remedies.main([str(where), "--out", str(tmp_path / "out" / "table.md")])
@@ -181,6 +182,7 @@ def test_another_study_is_refused_in_one_line(tmp_path):
         remedies.main([str(where)])
 
 
+@pytest.mark.slow
 def test_the_page_has_the_table_only_where_there_are_remedies(tmp_path):
     page = pages.report([study(directory=tmp_path)])
     assert 'id="remedies"' in page and "shrink_perturb" in page

@@ -370,7 +370,9 @@ ASIDE = {"environment.json": ENVIRONMENT | {"packages": {"jax": "1"}, "commit": 
 ASIDE |= {"status.json": {"status": "running", "compilations": 3}, "main/clock.json": {"train": 1.0}}
 
 
-@pytest.mark.parametrize("name", ASIDE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "environment.json" else ()) for name in ASIDE]
+)
 @settings(max_examples=50)
 @given(data=st.data())
 def test_what_else_a_study_says_is_taken_or_left(name, data, apart):

@@ -40,6 +40,7 @@ def test_a_quarter_of_the_resolution_is_left():
     assert blur(jnp.ones((1, 3, 5, 1))).shape == (1, 3, 5, 1)
 
 
+@pytest.mark.slow
 def test_training_sees_blurred_images():
     before = np.asarray(IMAGES.images, np.float32)
     worse = dataclasses.replace(IMAGES, images=jnp.asarray(np.round(blur(before)).astype(np.uint8)))

@@ -68,7 +68,7 @@ def row_of(times, like=None):
     return jax.tree.map(lambda leaf: leaf[0], schedule.tasks(times, 100, like))
 
 
-@pytest.mark.parametrize("change", ["labels", "pixels"])
+@pytest.mark.parametrize("change", [pytest.param("labels", marks=pytest.mark.slow), "pixels"])
 def test_each_task_is_trained_on_as_it_is_drawn(change):
     """In a task, a stream trains as a plain stage does on that task's images and labels."""
     times = group_of(change)
@@ -82,6 +82,7 @@ def test_each_task_is_trained_on_as_it_is_drawn(change):
     assert same(after.params, alike.params) and not same(after.params, began.params)
 
 
+@pytest.mark.slow
 def test_the_reset_happens_at_the_start_of_every_later_task_however_calls_are_cut():
     times = group_of("pixels")
     record = times.group.stage
@@ -104,6 +105,7 @@ def test_the_reset_happens_at_the_start_of_every_later_task_however_calls_are_cu
     assert same(began.params, whole.params)
 
 
+@pytest.mark.slow
 def test_evaluation_shows_the_task_that_was_learned_last():
     times = group_of("pixels")
     scored = eval_sets.scored_on(times, study(validation_images=10), 100)

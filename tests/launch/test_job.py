@@ -49,6 +49,7 @@ def failing(monkeypatch):
     return errors
 
 
+@pytest.mark.slow
 def test_a_job_trains_what_main_trains(tmp_path):
     config = swept.config(grid=((swept.RATE, (0.1, 0.2)),))
     alone = plasticity_jax.run(config, tmp_path / "alone")

@@ -91,6 +91,7 @@ def test_what_takes_too_long_stays_whole():
     assert len(planner.plan({"s": study((0,), (4,), (0.1,))}, (), long, planner.Budget(seconds=1.0))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "rates"), [(1000, 1), (1, 500)])
 def test_a_thousand_jobs_cost_few_questions(seeds, rates):
     """Whatever the machine: what planning does grows with the jobs, not with their square."""
@@ -112,6 +113,7 @@ def test_a_thousand_jobs_cost_few_questions(seeds, rates):
 # Growth.
 
 
+@pytest.mark.slow
 @given(
     st.sets(st.integers(0, 9), min_size=1),
     st.sets(st.integers(0, 9), min_size=1),

@@ -51,6 +51,7 @@ def trained(state, row, record):
     return step.advance(state, row, IMAGES, model=CONVOLVED, stage=record)
 
 
+@pytest.mark.slow
 def test_training_adds_it_and_it_falls_to_nothing():
     state = first_state(CONVOLVED, PLAIN)
     noisy, plain = (trained(state, (task(record), np.int32(1)), record) for record in (NOISY, PLAIN))

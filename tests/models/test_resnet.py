@@ -84,6 +84,7 @@ def test_networks_by_name_have_the_parameters_of_torchvisions(name, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
 
 
+@pytest.mark.slow
 def test_a_bottleneck_halves_where_torchvisions_does():
     """In its 3x3 convolution; the features are those of all ReLUs."""
     net, images = make(name="resnet50", width=2, stem="cifar"), noise(3, 16, 16, 3)
@@ -193,6 +194,7 @@ def test_initial_values():
         assert float(leaf.std()) == pytest.approx(bound / np.sqrt(3), rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"width": 16, "classes": 100}, {"name": "mlp"}])
 def test_initial_values_are_those_of_float32(fields):
     half, full = initial(make(dtype="bfloat16", **fields)), initial(make(**fields))
@@ -207,7 +209,12 @@ PYTORCH = {  # network, and how near its gradients come
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.long if case == "cifar_d2" else ()) for case in PYTORCH]
+    "case",
+    [
+        pytest.param("cifar_d2", marks=pytest.mark.long),
+        "imagenet_d1",
+        pytest.param("bottleneck", marks=pytest.mark.slow),
+    ],
 )
 def test_values_gradients_and_statistics_are_those_of_pytorch(case):
     net, near = PYTORCH[case]
@@ -247,6 +254,7 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(case):
         np.testing.assert_allclose(value, true, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "norm, stem",
     [

@@ -183,6 +183,7 @@ def test_more_epochs_compile_nothing_more(tmp_path, compile_anew):
     assert studied(config, tmp_path / "many") == few == 7  # init, and one of every kind
 
 
+@pytest.mark.slow
 def test_pools_and_validation_images_of_one_length_share_a_program(tmp_path, capsys, compile_anew):
     config = small.single(epochs=1.0)
     config.update(train_eval_images=1000, validation_images=48)  # of 96, which leaves as many to train on
@@ -190,6 +191,7 @@ def test_pools_and_validation_images_of_one_length_share_a_program(tmp_path, cap
     assert "5 programs to compile" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_resumed_study_compiles_only_what_is_left(tmp_path, monkeypatch, compile_anew):
     advance = programs.Programs.advance
 

@@ -20,7 +20,7 @@ MAIN, SWEEP = "plasticity_jax.main --dry_run", "launch.sweep --memory_gb=1 --dry
         pytest.param(
             *(SWEEP, "JAX_PLATFORMS=nonsense", "jax finds no device (JAX_PLATFORMS=nonsense): "), marks=pytest.mark.long
         ),
-        (MAIN, "JAX_ENABLE_X64=nonsense", "jax cannot be imported: "),
+        pytest.param(MAIN, "JAX_ENABLE_X64=nonsense", "jax cannot be imported: ", marks=pytest.mark.slow),
     ],
 )
 def test_a_jax_that_does_not_start_is_one_line(command, variable, line):

@@ -39,6 +39,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "kind"), CASES)
 @pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.long)])
 def test_bytes_are_a_line_in_the_number_of_runs(model, kind, strategy):

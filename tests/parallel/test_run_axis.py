@@ -165,6 +165,7 @@ def test_every_process_has_a_device_at_work(monkeypatch, processes, each, strate
         run_axis.layout("loop", runs_)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "found"),
     [

@@ -211,6 +211,7 @@ def test_where_nothing_works_an_error_follows_the_table(monkeypatch):
         next(found)
 
 
+@pytest.mark.slow
 def test_a_lane_trains_as_many_steps_as_it_is_asked_for(monkeypatch):
     """More than an epoch and more than the stage has, each time from the same networks, and compiling is not timed."""
     lanes, made = autotune.lanes_of(entry(TUNE), entry(TUNE).timetables["tune"], IMAGES)
@@ -242,6 +243,7 @@ def test_a_lane_trains_as_many_steps_as_it_is_asked_for(monkeypatch):
     assert made["map"].compiled == 1 and made["vmap"].compiled == 0
 
 
+@pytest.mark.slow
 def test_a_strategy_that_runs_out_of_memory(monkeypatch, compile_anew):
     compile_over = run_axis.compile_over
 
@@ -291,6 +293,7 @@ def test_the_command(raced, tmp_path, monkeypatch, capsys):
     assert os.listdir(tmp_path) == ["config.py"]
 
 
+@pytest.mark.slow
 def test_from_python_nothing_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.001)
     monkeypatch.setattr(run_axis, "STRATEGIES", ("map",))

@@ -96,6 +96,7 @@ def test_images_that_do_not_fit_are_refused(monkeypatch):
         cost.measure(part(study()), study(), small.TOY, lambda line: None)
 
 
+@pytest.mark.slow
 def test_groups_of_a_stage_have_each_their_cost(monkeypatch):
     """Of branches that are compiled for themselves, here by another batch size and by what is done to the network."""
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.01)

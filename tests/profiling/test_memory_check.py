@@ -57,6 +57,7 @@ def limit(found, seeds, strategy):
     return (total(seeds) + total(seeds + 1)) // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -118,6 +119,7 @@ def test_turns_are_no_remedy_where_not_even_one_would_fit(tmp_path, monkeypatch)
     assert "so not even one would fit; take a smaller" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
     found = needs(two("map"), tmp_path, monkeypatch)
     need = max(found, key=lambda need: need.total(need.runs, "map"))
@@ -162,6 +164,7 @@ def files(directory):
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name not in skipped}
 
 
+@pytest.mark.slow
 def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch):
     config = small.config()
     walk = experiment.stage_loop.walk
@@ -199,6 +202,7 @@ def test_the_command_refuses_with_one_line(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "new").iterdir()} == {".lock", "status.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "model"),
     [

@@ -55,6 +55,7 @@ def check(found, name, loss_and_accuracy):
     assert found[f"{name}_accuracy"] == pytest.approx(accuracy)
 
 
+@pytest.mark.slow
 def test_some_classes_are_trained_and_tested_alone(tmp_path):
     config = small.single(epochs=2.0)
     config.stages.train.data.classes = (0, 2)
@@ -73,6 +74,7 @@ def test_some_classes_are_trained_and_tested_alone(tmp_path):
     assert len(set(chosen)) == 2  # or nothing shows that seeds differ
 
 
+@pytest.mark.slow
 def test_patches_are_pasted_into_test_images(tmp_path):
     config = small.single(epochs=2.0)
     config.seeds = (1,)
@@ -106,6 +108,7 @@ def test_further_test_sets_of_an_own_data_set(tmp_path):
     check(found, "test", measured(network, normalised(TOY.test_images), TOY.test_labels))
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_evaluated_beside_the_network(tmp_path):
     config = small.single(epochs=2.0, ema=1e-6)
     config.update(seeds=(0,), train_eval_images=20)

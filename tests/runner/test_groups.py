@@ -60,6 +60,7 @@ def rows(directory, branch: str, stage: str = "tune") -> list[metrics.Row]:
     return [row for table in tables for row in small.rows(directory, table) if row["branch"] == branch]
 
 
+@pytest.mark.slow
 def test_each_group_has_a_directory_and_a_stage_of_one_group_has_its_own(study):
     directory, _ = study
     found = sorted(path.parent.parent.name for path in (directory / "main").glob("*/end/0"))
@@ -118,6 +119,7 @@ class Killed(BaseException):
     """Nothing catches it, so nothing is saved after it."""
 
 
+@pytest.mark.slow
 def test_stopped_within_and_killed_between_groups(study, tmp_path, monkeypatch):
     """At these steps of these branches, one after the other; then all is as if it never was."""
     places, trained = [("large", 4), ("head", 0), ("of_large", 0)], []
@@ -153,6 +155,7 @@ def test_a_dry_run_shows_the_groups(tmp_path, capsys):
     assert all(told in lines[2] for told in ("micro_batch=8", "trained=('head',)", "optim.name='adam'", "ema > 0=True"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["map", pytest.param("cores", marks=pytest.mark.long)])
 def test_the_next_group_finds_its_parents_on_the_devices(strategy, tmp_path, monkeypatch):
     """And comes to what it comes to from the disk, where a parent is that of several runs, or of an epoch before."""

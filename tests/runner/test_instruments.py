@@ -141,6 +141,7 @@ def test_the_noise_at_the_start_is_that_of_the_kept_network(warm):
     assert update == pytest.approx(0.1 * found / 16, rel=1e-5)  # the rate and the batch of `small.stage`
 
 
+@pytest.mark.slow
 def test_what_an_instrument_remembers_outlives_a_stop(tmp_path, monkeypatch):
     """The same rows as without one; the memory is what was measured before."""
     monkeypatch.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
@@ -228,6 +229,7 @@ def test_the_lines_of_all_seeds_are_written_beside_the_results(warm, tmp_path, m
     assert reading.read(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_fresh_targets_are_fitted_in_pairs_without_touching_the_run(warm):
     """The fresh branch is the same beside each network of a seed, and the run's directory stays as it is."""
     before = small.tables(warm[1])

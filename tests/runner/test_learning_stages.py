@@ -51,7 +51,7 @@ def without_ends(directory):
 
 # Some are told of losses, which are there anyway, others of what is computed for them; by day one of each.
 DETECTORS = [
-    pytest.param(name, marks=pytest.mark.long if name in ("plateau", "slope", "sasa") else ()) for name in SILENT
+    pytest.param(name, marks={"abel": (), "window": pytest.mark.slow}.get(name, pytest.mark.long)) for name in SILENT
 ]
 
 
@@ -111,6 +111,7 @@ def test_a_run_is_the_same_alone_and_in_company(speaking, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_side_by_side_by_vmap_stages_end_as_one_after_another(speaking, tmp_path):
     side_by_side = SPEAKING()
     side_by_side.strategy = "vmap"
@@ -159,6 +160,7 @@ def test_killed_in_the_middle_of_a_stage_it_goes_on_as_if_nothing_had_been(detec
         assert any(each[-1] < EPOCHS for each in early)
 
 
+@pytest.mark.slow
 def test_it_works_inside_a_plasticity_plan(tmp_path):
     """Pretraining and tuning each have learning stages of their own; a warm start begins them anew."""
     plan = small.config(strategy="loop")
@@ -177,6 +179,7 @@ def test_it_works_inside_a_plasticity_plan(tmp_path):
             assert 2 <= last["learning_stage_end/1"] < last["learning_stage_end/2"] <= 6
 
 
+@pytest.mark.slow
 def test_without_milestones_it_ends_training_that_rests(tmp_path):
     found = config(rtol=0.25, atol=0.0, seeds=(0,))
     found.stages.train.optim.milestones = ()

@@ -67,6 +67,7 @@ def save_at_every_call(monkeypatch):
     monkeypatch.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
 
 
+@pytest.mark.slow
 def test_those_that_train_go_on_in_fewer_rows(unbroken, tmp_path):
     result, seen, directory = unbroken
     assert sorted(set(seen), reverse=True) == [8, 4, 2] and seen == sorted(seen, reverse=True)
@@ -82,6 +83,7 @@ def test_those_that_train_go_on_in_fewer_rows(unbroken, tmp_path):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [-1, pytest.param(-3, marks=pytest.mark.long)])
 def test_stopped_in_fewer_rows_it_ends_with_the_same_bits(stop_at, unbroken, tmp_path, monkeypatch):
     result, seen, directory = unbroken

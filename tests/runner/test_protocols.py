@@ -180,6 +180,7 @@ def drawn(source: batches.Source, step: int, count: int) -> jax.Array:
     return batches.batch_slots(key, jnp.arange(IMAGES), step, 500 * 391, 0, count, source)
 
 
+@pytest.mark.slow
 def test_the_share_from_everything_grows_as_defined(cifar):
     """p(n) = 1 - gamma^(50 n/N); what is not drawn so comes from the half of the other studies."""
     half = next(pool for run, pool, _ in timetables(multistage.get_config(), cifar) if run.branch == "pretrain")
@@ -266,6 +267,7 @@ def test_parts_are_those_of_the_definition():
 # ---- Figure 5 and appendix A.4 ----
 
 
+@pytest.mark.slow
 def test_networks_are_the_family_of_the_appendix():
     """8 d + 1 convolutions of 3x3 (and the stem's), 3 projections, w to 8 w channels."""
     packs = study_config.parse(architecture.get_config()).packs
@@ -450,6 +452,7 @@ def test_the_table_has_three_models_and_two_optimisers():
     assert study.window < 1 / 50  # the accuracy at the end
 
 
+@pytest.mark.slow
 def test_a_thousand_images_arrive_at_a_time(cifar):
     sizes: dict[str, list[int]] = {}
     chunks = {0: np.zeros(IMAGES, bool)}  # which images each has

@@ -134,6 +134,7 @@ def test_killed_again_and_again(seed, tmp_path, unbroken, eager):
     assert outcome(tmp_path) == outcome(unbroken)
 
 
+@pytest.mark.slow
 def test_told_to_stop_again_and_again(tmp_path, unbroken, eager):
     draw = random.Random(2)
     handlers = [signal.getsignal(number) for number in STOPS]
@@ -234,6 +235,7 @@ def test_without_any_good_checkpoint_the_stage_starts_again(half, unbroken, seen
     assert outcome(half) == outcome(unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", [b'{"run": "fresh/se', b'{"run": "fresh/seed0", "seed": 0}\n', b"\x00\xff\n\n"])
 def test_rows_that_no_checkpoint_knows_of_are_cut(tail, half, unbroken, seen):
     with open(half / "main" / "tune" / "metrics.jsonl", "ab") as table:
@@ -253,6 +255,7 @@ def test_rows_behind_the_end_of_a_stage_are_cut(tmp_path, unbroken, seen):
     assert outcome(directory) == outcome(unbroken)
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path, unbroken, seen):
     """At once, for a later stage would stumble over it."""
     real = programs.Programs.advance
@@ -275,6 +278,7 @@ def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path
     assert outcome(tmp_path) == outcome(unbroken)
 
 
+@pytest.mark.slow
 def test_rows_changed_under_its_hands_are_noticed(half, unbroken, monkeypatch):
     """Not taken into the result; the next start makes them again."""
     real = metrics.read
@@ -355,6 +359,7 @@ def test_a_damaged_environment_is_one_line(text, half):
         small.run(config(), half)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [None, "tune", "main"], ids=["stopped", "joined to its parent", "nothing trained"])
 def test_another_random_stream_of_numpy_is_refused(lost, half, monkeypatch, seen):
     """Otherwise a seed would go on with other images than it began with."""
@@ -370,6 +375,7 @@ def test_another_random_stream_of_numpy_is_refused(lost, half, monkeypatch, seen
     assert not seen and sorted(half.rglob("*.jsonl")) == before
 
 
+@pytest.mark.slow
 def test_a_stopped_stage_itself_is_compared(tmp_path, monkeypatch):
     found = small.single()
     found.checkpoint_seconds = 0.0

@@ -44,6 +44,7 @@ def guarded(guard, *names):
         yield calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy", [*(pytest.param(name, marks=pytest.mark.long) for name in ("map", "vmap")), "cores"]
 )

@@ -198,6 +198,7 @@ def test_a_key_that_nobody_writes_is_damage(tmp_path):
         settled(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_study_names_the_precision_of_its_products(begun, tmp_path):
     """Its programs are compiled with it, it is recorded, and a directory does not go on with another one."""
     with conditions.pinned("highest"), conditions.pinned():

@@ -120,6 +120,7 @@ def test_code_without_a_source_goes_by_its_name():
     assert fingerprint(names["f"]) == fingerprint(names["f"]) != fingerprint(names["g"])
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_another_process(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(CODE)
     made = "f(mine.Net()), f(mine.make(2.0))"

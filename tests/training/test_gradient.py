@@ -37,7 +37,11 @@ def close(a, b, rtol=1e-4):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * float(np.abs(y).max()) + 1e-9, err_msg=path)
 
 
-MODELS = [MLP, NORMS["layer"], pytest.param(NORMS["none"], marks=pytest.mark.long)]
+MODELS = [
+    MLP,
+    pytest.param(NORMS["layer"], marks=pytest.mark.slow),
+    pytest.param(NORMS["none"], marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=["mlp", *NORMS])
@@ -93,6 +97,7 @@ def test_it_is_the_gradient_of_the_mean_loss():
     assert float(sums["loss"]) == pytest.approx(N * float(value), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_ghost_batches_have_statistics_of_their_own_and_move_the_running_ones_once():
     state, sample, size = first_state(CONVOLVED), batch(), 8
     found, _, stats = compute(state, sample, CONVOLVED, stage(batch_size=N, micro_batch=size))

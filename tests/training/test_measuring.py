@@ -62,6 +62,7 @@ def seen():
     return jax.device_get(go(state))
 
 
+@pytest.mark.slow
 def test_batch_norm_has_the_statistics_of_the_images_that_are_measured():
     assert seen()["loss"] == pytest.approx(seen()["trained"], rel=1e-5)
 

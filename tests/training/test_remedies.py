@@ -38,7 +38,9 @@ def side_by_side(states, rows, until, record):
     return jax.lax.map(lambda pair: advance(pair[0], (pair[1], until)), (states, rows))
 
 
-@pytest.mark.parametrize("moment", ["regulariser", "update", "periodic"])
+@pytest.mark.parametrize(
+    "moment", ["update", *(pytest.param(name, marks=pytest.mark.slow) for name in ("regulariser", "periodic"))]
+)
 def test_a_run_is_the_same_in_any_company_and_stopped_equals_unbroken(moment):
     """All remedies of a moment on two seeds side by side, beside each other and beside themselves, and with the second
     half of the steps in a call of its own that begins with what a checkpoint holds."""

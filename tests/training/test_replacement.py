@@ -38,7 +38,9 @@ def redo(model, network, dormant, threshold=0.1):
     return jax.device_get(act(network, activity))
 
 
-@pytest.mark.parametrize("model", [DEEP, RESNET], ids=["mlp", "resnet"])
+@pytest.mark.parametrize(
+    "model", [pytest.param(DEEP, id="mlp"), pytest.param(RESNET, id="resnet", marks=pytest.mark.slow)]
+)
 def test_redo_does_not_change_the_function_where_the_recycled_unit_is_silent(model):
     network = treated.network_of(model, optim=ADAM)
     site = units.sites(model)[0]

@@ -103,6 +103,7 @@ def test_an_own_module_may_return_logits_alone():
     assert step(before, batch(), Own())[0].step == 1
 
 
+@pytest.mark.slow
 def test_the_moving_average_follows_weights_and_statistics():
     record = changed(PLAIN, ema=0.75)
     state = first_state(CONVOLVED, record)
@@ -272,7 +273,13 @@ resized = jax.jit(crops.resized_crop, static_argnums=(2, 3, 4))
 
 
 @pytest.mark.parametrize(
-    "augment", ["none", pytest.param("crop", marks=pytest.mark.long), "crop_flip", "resized_crop_flip"]
+    "augment",
+    [
+        "none",
+        pytest.param("crop", marks=pytest.mark.long),
+        "crop_flip",
+        pytest.param("resized_crop_flip", marks=pytest.mark.slow),
+    ],
 )
 def test_advance_walks_through_the_permuted_pool(augment):
     """The same by hand: steps on batches that are gathered here, each with its learning rate and its crops."""
