@@ -49,6 +49,7 @@ def test_the_own_pieces_are_used(own: dict) -> None:
     assert '"sparsity"' in table and '"weight_norm/hidden"' in table
 
 
+@pytest.mark.slow
 def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(own["directory"])
     names: dict = {}
@@ -59,6 +60,7 @@ def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPa
     assert set(documented) <= set(names["table"].columns)
 
 
+@pytest.mark.slow
 def test_a_study_is_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(own["directory"])
     exec(block("study.plot").replace("runs/demo", "runs/own"), names := {})

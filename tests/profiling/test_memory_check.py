@@ -134,7 +134,9 @@ def test_images_that_are_too_many(tmp_path, monkeypatch):
         small.run(small.config(images="device"), tmp_path)
 
 
-@pytest.mark.parametrize(("spare", "place"), [(-1, "host"), (1000, "host"), (None, "device")])
+@pytest.mark.parametrize(
+    ("spare", "place"), [(-1, "host"), pytest.param(1000, "host", marks=pytest.mark.slow), (None, "device")]
+)
 def test_auto_puts_images_where_all_runs_fit(spare, place, tmp_path, monkeypatch):
     """Beside `spare` bytes, or in plenty of room; and there they stay."""
     many = small.dataset(train=20_000)

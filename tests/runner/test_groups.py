@@ -177,6 +177,7 @@ def test_the_next_group_finds_its_parents_on_the_devices(strategy, tmp_path, mon
     assert small.tables(tmp_path / "disk") == small.tables(tmp_path / "devices")
 
 
+@pytest.mark.slow
 def test_what_nobody_continues_from_leaves_the_devices(tmp_path, monkeypatch):
     seen, walk = [], experiment.stage_loop.walk
 

@@ -203,6 +203,7 @@ def test_moments_go_on_only_if_they_are_kept(tmp_path):
     assert moved["keep"] != moved["all"]
 
 
+@pytest.mark.slow
 def test_a_stage_with_another_optimiser_may_follow_one_whose_moments_are_kept_elsewhere(tmp_path):
     config = small.config(seeds=(0,), control="tune")
     config.stages.tune = small.stage(after="pretrain", epochs=1.0, reset={"optimiser": "keep"})

@@ -43,6 +43,7 @@ def outcome(directory, config):
     return small.hashes(small.run(config, directory)), small.tables(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy", ["cores", *(pytest.param(name, marks=pytest.mark.long) for name in ("loop", "map", "vmap", "split"))]
 )
@@ -78,6 +79,7 @@ def stored(root, place):
     return settings
 
 
+@pytest.mark.slow
 def test_a_study_is_trained_killed_resumed_and_evaluated_from_every_place(prepared_set, tmp_path, monkeypatch):
     """The second half from another place than the first; and what was kept is evaluated from each."""
     monkeypatch.setattr(windows, "BYTES_ON_CPU", 40 * 64 * 64 * 3)
