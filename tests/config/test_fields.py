@@ -1,4 +1,4 @@
-"""Every field of a stage reaches its runs: what is not compiled into their programs differs between their rows."""
+"""Every field of a stage reaches its runs: a field that is not compiled into their programs changes their rows."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from tests.support.tiny import CONVOLVED, DATASET, DETECTOR, IMAGES, PATCH, SHAP
 NETWORK = state.network_like(CONVOLVED, SHAPE)
 PAIR = datasets.join([DATASET, DATASET])
 AUTODECAY = dict(schedule="autodecay", milestones=(0.3, 0.6))
-# Where a field counts, if it does not in a plain stage; the part of its path that is longest is looked up.
+# The stage in which a field has an effect, if it has none in a plain one; looked up by the longest matching path.
 WHERE = {
     "ema": {"ema": 0.5},
     "label_smoothing": {"label_smoothing": 0.5},
@@ -38,7 +38,7 @@ WHERE = {
     "optim.detector": AUTODECAY,
     "reset": {"modules": ("head",), "shrink": 0.5, "perturb": 0.5},
 }
-# Other values; other numbers and truths can be had from the number or truth.
+# Other values of fields; other numbers and booleans are computed from the default.
 OTHER = {
     "augment": "crop",
     "measure_steps": (2,),
@@ -97,13 +97,13 @@ def flipped(record, *paths):
 
 
 def base(path):
-    """A stage in which the field counts."""
+    """A stage in which the field has an effect."""
     found = max((where for where in WHERE if f"{path}.".startswith(f"{where}.")), key=len, default="")
     return stage(epochs=8.0, **WHERE.get(found, {}))
 
 
 def rows(record, dataset=PAIR):
-    """All that the runs of a stage are given besides their programs: on disk, in time, and in numbers."""
+    """Everything that the runs of a stage are given besides their programs: on disk, in time, and in numbers."""
     before = changed(stage(), name="before", branch="before")
     group = {group.name: group for group in groups(before, record)}[record.name]
     times = schedule.draw_up(group, study(), dataset)
@@ -125,7 +125,7 @@ def test_a_field_that_is_not_compiled_differs_between_rows(path):
 
 
 def compiled_of(record, like):
-    """What the programs of a stage compute, as text; `like` gives the rows."""
+    """What the programs of a stage compute, as text; the shapes of the rows are those of `like`."""
     one, (tasks, begin) = state.like(NETWORK, like), rows(like, DATASET)[1]
     task = run_axis.take(tasks, 0)._replace(key=jax.random.key(0))
     advance = functools.partial(step.advance, model=CONVOLVED, stage=record)

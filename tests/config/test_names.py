@@ -1,4 +1,4 @@
-"""One rule says what may name a directory."""
+"""One rule decides which names a directory may have."""
 
 import pytest
 from hypothesis import given

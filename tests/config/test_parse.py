@@ -1,4 +1,4 @@
-"""Configs become studies, and malformed ones a line that names the place."""
+"""Configs become studies; a malformed one becomes one line that names the place."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ WARM = "stages.tune.branches.pretrain+tune"
 
 
 def values(**changes) -> dict:
-    """Plain values of Figure 1 with some of them changed; `__` stands for the dot in a path."""
+    """Values of Figure 1 as keywords, some of them changed; `__` stands for the dot in a path."""
     return at({path.replace("__", "."): value for path, value in changes.items()})
 
 
@@ -52,7 +52,7 @@ def plan(study: spec.Study, pack: int = 0, point: int = 0) -> dict[str, spec.Sta
     return {stage.branch: stage for stage in study.packs[pack].plans[point][1]}
 
 
-# What the configs say.
+# Values of the configs.
 
 
 def test_figure_1_at_the_scale_of_the_paper():
@@ -190,7 +190,7 @@ def test_branches_come_as_written():
     assert list(plan(study_config.parse(config_))) == ["pretrain", "z", "fresh", "a"]
 
 
-# Numbers and words.
+# Values and their types.
 
 
 def test_whole_numbers_do_for_fractions():
@@ -773,14 +773,14 @@ def test_names_may_stand_for_shapes():
             ["fresh,rule=a", "fresh,rule=b"],
         ),
         ({"a": {}, "b": {f"{WARM}.optim.learning_rate": 1.0}}, ["pretrain"], ["fresh"]),
-        (  # each word another stage
+        (  # each name changes another stage
             {"a": {"stages.pretrain.epochs": 1}, "b": {"stages.tune.epochs": 2}},
             ["pretrain,rule=a", "pretrain,rule=b"],
             ["fresh,rule=a", "fresh,rule=b"],
         ),
         (
             {"a": {"model.dtype": "float32"}, "b": {"model.dtype": "float32", "stages.tune.epochs": 1}},
-            ["pretrain"],  # the same for both
+            ["pretrain"],  # the same value for both
             ["fresh,rule=a", "fresh,rule=b"],
         ),
     ],
@@ -804,7 +804,7 @@ def test_run_ids_are_distinct():
             assert len({run.id for run in group.runs}) == len(group.runs)
 
 
-# Afterwards.
+# After the parsing.
 
 
 def test_description_survives_a_file_and_tells_studies_apart():

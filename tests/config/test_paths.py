@@ -1,4 +1,4 @@
-"""Paths that a user gives: what no file system has is refused in one line, by every command, at once."""
+"""Paths that a user gives: every command refuses impossible ones in one line, before it does anything."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Studies come back from JSON as they went; what is none, or could leave its directory, is one line."""
+"""Studies survive a round trip through JSON; other content, or a path out of the directory, is one line of error."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ UNSAFE = ["..", ".", "", "/etc/x", "a/b", "../x", "a\nb", "a\x00", "-x", "x" * 1
 
 
 def changed(path: str, value) -> dict:
-    """The description with one thing in it replaced; numbers in the path are places in lists."""
+    """The description with the value at `path` replaced; numbers in the path are positions in lists."""
     description = copy.deepcopy(DESCRIBED)
     *way, last = (int(key) if key.isdigit() else key for key in path.split("."))
     holder = description

@@ -17,7 +17,7 @@ KEY = sampling.key(0, "stage", "train")
 
 
 def source(size, padded=0, base=0, gamma=0.0, replacement=False, shuffle=True):
-    """Only the numbers matter for slots; images and labels are looked up later."""
+    """A pool of which only the size and shares matter; images and labels are not looked up."""
     nothing = np.zeros(padded or size, np.int32)
     base, gamma = np.int32(base or size), np.float32(gamma)
     return sampling.Source(nothing, nothing, np.int32(size), base, gamma, np.bool_(replacement), np.bool_(shuffle))
@@ -57,7 +57,7 @@ def counts(slots, size):
 
 
 def assert_shares(found, expected):
-    """Counts are within five standard deviations of what is expected, each."""
+    """Assert that each count is within five standard deviations of the expected one."""
     n, expected = found.sum(), np.asarray(expected)
     assert expected.sum() == pytest.approx(1.0)
     np.testing.assert_array_less(np.abs(found - n * expected), 5 * np.sqrt(n * expected * (1 - expected)) + 1e-9)
@@ -132,7 +132,7 @@ def test_last_batch_is_filled_up_from_the_beginning(size, batch, steps):
 def test_replacement_is_uniform_and_stays_inside_the_pool():
     drawn = draws(source(20, padded=50, base=3, replacement=True), 0, 100)
     assert_shares(counts(drawn, 20), np.full(20, 1 / 20))
-    pairs = counts(np.asarray(drawn).reshape(-1, 2) @ [20, 1], 400)  # neighbours in a batch know nothing of each other
+    pairs = counts(np.asarray(drawn).reshape(-1, 2) @ [20, 1], 400)  # neighbours in a batch are independent
     assert_shares(pairs, np.full(400, 1 / 400))
 
 
@@ -186,7 +186,7 @@ def test_augment_crops_the_padded_image_or_its_mirror():
     cases = np.array([case for (case,) in matches])
     for column, values in ((0, 5), (1, 5), (2, 2)):
         assert_shares(counts(cases[:, column], values), np.full(values, 1 / values))
-    assert len({tuple(case) for case in cases.tolist()}) == 50  # each drawn independently of the others
+    assert len({tuple(case) for case in cases.tolist()}) == 50  # all combinations, so the three draws are independent
 
 
 def test_a_flip_moves_no_crop():
@@ -198,7 +198,7 @@ def test_a_flip_moves_no_crop():
 
 
 def test_crops_and_flips_stay_what_they_were():
-    """The pixels that published studies were trained on."""
+    """The pixels on which published studies were trained."""
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 1), np.uint8)
     found = np.asarray(augment(sampling.key(7, "golden"), images))
     assert hashlib.sha256(found.tobytes()).hexdigest() == GOLDEN

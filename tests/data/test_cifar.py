@@ -24,7 +24,7 @@ NAMES10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path, monkeypatch):
-    """No cache of the user, no proxy between the test and its own server, and no patience."""
+    """Neither the user's cache nor a proxy takes part, and a server that does not answer is given up after a second."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(cifar, "PATIENCE", 1.0)
@@ -43,7 +43,7 @@ def make_archive(path, name, rng, leave_out=""):
     contents = {file: ("\n".join(words) + "\n\n").encode() for file, words in texts.items()} | {"readme.html": b"hi"}
     wrote = {}
     for split, batches in files.items():
-        rows = len(keys[-1]) * len(batches)  # so many in a file that each class has images
+        rows = len(keys[-1]) * len(batches)  # enough per file for images of each class
         labels = np.stack([rng.permutation(np.arange(rows) % len(words)) for words in keys], axis=1).astype(np.uint8)
         images = rng.integers(0, 256, (rows, 32, 32, 3), np.uint8)
         records = np.concatenate([labels, images.transpose(0, 3, 1, 2).reshape(rows, -1)], axis=1)
@@ -60,7 +60,7 @@ def make_archive(path, name, rng, leave_out=""):
 
 
 def declare(monkeypatch, url, path):
-    """Let `path` be the official archive at `url`."""
+    """Make `path`, served at `url`, the official archive."""
     expected = tfds.core.download.checksums.compute_url_info(path)
     monkeypatch.setattr(cifar, "official", lambda name: (url, expected))
 
@@ -78,7 +78,7 @@ def server(tmp_path):
             pass
 
         def copyfile(self, source, outputfile):
-            with contextlib.suppress(ConnectionError):  # `unreachable` hangs up before the content
+            with contextlib.suppress(ConnectionError):  # the client of `unreachable` disconnects before the content
                 super().copyfile(source, outputfile)
 
     handler = functools.partial(Quiet, directory=str(tmp_path / "www"))
@@ -91,7 +91,7 @@ def server(tmp_path):
 
 
 def check(data_dir, name, wrote):
-    """TFDS itself, and then `datasets`, read what was in the archive."""
+    """Assert that TFDS itself, and then `datasets`, read the content of the archive."""
     for split, (labels, images) in wrote.items():
         examples = {e["id"].decode(): e for e in tfds.data_source(name, split=split, data_dir=str(data_dir))}
         assert sorted(examples) == [f"{split}_{i:05d}" for i in range(len(images))]
@@ -110,7 +110,7 @@ def test_archive_put_there_by_the_user(tmp_path, monkeypatch, name):
     archive = tmp_path / "downloads" / "manual" / f"cifar-{name[5:]}-binary.tar.gz"
     wrote = make_archive(archive, name, np.random.default_rng(0))
     declare(monkeypatch, NOWHERE + archive.name, archive)
-    datasets.load(name, str(tmp_path))  # prepares
+    datasets.load(name, str(tmp_path))  # prepares the data
     archive.unlink()
     check(tmp_path, name, wrote)
     builder = tfds.builder(name, data_dir=str(tmp_path))
@@ -153,12 +153,12 @@ def refused(data_dir, *parts):
     assert "\n" not in line and len(line) < 600
     for part in parts:
         assert part in line
-    assert not list(data_dir.glob("cifar10/*"))  # nothing that a later start could take for data
+    assert not list(data_dir.glob("cifar10/*"))  # nothing that a later start could mistake for data
     return line
 
 
 def test_tfrecord_is_prepared_anew_beside_it(tmp_path, monkeypatch):
-    """Where there is no TensorFlow: what lies there stays, and array_record below it is read from then on."""
+    """Without TensorFlow: the existing files remain, and array_record files below them are read from then on."""
     root = tmp_path / "data"
     archive = root / "downloads" / "manual" / "cifar-10-binary.tar.gz"
     wrote = make_archive(archive, "cifar10", np.random.default_rng(0))
@@ -183,7 +183,7 @@ def test_wrong_archive_of_the_user_is_refused(tmp_path, monkeypatch):
     archive = tmp_path / "downloads" / "manual" / "cifar-10-binary.tar.gz"
     make_archive(archive, "cifar10", np.random.default_rng(3))
     declare(monkeypatch, NOWHERE + archive.name, archive)
-    make_archive(archive, "cifar10", np.random.default_rng(4))  # as good, but another
+    make_archive(archive, "cifar10", np.random.default_rng(4))  # valid, but another archive
     refused(tmp_path, "wrong checksum", str(archive))
 
 

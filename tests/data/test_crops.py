@@ -1,4 +1,4 @@
-"""Random parts of images, and images of one size: what torchvision makes of the same parts with pillow."""
+"""Random parts of images, and images of one size, equal what torchvision makes with pillow."""
 
 import functools
 
@@ -25,10 +25,10 @@ def bilinear(picture, width, height):
 
 @pytest.mark.parametrize("height, width", [(12, 16), (48, 32)])  # most parts become smaller, or larger
 def test_a_part_is_resized_as_by_pillow(height, width):
-    found = np.asarray(resized_crop(KEY, PICTURES, height, width, False))
-    assert found.shape == (24, height, width, 3) and found.dtype == np.float32
+    resized = np.asarray(resized_crop(KEY, PICTURES, height, width, False))
+    assert resized.shape == (24, height, width, 3) and resized.dtype == np.float32
     drawn = np.asarray(parts(jax.random.split(KEY)[0], 24, HEIGHT, WIDTH)).T
-    for image, picture, (top, left, rows, columns) in zip(found, PICTURES, drawn, strict=True):
+    for image, picture, (top, left, rows, columns) in zip(resized, PICTURES, drawn, strict=True):
         expected = bilinear(picture[top : top + rows, left : left + columns], width, height)
         np.testing.assert_allclose(image, expected, atol=1.01)  # pillow rounds twice
 
@@ -41,12 +41,12 @@ def test_half_of_the_parts_are_mirrored_and_none_is_moved():
 
 
 def test_parts_are_drawn_as_they_should_be():
-    """The share of the area is uniform, the logarithm of the ratio too, and every place is as likely."""
+    """The share of the area and the logarithm of the ratio are uniform, and all positions are equally likely."""
     top, left, rows, columns = np.asarray(parts(KEY, 20_000, 1000, 1000))
     assert np.all((top >= 0) & (left >= 0) & (top + rows <= 1000) & (left + columns <= 1000))
     area, ratio = rows * columns / 1e6, columns / rows
     assert 0.079 < area.min() < 0.082 and 0.74 < ratio.min() < 0.76 and 1.32 < ratio.max() < 1.35
-    small = area < 0.5  # which always lie inside
+    small = area < 0.5  # small parts always fit into the image
     assert np.mean(area[small]) == pytest.approx((0.08 + 0.5) / 2, abs=0.005)
     assert np.mean(np.log(ratio[small])) == pytest.approx(0, abs=0.005)
     where = top[rows < 1000] / (1000 - rows[rows < 1000])
@@ -64,8 +64,8 @@ def test_images_are_seen_in_the_middle_and_cropped_from_all_of_them():
     data = Images(PICTURES, np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32), side=20)
     assert data.shape == (20, 20, 3)
     indices = jnp.arange(24)
-    seen = jax.jit(lambda images, i: images.take(i))(data, indices)
-    np.testing.assert_allclose(seen, PICTURES[:, 10:30, 5:25], rtol=1e-5)
+    shown = jax.jit(lambda images, i: images.take(i))(data, indices)
+    np.testing.assert_allclose(shown, PICTURES[:, 10:30, 5:25], rtol=1e-5)
     draw = jax.jit(lambda images, i, how: images.augmented(KEY, i, how), static_argnums=2)
     np.testing.assert_array_equal(
         draw(data, indices, "resized_crop"), resized_crop(KEY, jnp.asarray(PICTURES), 20, 20, False)
@@ -77,18 +77,18 @@ def test_images_are_seen_in_the_middle_and_cropped_from_all_of_them():
 @pytest.mark.parametrize("height, width, side", [(40, 60, 20), (61, 40, 20), (10, 14, 20), (20, 20, 20)])
 def test_the_shorter_side_is_resized_and_the_longer_one_cut(height, width, side):
     picture = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    found = resize.fit(picture, side)
+    fitted = resize.fit(picture, side)
     across, down = (side * width // min(height, width), side * height // min(height, width))
     top, left = (down - side) // 2, (across - side) // 2
-    np.testing.assert_array_equal(found, bilinear(picture, across, down)[top : top + side, left : left + side])
+    np.testing.assert_array_equal(fitted, bilinear(picture, across, down)[top : top + side, left : left + side])
     grey = resize.fit(picture[..., :1], side)
     assert grey.shape == (side, side, 1)
-    np.testing.assert_array_equal(grey[..., 0], found[..., 0])
+    np.testing.assert_array_equal(grey[..., 0], fitted[..., 0])
 
 
 def test_runs_side_by_side_draw_as_alone():
     one = functools.partial(crops.resized_crop, height=8, width=8, flip=True)
     keys = jax.random.split(KEY, 2)
     together = jax.jit(jax.vmap(one, (0, None)))(keys, PICTURES[:4])
-    for k, found in zip(keys, together, strict=True):
-        np.testing.assert_allclose(found, resized_crop(k, PICTURES[:4], 8, 8, True), atol=1e-3)
+    for k, images in zip(keys, together, strict=True):
+        np.testing.assert_allclose(images, resized_crop(k, PICTURES[:4], 8, 8, True), atol=1e-3)

@@ -1,4 +1,4 @@
-"""Data sets: what is read is what was written, from wherever it lies, and every failure is one line."""
+"""Data sets: what is read equals what was written, from every place, and every failure is one line."""
 
 import functools
 import importlib.metadata
@@ -26,7 +26,7 @@ CLASSES = 5
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """Neither the user's cache nor the user's data sets take part."""
+    """Keeps the user's cache and the user's data sets out of the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))
     return tmp_path / "cache"
@@ -272,7 +272,7 @@ def test_images_of_differing_sizes_are_brought_to_one(tmp_path, monkeypatch, cac
     write(tmp_path, image=tfds.features.Image(shape=(None, None, 3)), pictures=pictures)
     load = functools.partial(datasets.load, "tiny", str(tmp_path))
     before = load(resize=5) if cached else None
-    monkeypatch.setattr(prepared, "CHUNK", 20)  # two at once
+    monkeypatch.setattr(prepared, "CHUNK", 20)  # several chunks
     data = load(resize=4)
     np.testing.assert_array_equal(data.train_images, [resize.fit(picture, 4) for picture in pictures])
     assert data.shape == (4, 4, 3) and (before is None or before.shape == (5, 5, 3))
@@ -324,7 +324,7 @@ def test_damaged_records(tmp_path, damage):
     write(tmp_path)
     (file,) = (tmp_path / "tiny" / "1.2.3").glob("*train.array_record*")
     content = file.read_bytes()
-    at = content.find(b"IDAT") + 8  # in the first picture; the end of the file is padding
+    at = content.find(b"IDAT") + 8  # inside the first image; the end of the file is padding
     if damage == "gone":
         file.unlink()
     else:
@@ -434,7 +434,7 @@ def test_digits():
     assert data.train_images.shape == (1297, 8, 8, 1) and data.test_images.shape == (500, 8, 8, 1)
     assert data.classes == 10 and data.train_images.max() == 255
     assert set(data.train_labels.tolist()) == set(data.test_labels.tolist()) == set(range(10))
-    assert data.sha256 == "626b155585e72ab8c0f676c7c6b1990a2eb781dc8239e706f6232faa027c63ee"  # the split never moves
+    assert data.sha256 == "626b155585e72ab8c0f676c7c6b1990a2eb781dc8239e706f6232faa027c63ee"  # never changes
 
 
 def test_digits_without_scikit_learn(monkeypatch):

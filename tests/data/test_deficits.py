@@ -1,4 +1,4 @@
-"""Deficits: what a blur leaves of an image, and that training sees it where evaluation does not."""
+"""Deficits: what a blur leaves of an image, and that it is applied in training but not in evaluation."""
 
 import dataclasses
 import functools
@@ -27,14 +27,14 @@ def test_what_has_no_detail_stays_and_detail_goes():
     rows, columns = np.indices((8, 8))
     checks = jnp.asarray((-1.0) ** (rows + columns)).reshape(1, 8, 8, 1)
     assert np.abs(blur(checks)).max() < 0.05
-    ramp = jnp.asarray(rows, jnp.float32).reshape(1, 8, 8, 1)  # as the centres of the two halves have it, and between
+    ramp = jnp.asarray(rows, jnp.float32).reshape(1, 8, 8, 1)  # interpolated between the centres of the two halves
     column = np.asarray(blur(ramp))[0, :, 0, 0]
     assert np.all(np.diff(column)[2:-2] > 0.4) and np.ptp(column[:2]) < 1e-6
     assert column[0] + column[-1] == pytest.approx(7.0)
 
 
 def test_a_quarter_of_the_resolution_is_left():
-    """As many numbers tell a blurred image as a quarter of each side has pixels."""
+    """A blurred image has as many degrees of freedom as one of a quarter of the height and width has pixels."""
     units = jnp.eye(64).reshape(64, 8, 8, 1)
     assert np.linalg.matrix_rank(np.asarray(blur(units)).reshape(64, 64), tol=1e-4) == 4
     assert blur(jnp.ones((1, 3, 5, 1))).shape == (1, 3, 5, 1)

@@ -28,19 +28,19 @@ def pasted(patch=PUBLISHED, only=False, key=0):
 
 
 def inside(images):
-    """The 7x7 pixels from 12 on: int(16 - 7/2)."""
+    """The 7x7 pixels of the patch, from row and column int(16 - 7/2) = 12 on."""
     return np.asarray(images)[:, 12:19, 12:19]
 
 
 def outside(images):
-    """The images without the middle."""
+    """The images with zeros in place of the patch."""
     copy = np.array(images)
     copy[:, 12:19, 12:19] = 0
     return copy
 
 
 def scales(drawn, labels, after):
-    """What the own pattern of each image's class is multiplied by, and how far the patch is from z + that."""
+    """The factor of the class's own pattern in each patch, and the largest deviation of the patch from z plus that."""
     v = drawn.own[np.asarray(labels), 0]
     rest = inside(after) - drawn.shared
     scale = np.sum(rest * v, axis=(1, 2, 3)) / np.sum(v * v, axis=(1, 2, 3))
@@ -67,7 +67,7 @@ def test_shares_signs_and_stretch_are_as_published():
     assert patched.mean() == pytest.approx(0.8, abs=0.06)
     assert alone.sum() / patched.sum() == pytest.approx(0.2, abs=0.06)
     assert (scale[patched] > 0).mean() == pytest.approx(0.5, abs=0.08)
-    assert np.abs(scale[alone]).mean() == pytest.approx(1.75 / 2, abs=0.15)  # of a uniform number
+    assert np.abs(scale[alone]).mean() == pytest.approx(1.75 / 2, abs=0.15)  # the mean of a uniform number
 
 
 def test_patterns_are_as_published():
@@ -102,7 +102,7 @@ def test_draws_are_new_at_each_step_and_the_same_in_each_evaluation():
     first = np.asarray(paste(drawn, key, slots, slots, images, labels))
     half = slots[N // 2 :]
     again = paste(drawn, key, half, half, images[N // 2 :], labels[N // 2 :])
-    np.testing.assert_array_equal(first[N // 2 :], again)  # however the evaluation is cut into batches
+    np.testing.assert_array_equal(first[N // 2 :], again)  # whatever the batches of the evaluation
 
 
 def test_which_images_are_patched_depends_on_the_seed_and_the_split_alone():
@@ -112,7 +112,7 @@ def test_which_images_are_patched_depends_on_the_seed_and_the_split_alone():
     assert np.array_equal(carried(0, "train"), carried(0, "train"))
     assert not np.array_equal(carried(0, "train"), carried(1, "train"))
     assert not np.array_equal(carried(0, "train"), carried(0, "test"))
-    assert np.all(carried(0, "train", 0.9)[carried(0, "train", 0.3)])  # a smaller share is part of a larger one
+    assert np.all(carried(0, "train", 0.9)[carried(0, "train", 0.3)])  # a smaller share is a subset of a larger one
 
 
 def test_seeds_have_patterns_of_their_own_and_amplitudes_share_them():

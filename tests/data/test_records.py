@@ -1,4 +1,4 @@
-"""Images that stay on disk are those that would be read into memory, and in any order."""
+"""Images that stay on disk equal those read into memory, in any order."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Data sets of a known size that need not be at hand."""
+"""Stand-ins with the shapes of data sets that need not be downloaded."""
 
 import numpy as np
 import pytest
@@ -42,5 +42,5 @@ def test_other_sets_are_read(tmp_path):
     assert stand_ins.load("digits").sha256 == datasets.load("digits").sha256
     with pytest.raises(DataError, match="no_such_set"):
         stand_ins.load("no_such_set", str(tmp_path))
-    with pytest.raises(DataError):  # held out of what?
+    with pytest.raises(DataError):  # there is no training set to hold out from
         stand_ins.load("digits", holdout=0.5)

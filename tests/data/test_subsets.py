@@ -78,7 +78,7 @@ def test_order_depends_on_the_seed_only_and_is_uniform():
             noisy = subsets.pool(recipe(fraction=0.5, label_noise=0.5, gamma=0.9, replacement=True), seed, labels, 4)
             np.testing.assert_array_equal(half.indices, noisy.indices)
         firsts.append(np.bincount(half.indices, minlength=40))
-    share = np.mean(firsts, axis=0)  # each image is in the half of half of the seeds, +-4.5 deviations
+    share = np.mean(firsts, axis=0)  # each image is in the half for half of the seeds, +-4.5 deviations
     assert np.abs(share - 0.5).max() < 4.5 * 0.5 / np.sqrt(2000)
 
 
@@ -102,7 +102,7 @@ def splits(draw):
 
 
 def parts_of(problem, count, uniform, seed):
-    """{part: its indices as a set}, the empty ones too, and everything in the order of the seed."""
+    """{part: the set of its indices, perhaps empty}, and everything in the order of the seed."""
     labels, classes, train, validation = problem
     parts = {0: set()}
     for part in range(1, count + 1):
@@ -133,7 +133,7 @@ def test_split_is_the_union_of_an_even_and_a_class_part(case):
     by_class = subsets.arrivals(seed, np.arange(classes), classes, count, 0.0)  # the groups C_i
     sizes = np.bincount(by_class, minlength=count + 1)[1:]
     assert sizes.sum() == classes and sizes.max() - sizes.min() <= 1 and sizes.min() >= 1
-    # what did not come with its class is of D_u; some of D_u come so by chance
+    # images that did not arrive with their class belong to D_u; some of D_u arrive with it by chance
     strays = {int(i) for i, when in zip(everything, arrival, strict=True) if when != by_class[labels[i]]}
     assert len(strays) <= round(uniform * len(everything))
     new = [parts[i] - parts[i - 1] for i in range(1, count + 1)]
@@ -152,7 +152,7 @@ def test_split_with_everything_uniform_is_iid_increments_of_equal_size(problem, 
     sizes = np.bincount(arrival, minlength=count + 1)
     assert sizes[0] == 0 and sizes[1:].max() - sizes[1:].min() <= 1
     shuffled = subsets.arrivals(seed, labels[everything][::-1], classes, count, 1.0)
-    np.testing.assert_array_equal(arrival, shuffled)  # the classes play no part
+    np.testing.assert_array_equal(arrival, shuffled)  # labels have no effect
 
 
 @given(problems(), seeds, st.data())
@@ -171,7 +171,7 @@ def test_split_with_nothing_uniform_is_class_incremental(problem, seed, data):
 
 @given(splits())
 def test_split_sizes_of_the_uniform_part_are_exact(case):
-    """With one label the classes reveal nothing, so all but the first group's images are those dealt out."""
+    """With a single label, all images outside the first group are those of the uniform part."""
     problem, count, uniform, seed = case
     n, classes = len(problem[0]), problem[1]
     home = int(subsets.arrivals(seed, np.zeros(1, int), classes, count, 0.0)[0])
@@ -194,7 +194,7 @@ def test_split_class_order_and_uniform_part_are_random_per_seed():
 
 
 def test_split_groups_are_of_true_classes():
-    """Noise spoils labels, but an image still arrives with the class that it shows."""
+    """Noise changes labels, but an image still arrives with its true class."""
     labels = np.arange(100) % 10
     data = recipe(recipe="split", splits=5, part=2, uniform=0.0)
     clean, noisy = (subsets.pool(d, 3, labels, 10) for d in (data, dataclasses.replace(data, label_noise=0.8)))
@@ -247,7 +247,7 @@ def test_noise_is_uniform_over_the_other_classes():
 
 
 def test_noise_falls_anywhere_in_the_order():
-    """The half has its share of the noise, not all of it."""
+    """The half has its share of the noisy labels, not all of them."""
     labels = np.arange(2000) % 4
     half = subsets.pool(recipe(fraction=0.5, label_noise=0.4), 0, labels, 4)
     share = np.mean(half.labels != labels[half.indices])
@@ -304,7 +304,8 @@ def test_what_cannot_be_done_is_said(changed, arguments, expected):
     ],
 )
 def test_what_a_seed_draws_stays_what_it_was(seed, indices, labels, held_out, classes, parts):
-    """If this fails, NumPy's random stream is another: older studies cannot be gone on with, and seeds mean others."""
+    """If this fails, NumPy's random stream has changed: older studies cannot be resumed, and seeds draw other
+    images."""
 
     def text(numbers, between=" "):
         return between.join(map(str, numbers))
@@ -345,7 +346,7 @@ def test_images_of_some_classes_keep_the_order_and_the_share_is_of_them(seed, fr
     assert half.labels.tolist() == LABELS[kept].tolist()
     part = of((0, 5), fraction, noise)
     assert part.indices.tolist() == kept[: round(50 * fraction)].tolist()
-    assert set(part.labels) <= set(chosen.tolist())  # wrong labels are among these classes too
+    assert set(part.labels) <= set(chosen.tolist())  # noisy labels are among these classes too
     wrong = of((0, 5), 1.0, noise)
     assert np.sum(wrong.labels != LABELS[wrong.indices]) == round(50 * noise)
 
@@ -375,7 +376,7 @@ def test_test_images_are_those_of_the_classes():
 
 
 def test_parts_by_class_are_groups_of_the_same_order():
-    """The classes (0, 5) of a seed are those that the first of two parts brings."""
+    """The classes (0, 5) of a seed are those of the first of two parts."""
     first = subsets.pool(recipe(recipe="split", splits=2, part=1, uniform=0.0), 0, LABELS[40:] - 4, 10)
     chosen = subsets.told_apart(recipe(classes=(0, 5)), 0, subsets.Span((0, 100), (0, 50), (0, 10)))
     assert set(first.labels) == set(chosen.tolist())

@@ -1,4 +1,4 @@
-"""The data set of graded complexity: one block of each image shows its class, in so many words."""
+"""The data set of graded complexity: one block of each image shows its class, by one of several words."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ DATA = datasets.load("graded")
 
 
 def nearest(images, labels):
-    """The best that anybody who knows all images of one half could say about the labels of the other, per block."""
+    """Accuracy per block of one half's labels predicted by the nearest neighbour in the other half."""
     x = images.reshape(len(images), 4, 16).astype(np.float64)
     half, shares = len(x) // 2, []
     for block in range(4):
@@ -34,7 +34,7 @@ def test_it_is_a_data_set_with_a_test_set_for_each_block():
 def test_one_block_shows_the_class_and_the_others_do_not(block, name):
     first, last = DATA.probes[name]
     shares = nearest(DATA.test_images[first:last], DATA.test_labels[first:last])
-    assert shares[block] > (0.99 if block < 3 else 0.8)  # not all words of the last are among a thousand examples
+    assert shares[block] > (0.99 if block < 3 else 0.8)  # a thousand examples lack some words of the last block
     assert all(share < 0.2 for other, share in enumerate(shares) if other != block)
 
 
@@ -44,7 +44,7 @@ def test_a_class_has_as_many_words_as_its_block_says():
         first, last = list(DATA.probes.values())[block]
         chosen = DATA.test_images[first:last, block, :, 0][DATA.test_labels[first:last] == 3].astype(int)
         distinct = []
-        for row in chosen:  # noise is a tenth of what words differ by
+        for row in chosen:  # noise is a tenth of the difference between words
             if all(np.abs(row - each).mean() > 12 for each in distinct):
                 distinct.append(row)
         words[count] = len(distinct)

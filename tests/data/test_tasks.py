@@ -1,4 +1,4 @@
-"""A stream of tasks: what each task is depends on the seed and its number alone, for training and evaluation alike."""
+"""A stream of tasks: each task depends on the seed and its number alone, in training and in evaluation."""
 
 import functools
 
@@ -37,7 +37,7 @@ def test_labels_are_uniform_and_drawn_anew():
     counts = np.bincount(first, minlength=4)
     assert np.abs(counts - 500).max() < 5 * np.sqrt(2000 * 0.25 * 0.75)
     assert abs(np.mean(first == second) - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 2000)
-    np.testing.assert_array_equal(np.asarray(labels(LABELS, 0, at[::-1][:7])), first[::-1][:7])  # in any company
+    np.testing.assert_array_equal(np.asarray(labels(LABELS, 0, at[::-1][:7])), first[::-1][:7])  # in any order
     other = tasks.tasks(spec.Tasks("labels", 2), 1, 5, ALL)
     assert np.mean(np.asarray(labels(other, 0, at)) == first) < 0.35
 
@@ -64,19 +64,19 @@ def group_of(change):
 
 
 def row_of(times, like=None):
-    """The row of the one run; without the structure of its state, one whose reset is not repeated."""
+    """The row of the single run; without the structure of its state, that of a run whose reset is not repeated."""
     return jax.tree.map(lambda leaf: leaf[0], schedule.tasks(times, 100, like))
 
 
 @pytest.mark.parametrize("change", [pytest.param("labels", marks=pytest.mark.slow), "pixels"])
 def test_each_task_is_trained_on_as_it_is_drawn(change):
-    """In a task, a stream trains as a plain stage does on that task's images and labels."""
+    """During a task, a stream trains like a plain stage on the images and labels of that task."""
     times = group_of(change)
     record, row = times.group.stage, row_of(times)
     began = first_state(MLP, record).replace(step=row.epoch_steps)  # where the second task begins
     after = train(began, (row, began.step + 3), IMAGES, model=MLP, stage=record)
-    known = IMAGES.images, row.source.labels, row.source.indices
-    images, drawn = jax.jit(tasks.seen)(row.source.tasks, 1, *known)
+    arrays = IMAGES.images, row.source.labels, row.source.indices
+    images, drawn = jax.jit(tasks.seen)(row.source.tasks, 1, *arrays)
     single = row._replace(source=row.source._replace(tasks=(), labels=drawn))
     alike = train(began, (single, began.step + 3), IMAGES.replace(images=images), model=MLP, stage=record)
     assert same(after.params, alike.params) and not same(after.params, began.params)
@@ -114,12 +114,12 @@ def test_evaluation_shows_the_task_that_was_learned_last():
     learned = first_state(MLP).replace(step=2 * source.tasks.steps)  # the end of the second task
     test = IMAGES.replace(images=jnp.asarray(DATASET.test_images))
     evaluate = jax.jit(functools.partial(evaluation.evaluate_batch, model=MLP, batch=50))
-    found = evaluate(learned, source, 0, test)
+    result = evaluate(learned, source, 0, test)
     places = order(source.tasks, 1, 64)
     shown = test.replace(images=tasks.moved(test.images, places))
     plain = evaluate(learned, source._replace(tasks=()), 0, shown)
     still = evaluate(learned, source._replace(tasks=()), 0, test)
-    assert same(found, plain) and not same(found, still)
+    assert same(result, plain) and not same(result, still)
 
 
 def test_what_was_trained_on_has_the_labels_of_its_task_and_the_test_set_its_own():

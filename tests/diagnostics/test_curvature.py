@@ -1,4 +1,4 @@
-"""Curvature and flatness of losses whose Hessian is given, or has a closed form."""
+"""Curvature and flatness of losses with a given Hessian or one in closed form."""
 
 import functools
 import pathlib
@@ -36,12 +36,12 @@ def quadratic(instrument):
 
 
 def measured(instrument, hessian, data=DATA, params=PARAMS):
-    """Of a quadratic loss; all have the same shapes, so that each instrument is compiled once."""
+    """An instrument's values on a quadratic loss; equal shapes, so that each instrument is compiled once."""
     return {name: float(value) for name, value in quadratic(instrument)(hessian, data, params).items()}
 
 
 def softmax_hessian():
-    """The mean over images of (x x^T) times (diag(p) - p p^T), in the order of a kernel [5, 3] laid flat."""
+    """The mean over images of (x x^T) times (diag(p) - p p^T), in the order of a flattened kernel [5, 3]."""
     logits = IMAGES @ KERNEL
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     inner = shares[:, :, None] * np.eye(3) - shares[:, :, None] * shares[:, None]
@@ -56,7 +56,7 @@ def test_eigenvalues_trace_and_rank_of_a_given_hessian():
         assert numbers[f"{name}_smallest"] == pytest.approx(-1, abs=2e-5)
     norm = sum(np.square(leaf).sum() for leaf in jax.tree.leaves(PARAMS))
     assert numbers["relative_sharpness"] == pytest.approx(10 * norm, rel=1e-5)
-    assert numbers["hessian_trace"] == pytest.approx(VALUES.sum(), abs=1e-3)  # the steps reach all of the space
+    assert numbers["hessian_trace"] == pytest.approx(VALUES.sum(), abs=1e-3)  # the Lanczos steps span the whole space
 
 
 def test_a_trace_is_exact_where_the_steps_reach_and_an_estimate_beside_it():
@@ -65,7 +65,7 @@ def test_a_trace_is_exact_where_the_steps_reach_and_an_estimate_beside_it():
     hessian = (rotation * values) @ rotation.T
     subject = subjects.quadratic(hessian, np.zeros((2, 60)), {"w": jnp.ones(60)})
     numbers = jax.jit(lambda: curvature(subject))()
-    # Of 200 alone, the outliers, any two vectors would be wrong by a third or so.
+    # Two random vectors alone would be wrong by about a third of the 200 that the outliers add up to.
     assert float(numbers["hessian_trace"]) == pytest.approx(values.sum(), rel=0.04)
     assert float(numbers["hessian_eigenvalue/5"]) == pytest.approx(20, rel=1e-3)
 
@@ -92,7 +92,7 @@ def test_linear_softmax_has_its_closed_form():
 
 
 def test_the_hessian_of_a_residual_network_is_that_of_pytorch():
-    """Its product with a random vector, in eval mode, beside what double backward gives in float64."""
+    """Its product with a random vector in eval mode equals PyTorch's double backward in float64."""
     with np.load(pathlib.Path(__file__).parents[1] / "fixtures" / "resnet_torch.npz") as file:
         stored = {key.removeprefix("bottleneck/"): file[key] for key in file.files if key.startswith("bottleneck/")}
     net = resnet.ResNet(5, (2, 1), 2, "cifar", "batch", jnp.float32, block="bottleneck")
@@ -118,7 +118,7 @@ def test_the_hessian_of_a_residual_network_is_that_of_pytorch():
 
 
 def test_the_spectrum_has_the_moments_of_the_matrix():
-    """Of a diagonal matrix exactly, whatever the signs are."""
+    """Exactly for a diagonal matrix, whatever the random signs."""
     numbers = measured(spectrum, np.diag(VALUES))
     nodes = np.array([numbers[f"hessian_node/{j}"] for j in range(24)])
     weights = np.array([numbers[f"hessian_weight/{j}"] for j in range(24)])
@@ -155,7 +155,7 @@ def test_overlap_of_spaces():
 
 
 def test_adaptive_sharpness_at_a_minimum_is_that_of_the_scaled_hessian():
-    """max of e^T A e / 2 where |e / w| is 0.5: the largest eigenvalue of W A W times 0.5^2 / 2."""
+    """The maximum of e^T A e / 2 for |e / w| = 0.5: the largest eigenvalue of W A W times 0.5^2 / 2."""
     hessian = np.diag([0.1] * 11 + [10.0])
     found = measured(flatness, hessian, np.tile(FLAT, (6, 1)))
     assert found["adaptive_sharpness"] == pytest.approx(0.5**2 / 2 * 10, rel=1e-4)
@@ -172,6 +172,6 @@ def test_adaptive_sharpness_does_not_see_the_scale_of_weights():
 
 
 def test_random_directions_have_the_norms_of_the_filters():
-    """A quadratic that is the same in all directions rises by half its curvature times the squared length."""
+    """An isotropic quadratic rises by half its curvature times the squared length."""
     found = measured(flatness, 3 * np.eye(12), np.tile(FLAT, (6, 1)))
     assert found["filter_rise"] == pytest.approx(0.1**2 / 2 * 3 * np.square(PARAMS["a"]["kernel"]).sum(), rel=1e-4)

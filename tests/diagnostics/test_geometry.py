@@ -1,4 +1,4 @@
-"""Where networks lie to each other, and their tangent kernel, in cases that have a closed form."""
+"""Distances and paths between networks, and their tangent kernel, in cases with a closed form."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def test_without_a_stage_before_there_is_nothing_to_compare_with():
 
 
 def test_the_loss_on_a_line_of_a_saddle():
-    """Of a quadratic it is a parabola, whose arch over the line between its ends is an eighth of its curvature."""
+    """The loss of a quadratic along a line is a parabola; its height above the chord is an eighth of its curvature."""
     hessian = -np.eye(7)
     numbers = jax.jit(lambda: path(subject(hessian=hessian)))()
     ends = [np.concatenate([tree["a"], tree["b"]]) for tree in (OTHER, PARAMS)]
@@ -65,7 +65,7 @@ def test_cka_sees_neither_rotation_nor_scale_nor_what_weighs_nothing():
 
 
 def test_the_tangent_kernel_of_linear_softmax_is_that_of_its_images():
-    """The sum of the logits over root 3 has the gradient x / root 3 for each of three outputs: K = X X^T."""
+    """The gradient of the sum of three logits over root 3 is x / root 3 for each of them, so K = X X^T."""
     given = subjects.softmax(IMAGES, np.zeros(20), KERNEL)
     moved = {"head": {"kernel": jnp.asarray(KERNEL + 0.5 * np.eye(5, 3), jnp.float32)}}
     whole = dataclasses.replace(given, following=lambda: dataclasses.replace(given, params=moved))

@@ -50,7 +50,7 @@ def test_effective_rank_is_the_exponential_of_the_entropy():
 
 
 def test_effective_rank_of_collapsed_features_is_that_of_what_is_left():
-    """Three directions, and 61 of a hundred thousandth: the eigenvalues of the Gram matrix would make 2.81 of it."""
+    """Three directions, and 61 that are 1e-5 as large: from the eigenvalues of the Gram matrix it would be 2.81."""
     rng, sigma = np.random.default_rng(0), np.array([3.0, 2.0, 1.0, *[1e-5] * 61])
     left, right = (np.linalg.qr(rng.standard_normal((rows, 64)))[0] for rows in (512, 64))
     share = sigma / sigma.sum()
@@ -72,7 +72,7 @@ def test_dormant_fraction_scores_units_within_their_layer():
 
 def test_dormant_fraction_takes_channels_of_feature_maps_and_weighs_units_equally():
     maps = np.zeros((5, 3, 3, 2), np.float32)
-    maps[0, 1, 1, 0] = 1.0  # alive by a single position of a single image
+    maps[0, 1, 1, 0] = 1.0  # active at a single position of a single image
     assert dormant(maps=jnp.asarray(maps)) == pytest.approx(1 / 2)
     assert dormant(maps=jnp.asarray(maps), dense=jnp.ones((5, 6))) == pytest.approx(1 / 8)
 

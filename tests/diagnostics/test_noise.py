@@ -1,4 +1,4 @@
-"""The noise of gradients is what is put into them."""
+"""The measured noise of gradients is the noise that their examples have."""
 
 import jax
 import jax.numpy as jnp
@@ -80,9 +80,9 @@ def test_what_an_optimiser_divides_by():
 
 
 def test_estimates_of_a_gaussian_are_unbiased():
-    """Over 1,000 draws of 8 examples each: the means lie within three standard errors of what is true."""
+    """Over 1,000 draws of 8 examples each, the means are within three standard errors of the true values."""
     mean, scale = np.array([0.3, -0.2, 0.1]), np.array([1.0, 0.5, 2.0])
-    draws = RNG.normal(size=(1000, 8, 3)) * scale - mean  # of x, so that gradients at w = 0 are -x
+    draws = RNG.normal(size=(1000, 8, 3)) * scale - mean  # draws of x; the gradients at w = 0 are -x
     zeros = jax.tree.map(jnp.zeros_like, PARAMS)
     numbers = jax.jit(jax.vmap(lambda data: noise(subjects.quadratic(np.eye(3), data, zeros))))(draws)
     for name, true in (("noise_trace", np.square(scale).sum()), ("gradient_square", np.square(mean).sum())):

@@ -1,4 +1,4 @@
-"""Singular values as on TPUs, against those that matrices were made of; they are told up to a common factor."""
+"""Singular values by the method for TPUs, against those that matrices were built from, up to a common factor."""
 
 import types
 
@@ -35,7 +35,7 @@ def rank(features):
 
 
 def test_a_tpu_has_its_rank_by_them(monkeypatch):
-    """Whose compiler takes minutes for jax's own; here of more features than images."""
+    """XLA for TPUs takes minutes to compile jax's own; here with more features than images."""
     wide = made_of(np.logspace(0, -2, 17)).T
     expected = jax.jit(rank).trace(wide)
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
