@@ -34,7 +34,7 @@ def unfinished(study, tmp_path):
 
 
 def fails(directory, out, *flags):
-    """The one line that the command ends with."""
+    """The one line of error with which the command ends."""
     with pytest.raises(SystemExit) as stop:
         collect.main([str(directory), "--out", str(out), *flags])
     assert "\n" not in str(stop.value)
@@ -105,7 +105,7 @@ def test_a_study_in_progress_is_taken_only_if_asked_for(unfinished, study, tmp_p
     collect.main([str(unfinished), "--out", str(tmp_path / "out"), "--partial"])
     assert same(analysis.load(tmp_path / "out"), analysis.load(unfinished))
     assert studies.read(tmp_path / "out").result is None
-    collect.main([str(study), "--out", str(tmp_path / "out")])  # and later what it has become
+    collect.main([str(study), "--out", str(tmp_path / "out")])  # and later, what the study has become
     assert same(analysis.load(tmp_path / "out"), analysis.load(study))
     assert "would replace" in fails(unfinished, tmp_path / "out", "--partial")
     assert studies.read(tmp_path / "out").result

@@ -1,4 +1,4 @@
-"""Each study as the figures of its paper: what stands where in the charts."""
+"""Each study as the figures of its paper: which values are where in the charts."""
 
 import importlib
 import shutil
@@ -20,7 +20,7 @@ SEEDS = (0, 1, 2)
 
 
 def level(label: str, seed: int) -> float:
-    """The gap is 4, 5 and 6 points, whatever is done: seed s is s points better where nothing was pretrained."""
+    """Accuracies whose gap is 4, 5 and 6 points whatever is done; seed s is s points better without pretraining."""
     return 50.0 + seed if label.startswith(("fresh", "replacement")) else 46.0
 
 
@@ -73,7 +73,7 @@ def test_pretrain_length_starts_from_fresh(tmp_path):
     assert (main.scale, main.form) == ("symlog", "points")
     assert main.title == gap(f"fresh {MINUS} pretrain-30", 41.0)
     assert (fit.form, fit.series[0].x[-1], fit.series[0].mean[-1]) == ("curve", 30.0, tables.FIT)
-    assert fit.view[0] < fit.series[0].mean[0] and fit.view[1] > tables.FIT  # every point is to be seen
+    assert fit.view[0] < fit.series[0].mean[0] and fit.view[1] > tables.FIT  # every point is visible
     assert "train accuracy on the half, epoch 30: 98.00%" in fit.title
 
 

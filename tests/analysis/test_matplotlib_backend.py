@@ -1,4 +1,4 @@
-"""What is on paper of a chart, and that it is the same each time."""
+"""What matplotlib draws of a chart, and that its files are the same each time."""
 
 import dataclasses
 import math

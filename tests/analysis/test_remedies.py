@@ -1,4 +1,4 @@
-"""The table of remedies on studies whose every number is known, without training."""
+"""The table of remedies on studies with given numbers, without training."""
 
 import functools
 import math
@@ -14,12 +14,12 @@ from tests.support import synthetic
 
 METRICS = ("test_accuracy", "validation_accuracy", "train_accuracy")
 SCATTER = [0.0, 0.4, -0.3, 0.2, -0.1, 0.3, -0.2, 0.1]
-# Accuracy beside that of the warm start, 70; by branch, or by branch and setting.
+# Accuracy above that of the warm start, which is 70; by branch, or by branch and setting.
 EFFECT = {"fresh": 4.0, "shrink_perturb": {1: 1.0, 2: 3.0, 3: 2.0}, "larger_rate": {1: -2.0, 2: -3.0, 3: -4.0}}
 
 
 def world(effect, chooses=lambda value: value):
-    """Test and train accuracy as the effects say; validation accuracy is what `chooses` makes of it."""
+    """Test and train accuracy as `effect` says; validation accuracy is `chooses` of it."""
 
     def value(label, stage, seed, metric, epoch):
         name, _, point = label.removesuffix("]").partition("[")
@@ -33,7 +33,7 @@ def world(effect, chooses=lambda value: value):
     return value
 
 
-# Enough of them for two pictures, and for groups.
+# Enough of them for two charts, and for groups.
 SOME = "fresh warm larger_rate head_reset last_reset shrink_perturb l2 l2_init redo fire dash".split()
 
 
@@ -91,7 +91,7 @@ def test_the_correction_is_over_all_protocols():
 
 
 def test_test_images_choose_nothing():
-    """The setting that is best on test images is the worst on validation images, and is not taken."""
+    """The setting that is best on test images is the worst on validation images, and must not be chosen."""
     found = rows(study(chooses=lambda value: -value))
     assert found["half", "shrink_perturb"].setting == "shrink=0.2"
     assert found["half", "larger_rate"].setting == "learning_rate=0.03"

@@ -1,4 +1,4 @@
-"""Files that others wrote: nothing in them is run, and nothing that they name lies outside their directory."""
+"""Files from others: nothing in them is executed, and no path in them leads outside their directory."""
 
 import ast
 import copy
@@ -35,7 +35,7 @@ OURS = sorted(
 RUNS_CODE = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "torch", "yaml"}
 DEEP = "[" * 200_000
 
-# Nothing is run.
+# Nothing is executed.
 
 
 def test_no_module_reads_what_could_run_code():
@@ -82,7 +82,8 @@ print("compiled", counts["compilations"], "loaded", counts["from_cache"])
 
 @pytest.mark.long
 def test_no_pickle_is_loaded_by_a_run_nor_by_what_is_read_back(tmp_path):
-    """Not by checkpoints, the data set's cache, or jax's cache of programs, all of which the second start reads."""
+    """Neither checkpoints, nor the data set's cache, nor jax's cache of programs; the second start reads all of
+    them."""
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     for name in ("first", "second", "second"):
@@ -90,12 +91,12 @@ def test_no_pickle_is_loaded_by_a_run_nor_by_what_is_read_back(tmp_path):
         done = subprocess.run(call, cwd=ROOT, env=environ, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         if name == "second":
-            assert "loaded 0" not in done.stdout  # so the cache was read
+            assert "loaded 0" not in done.stdout  # so the cache of programs was read
             break
     assert list((tmp_path / "cache").rglob("*.npz")) and list((tmp_path / "cache").rglob("*-cache"))
 
 
-# Nothing lies outside.
+# No path leads outside.
 
 NAMES = st.one_of(
     st.sampled_from(
@@ -112,7 +113,7 @@ VALUES = st.recursive(
 
 
 def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
-    """Where something stands in JSON: keys and positions from the top."""
+    """The path of every value in JSON: keys and positions from the top."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in inside:
         yield (*at, key)
@@ -121,7 +122,7 @@ def places(value: Any, at: tuple = ()) -> Iterator[tuple]:
 
 @st.composite
 def spoilt(draw, good: Any) -> Any:
-    """JSON with something else at one or two of its places, or keys of other names."""
+    """JSON in which one or two values or keys are replaced by others."""
     content = copy.deepcopy(good)
     for _ in range(draw(st.integers(1, 2))):
         paths = list(places(content))
@@ -144,7 +145,7 @@ def one_line(error: Exception) -> None:
 
 
 def inside(top: Path, *parts: str) -> None:
-    """Assert that a path made of names is one below `top`, each name one entry that any file system takes."""
+    """Assert that a path made of names stays below `top`, and that each name is one valid file name."""
     path = top.joinpath(*parts)
     assert Path(os.path.normpath(path)).is_relative_to(top) and Path(os.path.normpath(path)) != top
     assert all(0 < len(os.fsencode(part)) <= 255 and "\x00" not in part for part in path.parts)
@@ -173,7 +174,7 @@ def test_names_in_a_config_stay_in_its_directory(name):
     content |= {"stages": {name: content["stages"]["train"]}, "control": name}
     try:
         study = study_config.parse(content)
-    except LabError:  # whose line may hold the name as it is: a config is code of its user
+    except LabError:  # its line may contain the name unchanged: a config is the user's own code
         return
     inside(Path("/top"), study.packs[0].name, study.packs[0].plans[0][1][0].name)
 
@@ -293,7 +294,7 @@ COMMANDS = {"claims": verify.main, "figures": figures.main, "report": report.mai
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory):
-    """A directory that no sweep is around."""
+    """A directory that is not inside a sweep."""
     return tmp_path_factory.mktemp("apart")
 
 
@@ -305,7 +306,7 @@ def measured(tmp_path):
 
 
 def read_all(directory: Path) -> None:
-    """Read a study and tell of it, in words and numbers; or one line."""
+    """Read a study and describe it in words and numbers, or fail with one line."""
     try:
         study = studies.read(directory)
         verify.table([study], verify.judge([study]))
