@@ -139,13 +139,13 @@ def test_a_machine_that_slows_down_changes_rates_but_no_ratio(monkeypatch):
 
         return measured
 
-    found = rounds.interleave(
+    rates = rounds.interleave(
         {"a": side("a", 8.0), "b": side("b", 2.0), "c": side("c", 1.0)}, 3, lambda: ticks.append(1)
     )
     assert "".join(order) == "abccbaabc" and len(ticks) == 3
-    assert found["a"] == [8.0, 4.0, 2.0]
-    assert rounds.ratio(found, "a", "b") == {"median": 4.0, "low": 4.0, "high": 4.0}
-    assert rounds.spread(found["b"]) == {"median": 1.0, "low": 0.5, "high": 2.0}
+    assert rates["a"] == [8.0, 4.0, 2.0]
+    assert rounds.ratio(rates, "a", "b") == {"median": 4.0, "low": 4.0, "high": 4.0}
+    assert rounds.spread(rates["b"]) == {"median": 1.0, "low": 0.5, "high": 2.0}
 
 
 def test_steps_fill_the_time_and_the_first_call_is_not_trusted():
@@ -199,8 +199,8 @@ def test_growth_is_per_further_run_of_the_same_strategy():
 
     rows = [row(1, "map", 100, 1.0), row(8, "map", 170, 2.0), row(8, "vmap", 900, 4.0), {"error": "no"}]
     rows.append(row(32, "map", 410, 1.6))
-    found = cases.growth({"rows": rows})
-    assert [(e["runs"], e["time"], e["further_run_bytes"]) for e in found] == [(8, 4, 10), (8, 2, None), (32, 20, 10)]
+    entries = cases.growth({"rows": rows})
+    assert [(e["runs"], e["time"], e["further_run_bytes"]) for e in entries] == [(8, 4, 10), (8, 2, None), (32, 20, 10)]
 
 
 # ---- the way to PyTorch ----
@@ -266,18 +266,18 @@ def test_a_program_trains_as_many_steps_as_asked_and_its_memory_is_counted():
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
         patch.setattr(ours, "MODEL", "mlp")
-        found = {
+        programs = {
             strategy: ours.point(plan, plans.Case(4, "cifar", "float32", (), 1), plans.Point(3, strategy), dataset)
             for strategy in ("map", "loop")
         }
-    for built in found.values():
+    for built in programs.values():
         assert built.train(7) > 0  # more than the 3 steps of an epoch, in calls of an epoch each
         assert (built.step_images, built.devices) == (24, 1)
         assert built.parameters == 8 * 8 * 3 * 4 + 4 + 4 * 10 + 10
-    weights = 3 * found["map"].parameters * 4  # parameters and two moments of Adam, float32
-    assert weights < found["map"].run_bytes < found["map"].bytes
-    assert found["map"].bytes == pytest.approx(3 * found["map"].run_bytes + dataset.train_images.nbytes)
-    assert found["loop"].bytes is None and found["loop"].run_bytes is None
+    weights = 3 * programs["map"].parameters * 4  # parameters and two moments of Adam, float32
+    assert weights < programs["map"].run_bytes < programs["map"].bytes
+    assert programs["map"].bytes == pytest.approx(3 * programs["map"].run_bytes + dataset.train_images.nbytes)
+    assert programs["loop"].bytes is None and programs["loop"].run_bytes is None
 
 
 def test_shares_of_a_wall_clock(tmp_path):
@@ -307,8 +307,8 @@ def test_without_a_gpu_it_says_so(capsys):
 def test_a_network_that_differs_from_pytorchs_is_not_compared(fake):
     fake(1)
     with channel.opened(sys.executable) as peer:
-        found = cases.torch_entry(plans.quick().cases[0], plans.quick(), "eager", peer, {2})
-    assert found == {"error": "PyTorch's network has 1 parameters, ours [2]"}
+        entry = cases.torch_entry(plans.quick().cases[0], plans.quick(), "eager", peer, {2})
+    assert entry == {"error": "PyTorch's network has 1 parameters, ours [2]"}
 
 
 def test_a_point_that_fails_leaves_the_others(monkeypatch):
@@ -320,8 +320,8 @@ def test_a_point_that_fails_leaves_the_others(monkeypatch):
     monkeypatch.setattr(cases, "ours", types.SimpleNamespace(point=fails, Built=ours.Built))
     plan = plans.quick(["map", "vmap"])
     ticks = []
-    found = cases.measure(plan.cases[0], plan, None, None, ticks.append)
-    assert [row.get("error") for row in found["rows"]] == [None, None, "too large"]
+    entry = cases.measure(plan.cases[0], plan, None, None, ticks.append)
+    assert [row.get("error") for row in entry["rows"]] == [None, None, "too large"]
     assert ticks == ["1 map", "2 map", "2 vmap", "round", "round", "round"]
 
 
@@ -346,9 +346,9 @@ def measured(tmp_path_factory):
 
 @pytest.mark.long
 def test_a_quick_pass_has_every_number(measured):
-    found, _ = measured
-    assert set(found) == {"plan", "machine", "torch", "real", "cases", "growth"}
-    (case,) = found["cases"]
+    report, _ = measured
+    assert set(report) == {"plan", "machine", "torch", "real", "cases", "growth"}
+    (case,) = report["cases"]
     alone, two = case["rows"]
     for row in (alone, two):
         assert {"width", "depth", "stem", "dtype", "runs", "strategy"} < set(row)
@@ -364,7 +364,7 @@ def test_a_quick_pass_has_every_number(measured):
     assert two["flops"] == pytest.approx(case["flops_per_image"] * two["images_per_second"]["median"])
     assert case["flops_per_image"] == flops.training(4, "cifar", depth=1, side=8)
     assert two["of_matmul"]["high"] < 1
-    (growth,) = found["growth"]
+    (growth,) = report["growth"]
     assert growth["further_run_bytes"] == two["bytes"] - alone["bytes"] > 0
 
 
@@ -452,11 +452,11 @@ def test_a_start_without_a_step_is_an_error(monkeypatch):
 
 def test_overheads_follow_from_seconds_and_intervals():
     part = overhead.Stage("tune", 1000.0, 10, 2, evaluate=20.0, records=0.5, checkpoint=0.1, keep=1.0)
-    found = overhead.shares([part, part], status=0.01, launch=4.0, checkpoint_seconds=10.0)
-    assert found["checkpoint"] == pytest.approx((2 * 1200 / 10 * 0.1 + 4) / 2000)
-    assert found["records"] == pytest.approx(10 / 2000) and found["evaluate"] == pytest.approx(400 / 2000)
-    assert found["launch"] == pytest.approx(4 / 2000) and found["status"] == pytest.approx(240 * 0.01 / 2000)
-    assert found["together"] == pytest.approx(sum(found[kind] for kind in overhead.TOGETHER))
+    shares = overhead.shares([part, part], status=0.01, launch=4.0, checkpoint_seconds=10.0)
+    assert shares["checkpoint"] == pytest.approx((2 * 1200 / 10 * 0.1 + 4) / 2000)
+    assert shares["records"] == pytest.approx(10 / 2000) and shares["evaluate"] == pytest.approx(400 / 2000)
+    assert shares["launch"] == pytest.approx(4 / 2000) and shares["status"] == pytest.approx(240 * 0.01 / 2000)
+    assert shares["together"] == pytest.approx(sum(shares[kind] for kind in overhead.TOGETHER))
     slow = overhead.shares([dataclasses.replace(part, checkpoint=1.0, keep=0.0)], 0.0, 0.0, 10.0)
     assert slow["checkpoint"] == pytest.approx(1200 / 50 / 1000)  # no more often than every 50 times as long
 
@@ -466,11 +466,11 @@ def test_overheads_are_measured(tmp_path, capsys):
     file = tmp_path / "overhead.json"
     arguments = ["--config=configs/multistage.py:digits", "--config.model.name=mlp", "--config.seeds=0"]
     assert overhead.main([*arguments, "--steps=3", f"--json={file}"]) == 0
-    found = json.loads(file.read_text())
-    assert found["launches"]["cold"]["compile"] > found["launches"]["warm"]["compile"]
-    assert [stage["name"] for stage in found["stages"]] == ["pretrain", "tune"]
-    assert all(value > 0 for stage in found["stages"] for key, value in stage.items() if key != "name")
-    assert found["stages"][1]["evaluations"] > 10  # of the whole study, not of the cut one
+    report = json.loads(file.read_text())
+    assert report["launches"]["cold"]["compile"] > report["launches"]["warm"]["compile"]
+    assert [stage["name"] for stage in report["stages"]] == ["pretrain", "tune"]
+    assert all(value > 0 for stage in report["stages"] for key, value in stage.items() if key != "name")
+    assert report["stages"][1]["evaluations"] > 10  # of the whole study, not of the cut one
     assert "together" in capsys.readouterr().out
 
 

@@ -74,8 +74,8 @@ def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(check
     """Installed, not even where Python looks in that directory first, as for `python -m`."""
     for name in ("analysis", "configs", "launch", *["plasticity_jax"] * checkout):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} of the user')\n")
-    own = "from plasticity_jax.configs import multistage\nget_config = multistage.get_config\n"
-    (tmp_path / "own.py").write_text(own)
+    source = "from plasticity_jax.configs import multistage\nget_config = multistage.get_config\n"
+    (tmp_path / "own.py").write_text(source)
     code = (
         "import sys; from plasticity_jax.cli import main\n"
         "calls = [['collect', 'nowhere', '--out=x'], ['status', 'nowhere'], ['run', 'own.py:digits', '--nonsense']]\n"

@@ -169,8 +169,8 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
     "preset", ["", "digits", *(pytest.param(p, marks=pytest.mark.long) for p in ("small", "smoke"))]
 )
 def test_the_paper_is_a_sweep_of_all_studies(preset):
-    found = planner.studies(importlib.import_module("plasticity_jax.configs.paper").get_config(preset))
-    assert {study.name for study in found.values()} == set(found)
+    studies = planner.studies(importlib.import_module("plasticity_jax.configs.paper").get_config(preset))
+    assert {study.name for study in studies.values()} == set(studies)
     alone = [module(path).get_config(preset) for path in FILES if path.stem != "remedies"]  # not a paper's
     alone.append(
         importlib.import_module("plasticity_jax.configs.warm_start").get_config(",".join([preset, "study=online"]))
@@ -180,7 +180,7 @@ def test_the_paper_is_a_sweep_of_all_studies(preset):
             ",".join(filter(None, [preset, "study=graded"]))
         )
     )
-    assert {config.name: study_config.parse(config) for config in alone} == found
+    assert {config.name: study_config.parse(config) for config in alone} == studies
 
 
 @pytest.mark.parametrize("optimiser", base.OPTIMISERS)
@@ -269,8 +269,8 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
         pytest.skip("some act on units, which the tiny network does not name")
     config = module(path).get_config(arg)
     config.update(seeds=(0,), train_images=96, test_images=50, diagnostics=(), strategy="loop")
-    for each in config.stages.values():
-        each.update(steps=2, eval_every=0)
+    for stage in config.stages.values():
+        stage.update(steps=2, eval_every=0)
     if network:
         small_batches(config)
     study = study_config.parse(config)
@@ -292,8 +292,8 @@ def test_multistage_runs_on_digits(tmp_path):
     config = importlib.import_module("plasticity_jax.configs.multistage").get_config("digits")
     config.update(seeds=(0,), train_images=96, test_images=50, strategy="loop")  # compiles each program once
     config.model.update(depth=1, width=2)
-    for each in config.stages.values():
-        each.update(steps=2, eval_every=0, batch_size=64)
+    for stage in config.stages.values():
+        stage.update(steps=2, eval_every=0, batch_size=64)
     result = plasticity_jax.run(config, tmp_path)
     assert workdir.read_json(tmp_path / "status.json")["compilations"] == 5
     assert [(run["run"], run["status"]) for run in result["runs"]] == [

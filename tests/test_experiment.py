@@ -90,12 +90,12 @@ def test_means_intervals_and_gap(study):
     scores["gap"] = scores["fresh"] - scores["pretrain+tune"]
     assert np.ptp(scores["fresh"]) > 0 and scores["gap"].any()  # or the test would show nothing
     for name, values in scores.items():
-        found = result["gap"] if name == "gap" else result["branches"][name]
-        assert found["n"] == 2
-        assert found["mean"] == pytest.approx(values.mean())
-        assert found["sd"] == pytest.approx(values.std(ddof=1))
+        summary = result["gap"] if name == "gap" else result["branches"][name]
+        assert summary["n"] == 2
+        assert summary["mean"] == pytest.approx(values.mean())
+        assert summary["sd"] == pytest.approx(values.std(ddof=1))
         half = scipy.stats.t.ppf(0.975, 1) * values.std(ddof=1) / math.sqrt(2)
-        assert found["ci95"] == pytest.approx([values.mean() - half, values.mean() + half])
+        assert summary["ci95"] == pytest.approx([values.mean() - half, values.mean() + half])
     assert (result["gap"]["control"], result["gap"]["treatment"]) == ("fresh", "pretrain+tune")
     assert result["contrasts"] == [result["gap"]]
 
@@ -121,25 +121,25 @@ def test_the_seconds_of_training_are_split_by_group(study):
 
 
 def test_environment_tells_the_data_apart(study):
-    found = workdir.read_json(study[0] / "environment.json")
-    assert found["dataset"]["sha256"] == small.TOY.sha256
-    assert found["dataset"]["image_shape"] == [8, 8, 1]
-    assert found["choices"] == {"main": {"strategy": "map", "dtype": "float32", "images": "device"}}
+    environment = workdir.read_json(study[0] / "environment.json")
+    assert environment["dataset"]["sha256"] == small.TOY.sha256
+    assert environment["dataset"]["image_shape"] == [8, 8, 1]
+    assert environment["choices"] == {"main": {"strategy": "map", "dtype": "float32", "images": "device"}}
 
 
 def test_result_is_written_at_the_end_only(tmp_path, monkeypatch):
-    seen = []
+    states = []
     walk = experiment.stage_loop.walk
 
     def look(group, context):
         outcome = walk(group, context)
         status = workdir.read_json(tmp_path / "status.json")
-        seen.append((group.name, status["status"], status["stage"], (tmp_path / "result.json").exists()))
+        states.append((group.name, status["status"], status["stage"], (tmp_path / "result.json").exists()))
         return outcome
 
     monkeypatch.setattr(experiment.stage_loop, "walk", look)
     small.run(small.config(seeds=(0,)), tmp_path)
-    assert seen == [("pretrain", "running", "pretrain", False), ("tune", "running", "tune", False)]
+    assert states == [("pretrain", "running", "pretrain", False), ("tune", "running", "tune", False)]
     assert (tmp_path / "result.json").exists()
 
 
@@ -162,8 +162,8 @@ def test_a_finished_study_trains_nothing_again(tmp_path, monkeypatch):
 
 def test_one_seed_has_no_interval(tmp_path, capsys):
     result = small.run(small.config(seeds=(4,)), tmp_path)
-    for found in (*result["branches"].values(), result["gap"]):
-        assert (found["n"], found["sd"], found["ci95"]) == (1, None, [None, None])
+    for summary in (*result["branches"].values(), result["gap"]):
+        assert (summary["n"], summary["sd"], summary["ci95"]) == (1, None, [None, None])
     assert result["gap"]["mean"] == pytest.approx(
         result["runs"][0]["test_accuracy"] - result["runs"][1]["test_accuracy"]
     )
@@ -346,8 +346,8 @@ def promised(text: str) -> int:
 
 
 def test_dry_run_writes_nothing_and_tells_the_plan(tmp_path, capsys):
-    found = together(diagnostics=("weight_norm",))
-    assert small.run(found, tmp_path / "new", dry_run=True) == {}
+    settings = together(diagnostics=("weight_norm",))
+    assert small.run(settings, tmp_path / "new", dry_run=True) == {}
     assert list(tmp_path.iterdir()) == []
     text = capsys.readouterr().out
     assert "stage pretrain: 2 runs (pretrain), 6 steps = 2 epochs of 48 images in batches of 16" in text
@@ -474,8 +474,8 @@ def test_own_network_reset_and_diagnostic(tmp_path):
     config = small.config(seeds=(0,), control="pretrain+tune", diagnostics=("weight_norm",))
     del config.stages.tune.branches["fresh"]
     config.stages.tune.reset.function = "forget"
-    own = dict(model=small.Net(), resets={"forget": forget}, diagnostics={"head": head})
-    result = small.run(config, tmp_path, **own)
+    given = dict(model=small.Net(), resets={"forget": forget}, diagnostics={"head": head})
+    result = small.run(config, tmp_path, **given)
     assert result["status"] == "finished"
 
     name = "pretrain+tune/seed0"
@@ -581,8 +581,8 @@ def test_a_plan_tells_height_width_and_channels_and_what_looks_wrong(tmp_path, c
 def test_own_images_need_no_square_and_any_channels(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 6, 5, 2), dtype=np.uint8), np.arange(60) % 4
-    own = datasets.from_arrays("own", images[:40], labels[:40], images[40:], labels[40:])
-    result = small.run(small.single(epochs=1.0), tmp_path, dataset=own)
+    dataset = datasets.from_arrays("own", images[:40], labels[:40], images[40:], labels[40:])
+    result = small.run(small.single(epochs=1.0), tmp_path, dataset=dataset)
     _, params, _ = plasticity_jax.load(tmp_path, "train", 0)
     assert params["layer1"]["kernel"].shape == (60, 8) and params["head"]["kernel"].shape == (8, 4)
     assert result["images"] == 2 * math.ceil(40 / 16) * 16

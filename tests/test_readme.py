@@ -30,7 +30,7 @@ def block(word: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the example with an own data set, network, reset and diagnostic leaves behind."""
     names: dict = {"directory": tmp_path_factory.mktemp("readme")}
     with pytest.MonkeyPatch.context() as patch:
@@ -40,18 +40,18 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 @pytest.mark.slow
-def test_the_own_pieces_are_used(own: dict) -> None:
-    assert own["result"]["status"] == "finished"
-    assert {run["branch"] for run in own["result"]["runs"]} == {"fresh", "pretrain+tune"}
-    assert own["params"]["head"]["kernel"].shape == (16, 3)
-    assert own["model"].__class__.__name__ == "Net"
-    table = (own["directory"] / "runs/own/main/tune/metrics.jsonl").read_text()
+def test_the_own_pieces_are_used(example: dict) -> None:
+    assert example["result"]["status"] == "finished"
+    assert {run["branch"] for run in example["result"]["runs"]} == {"fresh", "pretrain+tune"}
+    assert example["params"]["head"]["kernel"].shape == (16, 3)
+    assert example["model"].__class__.__name__ == "Net"
+    table = (example["directory"] / "runs/own/main/tune/metrics.jsonl").read_text()
     assert '"sparsity"' in table and '"weight_norm/hidden"' in table
 
 
 @pytest.mark.slow
-def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.chdir(own["directory"])
+def test_saved_metrics_are_read_as_shown(example: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(example["directory"])
     names: dict = {}
     exec(block("analysis.load").replace("runs/demo", "runs/own"), names)
     printed = capsys.readouterr().out
@@ -61,10 +61,10 @@ def test_saved_metrics_are_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_a_study_is_read_as_shown(own: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.chdir(own["directory"])
+def test_a_study_is_read_as_shown(example: dict, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(example["directory"])
     exec(block("study.plot").replace("runs/demo", "runs/own"), names := {})
-    assert names["study"].result == own["result"] | names["study"].result
+    assert names["study"].result == example["result"] | names["study"].result
     assert names["study"].claims() in capsys.readouterr().out
 
 
@@ -113,8 +113,8 @@ def test_the_plan_runs(network: Any, tmp_path: Path) -> None:
 def test_the_sweep_is_one() -> None:
     names: dict = {}
     exec(block("# my_sweep.py"), names)
-    found = planner.studies(names["get_config"]())
-    assert [len(pack.plans) for pack in found["rates"].packs] == [3, 3] and len(found["rates"].seeds) == 20
+    studies = planner.studies(names["get_config"]())
+    assert [len(pack.plans) for pack in studies["rates"].packs] == [3, 3] and len(studies["rates"].seeds) == 20
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -15,26 +15,26 @@ from tests.support import small
 
 def config(*, strengths=(0.0, 0.05), every=4, **top):
     """A warm start, treated by both remedies, with the strength of one on the run axis."""
-    found = small.config(seeds=(0,), control="pretrain+tune", **top)
-    found.stages.tune = small.stage(
+    settings = small.config(seeds=(0,), control="pretrain+tune", **top)
+    settings.stages.tune = small.stage(
         epochs=2.0,
         optim=base.optimiser("adam", learning_rate=0.01),
         remedies=base.treated(l2_init={}, redo={"every": every, "threshold": 0.9}),
         branches={"pretrain+tune": {"after": "pretrain"}},
     )
-    found.grid = (("stages.tune.remedies.l2_init.strength", strengths),)
-    return found
+    settings.grid = (("stages.tune.remedies.l2_init.strength", strengths),)
+    return settings
 
 
 def test_branches_of_a_stage_have_remedies_of_their_own():
-    found = small.config(control="plain")
-    found.stages.tune.remedies = base.treated(l2_init={})
-    found.stages.tune.branches = small.branches(
+    settings = small.config(control="plain")
+    settings.stages.tune.remedies = base.treated(l2_init={})
+    settings.stages.tune.branches = small.branches(
         plain={"after": "pretrain"},
         both={"after": "pretrain", "remedies": base.treated(redo={"every": 7})},
         stronger={"after": "pretrain", "remedies": {"l2_init": {"strength": 0.5}}},
     )
-    ((_, plan),) = study_config.parse(found).packs[0].plans
+    ((_, plan),) = study_config.parse(settings).packs[0].plans
     named = {stage.branch: [(each.name, dict(each.numbers)) for each in stage.remedies] for stage in plan}
     assert named["plain"] == [("l2_init", {"strength": 0.01})] and named["stronger"] == [("l2_init", {"strength": 0.5})]
     assert named["both"] == [("l2_init", {"strength": 0.01}), ("redo", {"every": 7, "threshold": 0.1})]
@@ -59,11 +59,11 @@ def test_branches_of_a_stage_have_remedies_of_their_own():
     ],
 )
 def test_a_wrong_remedy_is_one_line(remedies, line):
-    found = small.config()
-    with found.ignore_type():
-        found.stages.tune.remedies = remedies
+    settings = small.config()
+    with settings.ignore_type():
+        settings.stages.tune.remedies = remedies
     with pytest.raises(ConfigError, match=line):
-        study_config.parse(found)
+        study_config.parse(settings)
 
 
 @pytest.mark.parametrize(
@@ -107,20 +107,20 @@ pulling = Remedy(pull, lambda network, begun: network.params["head"]["bias"].sum
 def test_own_remedies_are_given_from_python_and_named_in_the_config(tmp_path, monkeypatch):
     (tmp_path / "my_remedies.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    found = small.single(epochs=1.0, remedies={})
-    found.seeds, found.strategy = (0,), "loop"
-    with found.unlocked():
-        found.stages.train.remedies = {
+    settings = small.single(epochs=1.0, remedies={})
+    settings.seeds, settings.strategy = (0,), "loop"
+    with settings.unlocked():
+        settings.stages.train.remedies = {
             "vanish": {"moment": "periodic", "every": 6, "scale": 0.0},
             "my_remedies:pulling": {"moment": "regulariser", "strength": 0.1},
         }
-    small.run(found, tmp_path / "run", remedies={"vanish": shrink_towards_zero})
+    small.run(settings, tmp_path / "run", remedies={"vanish": shrink_towards_zero})
     _, params, _ = plasticity_jax.load(tmp_path / "run", "train", 0)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(params))  # of 6 steps
-    with found.unlocked():
-        found.stages.train.remedies = {"vanish": {"moment": "update", "factor": 0.0}}
+    with settings.unlocked():
+        settings.stages.train.remedies = {"vanish": {"moment": "update", "factor": 0.0}}
     with pytest.raises(ConfigError, match="remedies.vanish: takes the numbers scale .*, and is given factor"):
-        small.run(found, tmp_path / "other", remedies={"vanish": shrink_towards_zero})
+        small.run(settings, tmp_path / "other", remedies={"vanish": shrink_towards_zero})
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_remedys_number_rides_the_run_axis_and_a_run_is_as_alone(both, tmp_pat
     assert set(small.hashes(alone).values()) == {both["pretrain+tune,strength=0.05/seed0"]}
 
 
-def stopped_once(found, directory):
+def stopped_once(settings, directory):
     """The hashes of a study that was killed in the middle of its last stage and gone on with."""
     real, calls = programs.Programs.advance, []
 
@@ -150,10 +150,10 @@ def stopped_once(found, directory):
         eager.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
         patch.setattr(programs.Programs, "advance", stopping)
         with pytest.raises((KeyboardInterrupt, Preempted)):
-            small.run(found, directory)
+            small.run(settings, directory)
         patch.undo()
         assert list(directory.glob("main/tune/checkpoints/*")) and not list(directory.glob("main/tune/end"))
-        return small.hashes(small.run(found, directory))
+        return small.hashes(small.run(settings, directory))
 
 
 def test_a_study_with_remedies_goes_on_where_it_was_stopped(both, tmp_path):
@@ -179,8 +179,8 @@ def test_all_remedies_at_once_go_on_where_they_were_stopped_and_are_as_alone(tmp
 @pytest.mark.slow
 def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
     """With no rate to speak of, what a stage ends with is what it began with."""
-    found = small.config(seeds=(0,), control="dash", strategy="loop")
-    found.stages.tune = small.stage(
+    settings = small.config(seeds=(0,), control="dash", strategy="loop")
+    settings.stages.tune = small.stage(
         epochs=1.0,
         optim=base.optimiser("sgd", learning_rate=1e-30),
         branches={
@@ -188,7 +188,7 @@ def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
             "fire": {"after": "pretrain", "remedies": base.treated(fire={})},
         },
     )
-    small.run(found, tmp_path)
+    small.run(settings, tmp_path)
     warm, dash, fire = (plasticity_jax.load(tmp_path, name, 0)[1] for name in ("pretrain", "dash", "fire"))
     ratio = dash["layer1"]["kernel"] / warm["layer1"]["kernel"]
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:1], ratio.shape), rtol=1e-4, atol=1e-5)
@@ -199,14 +199,14 @@ def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
 
 @pytest.mark.long  # by day test_starts
 def test_injection_keeps_the_old_weights_beside_the_new_ones(tmp_path):
-    found = small.config(seeds=(0,), control="injection", strategy="loop")
-    found.model.injected = ("layer1", "head")
-    found.stages.tune = small.stage(
+    settings = small.config(seeds=(0,), control="injection", strategy="loop")
+    settings.model.injected = ("layer1", "head")
+    settings.stages.tune = small.stage(
         epochs=1.0,
         optim=base.optimiser("sgd", learning_rate=1e-30),
         branches={"injection": {"after": "pretrain", "remedies": base.treated(plasticity_injection={})}},
     )
-    small.run(found, tmp_path)
+    small.run(settings, tmp_path)
     warm = plasticity_jax.load(tmp_path, "pretrain", 0)[1]
     params, stats = plasticity_jax.load(tmp_path, "injection", 0)[1:3]
     jax.tree.map(np.testing.assert_array_equal, stats["injected_old"]["params"], warm)

@@ -128,9 +128,9 @@ def test_damaged_attempts_are_none(tmp_path, content):
 
 
 def test_attempts_come_back(tmp_path):
-    found = Attempts("tune@3", 2, ("a", "b"), True)
-    attempts.write(tmp_path, found)
-    assert attempts.read(tmp_path) == found
+    written = Attempts("tune@3", 2, ("a", "b"), True)
+    attempts.write(tmp_path, written)
+    assert attempts.read(tmp_path) == written
     assert json.loads((tmp_path / "attempts.json").read_text()) == {
         "place": "tune@3",
         "tries": 2,

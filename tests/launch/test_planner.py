@@ -27,11 +27,11 @@ def study(seeds=(0, 1), widths=(4, 8), rates=RATES[:2], **top):
     return study_config.parse(swept.config(seeds=seeds, grid=(("model.width", widths), (swept.RATE, rates)), **top))
 
 
-def cells(listed, found) -> Counter:
+def cells(listed, studies) -> Counter:
     """How often each (study, width, rate, seed) is trained."""
     count = Counter()
     for job in listed:
-        part = jobs.restrict(found[job.study], job.pack, job.points, job.seeds)
+        part = jobs.restrict(studies[job.study], job.pack, job.points, job.seeds)
         for hparams, _ in part.packs[0].plans:
             count.update((job.study, *dict(hparams).values(), seed) for seed in part.seeds)
     return count
@@ -45,9 +45,9 @@ def wanted(key="s", seeds=(0, 1), widths=(4, 8), rates=RATES[:2]) -> Counter:
 def test_jobs_partition_what_is_wanted(seeds, rates, limits):
     seeds = tuple(seeds)
     limits = planner.Budget(limits.memory, limits.seconds, limits.runs)
-    found = {"s": study(seeds, rates=RATES[:rates])}
-    listed = planner.plan(found, (), swept.price, limits)
-    assert cells(listed, found) == wanted(seeds=seeds, rates=RATES[:rates])
+    studies = {"s": study(seeds, rates=RATES[:rates])}
+    listed = planner.plan(studies, (), swept.price, limits)
+    assert cells(listed, studies) == wanted(seeds=seeds, rates=RATES[:rates])
     most = min([limit for limit in (limits.memory, limits.seconds, limits.runs) if limit is not None], default=10**9)
     for job in listed:
         assert job.runs <= most or (len(job.points), len(job.seeds)) == (1, 1)
@@ -57,7 +57,7 @@ def test_jobs_partition_what_is_wanted(seeds, rates, limits):
     assert len({job.name for job in listed}) == len(listed)
     if most >= rates * len(seeds):
         assert len(listed) == 2  # a job for each shape
-    assert planner.plan(found, (), swept.price, limits) == listed
+    assert planner.plan(studies, (), swept.price, limits) == listed
 
 
 def test_shares_of_seeds_are_even_and_named():
@@ -73,8 +73,8 @@ def test_shares_of_seeds_are_even_and_named():
 
 def test_long_and_odd_values_make_names_too():
     words = {word: {swept.RATE: 0.1 + i} for i, word in enumerate(["../x", "a $b", "x" * 300, "x" * 299 + "y", "é"])}
-    found = {"s": study_config.parse(swept.config(grid=(("an *axis", words),)))}
-    listed = planner.plan(found, (), swept.price, planner.Budget(runs=1))
+    studies = {"s": study_config.parse(swept.config(grid=(("an *axis", words),)))}
+    listed = planner.plan(studies, (), swept.price, planner.Budget(runs=1))
     assert len({job.name for job in listed}) == len(listed) == 10
     for job in listed:
         assert names.check(job.name, "job", commas=True) and "/" not in job.name
@@ -96,17 +96,17 @@ def test_what_takes_too_long_stays_whole():
 def test_a_thousand_jobs_cost_few_questions(seeds, rates):
     """Whatever the machine: what planning does grows with the jobs, not with their square."""
     widths = (4, 8) if rates > 1 else (4,)
-    found = {"s": study(tuple(range(seeds)), widths, tuple(0.001 * (i + 1) for i in range(rates)))}
+    studies = {"s": study(tuple(range(seeds)), widths, tuple(0.001 * (i + 1) for i in range(rates)))}
     looked = []
 
     def price(key, pack, points, count):
         looked.append(len(points))
         return swept.price(key, pack, points, count)
 
-    listed = planner.plan(found, (), price, planner.Budget(runs=1))
+    listed = planner.plan(studies, (), price, planner.Budget(runs=1))
     assert len(listed) == 1000 == len({job.name for job in listed})
     assert len(looked) < 5000 and sum(looked) < 10_000
-    assert planner.plan(found, listed, price, planner.Budget()) == listed
+    assert planner.plan(studies, listed, price, planner.Budget()) == listed
     assert len(looked) < 5000
 
 
@@ -185,11 +185,11 @@ def test_several_studies():
 @given(st.one_of(st.text(), st.sampled_from(["a,b", "sweep.json", "slurm", "xm", "..", "x" * 300])))
 def test_a_study_of_any_name_makes_a_sweep_that_can_be_read(name):
     try:
-        found = planner.studies(swept.config(name=name))
+        studies = planner.studies(swept.config(name=name))
     except ConfigError as error:
         assert "\n" not in str(error)
         return
-    listed = planner.plan(found, (), lambda *part: planner.Price(1, 1, None, None), planner.Budget())
+    listed = planner.plan(studies, (), lambda *part: planner.Price(1, 1, None, None), planner.Budget())
     with tempfile.TemporaryDirectory() as sweep:
         jobs.write(Path(sweep), listed)
         (Path(sweep) / listed[0].study).mkdir()

@@ -447,8 +447,8 @@ def test_a_block_of_a_wide_network_is_norm_relu_convolution_twice():
 
         inner, expected = quick_jit(written_out)(p)
         trained = quick_jit(lambda v, block=block: block.apply(v, x, True, mutable=["batch_stats"]))
-        (found, features), _ = trained(variables)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        (outputs, features), _ = trained(variables)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(features["inner"], inner, rtol=1e-4, atol=1e-4)
         assert ("conv_proj" in p) == (channels != 4)
 

@@ -39,9 +39,9 @@ def test_threads_are_those_that_this_process_may_use(monkeypatch):
 
 def test_systems_without_affinity_use_all_cores(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    for cores, found in ((8, 8), (None, 1)):
+    for cores, threads in ((8, 8), (None, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert cpu.threads() == found
+        assert cpu.threads() == threads
 
 
 def test_lapack_works_with_one_thread_once_loaded(monkeypatch):
@@ -53,11 +53,11 @@ def test_lapack_works_with_one_thread_once_loaded(monkeypatch):
         assert {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
-@pytest.mark.parametrize(("asked", "found"), [(None, "1"), ("2", "2")])
-def test_lapack_that_is_not_loaded_yet_will_have_one_thread_unless_asked(asked, found):
+@pytest.mark.parametrize(("asked", "threads"), [(None, "1"), ("2", "2")])
+def test_lapack_that_is_not_loaded_yet_will_have_one_thread_unless_asked(asked, threads):
     code = "from plasticity_jax.parallel import cpu; cpu.use_one_lapack_thread(); import os; "
     code += "print(os.environ['OPENBLAS_NUM_THREADS'])"
     environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
     environment |= {"OPENBLAS_NUM_THREADS": asked} if asked else {}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{found}\n"
+    assert done.stdout == f"{threads}\n"

@@ -44,16 +44,16 @@ CASES = [
 @pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.long)])
 def test_bytes_are_a_line_in_the_number_of_runs(model, kind, strategy):
     """The program for eight runs tells of those for fewer; a lone run by `map` needs less, as it has no loop."""
-    found, fixed, each = compiled(model, strategy, kind, 8)
-    line = memory.line(found, strategy, 8, fixed, each)
+    footprint, fixed, per_run = compiled(model, strategy, kind, 8)
+    line = memory.line(footprint, strategy, 8, fixed, per_run)
     for count in COUNTS:
         actual = compiled(model, strategy, kind, count)[0].total
         if strategy == "map" and count == 1:
             assert line(count) > actual
         else:  # some thousand bytes go once, with the first run
             assert line(count) == pytest.approx(actual, rel=0.25 if count == 1 else 0.05, abs=8000)
-    new = (found.outputs - found.aliased) // 8
-    assert line.per_run - each - new == pytest.approx(new if strategy == "map" else found.temporaries / 8, abs=1)
+    new = (footprint.outputs - footprint.aliased) // 8
+    assert line.per_run - per_run - new == pytest.approx(new if strategy == "map" else footprint.temporaries / 8, abs=1)
 
 
 def test_runs_that_take_turns_have_their_states_once():
@@ -65,25 +65,25 @@ def test_runs_that_take_turns_have_their_states_once():
 
 @pytest.mark.long
 def test_a_line_of_turns_follows_from_one_side_by_side():
-    found, fixed, each = compiled(MLP, "vmap", "advance", 8)
-    guess = memory.sequential(memory.line(found, "vmap", 8, fixed, each), found, 8)
+    footprint, fixed, per_run = compiled(MLP, "vmap", "advance", 8)
+    guess = memory.sequential(memory.line(footprint, "vmap", 8, fixed, per_run), footprint, 8)
     actual = compiled(MLP, "map", "advance", 8)[0].total
     assert 0.85 * actual < guess(8) < 1.3 * actual
 
 
 def test_a_loop_holds_its_results_twice():
     """Those of each run, and then all of them stacked; and one run's temporaries."""
-    found, fixed, each = compiled(MLP, "loop", "advance", 3)
-    assert found.outputs == compiled(MLP, "loop", "advance", 1)[0].outputs  # it was compiled for one run
-    line = memory.line(found, "loop", 1, fixed, each)
-    assert line == memory.Line(fixed + found.temporaries + found.code, each + 2 * found.outputs)
+    footprint, fixed, per_run = compiled(MLP, "loop", "advance", 3)
+    assert footprint.outputs == compiled(MLP, "loop", "advance", 1)[0].outputs  # it was compiled for one run
+    line = memory.line(footprint, "loop", 1, fixed, per_run)
+    assert line == memory.Line(fixed + footprint.temporaries + footprint.code, per_run + 2 * footprint.outputs)
 
 
 def test_arguments_are_counted_as_xla_counts_them():
-    found, fixed, each = compiled(MLP, "map", "advance", 8)
-    unused = fixed + 8 * each - found.arguments  # numbers of other optimisers and schedules are left out
+    footprint, fixed, per_run = compiled(MLP, "map", "advance", 8)
+    unused = fixed + 8 * per_run - footprint.arguments  # numbers of other optimisers and schedules are left out
     assert 0 <= unused < 8 * memory.size(task(RECORD).hyper)
-    assert found.aliased > 0.99 * found.outputs > 0  # the states are given away
+    assert footprint.aliased > 0.99 * footprint.outputs > 0  # the states are given away
 
 
 def test_size_of_a_tree():

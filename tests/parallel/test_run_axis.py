@@ -59,9 +59,9 @@ def test_any_shape(strategy, count, height, width, donate):
     states, rows = run_axis.place(given[:2], strategy)
     given = states, rows, run_axis.replicate(given[2], strategy, count)
     program = run_axis.compile_over(move, strategy, *given, donate=donate)
-    found = run_axis.fetch(program(*given), count)
-    assert found["n"].tolist() == list(range(1, count + 1)) and program.seconds > 0
-    close(found["x"], expected)
+    result = run_axis.fetch(program(*given), count)
+    assert result["n"].tolist() == list(range(1, count + 1)) and program.seconds > 0
+    close(result["x"], expected)
 
 
 def test_shares_are_made_equal_by_rows_that_are_left_out_again():
@@ -90,9 +90,9 @@ def test_unknown_strategy():
 @pytest.mark.parametrize("donate", [False, True])
 def test_donated_states_are_given_away(strategy, donate):
     states, rows = jnp.arange(6.0).reshape(3, 2), jnp.ones(3)
-    found = run_axis.compile_over(lambda s, r: s + r, strategy, states, rows, donate=donate)(states, rows)
+    result = run_axis.compile_over(lambda s, r: s + r, strategy, states, rows, donate=donate)(states, rows)
     assert states.is_deleted() == donate and not rows.is_deleted()
-    np.testing.assert_array_equal(found, np.arange(6.0).reshape(3, 2) + 1)
+    np.testing.assert_array_equal(result, np.arange(6.0).reshape(3, 2) + 1)
 
 
 def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_products(monkeypatch):
@@ -111,12 +111,12 @@ def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_pr
     monkeypatch.setattr(jax, "devices", lambda: [0])
     assert run_axis.choose("auto", "resnet", 4) == "map"
     monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
-    found = {}
+    chosen = {}
     for backend in ("gpu", "tpu"):
         monkeypatch.setattr(jax, "default_backend", lambda: backend)  # noqa: B023
-        found[backend] = [run_axis.choose("auto", "resnet", count) for count in (1, 2, 3, 4)]
+        chosen[backend] = [run_axis.choose("auto", "resnet", count) for count in (1, 2, 3, 4)]
     # Two devices: as soon as one of them has several runs, a GPU launches them together.
-    assert found == {"gpu": ["map", "map", "batched", "batched"], "tpu": ["map"] * 4}
+    assert chosen == {"gpu": ["map", "map", "batched", "batched"], "tpu": ["map"] * 4}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_devices_that_would_idle_share_the_batches(monkeypatch, devices, runs_, 
 
 
 @pytest.mark.parametrize(
-    ("processes", "each", "strategy", "runs_", "used", "ways"),
+    ("processes", "per_process", "strategy", "runs_", "used", "ways"),
     [
         (2, 4, "map", 2, [0, 4], 1),  # the first device of each CPU
         (2, 4, "map", 1, [0, 4], 2),
@@ -154,33 +154,33 @@ def test_devices_that_would_idle_share_the_batches(monkeypatch, devices, runs_, 
         (2, 2, "split", 1, [0, 1, 2, 3], 4),
     ],
 )
-def test_every_process_has_a_device_at_work(monkeypatch, processes, each, strategy, runs_, used, ways):
-    there = [types.SimpleNamespace(id=i, process_index=i // each) for i in range(processes * each)]
-    monkeypatch.setattr(jax, "devices", lambda: there)
+def test_every_process_has_a_device_at_work(monkeypatch, processes, per_process, strategy, runs_, used, ways):
+    all_devices = [types.SimpleNamespace(id=i, process_index=i // per_process) for i in range(processes * per_process)]
+    monkeypatch.setattr(jax, "devices", lambda: all_devices)
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     monkeypatch.setattr(multihost, "alone", lambda: False)
-    devices, found = run_axis.layout(strategy, runs_)
-    assert ([device.id for device in devices], found) == (used, ways)
+    devices, shards = run_axis.layout(strategy, runs_)
+    assert ([device.id for device in devices], shards) == (used, ways)
     with pytest.raises(ConfigError, match="strategy=loop trains in one process only"):
         run_axis.layout("loop", runs_)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("asked", "count"),
     [
         ({}, cpu.threads()),
         pytest.param({"JAX_NUM_CPU_DEVICES": "3"}, 3, marks=pytest.mark.long),
         pytest.param({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3, marks=pytest.mark.long),
     ],
 )
-def test_all_cores_are_devices_unless_somebody_chose(asked, found):
+def test_all_cores_are_devices_unless_somebody_chose(asked, count):
     use = "from plasticity_jax.parallel import cpu; cpu.use_all_cores()"
     code = f"import os, jax; {use}; print(jax.device_count())"
     kept = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
     call = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(call, env=kept | asked, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert int(done.stdout) == found
+    assert int(done.stdout) == count
 
 
 def test_stack_and_take():
@@ -240,13 +240,13 @@ def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
     states, rows = run_axis.place((first, (rows, np.full(len(ROWS), 6, np.int32))), strategy)
     args = states, rows, run_axis.replicate(IMAGES, strategy, len(ROWS))
     program = run_axis.compile_over(advance(model, stage), strategy, *args, donate=True)
-    found = run_axis.fetch(program(*args), len(ROWS))
-    assert found.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
+    result = run_axis.fetch(program(*args), len(ROWS))
+    assert result.step.tolist() == [6, 5, 2]  # the end of the call, of the stage, and one epoch
     for i, alone in enumerate(expected):
         if strategy in ("vmap", "batched", "seedwise"):
-            close(run_axis.take(found, i), alone)
+            close(run_axis.take(result, i), alone)
         else:
-            assert same(run_axis.take(found, i), alone)
+            assert same(run_axis.take(result, i), alone)
 
 
 @pytest.mark.long
@@ -277,10 +277,10 @@ def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
     stacked = run_axis.stack(first), run_axis.stack_on_host(rows)
     for strategy in (name for name in run_axis.STRATEGIES if name != "split"):  # which here is `cores`
         placed = run_axis.place(stacked, strategy)
-        found = run_axis.fetch(run_axis.compile_over(steps, strategy, *placed, donate=False)(*placed), count)
+        result = run_axis.fetch(run_axis.compile_over(steps, strategy, *placed, donate=False)(*placed), count)
         for i in range(count):
             way = jax.tree.map(lambda a, b: np.asarray(a - b), expected[i], first[i].params)
-            off = jax.tree.map(lambda a, b: np.asarray(a - b), run_axis.take(found, i), expected[i])
+            off = jax.tree.map(lambda a, b: np.asarray(a - b), run_axis.take(result, i), expected[i])
             for path, moved in parameters.paths(way).items():
                 assert np.linalg.norm(parameters.paths(off)[path]) < 1e-2 * np.linalg.norm(moved) + 1e-6, (
                     strategy,
@@ -309,14 +309,14 @@ def study_of_four_programs(strategy, count):
     everything = made.replicate(schedule.plain_source(np.arange(100), DATASET.train_labels), count)
     due = made.place(np.ones(count, np.bool_), idle=False)
     sums = made.evaluate(states, due, everything, (0, 1), IMAGES)
-    own = made.evaluate_own(states, due, rows.source, (1, 2), IMAGES)
-    found = {f"devices/{strategy}/{count}": np.int32(len(states.step.sharding.device_set))}
-    for name, tree in (("state", states), ("sums", sums), ("own", own)):
-        found |= {
+    own_sums = made.evaluate_own(states, due, rows.source, (1, 2), IMAGES)
+    arrays = {f"devices/{strategy}/{count}": np.int32(len(states.step.sharding.device_set))}
+    for name, tree in (("state", states), ("sums", sums), ("own", own_sums)):
+        arrays |= {
             f"{strategy}/{count}/{name}/{path}": run_axis.fetch(leaf, count)
             for path, leaf in parameters.paths(tree).items()
         }
-    return found
+    return arrays
 
 
 def studies():
@@ -326,20 +326,20 @@ def studies():
 @pytest.mark.long
 def test_several_devices_give_what_one_gives(tmp_path):
     """Four devices and one, in processes of their own: seven runs are two on each device but one."""
-    found = {}
+    arrays = {}
     for devices in (1, 4):
         to = str(tmp_path / f"{devices}.npz")
-        code = "import numpy; from tests.parallel import test_run_axis as found; "
-        code += f"numpy.savez({to!r}, **found.studies())"
+        code = "import numpy; from tests.parallel import test_run_axis; "
+        code += f"numpy.savez({to!r}, **test_run_axis.studies())"
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
         call = [sys.executable, "-W", "error", "-c", code]
         subprocess.run(call, env=environment, cwd=tmp_path, check=True, timeout=300)
-        found[devices] = dict(np.load(tmp_path / f"{devices}.npz"))
+        arrays[devices] = dict(np.load(tmp_path / f"{devices}.npz"))
     names = ("cores/7", "vmap/3")
-    assert [int(found[4].pop(f"devices/{name}")) for name in names] == [4, 1]
-    assert [int(found[1].pop(f"devices/{name}")) for name in names] == [1, 1]
-    assert found[4].keys() == found[1].keys() and found[1]["cores/7/state/step"].tolist() == [9] * 7
-    exact = {name for name in found[1] if "/state/" in name}
-    assert all(same(found[4][name], found[1][name]) for name in exact)
-    close(found[4], found[1])  # a loop over a single run is no loop, and a sum may be rounded in another way
+    assert [int(arrays[4].pop(f"devices/{name}")) for name in names] == [4, 1]
+    assert [int(arrays[1].pop(f"devices/{name}")) for name in names] == [1, 1]
+    assert arrays[4].keys() == arrays[1].keys() and arrays[1]["cores/7/state/step"].tolist() == [9] * 7
+    exact = {name for name in arrays[1] if "/state/" in name}
+    assert all(same(arrays[4][name], arrays[1][name]) for name in exact)
+    close(arrays[4], arrays[1])  # a loop over a single run is no loop, and a sum may be rounded in another way

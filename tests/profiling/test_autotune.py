@@ -43,10 +43,10 @@ def race(**lanes):
 
 def test_rates_are_those_of_the_rounds():
     lanes = {"map": Lane(1000.0), "cores": Lane(2500.0)}
-    found, said = race(**lanes)
-    assert {name: trial.note for name, trial in found.items()} == {"map": "", "cores": ""}
-    assert found["map"].rates == pytest.approx([100_000] * autotune.ROUNDS)
-    assert found["cores"].rates == pytest.approx([250_000] * autotune.ROUNDS)
+    trials, said = race(**lanes)
+    assert {name: trial.note for name, trial in trials.items()} == {"map": "", "cores": ""}
+    assert trials["map"].rates == pytest.approx([100_000] * autotune.ROUNDS)
+    assert trials["cores"].rates == pytest.approx([250_000] * autotune.ROUNDS)
     assert [line for line in said if "about" in line] == [
         "map: about 100,000 images/s",
         "cores: about 250,000 images/s",
@@ -72,10 +72,10 @@ def test_the_order_changes_from_round_to_round():
 def test_a_slow_one_is_given_up_wherever_it_stands():
     for names in (["slow", "fast"], ["fast", "slow"]):
         lanes = {name: Lane({"slow": 0.1, "fast": 1.0}[name]) for name in names}
-        found, _ = race(**lanes)
-        assert found["slow"].note == "given up: 10 times slower than the best"
-        assert lanes["slow"].calls == [1] and set(found["slow"].rates) == {10.0}
-        assert found["fast"].note == "" and len(lanes["fast"].calls) == 1 + autotune.ROUNDS
+        trials, _ = race(**lanes)
+        assert trials["slow"].note == "given up: 10 times slower than the best"
+        assert lanes["slow"].calls == [1] and set(trials["slow"].rates) == {10.0}
+        assert trials["fast"].note == "" and len(lanes["fast"].calls) == 1 + autotune.ROUNDS
 
 
 def test_one_that_is_a_little_slower_is_measured():
@@ -205,10 +205,10 @@ def test_where_nothing_works_an_error_follows_the_table(monkeypatch):
     monkeypatch.setattr(
         autotune, "race", lambda lanes, _: dict.fromkeys(lanes, autotune.Trial((), "failed: no memory"))
     )
-    found = autotune.tune([entry(TUNE)], "auto")
-    assert next(found).count("failed: no memory") == len(RACED)
+    lines = autotune.tune([entry(TUNE)], "auto")
+    assert next(lines).count("failed: no memory") == len(RACED)
     with pytest.raises(LabError, match="main: no strategy trains all its stages here"):
-        next(found)
+        next(lines)
 
 
 @pytest.mark.slow
@@ -218,13 +218,13 @@ def test_a_lane_trains_as_many_steps_as_it_is_asked_for(monkeypatch):
     assert set(lanes) == set(made) == set(RACED)
     alone = entry(TUNE, seeds=(0,))
     assert set(autotune.lanes_of(alone, alone.timetables["tune"], IMAGES)[0]) == set(run_axis.STRATEGIES)
-    seen = []
+    advances = []
     advance = programs.Programs.advance
 
     def noted(self, stage, states, rows, images):
         first = jax.device_get(states)
         after, done = advance(self, stage, states, rows, images)
-        seen.append((first, jax.device_get(after), rows[1].tolist()))
+        advances.append((first, jax.device_get(after), rows[1].tolist()))
         return after, done
 
     monkeypatch.setattr(programs.Programs, "advance", noted)
@@ -232,13 +232,13 @@ def test_a_lane_trains_as_many_steps_as_it_is_asked_for(monkeypatch):
         shown, seconds = lanes["map"](40)
         assert shown == 2 * 40 * 16 and 0 < seconds < 30
     targets = [[n, n] for n in (0, 0, 7, 14, 21, 28, 35, 40)]  # an epoch has 7 steps
-    assert [until for _, _, until in seen] == 2 * targets
+    assert [until for _, _, until in advances] == 2 * targets
     calls = len(targets)
-    assert same(seen[0][0], seen[calls][0])
-    assert same(seen[calls - 1][1], seen[-1][1])
-    assert not same(seen[0][0].params, seen[-1][1].params)
-    assert seen[0][0].params["head"]["kernel"].any() and not same(
-        *(run_axis.take(seen[0][0].params, i) for i in (0, 1))
+    assert same(advances[0][0], advances[calls][0])
+    assert same(advances[calls - 1][1], advances[-1][1])
+    assert not same(advances[0][0].params, advances[-1][1].params)
+    assert advances[0][0].params["head"]["kernel"].any() and not same(
+        *(run_axis.take(advances[0][0].params, i) for i in (0, 1))
     )
     assert made["map"].compiled == 1 and made["vmap"].compiled == 0
 
@@ -297,11 +297,11 @@ def test_the_command(raced, tmp_path, monkeypatch, capsys):
 def test_from_python_nothing_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.001)
     monkeypatch.setattr(run_axis, "STRATEGIES", ("map",))
-    own = {"dataset": small.TOY, "model": small.Net()}
+    given = {"dataset": small.TOY, "model": small.Net()}
     config = small.single()
     config.strategy = "map"
-    found = plasticity_jax.run(config, tmp_path / "new", **own, autotune=True)
-    assert found == {} and not (tmp_path / "new").exists()
+    result = plasticity_jax.run(config, tmp_path / "new", **given, autotune=True)
+    assert result == {} and not (tmp_path / "new").exists()
     out = capsys.readouterr().out
     assert "main/train: 2 runs" in out
     assert out.endswith("main: the config takes map, the fastest here\n")

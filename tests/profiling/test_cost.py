@@ -29,25 +29,25 @@ def measured():
     said = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autotune, "ROUND_SECONDS", 0.05)
-        found = cost.measure(part(study()), study(), small.TOY, said.append)
-    return found, said
+        estimate = cost.measure(part(study()), study(), small.TOY, said.append)
+    return estimate, said
 
 
 def test_runs_and_images_are_those_of_the_timetables():
-    found = study()
-    counted = cost.count(part(found), found, small.TOY)
-    times = prepare.draw_up(part(found), found, small.TOY)
+    parsed = study()
+    counted = cost.count(part(parsed), parsed, small.TOY)
+    times = prepare.draw_up(part(parsed), parsed, small.TOY)
     assert {group: 2 * runs for group, runs in counted.runs.items()} == {"pretrain": 2, "tune": 8}
     assert {group: 2 * images for group, images in counted.images.items()} == {n: t.images() for n, t in times.items()}
     assert counted.finals == 4
-    assert cost.count(part(found, [0]), found, small.TOY).runs == {"pretrain": 1, "tune": 2}
+    assert cost.count(part(parsed, [0]), parsed, small.TOY).runs == {"pretrain": 1, "tune": 2}
 
 
 @pytest.mark.long
 def test_memory_is_what_room_finds_for_the_whole(measured, tmp_path, monkeypatch):
     """The line from one seed and one point gives the bytes that XLA tells of 3 seeds and 2 points, or a little more."""
-    found = study((0, 1, 2))
-    predicted = measured[0].bytes(cost.count(part(found), found, small.TOY), 3)
+    parsed = study((0, 1, 2))
+    predicted = measured[0].bytes(cost.count(part(parsed), parsed, small.TOY), 3)
     totals = []
     check = memory_check.Need.total
 
@@ -58,24 +58,24 @@ def test_memory_is_what_room_finds_for_the_whole(measured, tmp_path, monkeypatch
     monkeypatch.setattr(memory_check.Need, "total", total)
     small.run(small.config(seeds=(0, 1, 2), grid=((RATE, (0.1, 0.2)),)), tmp_path)
     assert max(totals) == pytest.approx(predicted, rel=0.05)
-    bytes_ = [measured[0].bytes(cost.count(part(found), found, small.TOY), seeds) for seeds in (1, 10, 100)]
+    bytes_ = [measured[0].bytes(cost.count(part(parsed), parsed, small.TOY), seeds) for seeds in (1, 10, 100)]
     assert bytes_[0] < bytes_[1] < bytes_[2] < 100 * bytes_[0]
 
 
 def test_time_grows_with_images(measured):
-    found, said = measured
-    assert set(found.rates) == {"pretrain", "tune"} and all(rate > 0 for rate in found.rates.values())
+    estimate, said = measured
+    assert set(estimate.rates) == {"pretrain", "tune"} and all(rate > 0 for rate in estimate.rates.values())
     whole, one = (cost.count(part(study(), points), study(), small.TOY) for points in (None, [0]))
-    assert found.seconds(whole, 4) == pytest.approx(2 * found.seconds(whole, 2))
-    assert found.seconds(one, 1) < found.seconds(whole, 1) < 2 * found.seconds(one, 1)
+    assert estimate.seconds(whole, 4) == pytest.approx(2 * estimate.seconds(whole, 2))
+    assert estimate.seconds(one, 1) < estimate.seconds(whole, 1) < 2 * estimate.seconds(one, 1)
     assert said[0] == "compiling" and any("timing" in line for line in said)
 
 
 def test_without_timing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = cost.measure(part(study()), study(), small.TOY, lambda line: None, time_it=False)
+    estimate = cost.measure(part(study()), study(), small.TOY, lambda line: None, time_it=False)
     counted = cost.count(part(study()), study(), small.TOY)
-    assert found.rates is None and found.seconds(counted, 1) is None and found.bytes(counted, 1) > 0
+    assert estimate.rates is None and estimate.seconds(counted, 1) is None and estimate.bytes(counted, 1) > 0
     assert not list(tmp_path.iterdir())
 
 
@@ -103,9 +103,9 @@ def test_groups_of_a_stage_have_each_their_cost(monkeypatch):
     config = small.config(seeds=(0,))
     treated = {"after": "init", "batch_size": 32, "remedies": base.treated(l2_init={})}
     config.stages = small.branches(tune=small.stage(branches=small.branches(fresh={"after": "init"}, treated=treated)))
-    found = study_config.parse(config)
-    measured = cost.measure(part(found), found, small.TOY, lambda line: None)
-    counted = cost.count(part(found), found, small.TOY)
+    parsed = study_config.parse(config)
+    measured = cost.measure(part(parsed), parsed, small.TOY, lambda line: None)
+    counted = cost.count(part(parsed), parsed, small.TOY)
     assert counted.runs == dict.fromkeys(("tune,1", "tune,2"), 1) and counted.finals == 2
     assert set(measured.rates) == {need.stage for need in measured.needs} == set(counted.runs)
     assert measured.seconds(counted, 2) > 0

@@ -34,25 +34,25 @@ def give(monkeypatch, spare):
 
 def needs(config, directory, monkeypatch):
     """What the programs of a study need."""
-    found, whole = [], memory_check.needs_of
+    collected, whole = [], memory_check.needs_of
 
     def collect(*args):
-        found.extend(whole(*args))
-        return found
+        collected.extend(whole(*args))
+        return collected
 
     with monkeypatch.context() as patch:
         patch.setattr(memory_check, "needs_of", collect)
         give(patch, IMAGES)
         with pytest.raises(RoomError, match="not even one would fit"):
             small.run(config, directory)
-    return found
+    return collected
 
 
-def limit(found, seeds, strategy):
+def limit(listed, seeds, strategy):
     """Bytes that a device must have left for so many of eight seeds, and not for one more."""
 
     def total(seeds):
-        return max(need.total(need.runs // 8 * seeds, strategy) for need in found)
+        return max(need.total(need.runs // 8 * seeds, strategy) for need in listed)
 
     return (total(seeds) + total(seeds + 1)) // 2
 
@@ -68,8 +68,8 @@ def limit(found, seeds, strategy):
     ],
 )
 def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, tmp_path, monkeypatch, capsys):
-    found = needs(wide(strategy=strategy), tmp_path, monkeypatch)
-    give(monkeypatch, limit(found, 3, strategy))
+    listed = needs(wide(strategy=strategy), tmp_path, monkeypatch)
+    give(monkeypatch, limit(listed, 3, strategy))
     for count in (8, 4):
         with pytest.raises(RoomError) as refused:
             small.run(wide(strategy=strategy, seeds=tuple(range(count))), tmp_path)
@@ -83,8 +83,10 @@ def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, t
     result = small.run(wide(strategy=strategy, seeds=(0, 1, 2)), tmp_path)  # in the same directory
     assert result["status"] == "finished"
     told = re.search(r"memory: (\S+ .B) per run, (\S+ .B) in all, of (\S+ .B)", capsys.readouterr().err)
-    each = workdir.read_json(tmp_path / "status.json")["bytes_per_run"]["main"]
-    assert memory.text(each) == told[1] and each == pytest.approx(max(need.line.per_run for need in found), rel=0.1)
+    per_run = workdir.read_json(tmp_path / "status.json")["bytes_per_run"]["main"]
+    assert memory.text(per_run) == told[1] and per_run == pytest.approx(
+        max(need.line.per_run for need in listed), rel=0.1
+    )
 
 
 @pytest.mark.long
@@ -93,9 +95,9 @@ def test_turns_are_a_remedy_where_they_would_fit(tmp_path, monkeypatch):
     config.stages.tune.batch_size = 96
     config.stages.pretrain.batch_size = 48
     config.model.depth = 4
-    found = needs(config, tmp_path, monkeypatch)
-    mapped = max(need.total(need.runs, "map") for need in found)
-    assert mapped < max(need.total(need.runs, "vmap") for need in found)
+    listed = needs(config, tmp_path, monkeypatch)
+    mapped = max(need.total(need.runs, "map") for need in listed)
+    assert mapped < max(need.total(need.runs, "vmap") for need in listed)
     give(monkeypatch, mapped + 1)
     with pytest.raises(RoomError, match=r"--config\.strategy=map \(about "):
         small.run(config, tmp_path)
@@ -121,8 +123,8 @@ def test_turns_are_no_remedy_where_not_even_one_would_fit(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
-    found = needs(two("map"), tmp_path, monkeypatch)
-    need = max(found, key=lambda need: need.total(need.runs, "map"))
+    listed = needs(two("map"), tmp_path, monkeypatch)
+    need = max(listed, key=lambda need: need.total(need.runs, "map"))
     give(monkeypatch, (need.line(1) + need.line(2)) // 2)
     with pytest.raises(RoomError, match="2 runs need .* so 1 would fit; take fewer branches or grid points, or a sm"):
         small.run(two("map"), tmp_path)
@@ -184,10 +186,10 @@ def test_a_started_directory_that_is_refused_loses_nothing(tmp_path, monkeypatch
         give(patch, IMAGES)
         small.run(config, tmp_path / "stopped")
     assert files(tmp_path / "stopped") == before
-    found = small.run(config, tmp_path / "stopped")
-    assert small.hashes(found) == small.hashes(small.run(config, tmp_path / "whole"))
+    result = small.run(config, tmp_path / "stopped")
+    assert small.hashes(result) == small.hashes(small.run(config, tmp_path / "whole"))
     give(monkeypatch, IMAGES)
-    assert small.hashes(small.run(config, tmp_path / "stopped")) == small.hashes(found)  # finished: nothing to refuse
+    assert small.hashes(small.run(config, tmp_path / "stopped")) == small.hashes(result)  # finished: nothing to refuse
 
 
 @pytest.mark.long  # by day the same line is looked at from Python
@@ -220,8 +222,8 @@ def test_beginning_a_stage_takes_no_more_than_training(strategy, model):
         stage.optim = base.optimiser("adam")
     study = study_config.parse(config)
     compute = prepare.compute(study.packs[0], study, small.TOY, complete(None, study))
-    found = memory_check.needs_of(compute.timetables["tune"], compute)
-    needs = {need.kind: need for need in itertools.islice(found, 2)}
+    generated = memory_check.needs_of(compute.timetables["tune"], compute)
+    needs = {need.kind: need for need in itertools.islice(generated, 2)}
     begin, advance = needs["begin"], needs["advance"]
     assert 0 < begin.line.per_run <= advance.line.per_run
     if model == "resnet":

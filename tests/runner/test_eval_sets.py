@@ -65,12 +65,12 @@ def test_some_classes_are_trained_and_tested_alone(tmp_path):
     for seed in (0, 2):
         classes = np.random.default_rng([seed, zlib.crc32(b"classes")]).permutation(CLASSES)[:2]
         chosen.append(tuple(sorted(classes)))
-        network, found = plasticity_jax.load(tmp_path, "train", seed), last(tmp_path, f"train/seed{seed}")
+        network, values = plasticity_jax.load(tmp_path, "train", seed), last(tmp_path, f"train/seed{seed}")
         tests = np.flatnonzero(np.isin(TOY.test_labels, classes))
-        check(found, "test", measured(network, normalised(TOY.test_images), TOY.test_labels, classes, tests))
+        check(values, "test", measured(network, normalised(TOY.test_images), TOY.test_labels, classes, tests))
         held = subsets.held_out(seed, 96, 30)
         held = held[np.isin(TOY.train_labels[held], classes)]
-        check(found, "validation", measured(network, normalised(TOY.train_images), TOY.train_labels, classes, held))
+        check(values, "validation", measured(network, normalised(TOY.train_images), TOY.train_labels, classes, held))
     assert len(set(chosen)) == 2  # or nothing shows that seeds differ
 
 
@@ -80,19 +80,19 @@ def test_patches_are_pasted_into_test_images(tmp_path):
     config.seeds = (1,)
     config.stages.train.data.patch.update(share=0.7, size=3, own=0.5)
     small.run(config, tmp_path)
-    network, found = plasticity_jax.load(tmp_path, "train", 1), last(tmp_path, "train/seed1")
+    network, values = plasticity_jax.load(tmp_path, "train", 1), last(tmp_path, "train/seed1")
     labels = TOY.test_labels
-    check(found, "test", measured(network, normalised(TOY.test_images), labels))  # the clean ones
+    check(values, "test", measured(network, normalised(TOY.test_images), labels))  # the clean ones
     patch = changed(PATCH, share=0.7, size=3, own=0.5, shared=1.25, alone=0.2, stretch=1.75)
     flags = patches.carried(patch, 1, len(labels), "test")
     p = patches.patches(patch, 1, CLASSES, 1, flags, False)
     slots, key = np.arange(len(labels)), patches.evaluation_key(p)
     pasted = paste(p, key, slots, slots, normalised(TOY.test_images), labels)
-    check(found, "patched", measured(network, pasted, labels))
+    check(values, "patched", measured(network, pasted, labels))
     many, slots = np.resize(labels, 1000), np.arange(1000)
     p = p._replace(flags=np.ones(1000, bool), only=np.bool_(True))
     black = paste(p, key, slots, slots, np.ones((1000, 8, 8, 1), np.float32), many)
-    check(found, "patch_only", measured(network, black, many))
+    check(values, "patch_only", measured(network, black, many))
 
 
 def test_further_test_sets_of_an_own_data_set(tmp_path):
@@ -103,9 +103,9 @@ def test_further_test_sets_of_an_own_data_set(tmp_path):
     config = small.single(epochs=2.0)
     config.seeds = (0,)
     small.run(config, tmp_path, dataset=data)
-    network, found = plasticity_jax.load(tmp_path, "train", 0), last(tmp_path, "train/seed0")
-    check(found, "noise", measured(network, normalised(noisy[0]), noisy[1]))
-    check(found, "test", measured(network, normalised(TOY.test_images), TOY.test_labels))
+    network, values = plasticity_jax.load(tmp_path, "train", 0), last(tmp_path, "train/seed0")
+    check(values, "noise", measured(network, normalised(noisy[0]), noisy[1]))
+    check(values, "test", measured(network, normalised(TOY.test_images), TOY.test_labels))
 
 
 @pytest.mark.slow
@@ -113,9 +113,9 @@ def test_the_moving_average_is_evaluated_beside_the_network(tmp_path):
     config = small.single(epochs=2.0, ema=1e-6)
     config.update(seeds=(0,), train_eval_images=20)
     small.run(config, tmp_path / "fast", model=small.Net())
-    found = last(tmp_path / "fast", "train/seed0")
-    assert found["ema_test_loss"] == pytest.approx(found["test_loss"], rel=1e-3)  # an average over hardly a step
-    assert found["ema_train_eval_loss"] == pytest.approx(found["train_eval_loss"], rel=1e-3)
+    values = last(tmp_path / "fast", "train/seed0")
+    assert values["ema_test_loss"] == pytest.approx(values["test_loss"], rel=1e-3)  # an average over hardly a step
+    assert values["ema_train_eval_loss"] == pytest.approx(values["train_eval_loss"], rel=1e-3)
     config.stages.train.ema = 1 - 1e-6
     small.run(config, tmp_path / "slow", model=small.Net())
     slow = small.curve(tmp_path / "slow", "train/seed0", "ema_test_loss", "train")
@@ -130,20 +130,20 @@ def names(plan, **fields):
 
 
 def test_the_test_set_is_shared_where_nothing_differs():
-    found = names(stage(), validation_images=20, train_eval_images=30)
-    assert list(found) == ["test", "validation", "train_eval"]
-    assert [found[name].own for name in found] == [False, True, True]
-    assert found["test"].length == len(DATASET.test_labels) == 50
-    assert found["train_eval"].source.size.tolist() == [30, 30]
+    sets = names(stage(), validation_images=20, train_eval_images=30)
+    assert list(sets) == ["test", "validation", "train_eval"]
+    assert [sets[name].own for name in sets] == [False, True, True]
+    assert sets["test"].length == len(DATASET.test_labels) == 50
+    assert sets["train_eval"].source.size.tolist() == [30, 30]
 
 
 def test_runs_with_classes_of_their_own_have_test_sets_of_their_own():
-    found = names(stage(classes=(1, 3)))["test"]
-    assert found.own and found.source.classes.sum(axis=1).tolist() == [2, 2]
+    test_set = names(stage(classes=(1, 3)))["test"]
+    assert test_set.own and test_set.source.classes.sum(axis=1).tolist() == [2, 2]
     for row in (0, 1):
-        size = found.source.size[row]
-        there = np.unique(found.source.labels[row][:size])
-        assert there.tolist() == np.flatnonzero(found.source.classes[row]).tolist()
+        size = test_set.source.size[row]
+        classes = np.unique(test_set.source.labels[row][:size])
+        assert classes.tolist() == np.flatnonzero(test_set.source.classes[row]).tolist()
 
 
 def probed(plan, data=DATASET, seeds=(0, 1), **fields):
@@ -153,25 +153,25 @@ def probed(plan, data=DATASET, seeds=(0, 1), **fields):
 
 
 def test_probes_are_of_images_that_a_run_trains_on_and_of_its_test_images():
-    times, found = probed(stage(label_noise=0.5, fraction=0.5), test_images=30)
-    assert list(found) == ["train", "test"] and found["train"].classes == ()
+    times, inputs = probed(stage(label_noise=0.5, fraction=0.5), test_images=30)
+    assert list(inputs) == ["train", "test"] and inputs["train"].classes == ()
     for row, pool in enumerate(times.pools):
-        assert found["train"].index[row].tolist() == np.resize(pool.indices, 512).tolist()
-        assert found["train"].label[row].tolist() == np.resize(pool.labels, 512).tolist()
-        assert found["test"].index[row].tolist() == np.resize(np.arange(30), 512).tolist()
-        assert found["test"].label[row].tolist() == DATASET.test_labels[found["test"].index[row]].tolist()
+        assert inputs["train"].index[row].tolist() == np.resize(pool.indices, 512).tolist()
+        assert inputs["train"].label[row].tolist() == np.resize(pool.labels, 512).tolist()
+        assert inputs["test"].index[row].tolist() == np.resize(np.arange(30), 512).tolist()
+        assert inputs["test"].label[row].tolist() == DATASET.test_labels[inputs["test"].index[row]].tolist()
 
 
 def test_probes_follow_the_classes_and_the_member_of_a_stage():
     both = datasets.join([DATASET, dataclasses.replace(DATASET, name="other")])
     for plan, firsts in ((stage(classes=(1, 3)), (0, 0)), (stage(member=2), (100, 50)), (stage(member=1), (0, 0))):
-        times, found = probed(plan, both if plan.data.member else DATASET)
+        times, inputs = probed(plan, both if plan.data.member else DATASET)
         for row, run in enumerate(times.group.runs):
-            own = schedule.told_apart(run, times.dataset)
+            told_apart = schedule.told_apart(run, times.dataset)
             for split, first in zip(("train", "test"), firsts, strict=True):
-                assert set(found[split].label[row]) == set(np.flatnonzero(own))
-                assert found[split].index[row].min() >= first
-                assert found[split].classes[row].tolist() == own.tolist()
+                assert set(inputs[split].label[row]) == set(np.flatnonzero(told_apart))
+                assert inputs[split].index[row].min() >= first
+                assert inputs[split].classes[row].tolist() == told_apart.tolist()
 
 
 def test_a_probe_does_not_depend_on_company():
@@ -214,5 +214,5 @@ def test_joined_data_sets_are_trained_and_tested_apart():
     assert times.pools[0].indices.min() >= 100 and times.pools[0].labels.min() >= 4
     alone = schedule.draw_up(groups(stage())[0], study(), DATASET)
     np.testing.assert_array_equal(times.pools[0].indices - 100, alone.pools[0].indices)  # the same order as alone
-    found = scored_on(times, study(), 200)["test"]
-    assert found.source.indices.min() >= 50 and found.source.classes[0].tolist() == [False] * 4 + [True] * 4
+    test_set = scored_on(times, study(), 200)["test"]
+    assert test_set.source.indices.min() >= 50 and test_set.source.classes[0].tolist() == [False] * 4 + [True] * 4

@@ -33,11 +33,11 @@ GROUPS = {"tune,1": {"fresh", "warm"}, "tune,2": {"large", "doubled"}, "tune,3":
 
 def config(**branches) -> ConfigDict:
     """A study with some branches of `tune`."""
-    found = small.config(seeds=(0,), control=next(iter(branches)))
-    found.stages.tune.epochs, found.stages.tune.branches = 2.0, small.branches(**branches)
+    settings = small.config(seeds=(0,), control=next(iter(branches)))
+    settings.stages.tune.epochs, settings.stages.tune.branches = 2.0, small.branches(**branches)
     if not any(branch["after"] == "pretrain" for branch in branches.values()):
-        del found.stages.pretrain
-    return found
+        del settings.stages.pretrain
+    return settings
 
 
 def whole() -> ConfigDict:
@@ -63,8 +63,8 @@ def rows(directory, branch: str, stage: str = "tune") -> list[metrics.Row]:
 @pytest.mark.slow
 def test_each_group_has_a_directory_and_a_stage_of_one_group_has_its_own(study):
     directory, _ = study
-    found = sorted(path.parent.parent.name for path in (directory / "main").glob("*/end/0"))
-    assert found == ["last", "pretrain", *GROUPS]
+    directories = sorted(path.parent.parent.name for path in (directory / "main").glob("*/end/0"))
+    assert directories == ["last", "pretrain", *GROUPS]
     for group, branches in GROUPS.items():
         table = small.rows(directory, group)
         assert {row["branch"] for row in table} == branches and {row["stage"] for row in table} == {"tune"}
@@ -169,23 +169,23 @@ def test_the_next_group_finds_its_parents_on_the_devices(strategy, tmp_path, mon
         return restore(self, *args)
 
     monkeypatch.setattr(Checkpoints, "restore", reading)
-    found = small.run(config, tmp_path / "devices")
+    result = small.run(config, tmp_path / "devices")
     assert "end" not in reads and "snapshots" in reads
     monkeypatch.setattr(start, "leave", lambda *args: None)
     reads.clear()
-    assert small.hashes(small.run(config, tmp_path / "disk")) == small.hashes(found) and "end" in reads
+    assert small.hashes(small.run(config, tmp_path / "disk")) == small.hashes(result) and "end" in reads
     assert small.tables(tmp_path / "disk") == small.tables(tmp_path / "devices")
 
 
 @pytest.mark.slow
 def test_what_nobody_continues_from_leaves_the_devices(tmp_path, monkeypatch):
-    seen, walk = [], experiment.stage_loop.walk
+    kept, walk = [], experiment.stage_loop.walk
 
     def walking(group, context):
         ended = walk(group, context)
-        seen.append((group.stage.name, [*context.left]))
+        kept.append((group.stage.name, [*context.left]))
         return ended
 
     monkeypatch.setattr(experiment.stage_loop, "walk", walking)
     small.run(small.config(strategy="map"), tmp_path)
-    assert seen == [("pretrain", ["pretrain"]), ("tune", [])]
+    assert kept == [("pretrain", ["pretrain"]), ("tune", [])]

@@ -135,10 +135,10 @@ def test_the_noise_at_the_start_is_that_of_the_kept_network(warm):
         return jax.flatten_util.ravel_pytree(jax.grad(loss)(params))[0]
 
     gradients = np.asarray(slope(params, images, small.TOY.train_labels), np.float64)
-    found = small.curve(warm[1], "pretrain+tune/seed0", "noise_trace")[0]
-    assert found == pytest.approx(np.var(gradients, axis=0, ddof=1).sum(), rel=1e-4)
+    trace = small.curve(warm[1], "pretrain+tune/seed0", "noise_trace")[0]
+    assert trace == pytest.approx(np.var(gradients, axis=0, ddof=1).sum(), rel=1e-4)
     update = small.curve(warm[1], "pretrain+tune/seed0", "noise_of_update")[0]
-    assert update == pytest.approx(0.1 * found / 16, rel=1e-5)  # the rate and the batch of `small.stage`
+    assert update == pytest.approx(0.1 * trace / 16, rel=1e-5)  # the rate and the batch of `small.stage`
 
 
 @pytest.mark.slow
@@ -153,8 +153,8 @@ def test_what_an_instrument_remembers_outlives_a_stop(tmp_path, monkeypatch):
     def go(directory):
         config = small.single(epochs=2.0, measure_steps=(0, 1, 2, 5))
         config.checkpoint_seconds = 0.0
-        own = {"last": Remembering(last, lambda params, probe: jnp.float32(0))}
-        return small.run(config, directory, instruments=own)
+        given = {"last": Remembering(last, lambda params, probe: jnp.float32(0))}
+        return small.run(config, directory, instruments=given)
 
     go(tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -205,14 +205,14 @@ def test_the_line_between_two_kept_networks(warm):
     """Its ends are the losses of the networks themselves, on all images that the second one trained on."""
     which = {"branch": "pretrain+tune", "seed": 0}
     before = {"branch": "pretrain", "seed": 0, "stage": "pretrain"}
-    found = plasticity_jax.connectivity((warm[1], before), (warm[1], which), points=5, dataset=small.TOY)
-    assert len(found["loss"]) == 5 and found["barrier"] >= 0
+    line = plasticity_jax.connectivity((warm[1], before), (warm[1], which), points=5, dataset=small.TOY)
+    assert len(line["loss"]) == 5 and line["barrier"] >= 0
     images = batches.normalise(small.TOY.train_images, np.float32(small.TOY.mean), np.float32(small.TOY.std))
     for place, run in ((0, before), (-1, which)):
         model, params, stats = plasticity_jax.load(warm[1], **run)
         logits = np.asarray(forward(model, params, stats, images, train=False)[0], np.float64)
         losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(logits)), small.TOY.train_labels]
-        assert found["loss"][place] == pytest.approx(losses.mean(), rel=1e-4)
+        assert line["loss"][place] == pytest.approx(losses.mean(), rel=1e-4)
 
 
 def test_the_lines_of_all_seeds_are_written_beside_the_results(warm, tmp_path, monkeypatch, capsys):
@@ -224,8 +224,8 @@ def test_the_lines_of_all_seeds_are_written_beside_the_results(warm, tmp_path, m
     (tmp_path / "study").mkdir()
     lines.main([str(tmp_path / "study")])
     assert "from fresh to pretrain+tune, 2 seeds" in capsys.readouterr().out
-    found = reading.read(tmp_path / "study")
-    assert found.loss[1] == tuple(measured["loss"]["1"]) and (found.start, found.end) == ("fresh", "pretrain+tune")
+    stored = reading.read(tmp_path / "study")
+    assert stored.loss[1] == tuple(measured["loss"]["1"]) and (stored.start, stored.end) == ("fresh", "pretrain+tune")
     assert reading.read(tmp_path) is None
 
 

@@ -21,11 +21,11 @@ RATE, EPOCHS = 0.1, 9.0
 
 def config(schedule="autodecay", seeds=(0, 1), detector="window", **numbers):
     """9 epochs of 6 steps in three learning stages."""
-    found = small.single(epochs=EPOCHS)
-    found.update(seeds=seeds, strategy="loop")  # which compiles a program once for any number of runs
-    found.stages.train.optim.update(schedule=schedule, milestones=(1 / 3, 2 / 3), learning_rate=RATE)
-    found.stages.train.optim.detector.update(name=detector, window=1, capacity=32, **numbers)
-    return found
+    settings = small.single(epochs=EPOCHS)
+    settings.update(seeds=seeds, strategy="loop")  # which compiles a program once for any number of runs
+    settings.stages.train.optim.update(schedule=schedule, milestones=(1 / 3, 2 / 3), learning_rate=RATE)
+    settings.stages.train.optim.detector.update(name=detector, window=1, capacity=32, **numbers)
+    return settings
 
 
 SPEAKING = functools.partial(config, rtol=0.08, atol=0.0, seeds=(0, 1, 2))
@@ -58,21 +58,21 @@ DETECTORS = [
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_a_detector_that_never_speaks_is_step_decay_to_the_bit(detector, step_decay, tmp_path):
     directory, expected = step_decay
-    found = small.run(config(detector=detector, **SILENT[detector]), tmp_path)
-    assert small.hashes(found) == small.hashes(expected)
+    result = small.run(config(detector=detector, **SILENT[detector]), tmp_path)
+    assert small.hashes(result) == small.hashes(expected)
     assert without_ends(tmp_path) == without_ends(directory)
     assert ends(tmp_path, "train/seed0") == [3.0, 6.0, 9.0]
-    assert found["images"] == expected["images"]
+    assert result["images"] == expected["images"]
 
 
 @pytest.mark.exact
 @pytest.mark.long
 def test_so_it_is_with_convolutions_and_running_statistics(tmp_path):
-    found = [
+    hashes = [
         small.hashes(small.run(config(schedule, **SILENT["window"]), tmp_path / schedule, model=small.Net()))
         for schedule in ("step", "autodecay")
     ]
-    assert found[0] == found[1]
+    assert hashes[0] == hashes[1]
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def speaking(tmp_path_factory):
 
 def test_every_run_ends_its_stages_by_itself(speaking):
     directory, result = speaking
-    found = {run["run"]: ends(directory, run["run"]) for run in result["runs"]}
-    assert len(set(map(tuple, found.values()))) > 1  # or nothing here shows that clocks differ
-    for run, (first, second, third) in found.items():
+    by_run = {run["run"]: ends(directory, run["run"]) for run in result["runs"]}
+    assert len(set(map(tuple, by_run.values()))) > 1  # or nothing here shows that clocks differ
+    for run, (first, second, third) in by_run.items():
         lengths = [first, second - first, third - second]
         assert all(2 <= length <= 3 for length in lengths) and third < EPOCHS
         steps = max(row["step"] for row in small.rows(directory, "train", run=run))
@@ -96,7 +96,7 @@ def test_every_run_ends_its_stages_by_itself(speaking):
         rates = small.curve(directory, run, "learning_rate", "train")
         expected = {6 * e: RATE * 0.1 ** sum(e > end for end in (first, second)) for e in range(1, int(third) + 1)}
         assert rates == pytest.approx(expected)
-    total = sum(16 * max(row["step"] for row in small.rows(directory, "train", run=run)) for run in found)
+    total = sum(16 * max(row["step"] for row in small.rows(directory, "train", run=run)) for run in by_run)
     assert result["images"] == total
 
 
@@ -148,15 +148,15 @@ def test_killed_in_the_middle_of_a_stage_it_goes_on_as_if_nothing_had_been(detec
     monkeypatch.setattr(programs.Programs, "advance", failing)
     for _ in range(40):
         try:
-            found = small.run(asked, tmp_path / "killed")
+            result = small.run(asked, tmp_path / "killed")
             break
         except Killed:
             continue
     assert kills >= 3
-    assert small.hashes(found) == small.hashes(expected)
+    assert small.hashes(result) == small.hashes(expected)
     assert small.tables(tmp_path / "killed") == small.tables(tmp_path / "unbroken")
     if detector == "window":
-        early = [ends(tmp_path / "killed", run["run"]) for run in found["runs"]]
+        early = [ends(tmp_path / "killed", run["run"]) for run in result["runs"]]
         assert any(each[-1] < EPOCHS for each in early)
 
 
@@ -181,9 +181,9 @@ def test_it_works_inside_a_plasticity_plan(tmp_path):
 
 @pytest.mark.slow
 def test_without_milestones_it_ends_training_that_rests(tmp_path):
-    found = config(rtol=0.25, atol=0.0, seeds=(0,))
-    found.stages.train.optim.milestones = ()
-    small.run(found, tmp_path)
+    settings = config(rtol=0.25, atol=0.0, seeds=(0,))
+    settings.stages.train.optim.milestones = ()
+    small.run(settings, tmp_path)
     last = {row["metric"]: row["value"] for row in small.rows(tmp_path, "train")}
     assert 2 <= last["learning_stage_end/1"] < EPOCHS and "learning_stage_end/2" not in last
 

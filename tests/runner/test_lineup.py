@@ -15,38 +15,40 @@ from tests.support import small
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_half_of_the_rows_train_or_all_runs_have_one(closed):
-    found = lineup.whole(len(closed)).after(closed, "vmap")
+    selection = lineup.whole(len(closed)).after(closed, "vmap")
     training = [run for run, ended in enumerate(closed) if not ended]
-    assert set(training) <= set(found.runs) <= set(range(len(closed))) and len(set(found.runs)) == len(found.runs)
+    assert set(training) <= set(selection.runs) <= set(range(len(closed))) and len(set(selection.runs)) == len(
+        selection.runs
+    )
     if training:
-        assert list(found.runs[: len(training)]) == training or len(found.runs) == len(closed)
-        assert 2 * len(training) >= len(found.runs) or len(found.runs) == len(training)
-    assert found.after(closed, "vmap") is found
+        assert list(selection.runs[: len(training)]) == training or len(selection.runs) == len(closed)
+        assert 2 * len(training) >= len(selection.runs) or len(selection.runs) == len(training)
+    assert selection.after(closed, "vmap") is selection
     for strategy in ("map", "cores", "loop"):
         assert len(lineup.whole(len(closed)).after(closed, strategy).runs) == len(closed)
 
 
 def study(strategy):
     """Eight runs of which four are left after two epochs, and two after three; one more stage goes on from them."""
-    found = small.single(epochs=1.0)
+    settings = small.single(epochs=1.0)
     lengths = ("stages.train.epochs", (1.0, 2.0, 3.0, 5.0))
-    found.update(strategy=strategy, grid=(lengths,), validation_images=8, diagnostics=("weight_norm",))
-    found.update(checkpoint_seconds=0.0)
-    return found
+    settings.update(strategy=strategy, grid=(lengths,), validation_images=8, diagnostics=("weight_norm",))
+    settings.update(checkpoint_seconds=0.0)
+    return settings
 
 
 def widths(monkeypatch, stop_at=0):
     """How many rows each call trains; the call that is the `stop_at`-th is the last."""
-    seen, real = [], programs.Programs.advance
+    counts, real = [], programs.Programs.advance
 
     def advance(self, stage, states, *args):
-        seen.append(len(states.step))
-        if len(seen) == stop_at:
+        counts.append(len(states.step))
+        if len(counts) == stop_at:
             raise KeyboardInterrupt
         return real(self, stage, states, *args)
 
     monkeypatch.setattr(programs.Programs, "advance", advance)
-    return seen
+    return counts
 
 
 def numbers(directory):
@@ -58,8 +60,8 @@ def unbroken(tmp_path_factory):
     """The study by `vmap`, saved at every call: its result, the rows of each call, and its directory."""
     with pytest.MonkeyPatch.context() as patch:
         save_at_every_call(patch)
-        seen, directory = widths(patch), tmp_path_factory.mktemp("unbroken")
-        return small.run(study("vmap"), directory), seen, directory
+        counts, directory = widths(patch), tmp_path_factory.mktemp("unbroken")
+        return small.run(study("vmap"), directory), counts, directory
 
 
 def save_at_every_call(monkeypatch):
@@ -69,8 +71,8 @@ def save_at_every_call(monkeypatch):
 
 @pytest.mark.slow
 def test_those_that_train_go_on_in_fewer_rows(unbroken, tmp_path):
-    result, seen, directory = unbroken
-    assert sorted(set(seen), reverse=True) == [8, 4, 2] and seen == sorted(seen, reverse=True)
+    result, counts, directory = unbroken
+    assert sorted(set(counts), reverse=True) == [8, 4, 2] and counts == sorted(counts, reverse=True)
     assert len(result["runs"]) == 8 and result["status"] == "finished"
     small.run(study("map"), tmp_path)
     together, turns = numbers(directory), numbers(tmp_path)
@@ -86,10 +88,10 @@ def test_those_that_train_go_on_in_fewer_rows(unbroken, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [-1, pytest.param(-3, marks=pytest.mark.long)])
 def test_stopped_in_fewer_rows_it_ends_with_the_same_bits(stop_at, unbroken, tmp_path, monkeypatch):
-    result, seen, directory = unbroken
+    result, counts, directory = unbroken
     save_at_every_call(monkeypatch)
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Preempted)):
-        widths(patch, len(seen) + stop_at)
+        widths(patch, len(counts) + stop_at)
         small.run(study("vmap"), tmp_path)
     with monkeypatch.context() as patch:
         again = widths(patch)

@@ -78,8 +78,8 @@ def network(*key: Any) -> tuple[Any, Any]:
 def scaled_down(config: ConfigDict) -> ConfigDict:
     """The plan as it is, for two seeds and two small steps a stage."""
     config.update(seeds=(0, 1), train_images=0, test_images=0, diagnostics=(), eval_batch=16, strategy="loop", grid=())
-    for each in config.stages.values():
-        each.update(batch_size=16, steps=2, eval_every=0)
+    for stage in config.stages.values():
+        stage.update(batch_size=16, steps=2, eval_every=0)
     return config
 
 
@@ -138,17 +138,17 @@ def test_every_length_is_a_pretraining_of_so_many_epochs(tmp_path):
     """Bit for bit the run that was pretrained for that long and no longer."""
 
     def config(*lengths: int) -> ConfigDict:
-        found = pretrain_length.get_config("digits")
-        found.update(seeds=(0, 1), diagnostics=(), eval_batch=16, strategy="loop")
-        found.model.name = "mlp"
-        found.stages.tune.epochs = 2
-        for each in found.stages.values():
-            each.batch_size = 16
+        settings = pretrain_length.get_config("digits")
+        settings.update(seeds=(0, 1), diagnostics=(), eval_batch=16, strategy="loop")
+        settings.model.name = "mlp"
+        settings.stages.tune.epochs = 2
+        for stage in settings.stages.values():
+            stage.batch_size = 16
         if lengths:
             branches = {f"pretrain-{epochs}": {"after": "pretrain"} for epochs in lengths}
-            found.stages.pretrain.epochs = max(lengths)
-            found.stages.tune.branches = ConfigDict({"fresh": {"after": "init"}, **branches})
-        return found
+            settings.stages.pretrain.epochs = max(lengths)
+            settings.stages.tune.branches = ConfigDict({"fresh": {"after": "init"}, **branches})
+        return settings
 
     together = small.hashes(small.run(config(), tmp_path / "all"))
     assert len(together) == len(set(together.values())) == 2 * (1 + 4)
@@ -213,10 +213,10 @@ def test_only_the_fresh_control_sees_every_image_once_an_epoch(cifar):
 def test_chains_of_parts():
     """part1 -> part2 -> .. -> tune: D_1 to D_n, then everything; weights go on, moments do not."""
     study = study_config.parse(splits.get_config())
-    found = plan(study)
+    stages = plan(study)
     chains: dict[str, list[spec.Stage]] = {}
-    for (_, branch), each in found.items():
-        chains.setdefault(branch, []).append(each)
+    for (_, branch), stage in stages.items():
+        chains.setdefault(branch, []).append(stage)
     assert [each.data.recipe for each in chains.pop("fresh")] == ["random"]
     assert {(chain[-1].data.splits, chain[-1].data.uniform) for chain in chains.values()} == (
         {(n, 1.0) for n in (2, 3, 5, 10)} | set(itertools.product((2, 5, 10), (0.0, 0.25, 0.5, 0.75)))
@@ -227,9 +227,9 @@ def test_chains_of_parts():
         assert [each.name for each in chain] == [*(f"part{i}" for i in range(1, count)), "tune"]
         assert [each.after for each in chain] == ["init", *(f"{each.name}/{branch}" for each in chain[:-1])]
         assert [each.epochs for each in chain] == [350.0] * (count - 1) + [500.0]
-        for part, each in enumerate(chain, start=1):
-            assert (each.data.recipe, each.data.splits, each.data.part) == ("split", count, part)
-            assert (each.data.uniform, each.reset.modules, each.reset.optimiser) == (uniform, (), "all")
+        for part, stage in enumerate(chain, start=1):
+            assert (stage.data.recipe, stage.data.splits, stage.data.part) == ("split", count, part)
+            assert (stage.data.uniform, stage.reset.modules, stage.reset.optimiser) == (uniform, (), "all")
 
 
 def test_parts_are_those_of_the_definition():
@@ -309,9 +309,9 @@ def numbers(branch: str) -> set[int]:
 @pytest.mark.slow
 def test_subsets_are_all_suffixes_prefixes_and_single_modules(reset):
     _, starts = reset
-    found = [numbers(branch) for branch, seed in starts if branch.startswith("reset") and seed == 0]
+    subsets = [numbers(branch) for branch, seed in starts if branch.startswith("reset") and seed == 0]
     ends = [set(range(1, k)) for k in range(2, 7)] + [set(range(k, 7)) for k in range(2, 7)]
-    assert sorted(found, key=sorted) == sorted([*ends, {2}, {3}, {4}, {5}], key=sorted)
+    assert sorted(subsets, key=sorted) == sorted([*ends, {2}, {3}, {4}, {5}], key=sorted)
 
 
 @pytest.mark.slow
@@ -438,15 +438,15 @@ def test_what_chunks_go_on_from(tmp_path):
 
 def test_the_table_has_three_models_and_two_optimisers():
     study = study_config.parse(warm_start.get_config())
-    found = {}
+    rows = {}
     for pack in study.packs:
         (hparams, records), *none = pack.plans
         (rule,) = {(each.optim.name, each.optim.learning_rate, each.optim.momentum) for each in records}
-        found[tuple(dict(hparams).values())] = rule, pack.model.depth, pack.model.width, pack.model.stem
+        rows[tuple(dict(hparams).values())] = rule, pack.model.depth, pack.model.width, pack.model.stem
         assert not none and {each.until_accuracy for each in records} == {0.99}
     rules = {"adam": ("adam", 1e-3, 0.0), "sgd": ("sgd", 1e-3, 0.0)}
     sizes = {"resnet": (2, 16), "mlp": (2, 100), "logistic": (1, 1)}
-    assert found == {
+    assert rows == {
         (model, name): (rule, *size, "cifar") for model, size in sizes.items() for name, rule in rules.items()
     }
     assert study.window < 1 / 50  # the accuracy at the end
@@ -459,7 +459,7 @@ def test_a_thousand_images_arrive_at_a_time(cifar):
     for run, pool, _ in timetables(warm_start.get_config("study=online"), cifar):
         chunk = run.stage.data.part
         sizes.setdefault(run.branch, []).append(len(pool.indices))
-        there = np.bincount(pool.indices, minlength=IMAGES) > 0
-        assert np.array_equal(there, chunks.setdefault(chunk, there)) and not (chunks[chunk - 1] & ~there).any()
+        present = np.bincount(pool.indices, minlength=IMAGES) > 0
+        assert np.array_equal(present, chunks.setdefault(chunk, present)) and not (chunks[chunk - 1] & ~present).any()
     assert sizes.pop("warm") == sizes.pop("shrink-perturb") == [1000 * chunk for chunk in range(1, 51)]
     assert sizes == {f"fresh-{chunk}": [1000 * chunk] for chunk in range(1, 51)}

@@ -29,19 +29,19 @@ ROOT = Path(__file__).parents[2]
 
 def config() -> ConfigDict:
     """Evaluations, a snapshot, checkpoints at every chance."""
-    found = small.config(validation_images=8, checkpoint_seconds=0.0)
-    found.stages.tune.epochs = 2.0
-    found.stages.tune.branches = small.branches(**small.WARM, early={"after": "pretrain@1"})
-    return found
+    settings = small.config(validation_images=8, checkpoint_seconds=0.0)
+    settings.stages.tune.epochs = 2.0
+    settings.stages.tune.branches = small.branches(**small.WARM, early={"after": "pretrain@1"})
+    return settings
 
 
 def outcome(directory: Path, result: dict | None = None) -> dict:
     """All of a finished study that must not depend on interruptions."""
-    found = workdir.read_json(directory / "result.json")
-    assert result is None or found == result
+    written = workdir.read_json(directory / "result.json")
+    assert result is None or written == result
     assert workdir.read_json(directory / "status.json")["status"] == "finished"
     timed = ("seconds", "train_seconds", "images_per_second")
-    return {"tables": small.tables(directory), **{key: value for key, value in found.items() if key not in timed}}
+    return {"tables": small.tables(directory), **{key: value for key, value in written.items() if key not in timed}}
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,10 @@ def interrupted(when, act):
             def wrapped(*args, real=real, **options):
                 if when():
                     act()
-                found = real(*args, **options)
+                value = real(*args, **options)
                 if when():
                     act()
-                return found
+                return value
 
             patch.setattr(owner, name, wrapped)
         yield
@@ -188,17 +188,17 @@ def half(stopped, tmp_path):
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def calls(monkeypatch):
     """(stage, step) before every call that trains."""
-    found = []
+    calls = []
     real = programs.Programs.advance
 
     def advance(self, stage, states, *args):
-        found.append((stage.name, int(states.step.max())))
+        calls.append((stage.name, int(states.step.max())))
         return real(self, stage, states, *args)
 
     monkeypatch.setattr(programs.Programs, "advance", advance)
-    return found
+    return calls
 
 
 def rolling(directory: Path) -> list[Path]:
@@ -214,49 +214,49 @@ def spoil(directory: Path) -> None:
     path.write_bytes(data)
 
 
-def test_nothing_is_trained_twice_after_a_stop(half, unbroken, seen):
+def test_nothing_is_trained_twice_after_a_stop(half, unbroken, calls):
     small.run(config(), half)
-    assert seen[0] == ("tune", 10) and {stage for stage, _ in seen} == {"tune"}
+    assert calls[0] == ("tune", 10) and {stage for stage, _ in calls} == {"tune"}
     assert outcome(half) == outcome(unbroken)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(half, unbroken, seen):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(half, unbroken, calls):
     spoil(rolling(half)[-1])
     small.run(config(), half)
-    assert seen[0] == ("tune", 9)
+    assert calls[0] == ("tune", 9)
     assert outcome(half) == outcome(unbroken)
 
 
-def test_without_any_good_checkpoint_the_stage_starts_again(half, unbroken, seen):
+def test_without_any_good_checkpoint_the_stage_starts_again(half, unbroken, calls):
     for path in rolling(half):
         spoil(path)
     small.run(config(), half)
-    assert seen[0] == ("tune", 0)
+    assert calls[0] == ("tune", 0)
     assert outcome(half) == outcome(unbroken)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tail", [b'{"run": "fresh/se', b'{"run": "fresh/seed0", "seed": 0}\n', b"\x00\xff\n\n"])
-def test_rows_that_no_checkpoint_knows_of_are_cut(tail, half, unbroken, seen):
+def test_rows_that_no_checkpoint_knows_of_are_cut(tail, half, unbroken, calls):
     with open(half / "main" / "tune" / "metrics.jsonl", "ab") as table:
         table.write(tail)
     small.run(config(), half)
-    assert seen[0] == ("tune", 10)
+    assert calls[0] == ("tune", 10)
     assert outcome(half) == outcome(unbroken)
 
 
-def test_rows_behind_the_end_of_a_stage_are_cut(tmp_path, unbroken, seen):
+def test_rows_behind_the_end_of_a_stage_are_cut(tmp_path, unbroken, calls):
     directory = shutil.copytree(unbroken, tmp_path / "longer")
     for stage in ("pretrain", "tune"):
         table = directory / "main" / stage / "metrics.jsonl"
         table.write_bytes(table.read_bytes() + table.read_bytes().splitlines(keepends=True)[-1] + b'{"run": "fre')
     small.run(config(), directory)
-    assert not seen
+    assert not calls
     assert outcome(directory) == outcome(unbroken)
 
 
 @pytest.mark.slow
-def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path, unbroken, seen):
+def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path, unbroken, calls):
     """At once, for a later stage would stumble over it."""
     real = programs.Programs.advance
 
@@ -272,9 +272,9 @@ def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path
         with pytest.raises(Preempted, match="stopped in stage pretrain"):
             small.run(config(), tmp_path)
     damage_snapshot(tmp_path / "main" / "pretrain")
-    seen.clear()
+    calls.clear()
     small.run(config(), tmp_path)
-    assert seen[0] == ("pretrain", 0)
+    assert calls[0] == ("pretrain", 0)
     assert outcome(tmp_path) == outcome(unbroken)
 
 
@@ -296,11 +296,11 @@ def test_rows_changed_under_its_hands_are_noticed(half, unbroken, monkeypatch):
     assert outcome(half) == outcome(unbroken)
 
 
-def test_rows_that_are_missing_are_made_again(half, unbroken, seen):
+def test_rows_that_are_missing_are_made_again(half, unbroken, calls):
     table = half / "main" / "tune" / "metrics.jsonl"
     table.write_bytes(table.read_bytes()[:-100])
     small.run(config(), half)
-    assert seen[0] == ("tune", 0)
+    assert calls[0] == ("tune", 0)
     assert outcome(half) == outcome(unbroken)
 
 
@@ -328,21 +328,21 @@ def damage_table(directory: Path) -> None:
         pytest.param(shutil.rmtree, "pretrain", marks=pytest.mark.long),
     ],
 )
-def test_a_damaged_end_is_made_again(damage, stage, tmp_path, unbroken, seen):
+def test_a_damaged_end_is_made_again(damage, stage, tmp_path, unbroken, calls):
     directory = shutil.copytree(unbroken, tmp_path / "damaged")
     damage(directory / "main" / stage)
     small.run(config(), directory)
-    assert {stage for stage, _ in seen} == {stage}
+    assert {stage for stage, _ in calls} == {stage}
     assert outcome(directory) == outcome(unbroken)
 
 
-def test_a_damaged_snapshot_is_made_again(tmp_path, unbroken, seen, capsys):
+def test_a_damaged_snapshot_is_made_again(tmp_path, unbroken, calls, capsys):
     """Even if its stage has ended: later stages start from it."""
     directory = shutil.copytree(unbroken, tmp_path / "damaged")
     damage_snapshot(directory / "main" / "pretrain")
     shutil.rmtree(directory / "main" / "tune")
     small.run(config(), directory)
-    assert {stage for stage, _ in seen} == {"pretrain", "tune"}
+    assert {stage for stage, _ in calls} == {"pretrain", "tune"}
     assert outcome(directory) == outcome(unbroken)
 
 
@@ -361,7 +361,7 @@ def test_a_damaged_environment_is_one_line(text, half):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [None, "tune", "main"], ids=["stopped", "joined to its parent", "nothing trained"])
-def test_another_random_stream_of_numpy_is_refused(lost, half, monkeypatch, seen):
+def test_another_random_stream_of_numpy_is_refused(lost, half, monkeypatch, calls):
     """Otherwise a seed would go on with other images than it began with."""
     if lost:
         shutil.rmtree(half / "main" / ("" if lost == "main" else lost))
@@ -372,13 +372,13 @@ def test_another_random_stream_of_numpy_is_refused(lost, half, monkeypatch, seen
     before = sorted(half.rglob("*.jsonl"))
     with pytest.raises(LabError, match="stage pretrain .* was trained on other images or labels than are drawn now"):
         small.run(config(), half)
-    assert not seen and sorted(half.rglob("*.jsonl")) == before
+    assert not calls and sorted(half.rglob("*.jsonl")) == before
 
 
 @pytest.mark.slow
 def test_a_stopped_stage_itself_is_compared(tmp_path, monkeypatch):
-    found = small.single()
-    found.checkpoint_seconds = 0.0
+    settings = small.single()
+    settings.checkpoint_seconds = 0.0
     real = programs.Programs.advance
 
     def advance(self, stage, states, *args):
@@ -389,10 +389,10 @@ def test_a_stopped_stage_itself_is_compared(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Preempted):
         patch.setattr(programs.Programs, "advance", advance)
         patch.setattr(dispatch, "CALL_SECONDS", 0.0)
-        small.run(found, tmp_path)
+        small.run(settings, tmp_path)
     monkeypatch.setattr(np.random, "default_rng", lambda seed: np.random.Generator(np.random.MT19937(seed)))
     with pytest.raises(LabError, match="stage train .* was trained on other images"):
-        small.run(found, tmp_path)
+        small.run(settings, tmp_path)
 
 
 def test_seconds_add_up_over_interruptions(half):

@@ -38,9 +38,9 @@ def lonely(strategy: str) -> ConfigDict:
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["map", "loop", "vmap", "batched"])
 def test_a_run_is_the_same_alone_and_in_company(strategy, tmp_path):
-    own = dict(model=small.Net() if strategy in ("map", "batched") else None)  # where convolutions belong
-    many = small.run(crowd(strategy), tmp_path / "many", **own)
-    one = small.run(lonely(strategy), tmp_path / "one", **own)
+    options = dict(model=small.Net() if strategy in ("map", "batched") else None)  # where convolutions belong
+    many = small.run(crowd(strategy), tmp_path / "many", **options)
+    one = small.run(lonely(strategy), tmp_path / "one", **options)
     assert len(many["runs"]) == 24
     point = {"learning_rate": 0.3, "fraction": 0.5}
     name = "pretrain+tune,learning_rate=0.3,fraction=0.5/seed1"
@@ -56,8 +56,8 @@ def test_a_run_is_the_same_alone_and_in_company(strategy, tmp_path):
             assert row["value"] == pytest.approx(other["value"], abs=1e-4)
     if strategy not in ("vmap", "batched"):
         assert small.hashes(many)[name] == small.hashes(one)[ALONE]
-    _, params, _ = plasticity_jax.load(tmp_path / "many", "pretrain+tune", 1, hparams=point, **own)
-    _, expected, _ = plasticity_jax.load(tmp_path / "one", "pretrain+tune", 1, **own)
+    _, params, _ = plasticity_jax.load(tmp_path / "many", "pretrain+tune", 1, hparams=point, **options)
+    _, expected, _ = plasticity_jax.load(tmp_path / "one", "pretrain+tune", 1, **options)
     for leaf, other in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(leaf, other, atol=1e-5)
 
@@ -89,12 +89,12 @@ def test_branches_of_a_seed_see_the_same_batches(tmp_path):
     config.stages.tune.augment = "crop_flip"
     config.stages.tune.reset.update(modules=("all",))
     result = small.run(config, tmp_path)
-    found = small.hashes(result)
+    hashes = small.hashes(result)
     for seed in (0, 1):
-        assert found[f"fresh/seed{seed}"] == found[f"pretrain+tune/seed{seed}"]
+        assert hashes[f"fresh/seed{seed}"] == hashes[f"pretrain+tune/seed{seed}"]
         rows = [small.rows(tmp_path, run=f"{branch}/seed{seed}") for branch in small.WARM]
         assert small.numbers(rows[0]) == small.numbers(rows[1])
-    assert found["fresh/seed0"] != found["fresh/seed1"]
+    assert hashes["fresh/seed0"] != hashes["fresh/seed1"]
     assert (result["gap"]["mean"], result["gap"]["sd"], result["gap"]["n"]) == (0.0, 0.0, 2)
 
 
@@ -168,9 +168,9 @@ def test_fresh_runs_start_from_the_first_weights_of_the_seed(tmp_path):
     config.stages.tune.optim.update(FROZEN)
     result = small.run(config, tmp_path)
     for seed in (0, 1):
-        model, found, _ = plasticity_jax.load(tmp_path, "fresh", seed)
+        model, params, _ = plasticity_jax.load(tmp_path, "fresh", seed)
         first, _ = first_weights(model, state.init_key(seed), (8, 8, 1))
-        for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(first), strict=True):
+        for leaf, other in zip(jax.tree.leaves(params), jax.tree.leaves(first), strict=True):
             np.testing.assert_allclose(leaf, other, rtol=1e-6)
     assert small.hashes(result)["fresh/seed0"] != small.hashes(result)["fresh/seed1"]
     rows = [
@@ -186,9 +186,9 @@ def test_every_stage_has_fresh_weights_of_its_own(tmp_path):
     for name in ("tune", "other"):
         config.stages[name] = small.stage(after="pretrain", steps=1, reset={"modules": ("all",)})
         config.stages[name].optim.update(FROZEN)
-    found = small.hashes(small.run(config, tmp_path))
+    hashes = small.hashes(small.run(config, tmp_path))
     first, _ = first_weights(plasticity_jax.load(tmp_path, "tune", 0)[0], state.init_key(0), (8, 8, 1))
-    assert len({*found.values(), parameters.sha256(first)}) == 3
+    assert len({*hashes.values(), parameters.sha256(first)}) == 3
 
 
 def test_moments_go_on_only_if_they_are_kept(tmp_path):
@@ -294,7 +294,7 @@ def test_every_accuracy_is_that_of_the_saved_network(tmp_path):
         network = plasticity_jax.load(tmp_path, branch, 1, stage, model=small.Net())
         (run,) = {row["run"] for row in small.rows(tmp_path, stage, seed=1, branch=branch)}
         last = max(small.curve(tmp_path, run, stage=stage))
-        found = {row["metric"]: row["value"] for row in small.rows(tmp_path, stage, run=run, step=last)}
+        values = {row["metric"]: row["value"] for row in small.rows(tmp_path, stage, run=run, step=last)}
         study = study_config.parse(config)
         recipe = next(s for _, plan in study.packs[0].plans for s in plan if s.branch == branch).data
         held = subsets.held_out(1, 96, 10)
@@ -306,11 +306,11 @@ def test_every_accuracy_is_that_of_the_saved_network(tmp_path):
             "train_eval": measure(network, pool.indices[:20], pool.labels[:20], data.train_images),
         }
         for name, (loss, accuracy) in expected.items():
-            assert found[f"{name}_loss"] == pytest.approx(loss, rel=1e-4)
-            assert found[f"{name}_accuracy"] == pytest.approx(accuracy)
+            assert values[f"{name}_loss"] == pytest.approx(loss, rel=1e-4)
+            assert values[f"{name}_accuracy"] == pytest.approx(accuracy)
         assert not set(pool.indices) & set(held)
         measured = {f"{n}_{m}" for n in (*expected, "train") for m in ("loss", "accuracy")}
-        assert set(found) == measured | {"gradient_norm", "learning_rate"}
+        assert set(values) == measured | {"gradient_norm", "learning_rate"}
 
 
 def test_rows_come_at_the_epochs_that_were_asked_for(tmp_path):

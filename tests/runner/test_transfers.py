@@ -16,11 +16,11 @@ SENT = re.compile(r"host-to-device transfer: aval=ShapedArray\(\w+\[([\d,]*)\]")
 
 def study(strategy: str):
     """Three runs, which two devices do not share evenly, of which every kind of images is looked at."""
-    found = small.single(epochs=2.0)
-    found.stages.train.ema = 0.9
-    found.update(seeds=(0, 1, 2), strategy=strategy, validation_images=8, train_eval_images=20)
-    found.update(diagnostics=("weight_norm", "effective_rank", "distance_to_init"))
-    return found
+    settings = small.single(epochs=2.0)
+    settings.stages.train.ema = 0.9
+    settings.update(seeds=(0, 1, 2), strategy=strategy, validation_images=8, train_eval_images=20)
+    settings.update(diagnostics=("weight_norm", "effective_rank", "distance_to_init"))
+    return settings
 
 
 @contextlib.contextmanager

@@ -92,8 +92,8 @@ def test_jax_has_no_switch_of_random_numbers_or_types_that_is_forgotten():
     }
     words = re.compile("prng|random|threefry|x64|gumbel|promotion|precision|dtype")
     switches = {name for name in jax.config.values if words.search(name)}
-    known = {*conditions.PINNED, *conditions.REFUSED, *conditions.COMPILER, conditions.PRECISION, *harmless}
-    assert switches <= known
+    covered = {*conditions.PINNED, *conditions.REFUSED, *conditions.COMPILER, conditions.PRECISION, *harmless}
+    assert switches <= covered
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +111,9 @@ def test_a_study_has_the_same_bits_with_all_switches(begun, tmp_path):
 
 
 def test_what_decides_the_bits_is_recorded(begun, monkeypatch):
-    found = workdir.read_json(begun[0] / "environment.json")
-    assert found["random"] == {"implementation": "threefry2x32", "partitionable": True}
-    assert (found["x64"], found["matmul_precision"], found["own"]) == (False, "default", {})
+    recorded = workdir.read_json(begun[0] / "environment.json")
+    assert recorded["random"] == {"implementation": "threefry2x32", "partitionable": True}
+    assert (recorded["x64"], recorded["matmul_precision"], recorded["own"]) == (False, "default", {})
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--a=1")
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     with jax.default_matmul_precision("highest"):
@@ -134,10 +134,10 @@ def settled(directory, own=None):
 def changed(directory, **fields):
     """As if the directory had been begun so."""
     path = directory / "environment.json"
-    found = workdir.read_json(path)
+    content = workdir.read_json(path)
     for key, value in fields.items():
-        found[key] = found[key] | value if isinstance(value, dict) else value
-    workdir.write_json(path, found)
+        content[key] = content[key] | value if isinstance(value, dict) else value
+    workdir.write_json(path, content)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_what_changes_last_bits_is_noted(fields, note, tmp_path, capsys):
 
 @pytest.mark.parametrize("missing", environment.NEW)
 def test_directories_of_earlier_versions_go_on_with_a_note(missing, tmp_path, capsys):
-    found = settled(tmp_path, {"model": "1"})
-    workdir.write_json(tmp_path / "environment.json", {key: found[key] for key in found if key != missing})
+    recorded = settled(tmp_path, {"model": "1"})
+    workdir.write_json(tmp_path / "environment.json", {key: recorded[key] for key in recorded if key != missing})
     settled(tmp_path, {"model": "1"})
     assert f"without recording {missing}" in capsys.readouterr().out
 

@@ -49,8 +49,8 @@ def test_full_batch_gradients_are_equal_whatever_the_micro_batch(model):
     state, all_at_once = first_state(model), stage(batch_size=N)
     expected, sums, _ = compute(state, batch(), model, all_at_once)
     for size in (1, 12, N) if model is MLP else (6,):
-        found, parts, _ = compute(state, batch(), model, changed(all_at_once, micro_batch=size))
-        close(found, expected)
+        actual, parts, _ = compute(state, batch(), model, changed(all_at_once, micro_batch=size))
+        close(actual, expected)
         assert float(parts["loss"]) == pytest.approx(float(sums["loss"]), rel=1e-5)
         assert (float(parts["correct"]), float(parts["count"])) == (float(sums["correct"]), N)
 
@@ -62,8 +62,8 @@ def test_labels_are_spread_over_the_classes_that_are_told_apart(classes):
     told = np.ones(4, bool) if isinstance(classes, tuple) else classes
     log_p = logits[:, told] - np.log(np.exp(logits[:, told]).sum(-1, keepdims=True))
     target = 0.8 * (labels[:, None] == np.flatnonzero(told)) + 0.2 / told.sum()
-    found = jax.jit(gradient.cross_entropy)(gradient.among(logits, classes), labels, classes, np.float32(0.2))
-    np.testing.assert_allclose(found, -(target * log_p).sum(-1), rtol=1e-5)
+    losses = jax.jit(gradient.cross_entropy)(gradient.among(logits, classes), labels, classes, np.float32(0.2))
+    np.testing.assert_allclose(losses, -(target * log_p).sum(-1), rtol=1e-5)
 
 
 def test_smoothed_labels_are_those_of_the_gradient_and_of_its_loss():
@@ -91,24 +91,24 @@ def test_it_is_the_gradient_of_the_mean_loss():
         logits, _, _ = gradient.forward(MLP, params, {}, sample["image"], train=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, sample["label"]).mean()
 
-    found, sums, _ = compute(state, sample, MLP, stage())
+    actual, sums, _ = compute(state, sample, MLP, stage())
     value, expected = jax.jit(jax.value_and_grad(loss))(state.params)
-    close(found, expected)
+    close(actual, expected)
     assert float(sums["loss"]) == pytest.approx(N * float(value), rel=1e-5)
 
 
 @pytest.mark.slow
 def test_ghost_batches_have_statistics_of_their_own_and_move_the_running_ones_once():
     state, sample, size = first_state(CONVOLVED), batch(), 8
-    found, _, stats = compute(state, sample, CONVOLVED, stage(batch_size=N, micro_batch=size))
+    ghost, _, stats = compute(state, sample, CONVOLVED, stage(batch_size=N, micro_batch=size))
     parts = [jax.tree.map(lambda x: x[i : i + size], sample) for i in range(0, N, size)]  # noqa: B023
-    each = [compute(state, part, CONVOLVED, stage(batch_size=size)) for part in parts]
+    by_part = [compute(state, part, CONVOLVED, stage(batch_size=size)) for part in parts]
     mean = functools.partial(jax.tree.map, lambda *leaves: np.mean(leaves, 0))
-    close(found, mean(*(grads for grads, _, _ in each)))
-    close(stats, mean(*(after for _, _, after in each)))
+    close(ghost, mean(*(grads for grads, _, _ in by_part)))
+    close(stats, mean(*(after for _, _, after in by_part)))
     whole = compute(state, sample, CONVOLVED, stage(batch_size=N))
     norm = jax.jit(parameters.norm)
-    assert not np.allclose(norm(whole[0]), norm(found), rtol=1e-3)  # other statistics, another gradient
+    assert not np.allclose(norm(whole[0]), norm(ghost), rtol=1e-3)  # other statistics, another gradient
 
 
 @pytest.mark.parametrize("micro_batch", [0, 8])
@@ -116,16 +116,16 @@ def test_frozen_modules_have_no_gradient_and_no_batch_statistics(micro_batch):
     """To the last bit: a third of three times a number may be another one."""
     state, sample = first_state(CONVOLVED), batch()
     state = state.replace(stats=jax.tree.map(lambda leaf: leaf + jnp.linspace(0.1, 0.7, leaf.size), state.stats))
-    found, _, stats = compute(state, sample, CONVOLVED, stage(trained=("head",), batch_size=N, micro_batch=micro_batch))
+    grads, _, stats = compute(state, sample, CONVOLVED, stage(trained=("head",), batch_size=N, micro_batch=micro_batch))
     assert same(stats, state.stats)
-    assert all(not np.any(leaf) for path, leaf in parameters.paths(found).items() if not path.startswith("head/"))
+    assert all(not np.any(leaf) for path, leaf in parameters.paths(grads).items() if not path.startswith("head/"))
 
     def loss(head):
         params = {**state.params, "head": head}
         logits, _, _ = gradient.forward(CONVOLVED, params, state.stats, sample["image"], train=False)
         return optax.softmax_cross_entropy_with_integer_labels(logits, sample["label"]).mean()
 
-    close(found["head"], jax.jit(jax.grad(loss))(state.params["head"]))
+    close(grads["head"], jax.jit(jax.grad(loss))(state.params["head"]))
 
 
 def test_among_some_classes_the_others_do_not_exist():
@@ -135,7 +135,7 @@ def test_among_some_classes_the_others_do_not_exist():
     rows = np.flatnonzero(np.isin(labels, chosen))[:N]
     sample = {"image": take(rows), "label": labels[rows]}
     mask = np.isin(np.arange(DATASET.classes), chosen)
-    found, sums, _ = compute(state, sample, MLP, stage(classes=(0, 2)), mask)
+    actual, sums, _ = compute(state, sample, MLP, stage(classes=(0, 2)), mask)
 
     def loss(params):
         logits, _, _ = gradient.forward(MLP, params, {}, sample["image"], train=True)
@@ -145,7 +145,7 @@ def test_among_some_classes_the_others_do_not_exist():
     (expected, correct), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params)
     assert float(sums["loss"]) == pytest.approx(float(expected), rel=1e-5)
     assert float(sums["correct"]) == float(correct)
-    found, grads = jax.device_get((found, grads))
-    close(found, jax.tree.map(lambda leaf: leaf / len(rows), grads))
+    actual, grads = jax.device_get((actual, grads))
+    close(actual, jax.tree.map(lambda leaf: leaf / len(rows), grads))
     others = [k for k in range(DATASET.classes) if k not in chosen]
-    assert not np.any(found["head"]["kernel"][:, others]) and not np.any(found["head"]["bias"][others])
+    assert not np.any(actual["head"]["kernel"][:, others]) and not np.any(actual["head"]["bias"][others])

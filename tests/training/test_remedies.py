@@ -44,13 +44,13 @@ def side_by_side(states, rows, until, record):
 def test_a_run_is_the_same_in_any_company_and_stopped_equals_unbroken(moment):
     """All remedies of a moment on two seeds side by side, beside each other and beside themselves, and with the second
     half of the steps in a call of its own that begins with what a checkpoint holds."""
-    found = record(moment)
-    rows = [task(found, seed) for seed in (0, 1)]
-    first = [first_state(MLP, found, seed) for seed in (0, 1)]
+    plan = record(moment)
+    rows = [task(plan, seed) for seed in (0, 1)]
+    first = [first_state(MLP, plan, seed) for seed in (0, 1)]
 
     def train(seeds, until, states=None):
         begun = states or run_axis.stack([first[seed] for seed in seeds])
-        return side_by_side(begun, run_axis.stack([rows[seed] for seed in seeds]), until, found)
+        return side_by_side(begun, run_axis.stack([rows[seed] for seed in seeds]), until, plan)
 
     both = train((0, 1), STEPS)
     for seed in (0, 1):
@@ -79,9 +79,9 @@ def test_of_runs_that_are_mapped_at_once_each_is_treated_at_its_own_time():
         return apply.after_step(network, now, numbers, record)
 
     at_once, one = jax.jit(jax.vmap(act))(run_axis.stack(numbers)), jax.jit(act)
-    for row, each in enumerate(numbers):
-        found, alone = run_axis.take(at_once, row), jax.device_get(one(each))
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+    for row, own_numbers in enumerate(numbers):
+        together, alone = run_axis.take(at_once, row), jax.device_get(one(own_numbers))
+        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
     silent = [int(np.sum(~np.any(at_once.params["head"]["kernel"][row], -1))) for row in range(3)]
     assert silent == [2, 0, 0] and same(run_axis.take(at_once, 2).params, network.params)
@@ -93,9 +93,9 @@ def test_every_remedy_trains_a_residual_network():
     """All at once, in two steps of which the second is the time of all that are periodic."""
     names = [name for name, moment in treated.MOMENT.items() if moment != "start"]
     chosen = tuple(treated.remedy(name, **EVERY.get(name, {})) for name in names)
-    found = stage(optim=ADAM, remedies=chosen, micro_batch=8)
-    began = treated.state_of(RESNET, found)
-    after = treated.train(began, task(found), 2, RESNET, found)
+    plan = stage(optim=ADAM, remedies=chosen, micro_batch=8)
+    began = treated.state_of(RESNET, plan)
+    after = treated.train(began, task(plan), 2, RESNET, plan)
     assert after.step == 2 and not after.failed
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.params, after.stats, after.remedy)))
     assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (after.params, began.params)), strict=True))

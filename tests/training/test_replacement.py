@@ -20,11 +20,11 @@ IMAGES = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
 
 def levels(model, network, dormant):
     """Activities of 1, but 0 for the dormant units, {site: indices}."""
-    found = {}
+    activities = {}
     for site in units.sites(model):
-        found[site.name] = np.ones(units.at(network.params, site.layer)["kernel"].shape[-1], np.float32)
-        found[site.name][list(dormant.get(site.name, ()))] = 0
-    return found
+        activities[site.name] = np.ones(units.at(network.params, site.layer)["kernel"].shape[-1], np.float32)
+        activities[site.name][list(dormant.get(site.name, ()))] = 0
+    return activities
 
 
 def redo(model, network, dormant, threshold=0.1):

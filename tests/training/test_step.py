@@ -45,10 +45,10 @@ create = jax.jit(state.create, static_argnums=2)
 
 
 def test_golden_step():
-    found = golden.numbers()
-    assert found == pytest.approx(golden.NUMBERS, rel=1e-3), (
+    numbers = golden.numbers()
+    assert numbers == pytest.approx(golden.NUMBERS, rel=1e-3), (
         "a training step gives other numbers than it used to, so every result of the lab changes.  If that is meant "
-        f"(another initialisation, network, loss or key), say so in the commit and write NUMBERS = {found}"
+        f"(another initialisation, network, loss or key), say so in the commit and write NUMBERS = {numbers}"
     )
 
 
@@ -155,8 +155,8 @@ counted = jax.jit(train.count_epoch)
 def count(tally=(0.0, 0.0, 0.0, 0.0), loss=8.0, correct=6.0, ends=False, at=3, until=0.0):
     before = first_state(MLP)
     before = before.replace(step=np.int32(at), tally=np.float32(tally), last=np.float32([9.0, 11.0, 5.0, 0.1]))
-    found = dict(loss=loss, correct=correct, count=8.0, gradient_norm=1.5, learning_rate=0.2)
-    sums = {name: np.float32(value) for name, value in found.items()}
+    values = dict(loss=loss, correct=correct, count=8.0, gradient_norm=1.5, learning_rate=0.2)
+    sums = {name: np.float32(value) for name, value in values.items()}
     return counted(before, sums, task(stage(until_accuracy=until), steps=STEPS), np.bool_(ends))
 
 
@@ -301,11 +301,11 @@ def test_advance_walks_through_the_permuted_pool(augment):
         image = (np.asarray(pixels) / np.float32(255) - mean) / std
         state, sums = step(state, {"image": image, "label": DATASET.train_labels[chosen]}, MLP)
         tallies.append([float(sums["loss"]), float(sums["correct"]), 16.0, float(sums["gradient_norm"])])
-    found = train_to(record, STEPS, row=row)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found.params, state.params)
-    np.testing.assert_allclose(found.tally, np.sum(tallies[7:], 0), rtol=1e-4)
+    trained = train_to(record, STEPS, row=row)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), trained.params, state.params)
+    np.testing.assert_allclose(trained.tally, np.sum(tallies[7:], 0), rtol=1e-4)
     loss, correct, n, norm = np.sum(tallies[:7], 0)
-    np.testing.assert_allclose(found.last, [loss / n, 100 * correct / n, norm / 7, 0.1 * (1 - 6 / STEPS)], rtol=1e-4)
+    np.testing.assert_allclose(trained.last, [loss / n, 100 * correct / n, norm / 7, 0.1 * (1 - 6 / STEPS)], rtol=1e-4)
 
 
 def test_labels_are_those_of_the_pool_and_not_of_the_data_set():
@@ -448,13 +448,13 @@ def test_diagnostics_see_the_probe_batch():
     }
     row = jax.tree.map(np.zeros_like, before.params), probes
     mine = {"own": own, "another": another}
-    found = jax.jit(lambda: evaluation.diagnose(before, row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
-    assert set(found) == {f"{split}_{name}" for split in probes for name in ("loss", "hidden", "moved")} | {"another"}
+    values = jax.jit(lambda: evaluation.diagnose(before, row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
+    assert set(values) == {f"{split}_{name}" for split in probes for name in ("loss", "hidden", "moved")} | {"another"}
     for split, probe in probes.items():
         losses, _ = reference(before.params, probe.index, DATASET.train_images, DATASET.train_labels)
-        assert float(found[f"{split}_loss"]) == pytest.approx(losses.sum(), rel=1e-5)
-        assert found[f"{split}_moved"] == 0
-    assert found["another"] == 5
+        assert float(values[f"{split}_loss"]) == pytest.approx(losses.sum(), rel=1e-5)
+        assert values[f"{split}_moved"] == 0
+    assert values["another"] == 5
 
 
 def test_diagnostics_see_logits_of_the_classes_of_the_run():
@@ -462,8 +462,8 @@ def test_diagnostics_see_logits_of_the_classes_of_the_run():
     probe = inputs.Probe(np.arange(2), labels, classes)
     row = first_state(MLP).params, {"train": probe, "test": probe}
     mine = {"least": lambda state, batch: {"least": batch["logits"].min(axis=0)}}
-    found = jax.jit(lambda: evaluation.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
-    assert ((found["test_least"] > -1e6) == classes).all()
+    values = jax.jit(lambda: evaluation.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
+    assert ((values["test_least"] > -1e6) == classes).all()
 
 
 def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
@@ -476,8 +476,8 @@ def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
         "all": lambda state, batch: {"all": dict(batch)["label"].sum()},
         "maybe": lambda state, batch: {"maybe": batch.get("label").sum()},
     }
-    found = jax.jit(lambda: evaluation.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
-    assert set(found) == {"weights", "moved", "train_all", "test_all", "train_maybe", "test_maybe"}
+    values = jax.jit(lambda: evaluation.diagnose(first_state(MLP), row, IMAGES, IMAGES, model=MLP, diagnostics=mine))()
+    assert set(values) == {"weights", "moved", "train_all", "test_all", "train_maybe", "test_maybe"}
 
 
 def test_a_step_of_sam_looks_uphill_on_the_same_batch():
