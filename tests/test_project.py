@@ -105,8 +105,7 @@ def says_what_it_is_and_is_short(path):
 
 
 def test_names_in_longer_functions_are_telling():
-    packages = [path for package in ("plasticity_jax", *AROUND) for path in (ROOT / package).rglob("*.py")]
-    holds_for_all(has_telling_names, sorted([*packages, *(ROOT / "tests" / "support").glob("*.py")]))
+    holds_for_all(has_telling_names, sorted(path for path in files() if path.suffix == ".py"))
 
 
 def has_telling_names(path):
@@ -145,10 +144,10 @@ def test_no_file_hides_a_module_of_python():
 
 
 def test_no_file_names_a_place_on_the_machine_it_was_written_on():
-    found = [
+    places = [
         f"{path.relative_to(ROOT)}: {hit[0].decode()}" for path in files() for hit in LOCAL.finditer(path.read_bytes())
     ]
-    assert not found
+    assert not places
 
 
 def test_local_places_are_recognised():
