@@ -154,7 +154,7 @@ def test_every_module_is_in_the_layout() -> None:
 
 def test_what_is_added_has_the_place_that_is_named() -> None:
     """Each row names a dict, and it is where the row says."""
-    table = PAGES["plasticity_jax/README.md"].split("## One thing")[1].split("\n## ")[0]
+    table = PAGES["plasticity_jax/README.md"].split("## Where to add")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (an? [\w ]+) \| .* \| (.*) \|$", table, re.MULTILINE)
     assert len(rows) >= 10
     for what, where in rows:
