@@ -53,7 +53,7 @@ def test_the_readme_holds_the_verdicts(read):
 def test_each_names_the_clean_commit_that_computed_it_or_is_marked():
     facts = {directory.name: analysis.load_environment(directory) for directory in STUDIES}
     assert all(re.fullmatch("[0-9a-f]{40}", each["commit"]) for each in facts.values())
-    (marked,) = re.findall(r"names the clean commit that computed it, but for: ([\w, ]+)\.", TEXT.read_text())
+    (marked,) = re.findall(r"names the clean commit\s+that computed it, except for: ([\w, ]+)\.", TEXT.read_text())
     assert {name for name, each in facts.items() if each["dirty"]} == set(marked.split(", "))
 
 
