@@ -84,7 +84,6 @@ def test_networks_by_name_have_the_parameters_of_torchvisions(name, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
 
 
-@pytest.mark.slow
 def test_a_bottleneck_halves_where_torchvisions_does():
     """In its 3x3 convolution; the features are those of all ReLUs."""
     net, images = make(name="resnet50", width=2, stem="cifar"), noise(3, 16, 16, 3)
