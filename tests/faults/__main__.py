@@ -1,4 +1,4 @@
-"""The command.
+"""Runs the campaign of faults and reports the outcomes.
 
     python -m tests.faults [--count N] [--seed S] [--kinds a,b] [--only K] [--json FILE] [--keep DIR]
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def environment(home: Path) -> None:
-    """Children train on the CPU, and find compiled what the first of them compiled."""
+    """Make children train on the CPU, and share the programs that the first of them compiles."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "compiled"))
@@ -89,7 +89,7 @@ def environment(home: Path) -> None:
 
 
 def say(case: campaign.Case, seed: int) -> None:
-    """A line for each fault, when its directory is done with."""
+    """Print a line for each fault when its directory is finished."""
     for injection in case.injections:
         told = f"; {injection.refusals[-1]}" if injection.refusals else ""
         print(f"{case.number}: {injection.kind}: {injection.what}: {case.of(injection)}{told}", flush=True)

@@ -18,14 +18,14 @@ OUTCOMES = ("survived", "refused", "lost")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What became of one directory; `lost` says what was, and is empty if nothing was."""
+    """What happened in one directory; `lost` says what was lost, and is empty if nothing was."""
 
     number: int
     injections: list[Injection]
     lost: str
 
     def of(self, injection: Injection) -> str:
-        """`survived`: the same command went on by itself; `refused`: it said in one line what to do, and then did."""
+        """`survived`: the same command continued by itself; `refused`: it continued after what its one line said."""
         return "lost" if self.lost else "refused" if injection.refusals else "survived"
 
 
@@ -73,7 +73,7 @@ def case(world: World, number: int, seed: int, chosen: Sequence[str], home: Path
         scene.compare()
     except Lost as error:
         lost = str(error)
-    except Exception as error:  # a fault that nobody thought of must not end the campaign
+    except Exception as error:  # an unexpected exception must not end the campaign
         lost = f"{type(error).__name__}: {error}"
     finally:
         scene.close()
@@ -106,5 +106,5 @@ def table(by_kind: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def record(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """All that was done, as plain values."""
+    """All cases and their injections, as plain values."""
     return [dataclasses.asdict(each) for each in cases]

@@ -1,4 +1,4 @@
-"""Real processes that can be stood still, killed and waited for; forked from a server that has jax imported."""
+"""Real processes that can be stopped, killed and waited for; forked from a server that has jax imported."""
 
 import contextlib
 import dataclasses
@@ -15,15 +15,15 @@ from typing import Any
 
 HUNG = 240.0  # seconds after which a process that has not ended counts as hung
 POLL = 0.003
-ONE = threading.Lock()  # starting a process also asks how all others are, which two threads must not do at once
+ONE = threading.Lock()  # starting a process also polls all others, which two threads must not do at once
 
 
 class Lost(Exception):
-    """What a fault must never lead to."""
+    """Something was lost, which no fault may cause."""
 
 
 def server(module: str) -> ForkServerContext:
-    """Where processes come from; each finds `module` imported."""
+    """The context in which processes are forked; each finds `module` imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
     return context
@@ -31,7 +31,7 @@ def server(module: str) -> ForkServerContext:
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """How a process ended: its exit status (minus the signal that killed it) and all that it printed."""
+    """How a process ended: its exit status (minus the signal that killed it) and its whole output."""
 
     code: int
     text: str
@@ -53,7 +53,7 @@ class Child:
         self.pid: int = self.process.pid or 0
 
     def stands(self, after: float = 0.0) -> bool:
-        """Wait until it has stopped itself, or stop it `after` so many seconds; False if it ended before."""
+        """Wait until it has stopped itself, or stop it after `after` seconds; False if it ended before."""
         began = time.monotonic()
         while self.alive() and time.monotonic() - began < HUNG:
             if _state(self.pid) == "T":
@@ -69,16 +69,16 @@ class Child:
             return self.process.is_alive()
 
     def signal(self, number: int) -> None:
-        """Send a signal, if it is still there."""
+        """Send a signal, if the process still exists."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def go_on(self) -> None:
-        """The opposite of standing."""
+        """Continue after a stop."""
         self.signal(signal.SIGCONT)
 
     def kill(self) -> End:
-        """End it at once."""
+        """Kill it at once."""
         self.signal(signal.SIGKILL)
         return self.end()
 
@@ -101,7 +101,7 @@ class Child:
 
 
 def _state(pid: int) -> str:
-    """The state of a process as ps shows it; empty if it is gone."""
+    """The state of a process as `ps` shows it; empty if it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return ""

@@ -1,4 +1,4 @@
-"""What a child process does: the real command, in small steps, and able to stop itself at any of its file operations.
+"""The work of a child process: the real command in small steps, which can stop itself at any file operation.
 
 Children are forked from a server that has imported everything below, so a start costs no imports.
 """
@@ -55,14 +55,14 @@ def command(
 
 
 def launch(argv: Sequence[str], log: str) -> None:
-    """Be `python -m launch.local ARGV`, at the head of a process group of its own that its jobs belong to."""
+    """Run `python -m launch.local ARGV` as the leader of a process group to which its jobs belong."""
     os.setsid()
     print_to(log)
     sys.exit(local.main(argv))
 
 
 def print_to(log: str) -> None:
-    """From now on stdout and stderr are a file."""
+    """Redirect stdout and stderr to a file."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -85,7 +85,7 @@ def watch(directory: str, stop_at: int, jump: float) -> Any:
 
 
 def shift(seconds: float) -> None:
-    """From now on this process is told another time of day."""
+    """Shift the time of day that this process sees from now on."""
     real, real_ns = time.time, time.time_ns
     time.time = lambda: real() + seconds
     time.time_ns = lambda: real_ns() + int(seconds * 1e9)

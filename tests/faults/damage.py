@@ -1,4 +1,4 @@
-"""Damage to a file, as bad disks, power cuts and careless hands do it."""
+"""Damage to a file, as by bad disks, power cuts and careless users."""
 
 import random
 import shutil
@@ -29,7 +29,7 @@ def flip(path: Path, draw: random.Random) -> str:
 
 
 def blank(path: Path, draw: random.Random) -> str:
-    """As after a power cut: the length is there, the content is not."""
+    """As after a power cut: the length is kept, the content is not."""
     data = bytearray(path.read_bytes())
     start = draw.randrange(len(data)) if data else 0
     data[start:] = bytes(len(data) - start)
@@ -38,7 +38,7 @@ def blank(path: Path, draw: random.Random) -> str:
 
 
 def tear(path: Path, draw: random.Random) -> str:
-    """A last line that was half written."""
+    """Leave the last line half written."""
     lines = path.read_bytes().splitlines()
     row = lines[-1] if lines else b'{"run": "fresh/seed0", "seed": 0}'
     with open(path, "ab") as file:

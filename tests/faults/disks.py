@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, for real where mounting is allowed.
+"""Real full and read-only disks, where mounting is allowed.
 
 The campaign lives in a mount namespace of its own, so that whatever it mounts is gone with its last process.
 """
@@ -9,13 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-MARK = "PLASTICITY_JAX_FAULTS_MOUNTS"  # set in the process that has a namespace of its own
+MARK = "PLASTICITY_JAX_FAULTS_MOUNTS"  # set in the process that has its own namespace
 ALONE = ["unshare", "--mount", "--propagation", "private"]
 TRIES = ([*ALONE], [*ALONE, "--map-root-user"])  # as root, or where users may have namespaces
 
 
 def isolate(argv: list[str]) -> None:
-    """Start this Python anew in a namespace of its own, if the system lets it; else return."""
+    """Start this Python again in its own mount namespace, if the system allows it; otherwise return."""
     if MARK in os.environ:
         return
     for prefix in TRIES:
@@ -43,12 +43,12 @@ def small(directory: Path) -> None:
 
 
 def unmounted(directory: Path) -> None:
-    """Take away what is mounted there."""
+    """Unmount what is mounted on the directory."""
     _run("umount", "-l", str(directory))
 
 
 def fill(path: Path, left: int, what: str) -> None:
-    """Use up a disk, by the file or folder `path`, but for so many `files` or `blocks`."""
+    """Use up a disk through the file or folder `path`, except for `files` files or `blocks` blocks."""
     free = os.statvfs(path.parent)
     if what == "blocks":
         path.write_bytes(b"x" * max(0, free.f_bavail - left) * free.f_frsize)
@@ -59,7 +59,7 @@ def fill(path: Path, left: int, what: str) -> None:
 
 
 class Locked:
-    """A folder in which nothing can be written, and that cannot be written itself, until `release`."""
+    """A folder that is read-only, as is everything in it, until `release`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -86,7 +86,7 @@ class Locked:
 
 
 class Frozen:
-    """One folder in which nothing can be made or deleted until `release`; its files can be written."""
+    """A folder in which nothing can be created or deleted until `release`; its files can be written."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -101,7 +101,7 @@ class Frozen:
 
 
 def can_freeze() -> bool:
-    """Whether `Frozen` works here; root needs a file system with attributes for it."""
+    """Whether `Frozen` works here; as root it needs a file system with attributes."""
     if os.geteuid():
         return True
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""The kinds of faults: each is a function that does one to a scene, at a moment that the scene's generator draws."""
+"""The kinds of faults: each is a function that injects one into a scene, at a moment drawn by the scene's generator."""
 
 import functools
 import os
@@ -50,7 +50,7 @@ def stop(kind: str, number: int, scene: Scene) -> None:
 
 
 def requeue(scene: Scene) -> None:
-    """What a cluster does: a warning, a kill when its patience is over, a new start elsewhere."""
+    """As a cluster does: a warning, a kill when the grace period is over, a new start."""
     child, when = scene.stand()
     patience = scene.draw.uniform(0, 0.4)
     scene.injected("requeue", f"{when}, killed {patience:.2f} s later")
@@ -63,13 +63,13 @@ def requeue(scene: Scene) -> None:
 
 
 def files(kind: str, scene: Scene) -> None:
-    """Damage to a file that a study has left, or under its hands."""
+    """Damage to a file, left by a study or in use by it."""
     how = "tear" if kind == "torn" else ""
     if scene.draw.random() < 0.3:
         child, when = scene.stand()
         if path := pick(scene, FILES[kind]):
             scene.injected(kind, f"{path.relative_to(scene.directory)} {damage.damage(path, scene.draw, how)} {when}")
-            scene.mend = lambda line: None  # starting again is all that it should take
+            scene.mend = lambda line: None  # starting again must be enough
             child.go_on()
             scene.accept(child.end())
             scene.mend = None
@@ -85,7 +85,7 @@ def files(kind: str, scene: Scene) -> None:
 
 
 def pick(scene: Scene, pattern: str) -> Path | None:
-    """One of the files that a pattern means; a folder only where it means folders."""
+    """One of the files that match a pattern; a folder only if the pattern ends with a slash."""
     matching = sorted(
         path
         for path in scene.directory.glob(pattern)
@@ -95,7 +95,7 @@ def pick(scene: Scene, pattern: str) -> Path | None:
 
 
 def full(scene: Scene) -> None:
-    """A disk that is full at some moment, of bytes or of files, and has room again later."""
+    """A disk that becomes full at some moment, of bytes or of files, and later has room again."""
     scene.clear()
     disks.small(scene.disk)
     scene.undo.callback(disks.unmounted, scene.disk)
@@ -115,10 +115,10 @@ def full(scene: Scene) -> None:
 
 
 def file_limit(scene: Scene) -> None:
-    """No file may grow beyond a size; the same for users who may not mount."""
+    """No file may grow beyond a size; like a full disk, but possible without mounting."""
     scene.clear()
     child, when = scene.stand()
-    size = scene.draw.randrange(2500, 8000)  # what the process prints goes into a file too, and must get there
+    size = scene.draw.randrange(2500, 8000)  # the output of the process goes into a file too, and must fit
     scene.injected("limit", f"no file beyond {size} bytes {when}")
     subprocess.run(["prlimit", f"--pid={child.pid}", f"--fsize={size}:"], check=True)
     scene.mend = lambda line: None  # the next process has no limit
@@ -128,7 +128,7 @@ def file_limit(scene: Scene) -> None:
 
 
 def read_only(scene: Scene) -> None:
-    """The directory cannot be written at a start."""
+    """The directory is read-only at a start."""
     scene.advance()
     scene.injected("read_only", "at a start")
     locked = disks.Locked(scene.disk)
@@ -155,7 +155,7 @@ def frozen(scene: Scene) -> None:
 
 
 def blocked(scene: Scene) -> None:
-    """A file where a folder has to be, or a folder where a file has to be."""
+    """A file where a folder is needed, or a folder where a file is needed."""
     scene.advance()
     places = ["config.json", "environment.json", "status.json", "result.json", "main", "tensorboard", ".lock"]
     places += ["main/clock.json", "main/tune", "main/tune/metrics.jsonl", "main/tune/end", "main/tune/checkpoints"]
@@ -179,12 +179,12 @@ def blocked(scene: Scene) -> None:
 
 
 def two(scene: Scene) -> None:
-    """Two processes on one directory: one works, the other is told so."""
+    """Two processes on one directory: one works, the other is refused."""
     first, when = scene.stand()
     holds = (scene.directory / ".lock").exists() and (scene.directory / ".lock").read_text().strip() != ""
     scene.injected("two", when)
     second = scene.start()
-    if not holds:  # the first has not come so far: either may win
+    if not holds:  # the first has not taken the lock yet: either may get it
         first.go_on()
     scene.mend = lambda line: first.go_on()
     done = scene.accept(second.end())
@@ -199,7 +199,7 @@ def two(scene: Scene) -> None:
 
 
 def clock(scene: Scene) -> None:
-    """The time of day jumps while the study works, and the files are of another time."""
+    """The time of day jumps during training, and the times of the files are changed."""
     jump = scene.draw.choice((-1, 1)) * 10 ** scene.draw.uniform(0, 4) * DAY
     at = 1 + int(scene.draw.random() * scene.reference.operations)
     scene.injected("clock", f"{jump / DAY:+.1f} days at file operation {at}")
@@ -210,7 +210,7 @@ def clock(scene: Scene) -> None:
 
 
 def nan(scene: Scene) -> None:
-    """A branch whose loss is not finite; in the end it is marked failed, and its neighbours are unharmed."""
+    """A branch whose loss is not finite; in the end it is marked failed, and the other branches are unchanged."""
     if scene.argument != "nan":
         scene.argument = "nan"
         scene.clear()
@@ -225,7 +225,7 @@ def nan(scene: Scene) -> None:
 
 
 def peer(scene: Scene) -> None:
-    """Two processes train together, and one of them is lost: the other ends soon; one alone goes on."""
+    """Two processes train together and one is killed: the other ends soon, and one alone continues."""
     address, lost = f"127.0.0.1:{crew.free_port()}", scene.draw.choice((0, 1))
     pair = [
         scene.start(environ={multihost.ADDRESS: address, multihost.COUNT: "2", multihost.INDEX: str(index)})
@@ -236,7 +236,7 @@ def peer(scene: Scene) -> None:
     scene.injected("peer", f"process {lost} of 2 killed after {after:.2f} s")
     if pair[lost].kill().code == 0 and pair[1 - lost].end().code == 0:
         return
-    pair[1 - lost].end()  # with whatever status: what was saved is what counts, and that it ends
+    pair[1 - lost].end()  # with any status: only what was saved counts, and that it ends
 
 
 KINDS: dict[str, Kind] = {
@@ -259,7 +259,7 @@ KINDS: dict[str, Kind] = {
 
 
 def impossible() -> dict[str, str]:
-    """The kinds that this machine cannot do, with the reason."""
+    """The kinds that this machine cannot inject, with the reason."""
     reasons = {}
     if not disks.can_mount():
         reasons["full"] = "mounting is not allowed here (`limit` does it with a limit on the size of files)"
@@ -269,5 +269,5 @@ def impossible() -> dict[str, str]:
 
 
 def chain(kinds: list[str], number: int, draw: random.Random) -> list[str]:
-    """The faults of one case: each kind in turn, and up to two others behind it in the same directory."""
+    """The faults of one case: each kind in turn, and up to two others after it in the same directory."""
     return [kinds[number % len(kinds)], *(draw.choice(kinds) for _ in range(draw.choice((0, 0, 1, 2))))]

@@ -1,4 +1,4 @@
-"""One working directory and what happens in it: starts, faults, refusals, and the comparison at the end."""
+"""One working directory and its history: starts, faults, refusals, and the comparison at the end."""
 
 import contextlib
 import dataclasses
@@ -16,13 +16,13 @@ from tests.faults.children import Child, End, Lost
 from tests.support import small
 
 ROOT = Path(__file__).parents[2]
-STARTS = 8  # after which a study that has not ended counts as one that cannot be continued
+STARTS = 8  # a study that has not finished after so many starts cannot be resumed
 TIMED = ("seconds", "train_seconds", "images_per_second")
 
 
 @dataclasses.dataclass
 class Injection:
-    """One fault: its kind, what exactly was done, and the lines with which the command refused because of it."""
+    """One fault: its kind, its details, and the lines with which the command refused because of it."""
 
     kind: str
     what: str
@@ -31,7 +31,7 @@ class Injection:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """An undisturbed run: what came out, its file operations, its seconds."""
+    """An undisturbed run: its outcome, the number of its file operations, its seconds."""
 
     outcome: dict[str, Any]
     operations: int
@@ -48,7 +48,7 @@ class World:
 
 
 class Scene:
-    """A working directory on a disk of its own, and the faults that it has seen."""
+    """A working directory on its own disk, and the faults injected into it."""
 
     def __init__(self, world: World, home: Path, draw: random.Random) -> None:
         self.world = world
@@ -58,7 +58,7 @@ class Scene:
         self.draw = draw
         self.argument = ""  # of the study
         self.injections: list[Injection] = []
-        self.mend: Callable[[str], None] | None = None  # undoes the fault at work, as a user who reads the line would
+        self.mend: Callable[[str], None] | None = None  # undoes the current fault, as a user who reads the line would
         self.undo = contextlib.ExitStack()
         self.starts = 0
         self.disk.mkdir(parents=True)
@@ -73,7 +73,7 @@ class Scene:
     def start(
         self, stop_at: int = 0, count_to: str = "", jump: float = 0.0, environ: Mapping[str, str] | None = None
     ) -> Child:
-        """The command, started."""
+        """Start the command."""
         self.starts += 1
         log = self.home / f"log{self.starts}"
         argument = f":{self.argument}" if self.argument else ""
@@ -82,7 +82,7 @@ class Scene:
         return Child(self.world.context, self.world.target, args, log)
 
     def stand(self) -> tuple[Child, str]:
-        """A process that stands still at a random moment of its work, and words for the moment."""
+        """A process that is stopped at a random moment of its work, and words for the moment."""
         reach = 1.0
         while True:
             share = reach * self.draw.random()
@@ -96,15 +96,15 @@ class Scene:
                 return child, when
             if not self._ended(child.end()):
                 continue
-            self.clear()  # it had come to its end before
+            self.clear()  # it had already finished
             reach = max(reach / 2, 0.02)
 
     def clear(self) -> None:
-        """Begin with nothing."""
+        """Start over in an empty directory."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def advance(self) -> None:
-        """Bring the directory to some random point: that of a kill, that of an orderly stop, or the end."""
+        """Bring the directory to a random state: after a kill, after an orderly stop, or finished."""
         how = self.draw.choice(("kill", "stop", "end"))
         if how == "end":
             self.finish()
@@ -129,11 +129,11 @@ class Scene:
         raise Lost(f"not finished after {STARTS} starts")
 
     def accept(self, end: End) -> bool:
-        """Take note of how a process ended that a fault was at work in; whether the study is finished."""
+        """Record how a process under a fault ended; whether the study is finished."""
         return self._ended(end)
 
     def compare(self) -> None:
-        """Raise Lost unless the directory holds what the undisturbed one holds."""
+        """Raise Lost unless the directory holds the same outcome as the undisturbed one."""
         same(outcome(self.directory), self.reference.outcome)
 
     def close(self) -> None:
@@ -141,14 +141,14 @@ class Scene:
         self.undo.close()
 
     def _ended(self, end: End) -> bool:
-        """Whether the study is finished; a refusal is dealt with as its line says.
+        """Whether the study is finished; after a refusal, do what its line says.
 
         Raises:
           Lost: a traceback, or an end that nothing explains.
         """
         if "Traceback" in end.text:
             raise Lost(f"a traceback: {end.text[end.text.index('Traceback') :][-1500:]}")
-        if end.code in (75, -15, -10):  # asked to stop, or before it could listen
+        if end.code in (75, -15, -10):  # asked to stop, perhaps before its signal handler was set
             return False
         if end.code == 0:
             return True
@@ -162,7 +162,7 @@ class Scene:
         return False
 
     def _do_as_told(self, line: str) -> None:
-        """What a user does who reads the line."""
+        """Do what a user would do who reads the line."""
         if self.mend is not None:
             mend, self.mend = self.mend, None
             mend(line)
@@ -175,13 +175,13 @@ class Scene:
 
 
 def told(line: str) -> Path | None:
-    """What a line says to delete: by its path, or as `it`, which is the path that the line begins with."""
+    """What a line says to delete: a path, or `it`, which means the path at the beginning of the line."""
     found = re.search(r"delete (/\S+?)[;,)]? ", line + " ") or re.search(r"(/\S+).* delete it\b", line)
     return Path(found[1]) if found else None
 
 
 def outcome(directory: Path, status: bool = True) -> dict[str, Any]:
-    """All of a finished study that must not depend on what happened to it; its `status` may be left out."""
+    """Everything in a finished study that must not depend on its history; its `status` may be left out."""
     said = workdir.read_json(directory / "status.json") if status else {}
     result = workdir.read_json(directory / "result.json")
     fields = {key: value for key, value in result.items() if key not in TIMED}

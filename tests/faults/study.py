@@ -1,4 +1,4 @@
-"""The study that is disturbed: about a second of training, with all that a directory can hold.
+"""The study of the campaign: about a second of training, with every kind of file that a directory can hold.
 
     python -m plasticity_jax.main --config=tests/faults/study.py --workdir=DIR
 
@@ -11,7 +11,7 @@ from plasticity_jax.configs.base import base, optimiser, parse_arg, stage, sweep
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Perceptrons on a few digits: pretraining with a snapshot, then three branches; saved at every chance."""
+    """Perceptrons on a few digits: pretraining with a snapshot, then three branches; a checkpoint at every call."""
     kind, _ = parse_arg(arg, ("nan", "sweep"))
     if kind == "sweep":
         return sweep({"plain": get_config(), "nan": get_config("nan")})

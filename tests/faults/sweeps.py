@@ -1,4 +1,4 @@
-"""Faults of sweeps: launchers that are killed or not alone, and damage to the files that describe the jobs.
+"""Faults of sweeps: launchers that are killed or started twice, and damage to the files that describe the jobs.
 
 The sweep has two jobs, the plain study and the one that diverges, in a directory beside the scene's own; each has to
 end like the undisturbed study of that name.
@@ -21,7 +21,7 @@ FILES = ("sweep.json", "plain/config.json", "nan/config.json")
 
 
 class Sweep:
-    """A sweep in a scene."""
+    """A sweep in the directory of a scene."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -30,7 +30,7 @@ class Sweep:
         scene.undo.callback(self.kill)
 
     def start(self) -> Child:
-        """The launcher, started."""
+        """Start the launcher."""
         log = self.scene.home / f"{self.directory.name}-log{len(self.groups)}"
         flags = [f"--config={ROOT / 'tests/faults/study.py'}:sweep", f"--workdir={self.directory}"]
         flags += ["--parallel=2", "--images_per_second=1000000"]
@@ -45,7 +45,7 @@ class Sweep:
                 os.killpg(group, signal.SIGKILL)
 
     def finished(self, end: End) -> bool:
-        """Whether a launcher ended well; a refusal is noted and its line followed."""
+        """Whether a launcher finished; after a refusal, which is recorded, do what its line says."""
         if "Traceback" in end.text or end.code not in (0, 1, 75):
             raise Lost(f"a launcher ended with {end.code}: {end.text[-1500:]}")
         lines = [line for line in end.text.splitlines() if line.startswith("error: ")]
@@ -79,7 +79,7 @@ class Sweep:
 
 
 def launcher(scene: Scene) -> None:
-    """The launcher is killed, and its jobs are not; or all of them are."""
+    """Kill the launcher but not its jobs, or all of them."""
     sweep, everybody = Sweep(scene), scene.draw.random() < 0.5
     child, after = sweep.start(), scene.draw.uniform(0, 4) * scene.reference.seconds
     time.sleep(after)
@@ -92,7 +92,7 @@ def launcher(scene: Scene) -> None:
 
 
 def launchers(scene: Scene) -> None:
-    """Two launchers on one sweep."""
+    """Two launchers on the same sweep."""
     sweep = Sweep(scene)
     first, pause = sweep.start(), scene.draw.choice((0.0, scene.draw.uniform(0, 3) * scene.reference.seconds))
     time.sleep(pause)
@@ -109,7 +109,7 @@ def described(scene: Scene) -> None:
 
 
 def attempts(scene: Scene) -> None:
-    """Damage to what a job remembers of its failures, or to its state."""
+    """Damage to a job's record of its failures, or to its status."""
 
     def find(sweep: Sweep) -> list[Path]:
         names = ("attempts.json", "status.json", "result.json")
@@ -119,7 +119,7 @@ def attempts(scene: Scene) -> None:
 
 
 def _damaged(scene: Scene, kind: str, find: Callable[[Sweep], list[Path]]) -> None:
-    """Launch, end everybody at some moment, damage one of the files that are there, and go on."""
+    """Launch, kill all processes at some moment, damage one of the existing files, and finish."""
     sweep = Sweep(scene)
     for _ in range(STARTS):
         child, after = sweep.start(), scene.draw.uniform(2, 6) * scene.reference.seconds
@@ -131,7 +131,7 @@ def _damaged(scene: Scene, kind: str, find: Callable[[Sweep], list[Path]]) -> No
     else:
         raise Lost("there was never a file to damage")
     path = scene.draw.choice(files)
-    # A finished job is not looked into again, so a digit that flips in its result stays: this is known, not drawn.
+    # A finished job is not read again, so a flipped digit in its result would stay: a known limit, which is not drawn.
     what = damage.damage(path, scene.draw, "truncate" if path.name == "result.json" else "")
     scene.injected(kind, f"{path.relative_to(sweep.directory)} {what} after {after:.2f} s")
     sweep.finish()

@@ -54,7 +54,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 class Report:
-    """What was found, and its file; `found` is read from there if an earlier call was stopped."""
+    """The results so far, and their file; `found` is read from it if an earlier call was interrupted."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -66,14 +66,14 @@ class Report:
         workdir.write_json(self.file, self.found)
 
     def note(self, line: str) -> None:
-        """Say a line, and keep it."""
+        """Print a line, and keep it in the report."""
         print(line, flush=True)
         self.found["notes"].append(line)
         self.write()
 
 
 def measure(flags: argparse.Namespace, report: Report, workers: Crew) -> None:
-    """All parts, each for its time at most."""
+    """Run all parts, each within its time limit."""
     begun, total, content = time.monotonic(), 60 * flags.minutes, report.found
 
     def until(end: float) -> Callable[[], float]:
@@ -97,7 +97,7 @@ def measure(flags: argparse.Namespace, report: Report, workers: Crew) -> None:
 
 
 def describe(facts: Entry, flags: argparse.Namespace, report: Report) -> None:
-    """The card, and the file that describes it to XLA.
+    """Record the device, and write the file that describes it to XLA.
 
     Raises:
       LabError: there is no GPU, or what is in the directory was measured on another device or by another commit.
@@ -118,7 +118,7 @@ def describe(facts: Entry, flags: argparse.Namespace, report: Report) -> None:
 
 
 def prepare(flags: argparse.Namespace, report: Report, workers: Crew, left: Callable[[], float]) -> Entry:
-    """The first part, and beside it the programs of the third; what the third is to be asked, or nothing."""
+    """Run the first part while the programs of the third are compiled; the request for the third, or nothing."""
     content, asked = report.found, {"dataset": "", "data_dir": "", "quick": flags.quick}
     try:
         if not flags.quick:
@@ -169,7 +169,7 @@ def main(argv: Sequence[str]) -> int:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {CHEAP}"
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
+        signal.signal(number, signal.SIG_IGN)  # handled only once
         raise SystemExit(STOPPED)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

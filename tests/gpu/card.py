@@ -48,10 +48,10 @@ WORK = (describe, matmul)
 
 
 def flags(dump: Path) -> str:
-    """With which `describe` finds the description."""
+    """The XLA flags with which `describe` finds the description."""
     return f"--xla_dump_to={dump} --xla_dump_hlo_as_text"
 
 
 def file_name(name: str) -> str:
-    """`nvidia-h100-80gb-hbm3.txtpb`."""
+    """The name of the description's file, like `nvidia-h100-80gb-hbm3.txtpb`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".txtpb"

@@ -20,7 +20,7 @@ MISSING = "PyTorch is missing"  # as `peer` says
 
 
 class Cell(NamedTuple):
-    """So many runs of a ResNet by a strategy of the lab, or by `torch` (one run)."""
+    """A number of runs of a ResNet, trained by a strategy of the lab, or one run trained by `torch`."""
 
     width: int
     stem: str
@@ -64,7 +64,7 @@ def full() -> Plan:
 
 
 def quick() -> Plan:
-    """The same in small, on a CPU; the numbers mean nothing."""
+    """A small version for a CPU; its numbers mean nothing."""
     cells = [Cell(2, "imagenet", "batched", 2), Cell(2, "imagenet", "torch", 1), Cell(2, "cifar", "map", 2)]
     return Plan(tuple(cells), 1, "float32", 8, 8, 100, "eager", 128, 0.02, 90.0, 10.0)
 
@@ -83,7 +83,7 @@ def run(
     to_come = [cell for cell in plan.cells if cell not in done]
     first = True
     while to_come and left() > plan.measure:
-        size = min(3, crew.size) if first else crew.size  # the first few are compiled without much company
+        size = min(3, crew.size) if first else crew.size  # the first few share the cores with few others
         batch, to_come, first = to_come[:size], to_come[size:], False
         seconds = min(plan.build, left() - plan.measure / 2)
         workers = {cell: crew.torch(python) if cell.strategy == "torch" else crew.hire() for cell in batch}
@@ -116,7 +116,7 @@ def _build(worker: Channel, plan: Plan, cell: Cell, seconds: float) -> Entry:
 
 
 def _measure(worker: Channel, card: Channel, plan: Plan, cell: Cell, row: Entry) -> Entry:
-    """Images/s and share of the matrix product's rate, in turns with it."""
+    """Images/s, and the share of the matrix product's rate, measured in turns with it."""
     with worker.within(plan.measure):
         train = functools.partial(worker.train, plan.mode)
         steps = rounds.steps_for(train, plan.seconds)
@@ -140,7 +140,7 @@ def compare(rows: Sequence[Entry]) -> None:
 
 
 def speed(found: Sequence[Entry], runs: int = 8, width: int = 64, stem: str = "imagenet") -> float:
-    """The images/s of the fastest strategy of the lab for such runs; 0 if none was measured."""
+    """The images/s of the fastest strategy of the lab for the given runs; 0 if none was measured."""
     same = [row for row in found if (row["runs"], row["width"], row["stem"]) == (runs, width, stem)]
     return max((row["images_per_second"]["median"] for row in same if "images_per_second" in row), default=0.0)
 
@@ -151,7 +151,7 @@ _built: dict[str, Any] = {}
 
 
 def build(**asked: Any) -> Entry:
-    """Compile the program of a cell; it is then there to `train`."""
+    """Compile the program of a cell, which `train` then runs."""
     from tests.benchmarks import ours, plans
 
     case = plans.Case(asked["width"], asked["stem"], asked["dtype"], (), asked["depth"])
@@ -163,7 +163,7 @@ def build(**asked: Any) -> Entry:
 
 
 def train(steps: int, mode: str = "") -> Entry:
-    """Seconds of so many steps."""
+    """Seconds of `steps` steps."""
     return {"seconds": _built["train"](steps)}
 
 

@@ -1,4 +1,4 @@
-"""Whether a card computes what it should: small studies that must agree, each trained by a process of its own.
+"""Whether a GPU computes correctly: small studies that must agree, each trained by its own process.
 
 On every backend a run has the same bits alone, in company and after a stop, and the same numbers but for rounding with
 other strategies, and with and without CUDA graphs.
@@ -110,7 +110,7 @@ def difference(one: Path, other: Path) -> float:
 
 
 def golden() -> Entry:
-    """The golden step of the tests, on this device."""
+    """Whether the golden step of the tests has its recorded numbers on this device."""
     from tests.support import golden
 
     numbers = golden.numbers()

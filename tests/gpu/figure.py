@@ -24,7 +24,7 @@ from plasticity_jax.storage import workdir
 from tests.benchmarks import channel
 from tests.gpu.worker import Crew, Entry, answer
 
-SHARE = 0.7  # of the measured speed: evaluation and checkpoints take their part
+SHARE = 0.7  # of the measured speed; the rest is for evaluation and checkpoints
 ASSUMED = 40_000  # images/s
 IMAGES = 294_000_000  # of the whole study, if its plan was not drawn up in time
 START, END = 25.0, 25.0  # seconds before the first step, and after the last
@@ -39,7 +39,7 @@ KEPT = (
     "from_cache",
     "error",
 )  # of status.json
-COLLECT = 20.0  # seconds between two looks at what is there
+COLLECT = 20.0  # seconds between two collections of the results
 PREPARE = (
     "no prepared CIFAR-10 in {place} (give --data_dir DIR, which holds cifar10/ or cifar10_jpeg/ as TFDS prepares it)"
 )
@@ -54,7 +54,7 @@ class Choice(NamedTuple):
 
 
 def choose(rate: float, seconds: float, images: int, whole: Choice) -> Choice:
-    """The rule above, for a study of so many `images` if it were trained whole."""
+    """Apply the rule above to a study that has `images` images if it is trained whole."""
     rate, seconds = rate or ASSUMED, max(0.0, seconds - START - END)
     for count in dict.fromkeys((whole.seeds, *(n for n in SEEDS if n < whole.seeds))):
         share = min(1.0, SHARE * rate * seconds / (images * count / whole.seeds))
@@ -65,7 +65,7 @@ def choose(rate: float, seconds: float, images: int, whole: Choice) -> Choice:
 
 
 def config(choice: Choice, dataset: str, data_dir: str, quick: bool = False) -> ConfigDict:
-    """The study; `quick` on digits, with a network that compiles at once."""
+    """The study; with `quick` on digits, with a network that compiles quickly."""
     settings = multistage.get_config("digits" if quick else "")
     if quick:
         settings.model.update(name="mlp", depth=1, width=8)
@@ -78,7 +78,7 @@ def config(choice: Choice, dataset: str, data_dir: str, quick: bool = False) -> 
 
 
 def whole(quick: bool) -> Choice:
-    """All of it."""
+    """The complete study."""
     return Choice(5, 30, 60) if quick else Choice(5, 350, 500)
 
 
@@ -125,7 +125,7 @@ def run(
                 concurrent.futures.wait([future], timeout=min(COLLECT, max(0.1, left() - 5.0)))
                 entry["study"] = _collected(directory, out)
                 note()
-        finally:  # also when this process is told to stop
+        finally:  # also if this process is asked to stop
             worker.process.send_signal(signal.SIGTERM)
             concurrent.futures.wait([future], timeout=10.0)
             channel.end(worker.process)
@@ -135,7 +135,7 @@ def run(
 
 
 def _collected(directory: Path, out: Path) -> Entry:
-    """How far the study is; what it has measured is collected in `out`."""
+    """The progress of the study; its measurements are collected in `out`."""
     entry: Entry = {}
     with contextlib.suppress(LabError):
         status = workdir.read_json(directory / "status.json")
@@ -154,7 +154,7 @@ def _collected(directory: Path, out: Path) -> Entry:
 
 
 def plan_figure(dataset: str, data_dir: str, quick: bool) -> Entry:
-    """The images of the whole study."""
+    """The number of images of the whole study."""
     return {"images": sum(times.images() for times in _compute(dataset, data_dir, quick).timetables.values())}
 
 
@@ -173,7 +173,7 @@ def compile_figure(dataset: str, data_dir: str, quick: bool) -> Entry:
 
 
 def train_figure(directory: str, seconds: float, choice: list[int], **asked: object) -> Entry:
-    """Train, or go on, for so many seconds."""
+    """Train, or resume, for `seconds` seconds."""
     import plasticity_jax
     from plasticity_jax.errors import Preempted
 

@@ -1,4 +1,4 @@
-"""What was measured on a card, as Markdown: `python -m tests.gpu.table FILE..`."""
+"""The measurements on a GPU as Markdown: `python -m tests.gpu.table FILE..`."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ HEADS = ("width", "stem", "strategy", "runs", "images/s", "least to most", "x to
 
 
 def markdown(report: Entry) -> str:
-    """Checks, cells and Figure 1."""
+    """Checks, cells and Figure 1 as Markdown."""
     machine = report.get("machine", {})
     lines = [f"{machine.get('device_kind')}, jax {machine.get('packages', {}).get('jax')}", ""]
     lines += [*checks(report["checks"]), "", *speeds(report["cells"])]
@@ -29,7 +29,7 @@ def markdown(report: Entry) -> str:
 
 
 def checks(entries: Entry) -> Iterator[str]:
-    """A line for each."""
+    """A line for each check."""
     for title, entry in entries.items():
         if "error" in entry:
             yield f"- {title}: not checked, {entry['error']}"
@@ -42,7 +42,7 @@ def checks(entries: Entry) -> Iterator[str]:
 
 
 def speeds(cells: Sequence[Entry]) -> Iterator[str]:
-    """A row for each cell, the ones that failed with the reason."""
+    """A table row for each cell; a failed one has its reason."""
     yield f"| {' | '.join(HEADS)} |"
     yield f"|{'---|' * len(HEADS)}"
     for row in cells:

@@ -1,4 +1,4 @@
-"""A process that works on the card: a line of JSON says what to do, a line answers (see `tests.benchmarks.peer`).
+"""A process that works on the GPU: one line of JSON requests, one line answers (see `tests.benchmarks.peer`).
 
 Each piece of work has a process of its own, so that flags of XLA can differ, and what hangs or crashes harms no other.
 """
@@ -45,13 +45,13 @@ class Crew:
         return Channel(process, "the process")
 
     def at_once(self, asks: Mapping[str, Callable[[], Entry]]) -> Iterator[tuple[str, Entry]]:
-        """(name, answer) of each ask as it comes; an `error` in place of what failed."""
+        """(name, answer) of each request as it arrives; an `error` in place of a failure."""
         futures = {self.pool.submit(answer, ask): name for name, ask in asks.items()}
         for future in concurrent.futures.as_completed(futures):
             yield futures[future], future.result()
 
     def alone(self, seconds: float, flags: str = "", environ: Mapping[str, str] | None = None, **asked: Any) -> Entry:
-        """What a worker of its own answers within so many seconds."""
+        """The answer of a new worker within `seconds` seconds."""
         if seconds < 1:
             return {"error": "no time was left for it"}
         worker = self.hire(flags, **(environ or {}))
@@ -81,7 +81,7 @@ def crew(size: int, log: Path) -> Iterator[Crew]:
 
 
 def answer(ask: Callable[[], Entry]) -> Entry:
-    """What it gives, or what went wrong as `error`."""
+    """The result of the call, or its exception as an `error`."""
     try:
         return ask()
     except (PeerError, OSError) as error:

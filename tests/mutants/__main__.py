@@ -94,10 +94,10 @@ def first_failure(copy: Path, tests: Sequence[str]) -> str:
 
 
 def failures(printed: str) -> list[str]:
-    """The tests that failed, of what pytest has printed."""
+    """The tests that failed, according to the output of pytest."""
     lines = [line.partition(" ") for line in printed.splitlines()]
     found = [rest.partition(" - ")[0] for first, _, rest in lines if first in ("FAILED", "ERROR")]
-    return [test for test in found if test.startswith("tests/")]  # errors that were logged begin alike
+    return [test for test in found if test.startswith("tests/")]  # logged errors begin in the same way
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A copy of the repository, with a fault in it for as long as one likes."""
+"""A copy of the repository, with a fault in it for the duration of a block."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def make(folder: Path) -> Path:
-    """Copy what git knows, or would if it was added, as it is in the work tree; compiled programs are shared."""
+    """Copy the files that git tracks or would add, as they are in the work tree; compiled programs are shared."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():  # one that was deleted is still listed
+        if (ROOT / name).is_file():  # git still lists a file that was deleted
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (ROOT / ".cache").mkdir(exist_ok=True)
@@ -27,7 +27,7 @@ def make(folder: Path) -> Path:
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """That of a process in the copy, in which its modules come before installed ones."""
+    """The environment of a process in the copy, where its modules take precedence over installed ones."""
     return {**os.environ, "PYTHONPATH": str(copy)}
 
 
@@ -63,7 +63,7 @@ def changed(text: str, fault: Fault) -> str:
 
 @contextlib.contextmanager
 def mutated(copy: Path, fault: Fault) -> Iterator[None]:
-    """Inside, the copy has the fault."""
+    """Context in which the copy has the fault."""
     path = copy / fault.file
     text = path.read_text()
     try:
@@ -74,7 +74,7 @@ def mutated(copy: Path, fault: Fault) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Python would take the compiled file of a source of equal length and second for its own."""
+    """Write without leaving a stale compiled file: Python would reuse that of a source of equal length and second."""
     path.write_text(text)
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
         compiled.unlink()

@@ -1,4 +1,4 @@
-"""The faults: what a tired programmer might write, one in a place."""
+"""The faults: plausible programming mistakes, one in a place."""
 
 import dataclasses
 
