@@ -1,4 +1,4 @@
-"""The script around a job starts it until it has an end, passes signals on, and keeps its output."""
+"""The script around a job restarts it until it has finished, passes signals on, and keeps its output."""
 
 import shlex
 import signal
@@ -24,7 +24,7 @@ def sweep(tmp_path, monkeypatch):
 
 
 def start(sweep: Path, text: str, name: str = "j") -> subprocess.Popen:
-    """The script with a job that is a piece of Python."""
+    """Start the script with a job that is a piece of Python."""
     program, path = sweep / "python", sweep / "xm" / "job.sh"
     begin = f"#!{sys.executable}\nimport sys, time, signal, pathlib\nhere = pathlib.Path({str(sweep)!r})\n"
     program.write_text(begin + text)

@@ -1,4 +1,4 @@
-"""One job: what it trains, what it remembers of its failures, and when it gives up."""
+"""One job: what it trains, what it records of its failures, and when it gives up."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def tried(sweep: Path) -> Attempts:
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Training that raises the errors of a list, one at each start, and then finishes."""
+    """Training that raises the given errors, one at each start, and then finishes."""
     errors: list = []
 
     def run_study(study, directory):
@@ -60,7 +60,7 @@ def test_a_job_trains_what_main_trains(tmp_path):
     result = json.loads((directory / "result.json").read_text())
     assert small.hashes(result) == small.hashes(alone)
     before = os.stat(directory / "result.json").st_mtime_ns
-    assert start(tmp_path / "sweep") == 1  # by a name that is none
+    assert start(tmp_path / "sweep") == 1  # by a name that does not exist
     assert start(tmp_path / "sweep", "seeds=0-1") == 0
     assert os.stat(directory / "result.json").st_mtime_ns == before
 

@@ -1,4 +1,4 @@
-"""Children on their jobs: side by side, started again, stopped, kept out; here they only pretend to train."""
+"""Child processes and their jobs: in parallel, restarted, stopped, excluded; here they only pretend to train."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.support import commands, swept
 
 ROOT = Path(__file__).parents[2]
 
-# Stands in for launch/job.py.  SWEEP/script.json says what each job does at each of its starts, the last again.
+# Stands in for launch/job.py.  SWEEP/script.json says what each job does at each start; the last entry is repeated.
 FAKE = """
 import fcntl, json, os, signal, sys, time
 from pathlib import Path
@@ -56,7 +56,7 @@ elif what == "wait":
 print("the log of", name)
 """
 
-# A launcher whose children find the stand-in.
+# A launcher whose children run the stand-in.
 LAUNCH = """
 import os, sys
 from pathlib import Path
@@ -71,7 +71,7 @@ sys.exit(local.run(sweep, 2, 3))
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Six jobs, and what they will do; they end at once, so their launcher looks often."""
+    """Six jobs, and a script of what they do; they end at once, so their launcher polls often."""
     monkeypatch.setattr(workers, "TICK", 0.01)
     monkeypatch.setattr(workers, "LOOK", 0.05)
     swept.planned(tmp_path / "sweep", swept.config(seeds=tuple(range(6))), planner.Budget(runs=1))
@@ -84,7 +84,7 @@ def sweep(tmp_path, monkeypatch):
 
 
 def run(sweep: Path, parallel: int = 2, stopped: Callable[[], bool] = lambda: False, **script) -> int:
-    """The exit status of a crew; `j3=[..]` is what the job of seed 3 does."""
+    """The exit status of the launcher; `j3=[..]` is the script of the job of seed 3."""
     written = {f"seeds={key[1:]}": what for key, what in script.items()}
     (sweep / "script.json").write_text(json.dumps(written))
     environment = {**os.environ, "PYTHONPATH": str(sweep.parent), "PYTHONSAFEPATH": "1"}
@@ -151,7 +151,7 @@ def test_no_more_run_at_a_time_than_were_asked_for(sweep, parallel):
 
     assert run(sweep, parallel, stopped, **{f"j{seed}": ["wait"] for seed in range(6)}) == 75
     assert max(counts) == parallel == len(starts(sweep))
-    assert sum((path.parent / "saved").exists() for path in ready) == parallel  # each was asked, and saved
+    assert sum((path.parent / "saved").exists() for path in ready) == parallel  # each was asked to stop, and saved
 
 
 def test_a_job_of_another_launcher_is_waited_for(sweep):
@@ -178,7 +178,7 @@ def test_a_job_that_another_launcher_left_is_taken_over(sweep):
     def elsewhere() -> None:
         with workdir.lock(directory):
             wait_for(lambda: all_states(sweep)[1:] == ["finished"] * 5)
-            before.extend(names(sweep) + [path.name for path in directory.glob("log.txt")])  # none: nobody tried
+            before.extend(names(sweep) + [path.name for path in directory.glob("log.txt")])  # none: not attempted
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
@@ -261,7 +261,7 @@ def test_gpus_are_dealt_out(sweep, monkeypatch, tmp_path):
         (["--parallel=0", "--workdir=x"], "'0' is not an integer above 0"),
         (["--workdir=x"], "x holds no sweep"),
         (["--workdir=x", "--hours=3"], "--hours=3: only for planning, which needs --config"),
-        # Said by the child that plans.
+        # Errors of the child that plans.
         (["--config=configs/multistage.py:digits"], "--workdir is missing"),
         (["--config=configs/multistage.py:digits", "--workdir=x", "--paralel=2"], "paralel"),
         (["--dry_run"], "--config is missing"),
@@ -272,7 +272,7 @@ def test_mistakes_take_one_line(args, message, capfd):
 
 
 def test_a_signal_stops_the_planning_too(tmp_path):
-    """While the config file is read, which takes its time."""
+    """While a slow config file is loaded."""
     (tmp_path / "config.py").write_text(f"open({str(tmp_path / 'there')!r}, 'w')\nimport time; time.sleep(600)")
 
     def stop() -> None:

@@ -1,4 +1,4 @@
-"""Jobs are what was asked for, all of it and once; they keep to the budget where they can, and have good names."""
+"""Jobs cover every wanted run exactly once, keep to the budget where possible, and have valid names."""
 
 import itertools
 import re
@@ -28,7 +28,7 @@ def study(seeds=(0, 1), widths=(4, 8), rates=RATES[:2], **top):
 
 
 def cells(listed, studies) -> Counter:
-    """How often each (study, width, rate, seed) is trained."""
+    """Counts how often each (study, width, rate, seed) is trained."""
     count = Counter()
     for job in listed:
         part = jobs.restrict(studies[job.study], job.pack, job.points, job.seeds)
@@ -94,7 +94,7 @@ def test_what_takes_too_long_stays_whole():
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "rates"), [(1000, 1), (1, 500)])
 def test_a_thousand_jobs_cost_few_questions(seeds, rates):
-    """Whatever the machine: what planning does grows with the jobs, not with their square."""
+    """Independent of the machine: the work of planning grows linearly with the jobs."""
     widths = (4, 8) if rates > 1 else (4,)
     studies = {"s": study(tuple(range(seeds)), widths, tuple(0.001 * (i + 1) for i in range(rates)))}
     looked = []

@@ -1,4 +1,4 @@
-"""The sbatch script does what it says with whatever names, and nothing is submitted twice."""
+"""The sbatch script works with any names, and nothing is submitted twice."""
 
 import os
 import shlex
@@ -24,7 +24,7 @@ def written(sweep=Path("/s"), positions=(0, 1), limit=1001, python="python", hom
 
 
 def directives(text: str) -> dict[str, str]:
-    """Option -> value as sbatch reads it, who knows the quotes of a shell but `$`, and `#` begins a comment."""
+    """Option -> value, as sbatch parses it: like a shell without `$`, and `#` begins a comment."""
     lines = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
     words = [shlex.split(line, comments=True) for line in lines]
     assert all(len(found) == 1 for found in words)
@@ -122,7 +122,7 @@ def test_more_jobs_than_an_array_holds_are_several(tmp_path):
 
 
 def execute(text: str, folder: Path, code: int = 0, queue: str = "RUNNING None", **env: str):
-    """Run a script with an srun that writes down what it is given; returns the status and what scontrol was told."""
+    """Run a script with an srun that records its arguments; the exit status, and the arguments of scontrol."""
     folder.mkdir(exist_ok=True)
     tool(folder, "srun", f'printf \'%s\\0\' "$PWD" "$@" >{shlex.quote(str(folder))}/srun.txt; exit {code}')
     tool(folder, "squeue", f"echo {queue}")
@@ -174,7 +174,7 @@ def test_any_name_reaches_the_job_as_it_is(name, tmp_path_factory):
         (0, "RUNNING None", {}, False),
         (1, "RUNNING None", {}, False),  # failed for good
         (2, "RUNNING None", {}, False),  # a wrong flag
-        (75, "RUNNING None", {}, True),  # warned and saved, or failed with tries left
+        (75, "RUNNING None", {}, True),  # warned and saved, or failed with attempts left
         (75, "COMPLETING None", {}, False),  # cancelled, or put back by SLURM
         (75, "COMPLETING TimeLimit", {}, True),
         (137, "RUNNING None", {}, True),  # killed
@@ -204,7 +204,7 @@ def test_setup_lines_are_run_first(tmp_path):
         (("true", "module load nope"), "module load nope", 127),
         (("(exit 3)  # a comment", "true"), "(exit 3)  # a comment", 3),
         (("[ -d '/no/where' ]",), "[ -d '/no/where' ]", 1),
-        (("(exit 75)",), "(exit 75)", 75),  # goes nowhere near the queue
+        (("(exit 75)",), "(exit 75)", 75),  # is not put back into the queue
     ],
 )
 def test_a_setup_line_that_fails_ends_the_job_with_its_status_and_a_line(setup, line, status, tmp_path):
@@ -287,12 +287,12 @@ def test_what_a_list_of_mounts_cannot_say_is_refused(image, path):
         written(container=Container(image, (path,)))
 
 
-# What is submitted, with a cluster that is made up.
+# What is submitted, with simulated SLURM commands.
 
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """Commands of SLURM that answer from files: what sbatch was given, what squeue says."""
+    """SLURM commands that answer from files: the arguments of sbatch, the output of squeue."""
     folder = tmp_path / "bin"
     folder.mkdir()
     tool(folder, "sbatch", f'printf \'%s\\0\' "$@" >>{folder}/sbatch.txt; echo "41;cluster"')
@@ -322,7 +322,7 @@ def planned(tmp_path):
 
 @pytest.fixture(autouse=True)
 def parsed():
-    """Flags as they are where nothing is given."""
+    """The flags with their defaults."""
     if not slurm.flags.FLAGS.is_parsed():
         slurm.flags.FLAGS.mark_as_parsed()
 

@@ -1,4 +1,4 @@
-"""What a sweep is said to be, from its files alone: whatever is missing, damaged or lost is a state."""
+"""The status of a sweep from its files alone: whatever is missing, damaged or lost has a state."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ RUNNING = dict(status="running", exit_code=None, images=50, images_planned=200, 
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Four jobs of a seed each, 100 images planned for each."""
+    """Four jobs of one seed each, with 100 planned images each."""
     swept.planned(tmp_path, swept.config(seeds=(0, 1, 2, 3)), planner.Budget(runs=1))
     return tmp_path
 
@@ -139,7 +139,7 @@ def test_looking_does_not_keep_a_job_from_its_lock(sweep):
 
 
 def test_a_thousand_jobs(tmp_path, capsys):
-    """Seconds for what takes a quarter of one."""
+    """Takes about 0.25 s of CPU time; the bound leaves room for slow machines."""
     swept.planned(tmp_path, swept.config(seeds=tuple(range(1000))), planner.Budget(runs=1))
     for seed in range(0, 1000, 2):
         finish(tmp_path, seed)
@@ -149,7 +149,7 @@ def test_a_thousand_jobs(tmp_path, capsys):
     assert time.process_time() - start < 5
     lines = out.splitlines()
     assert code == 1 and len(lines) < 80
-    assert lines[1].startswith("seeds=1 ") and "broken" in lines[1]  # what needs a look comes first
+    assert lines[1].startswith("seeds=1 ") and "broken" in lines[1]  # jobs that need attention come first
     assert "... 940 more jobs" in out and "1000 jobs: 499 waiting, 1 failed, 500 finished" in out
 
 

@@ -1,4 +1,4 @@
-"""The command that plans, and whole sweeps: trained by children, killed and grown, they are what `main` makes."""
+"""The command that plans, and whole sweeps: trained by children, killed and extended, they equal what `main` makes."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from plasticity_jax.storage import workdir
 from tests.support import commands, small, swept
 from tests.support.commands import ROOT
 
-# ml_collections loads config files the old way.
+# ml_collections loads config files by a deprecated method.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
@@ -37,7 +37,7 @@ def call(capsys):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The packs that were measured; it is not done really."""
+    """The packs for which a measurement was requested; none is made."""
     calls = []
 
     def measure(pack, study, dataset, say, time_it=True):
@@ -103,9 +103,9 @@ def test_jobs_without_room_for_their_paths_are_not_planned(call, measured, tmp_p
     place = tmp_path
     while len(str(place)) + 200 < longest:
         place /= "x" * 100
-    place /= "x" * (longest - len(str(place)) - 1)  # room for the sweep, and for none of its jobs
+    place /= "x" * (longest - len(str(place)) - 1)  # a path just short enough for the sweep, but not for its jobs
     code, _, err = call(f"--config={swept.file(tmp_path)}", f"--workdir={place}")
-    last = err.splitlines()[-1]  # before it, what of it is timed
+    last = err.splitlines()[-1]  # the lines before it tell what is timed
     assert code == 1 and last.startswith("error: ") and "the path is too long; use another directory" in last
     assert not list(tmp_path.rglob("*.json"))
 
@@ -143,7 +143,7 @@ def test_only_one_plans_at_a_time(call, measured, tmp_path):
     def plan() -> None:
         with workdir.lock(tmp_path / "sweep"):
             locked.set()
-            time.sleep(1.0)  # three looks of whoever waits
+            time.sleep(1.0)  # three polls of a waiting process
             planned.append((tmp_path / "sweep/sweep.json").exists())
 
     locked, other = threading.Event(), threading.Thread(target=plan)
@@ -193,7 +193,7 @@ def launch(*args: str) -> subprocess.Popen:
 
 
 def same(frame: pd.DataFrame, other: pd.DataFrame) -> None:
-    """Whether two tables hold the same rows, in whatever order."""
+    """Whether two tables hold the same rows, in any order."""
     columns = list(other)
     frames = [each[columns].sort_values(columns[:-1], ignore_index=True) for each in (frame, other)]
     pd.testing.assert_frame_equal(*frames, check_exact=True)
@@ -201,7 +201,7 @@ def same(frame: pd.DataFrame, other: pd.DataFrame) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """(config file, directory, result) of what `main` makes of the study, with a third seed."""
+    """(config file, directory, result) of the study trained by `main`, with a third seed."""
     folder = tmp_path_factory.mktemp("main")
     names: dict = {}
     exec(swept.FILE, names)
@@ -212,7 +212,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.long
 def test_a_sweep_is_what_main_makes_also_when_it_grew(undisturbed, tmp_path):
-    """Two jobs at a time on a core each, each a seed of a width, then a seed more; points apart, last of all."""
+    """Two jobs in parallel on a core each, each one seed of a width, then another seed; the points apart at the end."""
     file, directory, result = undisturbed
     args = [f"--config={file}", f"--workdir={tmp_path}", "--parallel=2", "--images_per_second=1000"]
     assert launch(*args, "--runs_per_job=2").wait() == 0
@@ -245,7 +245,7 @@ def test_a_sweep_that_is_killed_at_random_is_the_same(undisturbed, tmp_path):
             ]
             if running:
                 time.sleep(chance.random())
-                if number == signal.SIGKILL:  # a child, while its launcher goes on
+                if number == signal.SIGKILL:  # of a child, while its launcher continues
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int((running[0] / ".lock").read_text().split()[1]), number)
                     time.sleep(chance.random())

@@ -21,7 +21,7 @@ def planned(sweep: Path) -> list[str]:
 
 
 def launch(sweep: Path, home: Path, *flags: str) -> tuple[int, str, int]:
-    """Status, output, and the most jobs that ran at a time."""
+    """Status, output, and the maximal number of jobs that ran at once."""
     command = [sys.executable, "-m", "xmanager.cli.cli", "launch", "launch/xm.py", "--", *planned(sweep), *flags]
     home.mkdir(exist_ok=True)
     with open(home / "log.txt", "w") as log:
