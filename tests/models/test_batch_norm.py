@@ -1,4 +1,4 @@
-"""The BatchNorm of few kernels is that of Flax: parameters, statistics, values and gradients."""
+"""The lab's BatchNorm, which needs few kernels, equals that of Flax: parameters, statistics, values and gradients."""
 
 import functools
 
@@ -25,7 +25,7 @@ def made(train, dtype=jnp.float32):
 
 
 def example(shape, runs=2):
-    """Variables of each run, its images with a mean, and the slope of the result."""
+    """Variables of each run, images with a nonzero mean, and the gradient of the result."""
     rng = np.random.default_rng(shape[-1])
     channels = (runs, shape[-1])
     x = (3.0 + 2.0 * rng.standard_normal((runs, *shape))).astype(np.float32)
@@ -36,7 +36,7 @@ def example(shape, runs=2):
 
 
 def run(module, params, stats, x, dy):
-    """Result, new statistics, and slopes of parameters and images."""
+    """Result, new statistics, and gradients of parameters and images."""
 
     def one(params, stats, x, dy):
         def call(params, x):
@@ -75,7 +75,7 @@ def test_the_first_variables_are_those_of_flax():
 
 
 def test_one_pass_each_way():
-    """Two sums in one reduction, forward and backward; XLA for GPUs makes a kernel of each."""
+    """Both sums in one reduction, forward and backward; XLA for GPUs compiles each to one kernel."""
     params, stats, x, dy = example((6, 5, 4, 3))
 
     def loss(params, x):

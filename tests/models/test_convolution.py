@@ -13,7 +13,7 @@ KINDS = [(3, 1), (3, 2), (1, 1), (1, 2), (7, 2)]
 
 
 def reference(x, kernel, dy, stride, pads):
-    """The convolution and its two gradients in float64, straight from the definition."""
+    """The convolution and both its gradients in float64, straight from the definition."""
     x, kernel, dy = (np.asarray(a, np.float64) for a in (x, kernel, dy))
     padded = np.pad(x, ((0, 0), *pads, (0, 0)))
     y, dpadded, dkernel = np.zeros(dy.shape), np.zeros(padded.shape), np.zeros(kernel.shape)
@@ -49,7 +49,7 @@ def with_gradients(conv, stride, padding):
 
 
 def check_against_the_definition(stride, padding, examples):
-    """All of them in one program, which compiles sooner than one for each."""
+    """All examples in one program, which compiles faster than one for each."""
     run = with_gradients(convolution.conv_general_dilated, stride, padding)
     given = [example[:3] for example in examples]
     actual = jax.jit(lambda given: [run(*args) for args in given])(given)
@@ -108,7 +108,7 @@ def test_runs_side_by_side_equal_runs_alone(over, size, stride):
 
 
 def seconds(run, *args):
-    """The best of five, compiled before."""
+    """Seconds of a call, the best of five, after compilation."""
     jax.block_until_ready(run(*args))
     times = []
     for _ in range(5):
@@ -121,7 +121,7 @@ def seconds(run, *args):
 @pytest.mark.exact
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the gradients are those of lax")
 def test_gradients_are_as_fast_inside_a_loop_as_outside():
-    """Those of lax are some twenty times slower inside."""
+    """Those of lax are about twenty times slower inside a loop."""
     x, kernel, dy, pads = example(3, 1, [(1, 1)] * 2, (16, 16))
     x, kernel, dy = np.tile(x, (20, 1, 1, 4)), np.tile(kernel, (1, 1, 4, 4)), np.tile(dy, (20, 1, 1, 4))
     ours, plain = (with_gradients(f, 1, pads) for f in (convolution.conv_general_dilated, lax.conv_general_dilated))

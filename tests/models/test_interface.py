@@ -1,4 +1,4 @@
-"""A network of one's own: Dropout that draws by stage and step, other signatures, and what is none."""
+"""A user's own network: Dropout that draws by stage and step, other signatures, and objects that are no network."""
 
 import flax.linen as nn
 import jax
@@ -35,7 +35,7 @@ class Plain(nn.Module):
 
 
 class Open(nn.Module):
-    """Takes any mode."""
+    """Accepts keyword arguments, and with them any mode."""
 
     @nn.compact
     def __call__(self, images, **mode):
@@ -44,7 +44,7 @@ class Open(nn.Module):
 
 
 class Asking(nn.Module):
-    """Wants more than it is given."""
+    """Requires an argument that it is not given."""
 
     @nn.compact
     def __call__(self, images, deterministic):
@@ -57,7 +57,7 @@ class Blind(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Draws in a mode, or from a stream, that is not given."""
+    """Draws in a mode, or from a random stream, that is not given."""
 
     always: bool = False
 
@@ -77,7 +77,7 @@ BATCH = {"image": np.ones((4, 2, 2, 1), np.float32), "label": np.zeros(4, np.int
 
 
 def begin(step=0):
-    """A run on images of 2x2 pixels, at a step; weights that are no random numbers compile in no time."""
+    """A run on images of 2x2 pixels, at a step; constant weights need no compilation."""
     hidden = {"kernel": np.linspace(0.1, 1, 4 * UNITS, dtype=np.float32).reshape(4, UNITS), "bias": np.zeros(UNITS)}
     head = {"kernel": np.linspace(0, 1, 4 * UNITS, dtype=np.float32).reshape(UNITS, 4), "bias": np.zeros(4)}
     params = jax.tree.map(jnp.float32, {"hidden": hidden, "head": head})
@@ -98,7 +98,8 @@ def test_dropout_draws_by_the_stage_and_the_step():
 
 
 def test_each_micro_batch_draws_anew():
-    """Of a unit that is dropped in every micro-batch nothing is learnt: of half of them, if all had the same mask."""
+    """A unit that is dropped in every micro-batch learns nothing: half of all units, if all micro-batches had the same
+    mask."""
 
     @jax.jit
     def found(key):

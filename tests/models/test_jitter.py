@@ -1,4 +1,4 @@
-"""Noise on activations: normal, of its deviation, apart at each place; and that training adds it, less and less."""
+"""Noise on activations: normal, of given deviation, independent in each layer; training adds it and lets it decay."""
 
 import functools
 
@@ -20,7 +20,7 @@ NOISY = changed(PLAIN, activation_noise=0.5)
 
 
 class Two(nn.Module):
-    """Two normalisations of the same."""
+    """Applies the same normalisation twice."""
 
     @nn.compact
     def __call__(self, x):
@@ -56,7 +56,7 @@ def test_training_adds_it_and_it_falls_to_nothing():
     state = first_state(CONVOLVED, PLAIN)
     noisy, plain = (trained(state, (task(record), np.int32(1)), record) for record in (NOISY, PLAIN))
     assert not same(noisy.params, plain.params)
-    done = state.replace(step=jnp.int32(5))  # of as many steps; behind the end there is none left
+    done = state.replace(step=jnp.int32(5))  # the last of 6 steps, and an early one of 1000
     late = task(NOISY)._replace(steps=np.int32(6), noise=np.float32(0.5))
     early = late._replace(steps=np.int32(1000))
     moves = [

@@ -1,4 +1,4 @@
-"""Convolutions as products batched over runs are those of `lax`: values and both gradients, as in the lab's models."""
+"""Convolutions as matrix products batched over runs equal those of `lax`: values and both gradients."""
 
 import jax
 import numpy as np
@@ -8,19 +8,19 @@ from jax import lax
 from plasticity_jax.models import convolution, products
 
 RUNS, BATCH = 2, 3
-# (size of the kernel, stride): those of the stems, blocks and projections.
+# (size of the kernel, stride) of the stems, blocks and projections.
 KINDS = [(3, 1), (3, 2), (1, 1), (1, 2), (7, 2)]
-# (side of the maps, channels before and after): down to what is left of an image in module 5, and of all widths.
+# (side of the maps, channels before and after): down to the smallest maps, those of module 5, and all widths.
 MAPS = [(8, 3, 4), (5, 16, 64), (4, 64, 8), (2, 8, 16), (1, 16, 8)]
 SAME_ON_BOTH_SIDES = {size: ((size // 2, size // 2),) * 2 for size in (1, 3, 7)}
 
 
 def examples(size, stride, padding, maps, runs=RUNS):
-    """(images, kernel, slope of the result) for each of the maps."""
+    """(images, kernel, gradient of the result) for each of the maps."""
     rng = np.random.default_rng(size + 10 * stride)
     drawn = []
     for height, before, after in maps:
-        shape = (height, height + height // 3)  # not square where there is room
+        shape = (height, height + height // 3)  # not square, if large enough
         pads = lax.padtype_to_pads(shape, (size, size), (stride, stride), padding) if padding in TEXTS else padding
         out = [(n + sum(pad) - size) // stride + 1 for n, pad in zip(shape, pads, strict=True)]
         sizes = (runs, BATCH, *shape, before), (runs, size, size, before, after), (runs, BATCH, *out, after)
@@ -32,7 +32,7 @@ TEXTS = ("SAME", "VALID")
 
 
 def with_gradients(conv, stride, padding):
-    """All examples in one program: (result, slopes of images and kernel) of each, over the runs."""
+    """All examples in one program: (result, gradients of images and kernel) of each, for every run."""
 
     def one(x, kernel, dy):
         options = dict(dimension_numbers=convolution.LAYOUT, precision=lax.Precision.HIGHEST)
@@ -78,13 +78,13 @@ def test_an_accelerator_leaves_out_what_meets_no_image(monkeypatch, size, stride
     padding = SAME_ON_BOTH_SIDES[size]
     given = [row for side in (1, 2) for row in examples(size, stride, padding, [(side, 3, 4)])]
     ours = with_gradients(convolution.conv_general_dilated, stride, padding)
-    assert ours.lower(given[:1]).as_text().count("1x1x3x4xf32") > 0  # of nine places one
+    assert ours.lower(given[:1]).as_text().count("1x1x3x4xf32") > 0  # one of nine positions of the kernel
     equal(ours(given), with_gradients(lax.conv_general_dilated, stride, padding)(given))
 
 
 @pytest.mark.parametrize("side", [1, 2, 6])
 def test_nothing_is_left_of_the_convolution(side):
-    """What is compiled has three products, each of them over all runs."""
+    """The compiled program has three matrix products, each over all runs, and no convolution."""
     ((x, kernel, dy),) = examples(3, 1, "SAME", [(side, 3, 4)], runs=5)
     with products.together():
         text = with_gradients(convolution.conv_general_dilated, 1, "SAME").lower([(x, kernel, dy)]).as_text()

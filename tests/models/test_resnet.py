@@ -35,7 +35,7 @@ def make(classes=10, **fields):
 
 
 def noise(*shape):
-    """Drawn on the host, where nothing is compiled for it."""
+    """Random images, drawn on the host, which compiles nothing."""
     return np.random.default_rng(1).standard_normal(shape, np.float32)
 
 
@@ -85,7 +85,7 @@ def test_networks_by_name_have_the_parameters_of_torchvisions(name, count):
 
 
 def test_a_bottleneck_halves_where_torchvisions_does():
-    """In its 3x3 convolution; the features are those of all ReLUs."""
+    """The stride is in its 3x3 convolution; the features are those after every ReLU."""
     net, images = make(name="resnet50", width=2, stem="cifar"), noise(3, 16, 16, 3)
     variables = shapes(net, images.shape)
     _, features = jax.eval_shape(lambda v: net.apply(v, images, False), variables)
@@ -247,7 +247,7 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(case):
         np.testing.assert_allclose(grad, true, rtol=0, atol=near * np.abs(true).max(), err_msg=name)
     for name, value in paths(new).items():
         before, true = stored[f"stats/{name}"], stored[f"after/{name}"]
-        if name.endswith("/var"):  # PyTorch adds the unbiased variance, Flax the biased
+        if name.endswith("/var"):  # PyTorch averages the unbiased variance, Flax the biased one
             count = stored[f"count/{name.removesuffix('/var')}"]
             true = 0.9 * before + (true - 0.9 * before) * (count - 1) / count
         np.testing.assert_allclose(value, true, rtol=1e-5, atol=1e-5, err_msg=name)
@@ -258,7 +258,7 @@ def test_values_gradients_and_statistics_are_those_of_pytorch(case):
     "norm, stem",
     [
         pytest.param("batch", "imagenet", marks=pytest.mark.long),  # whose gradients are compared with PyTorch's
-        pytest.param("layer", "imagenet", marks=pytest.mark.long),  # what it normalises is below
+        pytest.param("layer", "imagenet", marks=pytest.mark.long),  # what it normalises is tested below
         pytest.param("group", "imagenet", marks=pytest.mark.long),  # other groups of the same layer
         ("none", "cifar"),
     ],
@@ -399,7 +399,7 @@ def wide(depth=2, width=64, norm="batch", stem="cifar"):
 
 
 def parameters(depth, width, classes=10):
-    """By hand: a convolution to 16 channels, blocks of two 3x3 convolutions with a norm before each, a norm, a head."""
+    """The count by hand: a convolution to 16 channels, blocks of two 3x3 convolutions with norms, a norm, a head."""
     total, before = 3 * 9 * 16, 16
     for k in range(3):
         channels = width * 2**k
@@ -422,7 +422,7 @@ def test_wide_residual_networks_are_as_large_as_published(depth, width, millions
 
 
 def test_a_block_of_a_wide_network_is_norm_relu_convolution_twice():
-    """Both kinds of blocks, written out with lax."""
+    """Both kinds of blocks equal the same operations written with lax."""
     x = noise(2, 6, 6, 4)
     for channels, stride in ((4, 1), (8, 2)):
         block = wide_resnet.PreBlock(channels, stride, "batch", jnp.float32)

@@ -1,4 +1,4 @@
-"""What belongs to a unit: on every network of the lab, a unit that nobody listens to changes nothing."""
+"""The weights of a unit: in every network of the lab, a unit with zero outgoing weights has no effect."""
 
 import functools
 
@@ -57,7 +57,7 @@ def test_what_belongs_to_a_unit_reaches_only_its_activations_and_leaves_by_its_r
     logit does."""
     params, stats = treated.drawn(NETWORKS[name])
     began, sites = Network(params, stats, (), {}), units.sites(NETWORKS[name])
-    site = sites[1 if name == "bottleneck" else 0]  # of a bottleneck the second, which no basic block has
+    site = sites[1 if name == "bottleneck" else 0]  # of a bottleneck the second site, which a basic block lacks
     width = units.at(began.params, site.layer)["kernel"].shape[-1]
     chosen = {each.name: np.zeros(units.at(began.params, each.layer)["kernel"].shape[-1], bool) for each in sites}
     chosen[site.name] = np.arange(width) == 1
