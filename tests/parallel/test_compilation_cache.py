@@ -1,4 +1,4 @@
-"""The second start loads what the first one compiled: the same bits, and neither a warning nor a crash."""
+"""The second start loads the programs that the first one compiled: the same bits, without a warning or a crash."""
 
 import json
 import os
@@ -36,7 +36,7 @@ print(json.dumps([count.programs, count.loaded, status["compilations"], status["
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Runs the study in a process of its own; returns the numbers above, and the lines in which anything complains."""
+    """Runs the study in its own process; the numbers above, and all lines of warnings and errors."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
@@ -67,7 +67,7 @@ def test_a_second_start_compiles_nothing_and_gives_the_same_bits(start, tmp_path
     warm = [asked, asked, programs, programs, hashes]
     assert start("warm") == (warm, [])
 
-    for entry in entries(tmp_path / "home"):  # as a process leaves them that is killed while it writes
+    for entry in entries(tmp_path / "home"):  # as left by a process that is killed while it writes
         entry.write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
     assert start("broken") == ([asked, 0, programs, 0, hashes], [])
     assert start("mended") == (warm, [])
@@ -83,7 +83,7 @@ def test_a_study_without_its_folder_is_trained_and_costs_one_note(start, tmp_pat
 
 @pytest.fixture
 def settings():
-    """jax as a user finds it, for a test that sets it."""
+    """The defaults of jax, restored after a test that changes them."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_enable_compilation_cache")
     before = {name: getattr(jax.config, name) for name in names}
     yield
@@ -113,7 +113,7 @@ def test_what_the_user_chose_stays(name, value, settings, tmp_path, monkeypatch)
 
 
 def test_nobody_else_may_write_the_programs_that_are_kept(settings, tmp_path, monkeypatch):
-    """They are machine code: no pickle, but whoever writes them runs code."""
+    """Cached programs are machine code: whoever may write them can execute code."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.turn_on()
@@ -148,7 +148,7 @@ def test_the_folder_stays_within_its_limit(settings, tmp_path, monkeypatch):
 
 
 def test_programs_are_counted_while_inside(tmp_path):
-    unheard = random.random()  # no earlier run of the tests has left this program in the folder
+    unheard = random.random()  # so that no earlier run of the tests has left this program in the folder
     with compilation_cache.counting() as count:
         jax.jit(lambda x: x + unheard).lower(jax.ShapeDtypeStruct((3,), jnp.float32)).compile()
     assert (count.programs, count.loaded) == (1, 0)
@@ -156,17 +156,17 @@ def test_programs_are_counted_while_inside(tmp_path):
     assert count.programs == 1
 
 
-# What a study compiles: one program of each kind for each shape, whatever its length.
+# What a study compiles: one program of each kind for each shape, for any length.
 
 
 @pytest.fixture(scope="module", autouse=True)
 def keys():
-    """The first key of a process is made by operations that are compiled one by one; not so the second."""
+    """Make the first key of the process, whose operations are compiled one by one; later keys compile nothing."""
     batches.key(0, "init")
 
 
 def studied(config, directory) -> int:
-    """How many programs a study compiles: all that XLA is asked for, which are those that it reports."""
+    """The number of programs that XLA compiles for a study, which must equal the number that it reports."""
     with compilation_cache.counting() as count:
         small.run(config, directory)
     assert count.programs == workdir.read_json(directory / "status.json")["compilations"]

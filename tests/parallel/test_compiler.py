@@ -1,4 +1,4 @@
-"""What XLA is told for each backend; the programs themselves are compiled in tests of what they do."""
+"""The compiler options for each backend; the programs themselves are compiled by the tests of their results."""
 
 import jax
 import pytest
@@ -9,7 +9,7 @@ from plasticity_jax.parallel import compiler
 
 @pytest.fixture
 def backend(monkeypatch):
-    """Takes jax's name of a backend, and says that it is the one."""
+    """Pretends that jax has the given backend."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     return lambda name: monkeypatch.setattr(jax, "default_backend", lambda: name)
 

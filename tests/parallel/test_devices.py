@@ -1,4 +1,4 @@
-"""One study on 1, 2, 4 and 8 devices: dealt out by runs it is the same bit for bit, with batches split it is close.
+"""One study on 1, 2, 4 and 8 devices: with runs distributed it is equal bit for bit, with batches split it is close.
 
 All in one child process with eight devices, of which a study is shown some.
 """
@@ -31,7 +31,7 @@ def config(strategy: str):
 
 @contextlib.contextmanager
 def shown(count: int):
-    """As if there were so many devices."""
+    """Pretends that there are only `count` devices."""
     there = jax.devices()[:count]
     with mock.patch.object(jax, "devices", lambda: there):
         yield
@@ -39,7 +39,8 @@ def shown(count: int):
 
 @contextlib.contextmanager
 def stopping(when):
-    """SIGTERM as `tune` comes to a step of which `when` is true, in calls of a few steps; the steps that it came to."""
+    """Sends SIGTERM at the first step of `tune` for which `when` is true; calls take a few steps. Yields the steps so
+    far."""
     real, steps = programs.Programs.advance, []
 
     def advance(self, stage, states, *args):
@@ -58,7 +59,7 @@ def stopping(when):
 
 
 def found(directory: Path, result: dict) -> dict:
-    """What must agree: rows, and the parameters of a run by hash and by value."""
+    """What must agree: rows, and the parameters of each run by hash and by value."""
     _, params, stats = plasticity_jax.load(directory, "pretrain+tune", 1, model=small.Net())
     leaves = [np.asarray(leaf, np.float64).ravel().tolist() for leaf in jax.tree.leaves((params, stats))]
     rows = [[row["run"], row["metric"], row["step"], row["value"]] for row in small.rows(directory)]
@@ -66,7 +67,7 @@ def found(directory: Path, result: dict) -> dict:
 
 
 def child(scratch: str) -> None:
-    """Every study by both strategies on each number of devices, and one that moves between them."""
+    """Trains every study by both strategies on each number of devices, and one that moves between them."""
     outcomes = {}
     for strategy in ("cores", "split"):
         for count in COUNTS:
@@ -116,7 +117,7 @@ def test_dealt_out_runs_are_the_same_on_any_number_of_devices(outcomes, moved, c
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("moved", ["", "moved/"])
 def test_split_batches_give_nearly_the_same(outcomes, moved, count):
-    """The network has BatchNorm: with statistics of a part of the batch it would be far off."""
+    """The network has BatchNorm: with the statistics of a part of the batch it would be far off."""
     one, other = outcomes["split/1"], outcomes[f"split/{moved}{count}"]
     assert [row[:3] for row in one["rows"]] == [row[:3] for row in other["rows"]]
     for a, b in zip(one["leaves"], other["leaves"], strict=True):
@@ -126,6 +127,6 @@ def test_split_batches_give_nearly_the_same(outcomes, moved, count):
 
 @pytest.mark.long
 def test_the_devices_do_split_the_batches(outcomes):
-    """Or the tests above would compare a thing with itself."""
+    """Otherwise the tests above would compare a study with itself."""
     assert outcomes["split/8"]["leaves"] != outcomes["split/1"]["leaves"]
     assert outcomes["split/8"]["leaves"] != outcomes["cores/8"]["leaves"]

@@ -1,4 +1,4 @@
-"""The bytes of compiled programs are a line in the number of runs, and what a device has to spare is read right."""
+"""The bytes of compiled programs are linear in the number of runs, and a device's free memory is read correctly."""
 
 import functools
 import types
@@ -19,7 +19,7 @@ EVERYTHING = schedule.plain_source(np.arange(100), DATASET.train_labels)
 
 @functools.cache
 def compiled(model, strategy, kind, count):
-    """The program of a kind for a number of runs, and the bytes of its arguments: for all runs, and of each."""
+    """The footprint of a program for a number of runs, and the bytes of its arguments: shared ones, and per run."""
     made = programs.Programs(model, DATASET.train_images.shape[1:], strategy, 32, {}, {})
     states = run_axis.stack([first_state(model, RECORD, seed) for seed in range(count)])
     if kind == "advance":
@@ -43,21 +43,21 @@ CASES = [
 @pytest.mark.parametrize(("model", "kind"), CASES)
 @pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.long)])
 def test_bytes_are_a_line_in_the_number_of_runs(model, kind, strategy):
-    """The program for eight runs tells of those for fewer; a lone run by `map` needs less, as it has no loop."""
+    """The program for eight runs predicts those for fewer; a lone run by `map` needs less, as it has no loop."""
     footprint, fixed, per_run = compiled(model, strategy, kind, 8)
     line = memory.line(footprint, strategy, 8, fixed, per_run)
     for count in COUNTS:
         actual = compiled(model, strategy, kind, count)[0].total
         if strategy == "map" and count == 1:
             assert line(count) > actual
-        else:  # some thousand bytes go once, with the first run
+        else:  # some thousand bytes are allocated once, with the first run
             assert line(count) == pytest.approx(actual, rel=0.25 if count == 1 else 0.05, abs=8000)
     new = (footprint.outputs - footprint.aliased) // 8
     assert line.per_run - per_run - new == pytest.approx(new if strategy == "map" else footprint.temporaries / 8, abs=1)
 
 
 def test_runs_that_take_turns_have_their_states_once():
-    """What comes out takes the place of what went in, row by row: the temporaries are those of a single run."""
+    """Outputs replace inputs row by row: the temporaries are those of a single run."""
     (eight, _, _), (three, _, _) = (compiled(MLP, "map", "advance", count) for count in (8, 3))
     state = eight.outputs // 8
     assert eight.aliased > 0.99 * eight.outputs and eight.temporaries - three.temporaries < state
@@ -72,7 +72,7 @@ def test_a_line_of_turns_follows_from_one_side_by_side():
 
 
 def test_a_loop_holds_its_results_twice():
-    """Those of each run, and then all of them stacked; and one run's temporaries."""
+    """The results of each run, and all of them stacked; and the temporaries of one run."""
     footprint, fixed, per_run = compiled(MLP, "loop", "advance", 3)
     assert footprint.outputs == compiled(MLP, "loop", "advance", 1)[0].outputs  # it was compiled for one run
     line = memory.line(footprint, "loop", 1, fixed, per_run)
@@ -81,7 +81,7 @@ def test_a_loop_holds_its_results_twice():
 
 def test_arguments_are_counted_as_xla_counts_them():
     footprint, fixed, per_run = compiled(MLP, "map", "advance", 8)
-    unused = fixed + 8 * per_run - footprint.arguments  # numbers of other optimisers and schedules are left out
+    unused = fixed + 8 * per_run - footprint.arguments  # XLA drops unused ones, such as other optimisers' numbers
     assert 0 <= unused < 8 * memory.size(task(RECORD).hyper)
     assert footprint.aliased > 0.99 * footprint.outputs > 0  # the states are given away
 
@@ -146,7 +146,7 @@ def group(path, limit, usage, **stat):
 def test_the_tightest_control_group_counts(system):
     system({"proc/self/cgroup": "0::/batch/job7\n"})
     system(group("batch/job7/", "max", 10) | group("batch/", 5000, 3000, inactive_file=300, active_file=40))
-    assert spare() == 5000 - 3000 + 340  # cached files make way
+    assert spare() == 5000 - 3000 + 340  # cached files can be evicted
     system(group("batch/job7/", 1000, 900))
     assert spare() == 100
 

@@ -1,4 +1,4 @@
-"""Processes that train one study together write it once, stop together, and come to what one comes to alone."""
+"""Processes that train one study together write it once, stop together, and get the result of a single one."""
 
 import functools
 import json
@@ -113,7 +113,7 @@ def test_half_an_address_is_an_error(missing, monkeypatch):
 
 
 def talk() -> None:
-    """What each function does in two processes."""
+    """Runs each function in two processes."""
     me = jax.process_index()
     assert not multihost.alone() and multihost.first() == (me == 0)
     assert multihost.agree(10 + me) == 10 and multihost.least((1 << 40) + me) == 1 << 40 and multihost.least(-me) == -1
@@ -136,14 +136,14 @@ def fail(error: Exception) -> None:
 
 
 def talk_while_devices_work() -> None:
-    """Of what was computed before, and whether to stop, all hear while a later program is still at work."""
+    """Results of an earlier program, and whether to stop, are exchanged while a later program still computes."""
     cpu.use_all_cores()
     rows = run_axis.place({"step": np.arange(3, dtype=np.int32), "done": np.array([True, False, True])}, "cores")
     program = jax.jit(lambda rows: jax.tree.map(lambda leaf: leaf ^ 1, rows))
     computed = program(rows)
     matrix = jax.device_put(np.full((500, 500), 1e-3, np.float32), jax.local_devices()[0])
     work = jax.jit(lambda x: jax.lax.fori_loop(0, 2000, lambda _, y: x @ y, x)).lower(matrix).compile()
-    multihost.agree(0)  # both begin at once
+    multihost.agree(0)  # both begin at the same time
     result = work(matrix)
     fetched = run_axis.fetch(computed, 3, few=True)
     assert multihost.any_of(jax.process_index() == 1) and not result.is_ready()
@@ -160,7 +160,7 @@ def test_talk_does_not_wait_for_the_devices(tmp_path):
 
 
 def child(scratch: str) -> None:
-    """Studies of two processes, one after another; process 0 writes what came out."""
+    """Trains studies in two processes, one after another; process 0 writes the results."""
     multihost.join()
     outcomes, me = {}, jax.process_index()
     talk()
@@ -200,7 +200,7 @@ def outcomes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_one(tmp_path_factory):
-    """The same studies in this process alone."""
+    """The same studies, trained by this process alone."""
     outcomes = {}
     for name, seeds in (("both", (0, 1)), ("single", (1,))):
         directory = tmp_path_factory.mktemp(name)
@@ -211,7 +211,7 @@ def by_one(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["dealt", "resumed"])
 def test_two_processes_come_to_what_one_does(outcomes, by_one, name):
-    """Runs are dealt out over both, and no row is written twice; also after a stop that one of them was told."""
+    """Runs are distributed over both, and no row is written twice; also after a stop of which only one was told."""
     assert [row[:3] for row in outcomes[name]["rows"]] == [row[:3] for row in by_one["both"]["rows"]]
     for a, b in zip(by_one["both"]["leaves"], outcomes[name]["leaves"], strict=True):
         np.testing.assert_allclose(b, a, **CLOSE)
@@ -222,7 +222,7 @@ def test_two_processes_come_to_what_one_does(outcomes, by_one, name):
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["split", "repeated"])
 def test_a_lone_run_in_two_processes(outcomes, by_one, name):
-    """Its batches are split over both, or both do the same."""
+    """Its batches are split over both, or both compute the same."""
     for a, b in zip(by_one["single"]["leaves"], outcomes[name]["leaves"], strict=True):
         np.testing.assert_allclose(b, a, **CLOSE)
     assert outcomes["split"]["leaves"] != outcomes["repeated"]["leaves"]
@@ -257,7 +257,7 @@ def long_child(directory: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_process_ends_the_other(tmp_path, lost):
-    """And what was saved goes on, here in one process."""
+    """And the saved study is resumed, here by one process."""
     processes = crew.start(
         f"from tests.parallel import test_multihost; test_multihost.long_child({str(tmp_path)!r})", tmp_path, count=2
     )
@@ -277,7 +277,7 @@ def test_a_lost_process_ends_the_other(tmp_path, lost):
 
 
 def early_child(directory: str, told: int) -> None:
-    """Only one process is told to stop, just before the programs of the study are compiled."""
+    """Only one process is asked to stop, just before the programs of the study are compiled."""
     multihost.join()
     real = programs.Programs.__init__
 
@@ -312,7 +312,7 @@ def test_a_stop_before_training_of_the_second_stops_both(tmp_path):
 
 @pytest.mark.long
 def test_a_stop_before_training_stops_both_and_an_error_of_the_first_ends_both_in_one_line(tmp_path):
-    """Only the first one sees either: a signal, and that the directory is another study's."""
+    """Only the first process gets either: a signal, or a directory of another study."""
     stopped, refused = tmp_path / "stopped", tmp_path / "refused"
     refused.mkdir()
     workdir.write_json(refused / "config.json", {"name": "another"})

@@ -41,7 +41,7 @@ def start(record, made, count=2):
 
 @pytest.fixture(scope="module")
 def compilations():
-    """Grows by one whenever XLA compiles anything in this process."""
+    """A list that grows with each compilation by XLA in this process."""
     events = []
 
     def listen(name, seconds, **_):

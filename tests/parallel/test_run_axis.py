@@ -1,4 +1,4 @@
-"""Runs that train side by side are the runs that train alone, by every strategy and on any number of devices.
+"""Runs that train together equal runs that train alone, by every strategy and on any number of devices.
 
 On CPU `map` and `loop` give the same bits as a lone run, and `cores` those of a lone run with one thread.  `vmap`,
 `batched` and `seedwise` turn matrix products into batched ones, which may add up in another order: parameters agree to
@@ -65,7 +65,7 @@ def test_any_shape(strategy, count, height, width, donate):
 
 
 def test_shares_are_made_equal_by_rows_that_are_left_out_again():
-    """Three runs on two devices; no row is added to what has all."""
+    """Three runs on two devices get a fourth row, which `fetch` removes; complete arrays get none."""
     given = {
         "x": np.arange(6.0, dtype=np.float32).reshape(3, 2),
         "key": run_axis.stack([*map(jax.random.key, range(3))]),
@@ -106,7 +106,7 @@ def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_pr
     assert [run_axis.choose("auto", "resnet", count) for count in (5, 11)] == [
         "map",
         "cores",
-    ]  # a sixth idle, a twelfth
+    ]  # on cores, a sixth of the rows would be idle, or a twelfth
     assert run_axis.choose("auto", "resnet", 1) == "map" and run_axis.choose("loop", "mlp", 4) == "loop"
     monkeypatch.setattr(jax, "devices", lambda: [0])
     assert run_axis.choose("auto", "resnet", 4) == "map"
@@ -215,7 +215,7 @@ BY_DAY = {  # convolutions where they have a way or devices of their own, matrix
 
 @functools.cache
 def lone(kind, threads=True):
-    """What each of the runs is after 6 steps when it has a program to itself: that of `loop`, for which it is kept."""
+    """Each run after 6 steps in its own program, that of `loop`; computed once per process."""
     model, stage = KINDS[kind]
     rows = [task(stage, *row) for row in ROWS]
     first = [jax.device_get(first_state(model, stage, seed)) for seed, _, _ in ROWS]
@@ -254,7 +254,7 @@ def test_runs_side_by_side_are_the_runs_alone(kind, strategy):
     "width, depth, stem, side, batch, count", [(3, 1, "cifar", 20, 24, 3), (4, 1, "imagenet", 32, 16, 2)]
 )
 def test_residual_networks_side_by_side(width, depth, stem, side, batch, count):
-    """Two steps of each strategy lead where those of a lone run lead, to a hundredth of the way."""
+    """Two steps of each strategy reach the parameters of a lone run, to 1 % of the distance."""
     model = models.build(spec.Model("resnet", depth, width, stem, "batch", "float32", "relu", 0.0, (), False), 4)
     shape = (side, side, 3)
     start = jax.jit(lambda key: state.create(*state.init_network(model, key, shape), MOMENTUM))
@@ -325,7 +325,7 @@ def studies():
 
 @pytest.mark.long
 def test_several_devices_give_what_one_gives(tmp_path):
-    """Four devices and one, in processes of their own: seven runs are two on each device but one."""
+    """Four devices and one, each in its own process; seven runs are two on each device but the last."""
     arrays = {}
     for devices in (1, 4):
         to = str(tmp_path / f"{devices}.npz")

@@ -1,4 +1,4 @@
-"""What is measured of the strategies becomes the right advice; whatever is broken or slow does not stop the rest."""
+"""Measurements of the strategies become the right advice; a broken or slow strategy does not stop the others."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from tests.support.tiny import DATASET, IMAGES, MODEL, changed, same, stage, stu
 
 
 class Lane:
-    """Trains 100 images a step at `speed` steps a second of a pretended clock; the calls numbered in `fails` fail."""
+    """Trains 100 images a step at `speed` steps per second of a simulated clock; the calls numbered in `fails` fail."""
 
     def __init__(self, speed, fails=()):
         self.speed = speed
@@ -213,7 +213,7 @@ def test_where_nothing_works_an_error_follows_the_table(monkeypatch):
 
 @pytest.mark.slow
 def test_a_lane_trains_as_many_steps_as_it_is_asked_for(monkeypatch):
-    """More than an epoch and more than the stage has, each time from the same networks, and compiling is not timed."""
+    """More than an epoch and more than the stage, each time from the same networks; compilation is not timed."""
     lanes, made = autotune.lanes_of(entry(TUNE), entry(TUNE).timetables["tune"], IMAGES)
     assert set(lanes) == set(made) == set(RACED)
     alone = entry(TUNE, seeds=(0,))

@@ -1,4 +1,4 @@
-"""Compiling a study for devices on which nothing can run; here the CPU stands for them."""
+"""Compiling a study for devices on which nothing can run; here the CPU stands in for them."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ ROW = re.compile(r"^  (\w+ \w+) +(\S+ s|\(as above\)) +(\S+ .?B) +(\S+ .?B) +([\
 
 
 def compiled(directory, capsys, space=10**9, **fields):
-    """The text that is printed for a study on a device with so much memory."""
+    """The printed text for a study on a device with `space` bytes."""
     with target.using(target.Target((jax.devices()[0],), space)):
         assert small.run(small.config(**{"strategy": "map"} | fields), directory) == {}
     assert not list(directory.iterdir())
@@ -76,7 +76,7 @@ def test_a_program_that_is_refused_leaves_the_others(tmp_path, capsys, monkeypat
 
 
 def test_what_tiles_leave_empty_counts_for_each_run(tmp_path, capsys, monkeypatch):
-    """Arguments that take more than their numbers do, as on a TPU."""
+    """Arguments that take more memory than their elements, as on a TPU."""
     whole, pairs = memory_check.need_of, []
 
     def both(call, program, times, context):

@@ -1,4 +1,4 @@
-"""What a part of a pack costs: images as it will show them, memory as it will need it, and a speed."""
+"""The cost of a part of a pack: the number of images, the memory, and the time."""
 
 import dataclasses
 
@@ -45,7 +45,8 @@ def test_runs_and_images_are_those_of_the_timetables():
 
 @pytest.mark.long
 def test_memory_is_what_room_finds_for_the_whole(measured, tmp_path, monkeypatch):
-    """The line from one seed and one point gives the bytes that XLA tells of 3 seeds and 2 points, or a little more."""
+    """The line from one seed and one point gives the bytes that XLA reports for 3 seeds and 2 points, or slightly
+    more."""
     parsed = study((0, 1, 2))
     predicted = measured[0].bytes(cost.count(part(parsed), parsed, small.TOY), 3)
     totals = []
@@ -98,7 +99,7 @@ def test_images_that_do_not_fit_are_refused(monkeypatch):
 
 @pytest.mark.slow
 def test_groups_of_a_stage_have_each_their_cost(monkeypatch):
-    """Of branches that are compiled for themselves, here by another batch size and by what is done to the network."""
+    """For branches that are compiled separately, here by another batch size and by a remedy."""
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.01)
     config = small.config(seeds=(0,))
     treated = {"after": "init", "batch_size": 32, "remedies": base.treated(l2_init={})}

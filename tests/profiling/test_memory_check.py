@@ -1,4 +1,4 @@
-"""A plan that does not fit into the memory is refused before it trains, with the number of runs that fits."""
+"""A plan that does not fit into memory is refused before training, with the number of runs that fit."""
 
 import itertools
 import re
@@ -19,7 +19,7 @@ IMAGES = small.TOY.train_images.nbytes + small.TOY.test_images.nbytes
 
 
 def wide(**fields):
-    """A study of eight seeds whose networks are larger than all else."""
+    """A study of eight seeds whose networks take most of the memory."""
     config = small.config(**{"seeds": tuple(range(8)), "images": "device"} | fields)
     config.model.width = 64
     for stage in config.stages.values():
@@ -28,12 +28,12 @@ def wide(**fields):
 
 
 def give(monkeypatch, spare):
-    """Make every device have `spare` bytes left, or not tell."""
+    """Make every device have `spare` free bytes, or report none."""
     monkeypatch.setattr(memory, "free", lambda device: spare)
 
 
 def needs(config, directory, monkeypatch):
-    """What the programs of a study need."""
+    """The memory needs of the programs of a study."""
     collected, whole = [], memory_check.needs_of
 
     def collect(*args):
@@ -49,7 +49,7 @@ def needs(config, directory, monkeypatch):
 
 
 def limit(listed, seeds, strategy):
-    """Bytes that a device must have left for so many of eight seeds, and not for one more."""
+    """Free bytes of a device for `seeds` of eight seeds, and not for one more."""
 
     def total(seeds):
         return max(need.total(need.runs // 8 * seeds, strategy) for need in listed)
@@ -80,7 +80,7 @@ def test_the_largest_number_that_is_named_fits_and_one_more_does_not(strategy, t
         assert workdir.read_json(tmp_path / "status.json")["error"] == line
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     capsys.readouterr()
-    result = small.run(wide(strategy=strategy, seeds=(0, 1, 2)), tmp_path)  # in the same directory
+    result = small.run(wide(strategy=strategy, seeds=(0, 1, 2)), tmp_path)  # in the directory that was refused
     assert result["status"] == "finished"
     told = re.search(r"memory: (\S+ .B) per run, (\S+ .B) in all, of (\S+ .B)", capsys.readouterr().err)
     per_run = workdir.read_json(tmp_path / "status.json")["bytes_per_run"]["main"]
@@ -140,7 +140,7 @@ def test_images_that_are_too_many(tmp_path, monkeypatch):
     ("spare", "place"), [(-1, "host"), pytest.param(1000, "host", marks=pytest.mark.slow), (None, "device")]
 )
 def test_auto_puts_images_where_all_runs_fit(spare, place, tmp_path, monkeypatch):
-    """Beside `spare` bytes, or in plenty of room; and there they stay."""
+    """With `spare` free bytes, or with plenty; and they stay where they were put."""
     many = small.dataset(train=20_000)
     images = many.train_images.nbytes + many.test_images.nbytes
     config = small.config(train_images=96, seeds=(0,))
@@ -215,7 +215,7 @@ def test_the_command_refuses_with_one_line(tmp_path, capsys):
     ],
 )
 def test_beginning_a_stage_takes_no_more_than_training(strategy, model):
-    """With Adam: per run, and where the activations are as many as in a residual network, for all runs."""
+    """With Adam: per run, and for all runs if there are as many activations as in a residual network."""
     config = small.config(strategy=strategy, seeds=tuple(range(4)))
     config.model.update(name=model, depth=1, width=8 if model == "resnet" else 64)
     for stage in config.stages.values():
