@@ -20,7 +20,7 @@ NOISY = changed(PLAIN, activation_noise=0.5)
 
 
 class Two(nn.Module):
-    """Applies the same normalisation twice."""
+    """Applies two normalisations to the same input."""
 
     @nn.compact
     def __call__(self, x):

@@ -1,4 +1,4 @@
-"""Whole studies by the strategy `batched`: what `map` gives but for rounding, and the same bits after a stop."""
+"""Whole studies by the strategy `batched`: equal to `map` up to rounding, and bit for bit after a stop."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ from tests.support import small
 
 
 class Blocks(nn.Module):
-    """A stem and one block of a residual network, if any."""
+    """A stem and `blocks` residual blocks."""
 
     kind: type[nn.Module] | None = None
 

@@ -1,4 +1,4 @@
-"""The device always has its next call waiting, no run is sent behind its target, and calls find their length."""
+"""The device always has a further call queued, no run passes its target step, and calls adapt their length."""
 
 import contextlib
 from types import SimpleNamespace
@@ -11,13 +11,13 @@ from plasticity_jax.runner import dispatch, lineup
 
 
 class Task(NamedTuple):
-    """What is asked of the rows."""
+    """The fields of a run's row that the dispatcher uses."""
 
     epoch_steps: np.ndarray
 
 
 class Device:
-    """Programs that train without a network: `rate` seconds a step, `ends` where each run ends early."""
+    """Simulates programs without a network: `rate` seconds a step, `ends` is the step at which each run stops early."""
 
     def __init__(self, ends, rate=0.01, compiling=3.0):
         self.ends, self.rate, self.compiling = np.array(ends), rate, compiling
@@ -80,7 +80,7 @@ def test_runs_arrive_at_their_targets_and_no_further(start):
     states = drive(made, states, targets)
     assert states.step.tolist() == made.steps.tolist() == [70, 500, 311]
     assert all((until <= targets).all() for until in device.calls)
-    assert device.waiting == 0  # nothing is on its way when an event begins
+    assert device.waiting == 0  # no call is pending when an event begins
 
 
 def test_one_call_waits_behind_another(start):
@@ -89,7 +89,7 @@ def test_one_call_waits_behind_another(start):
     drive(made, states, np.array([5000]))
     assert device.most == 2
     busy = 0.01 * 5000 + device.compiling
-    assert device.now == pytest.approx(busy)  # the device never stood still
+    assert device.now == pytest.approx(busy)  # the device was never idle
 
 
 def test_calls_grow_to_their_length_whatever_compiling_took(start):
@@ -114,5 +114,5 @@ def test_runs_that_end_early_end_the_stage(start):
     made, states = start(device, 2)
     states = drive(made, states, np.array([10**5, 10**5]))
     assert states.step.tolist() == [30, 200] and made.done.all()
-    made.start(states)  # what was still on its way is of no interest
+    made.start(states)  # pending results are discarded
     assert made.arrived(np.array([10**5, 10**5])) and not made.flying

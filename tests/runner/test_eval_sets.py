@@ -1,4 +1,4 @@
-"""What is scored has the name that it is recorded by, and its numbers are those of the network that was saved."""
+"""Every evaluation set has its name in the records, and its numbers are those of the saved network."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ TOY = small.TOY
 
 
 def measured(network, images, labels, classes=None, chosen=slice(None)):
-    """(loss, accuracy) of normalised images, or of chosen ones, among some classes."""
+    """(loss, accuracy) of normalised images, or of the chosen ones, among some classes."""
     logits, labels = np.asarray(apply(*network, np.float32(images)))[chosen], labels[chosen]
     if classes is not None:
         logits = np.where(np.isin(np.arange(CLASSES), classes), logits, -np.inf)
@@ -114,13 +114,13 @@ def test_the_moving_average_is_evaluated_beside_the_network(tmp_path):
     config.update(seeds=(0,), train_eval_images=20)
     small.run(config, tmp_path / "fast", model=small.Net())
     values = last(tmp_path / "fast", "train/seed0")
-    assert values["ema_test_loss"] == pytest.approx(values["test_loss"], rel=1e-3)  # an average over hardly a step
+    assert values["ema_test_loss"] == pytest.approx(values["test_loss"], rel=1e-3)  # an average over about one step
     assert values["ema_train_eval_loss"] == pytest.approx(values["train_eval_loss"], rel=1e-3)
     config.stages.train.ema = 1 - 1e-6
     small.run(config, tmp_path / "slow", model=small.Net())
     slow = small.curve(tmp_path / "slow", "train/seed0", "ema_test_loss", "train")
     first = small.curve(tmp_path / "slow", "train/seed0", "test_loss", "train")[0]
-    assert slow[max(slow)] == pytest.approx(first, rel=1e-3)  # over so many that it stays where it began
+    assert slow[max(slow)] == pytest.approx(first, rel=1e-3)  # an average over so many steps that it hardly moves
 
 
 def names(plan, **fields):

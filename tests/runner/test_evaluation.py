@@ -7,7 +7,7 @@ from tests.support.tiny import DATASET, groups, stage, study
 
 
 def test_a_run_has_rows_at_its_own_points_and_where_it_has_ended():
-    """Three runs after three epochs: evaluated each epoch, only in the end but stopped early, and only in the end."""
+    """Three runs after three epochs: evaluated every epoch; only at the end, but stopped early; only at the end."""
     often, seldom = stage(branch="often", epochs=9.0), stage(branch="seldom", epochs=9.0, eval_every=0)
     (group,) = groups(often, seldom, seeds=(0, 1))
     times = schedule.draw_up(group, study(), DATASET)

@@ -1,4 +1,4 @@
-"""Branches of one stage may differ in what is compiled: they train group by group, and nothing else tells it."""
+"""Branches of one stage may differ in compiled fields: they train group by group, without any other visible effect."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def config(**branches) -> ConfigDict:
 
 
 def whole() -> ConfigDict:
-    """All of them, and a stage that continues from two."""
+    """A study with groups in one stage, and a stage that continues from two of them."""
     found = config(**TUNE)
     found.stages.last = small.stage(epochs=1.0, branches=small.branches(**LAST))
     return found
@@ -49,13 +49,13 @@ def whole() -> ConfigDict:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """(directory, result) of it."""
+    """(directory, result) of the whole study."""
     directory = tmp_path_factory.mktemp("groups")
     return directory, small.run(whole(), directory)
 
 
 def rows(directory, branch: str, stage: str = "tune") -> list[metrics.Row]:
-    """What was measured of a branch in a stage, in whatever table it is."""
+    """The rows of a branch in a stage, from whichever table holds them."""
     tables = sorted(path.name for path in (directory / "main").glob(f"{stage}*"))
     return [row for table in tables for row in small.rows(directory, table) if row["branch"] == branch]
 
@@ -81,7 +81,8 @@ def test_a_run_is_the_same_as_the_only_branch_of_its_stage(branch, study, tmp_pa
 
 
 def test_groups_of_a_stage_see_the_same_batches(tmp_path):
-    """Clipping that never happens is compiled, and changes nothing: only the batches could tell the two apart."""
+    """Clipping at a norm that is never reached is compiled and has no effect: only other batches could make a
+    difference."""
     result = small.run(config(fresh=TUNE["fresh"], clipped={"after": "init", "optim": {"clip_norm": 1e9}}), tmp_path)
     assert small.numbers(small.rows(tmp_path, "tune,1")) == small.numbers(small.rows(tmp_path, "tune,2"))
     assert len(result["runs"]) == 2 and len(set(small.hashes(result).values())) == 1
@@ -116,12 +117,12 @@ def test_event_files_of_all_groups_stay(study):
 
 
 class Killed(BaseException):
-    """Nothing catches it, so nothing is saved after it."""
+    """Is never caught, so nothing is saved after it."""
 
 
 @pytest.mark.slow
 def test_stopped_within_and_killed_between_groups(study, tmp_path, monkeypatch):
-    """At these steps of these branches, one after the other; then all is as if it never was."""
+    """At these steps of these branches, one after the other; the result is that of an uninterrupted study."""
     places, trained = [("large", 4), ("head", 0), ("of_large", 0)], []
     real = programs.Programs.advance
 
@@ -158,7 +159,7 @@ def test_a_dry_run_shows_the_groups(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["map", pytest.param("cores", marks=pytest.mark.long)])
 def test_the_next_group_finds_its_parents_on_the_devices(strategy, tmp_path, monkeypatch):
-    """And comes to what it comes to from the disk, where a parent is that of several runs, or of an epoch before."""
+    """The result equals that from the disk, which is used for a parent of several runs, or of an earlier epoch."""
     config = small.config(strategy=strategy, seeds=(0, 1, 2))
     branches = {**small.WARM, "again": {"after": "pretrain"}, "early": {"after": "pretrain@1"}}
     config.stages.tune.update(epochs=1.0, branches=small.branches(**branches), reset={"optimiser": "keep"})

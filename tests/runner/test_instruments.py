@@ -1,4 +1,4 @@
-"""Instruments measure the runs of a study when its stages say so, and on the images that they train on."""
+"""Instruments measure the runs of a study at the steps of its stages, and on the images that they train on."""
 
 import dataclasses
 import functools
@@ -94,7 +94,7 @@ def test_old_images_are_those_of_the_stage_before_for_fresh_runs_too():
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
-    """A warm start that `noise` measures, and its directory."""
+    """A warm start measured by `noise`, and its directory."""
     config = small.config(instruments=("noise",), measure_images=96)
     config.stages.tune.update(measure_steps=(0, 2), measure_every=2)
     directory = tmp_path_factory.mktemp("warm")
@@ -121,7 +121,7 @@ def test_measuring_changes_no_run(warm, tmp_path):
 
 
 def test_the_noise_at_the_start_is_that_of_the_kept_network(warm):
-    """Of all images that it is tuned on, from the network that the stage before left."""
+    """On all images of the tuning, for the network that the stage before left."""
     model, params, stats = plasticity_jax.load(warm[1], "pretrain", 0, "pretrain")
     images = batches.normalise(small.TOY.train_images, np.float32(small.TOY.mean), np.float32(small.TOY.std))
 
@@ -143,7 +143,7 @@ def test_the_noise_at_the_start_is_that_of_the_kept_network(warm):
 
 @pytest.mark.slow
 def test_what_an_instrument_remembers_outlives_a_stop(tmp_path, monkeypatch):
-    """The same rows as without one; the memory is what was measured before."""
+    """The rows are those of an uninterrupted study; the memory is the previous measurement."""
     monkeypatch.setattr("plasticity_jax.runner.saver.CHECKPOINT_SHARE", 0)
 
     def last(subject):
@@ -202,7 +202,7 @@ def test_a_name_that_is_none_is_refused(tmp_path):
 
 
 def test_the_line_between_two_kept_networks(warm):
-    """Its ends are the losses of the networks themselves, on all images that the second one trained on."""
+    """Its ends have the losses of the networks themselves, on all images that the second one trained on."""
     which = {"branch": "pretrain+tune", "seed": 0}
     before = {"branch": "pretrain", "seed": 0, "stage": "pretrain"}
     line = plasticity_jax.connectivity((warm[1], before), (warm[1], which), points=5, dataset=small.TOY)
@@ -231,12 +231,12 @@ def test_the_lines_of_all_seeds_are_written_beside_the_results(warm, tmp_path, m
 
 @pytest.mark.slow
 def test_fresh_targets_are_fitted_in_pairs_without_touching_the_run(warm):
-    """The fresh branch is the same beside each network of a seed, and the run's directory stays as it is."""
+    """The fresh branch is the same beside each network of a seed, and the run's directory is unchanged."""
     before = small.tables(warm[1])
     given = {"seed": 0, "dataset": small.TOY, "steps": 30, "images": 32}
     tuned, half = (plasticity_jax.trainability(warm[1], branch, **given) for branch in ("pretrain+tune", "fresh"))
     assert tuned["fresh"] == half["fresh"] and tuned["aged"] != half["aged"] != half["fresh"]
     for curves in (tuned["aged"], tuned["fresh"]):
-        assert len(curves["loss"]) == len(curves["accuracy"]) == 15  # two steps an epoch
+        assert len(curves["loss"]) == len(curves["accuracy"]) == 15  # two steps per epoch
         assert curves["loss"][-1] < curves["loss"][0]
     assert small.tables(warm[1]) == before

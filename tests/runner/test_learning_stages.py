@@ -1,4 +1,4 @@
-"""AutoDecay inside the lab: step decay to the bit if nothing is found, a clock for each run, restored after a kill."""
+"""AutoDecay in whole studies: step decay bit for bit if nothing is detected, a clock per run, restored after a kill."""
 
 import functools
 
@@ -14,7 +14,7 @@ SILENT = {
     "plateau": dict(patience=10**6),
     "slope": dict(least=10**6),
     "sasa": dict(least=10**6),
-    "abel": {},  # a weight norm that falls all the time, as here, does not turn
+    "abel": {},  # the weight norm falls all the time here, so it has no turning point
 }
 RATE, EPOCHS = 0.1, 9.0
 
@@ -77,7 +77,7 @@ def test_so_it_is_with_convolutions_and_running_statistics(tmp_path):
 
 @pytest.fixture(scope="module")
 def speaking(tmp_path_factory):
-    """Three runs that `map` takes through one program call together, though their stages end at other times."""
+    """Three runs trained by one program call, though their learning stages end at different times."""
     directory = tmp_path_factory.mktemp("speaking")
     company = SPEAKING()
     company.strategy = "map"
@@ -87,12 +87,12 @@ def speaking(tmp_path_factory):
 def test_every_run_ends_its_stages_by_itself(speaking):
     directory, result = speaking
     by_run = {run["run"]: ends(directory, run["run"]) for run in result["runs"]}
-    assert len(set(map(tuple, by_run.values()))) > 1  # or nothing here shows that clocks differ
+    assert len(set(map(tuple, by_run.values()))) > 1  # otherwise nothing here shows that clocks differ
     for run, (first, second, third) in by_run.items():
         lengths = [first, second - first, third - second]
         assert all(2 <= length <= 3 for length in lengths) and third < EPOCHS
         steps = max(row["step"] for row in small.rows(directory, "train", run=run))
-        assert steps == 6 * third  # training is over where the last stage is
+        assert steps == 6 * third  # training ends with the last learning stage
         rates = small.curve(directory, run, "learning_rate", "train")
         expected = {6 * e: RATE * 0.1 ** sum(e > end for end in (first, second)) for e in range(1, int(third) + 1)}
         assert rates == pytest.approx(expected)
@@ -121,14 +121,14 @@ def test_side_by_side_by_vmap_stages_end_as_one_after_another(speaking, tmp_path
 
 
 class Killed(BaseException):
-    """Nothing catches it, so nothing is saved after it, as after SIGKILL."""
+    """Is never caught, so nothing is saved after it, as after SIGKILL."""
 
 
 # By day tests/runner/test_resume.py kills a study, and tests/training/test_detectors.py goes on with saved states.
 @pytest.mark.long
 @pytest.mark.parametrize("detector", ["window", "slope", "sasa", "abel", "plateau"])
 def test_killed_in_the_middle_of_a_stage_it_goes_on_as_if_nothing_had_been(detector, tmp_path, monkeypatch):
-    """Killed after every few calls of a few steps each: inside epochs, inside stages, before and after their ends."""
+    """Killed after every few short calls: inside epochs, inside learning stages, before and after their ends."""
     numbers = {"rtol": 0.08, "atol": 0.0, "patience": 0, "keep": 0.5, "significance": 0.2}
     asked = config(detector=detector, least=4 if detector in ("slope", "sasa") else 0, **numbers)
     asked.checkpoint_seconds = 0.0
@@ -162,7 +162,7 @@ def test_killed_in_the_middle_of_a_stage_it_goes_on_as_if_nothing_had_been(detec
 
 @pytest.mark.slow
 def test_it_works_inside_a_plasticity_plan(tmp_path):
-    """Pretraining and tuning each have learning stages of their own; a warm start begins them anew."""
+    """Pretraining and tuning each have their own learning stages; a warm start begins new ones."""
     plan = small.config(strategy="loop")
     for name in ("pretrain", "tune"):
         plan.stages[name].epochs = 6.0

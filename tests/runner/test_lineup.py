@@ -1,4 +1,4 @@
-"""Runs that have ended leave the devices to those that train, by strategies that have all runs at once."""
+"""Runs that have ended are removed from the devices, by strategies that train all runs at once."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def test_half_of_the_rows_train_or_all_runs_have_one(closed):
 
 
 def study(strategy):
-    """Eight runs of which four are left after two epochs, and two after three; one more stage goes on from them."""
+    """Eight runs, of which four remain after two epochs, and two after three; another stage continues from them."""
     settings = small.single(epochs=1.0)
     lengths = ("stages.train.epochs", (1.0, 2.0, 3.0, 5.0))
     settings.update(strategy=strategy, grid=(lengths,), validation_images=8, diagnostics=("weight_norm",))
@@ -38,7 +38,7 @@ def study(strategy):
 
 
 def widths(monkeypatch, stop_at=0):
-    """How many rows each call trains; the call that is the `stop_at`-th is the last."""
+    """The number of rows that each call trains; the call numbered `stop_at` is the last."""
     counts, real = [], programs.Programs.advance
 
     def advance(self, stage, states, *args):
@@ -57,7 +57,7 @@ def numbers(directory):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The study by `vmap`, saved at every call: its result, the rows of each call, and its directory."""
+    """The study by `vmap` with a checkpoint at every call: its result, the rows of each call, and its directory."""
     with pytest.MonkeyPatch.context() as patch:
         save_at_every_call(patch)
         counts, directory = widths(patch), tmp_path_factory.mktemp("unbroken")

@@ -1,4 +1,4 @@
-"""Readers that go away end no command and change no exit status."""
+"""A reader that closes its pipe ends no command and changes no exit status."""
 
 import ast
 import contextlib
@@ -14,12 +14,12 @@ import pytest
 from plasticity_jax.runner.console import Line
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {  # where the command is that such a file starts
+ELSEWHERE = {  # the command of such a file is in another module
     "analysis/claims/__main__.py": "analysis/verify.py",
     "analysis/report/__main__.py": "analysis/report/report.py",
 }
 
-# Prints much before and after its reader is gone, and ends as it likes.
+# Prints much before and after its reader has ended, and has its own exit status.
 PRINT = """
 import os, sys, time
 from plasticity_jax.runner import output
@@ -100,7 +100,7 @@ def test_progress_outlives_its_reader_by_itself(gone):
         path
         for folder in ("plasticity_jax", "launch", "analysis", "tests/faults", "tests/benchmarks")
         for path in sorted((ROOT / folder).rglob("*.py"))
-        if path.name != "peer.py"  # which answers to a program
+        if path.name != "peer.py"  # which answers a program, not a reader
         and ('if __name__ == "__main__":' in path.read_text() or "xmanager" in path.read_text().split("import", 1)[0])
         and path.relative_to(ROOT).as_posix() not in ELSEWHERE
     ]

@@ -1,4 +1,4 @@
-"""The live line says where the runs are and when they will be done."""
+"""The progress line says where the runs are and when they will finish."""
 
 import io
 import types
@@ -24,7 +24,7 @@ class Stream(io.StringIO):
 
 @pytest.fixture
 def now(monkeypatch):
-    """Seconds that pass only when a test says so."""
+    """A clock that advances only when a test says so."""
     now = types.SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: now.seconds))
     return now
@@ -48,7 +48,7 @@ def test_line_of_a_file(now, group):
 
 
 def test_instruments_count_for_the_time_that_is_left_and_not_for_the_speed(now, group):
-    """448 images, and what 1,552 more would cost: 1,400 of them at the first steps, in 10 s."""
+    """448 images, and measurements that cost as much as 1,552 more: 1,400 of them at the first steps, in 10 s."""
     line = progress.Progress(group.images(), Stream(False), measuring=1552)
     line.update("main", group, [0, 0], NAN)
     now.seconds += 10
@@ -73,7 +73,7 @@ def test_a_file_gets_a_line_now_and_then(now, group):
 def test_a_terminal_shows_one_line(now, group):
     line = progress.Progress(group.images(), Stream(True))
     line.update("main", group, [0, 0], 5.0)
-    line.update("main", group, [0, 0], 5.0)  # at once: not shown
+    line.update("main", group, [0, 0], 5.0)  # immediately after another: not shown
     now.seconds += 1
     line.update("main", group, [1, 1], NAN)
     first, second = line.stream.getvalue().split("\r")[1:]
@@ -83,7 +83,7 @@ def test_a_terminal_shows_one_line(now, group):
     )
     now.seconds += 1
     line.write("short")
-    assert line.stream.getvalue().endswith("\rshort".ljust(len(second) + 1))  # nothing of the longer one is left
+    assert line.stream.getvalue().endswith("\rshort".ljust(len(second) + 1))  # no rest of the longer one remains
     assert "\n" not in line.stream.getvalue()
 
 
@@ -110,7 +110,7 @@ def test_no_line_shows_a_number_that_is_none(now, group, terminal):
 
 
 def test_the_rate_is_of_this_process_and_without_pauses(now, group):
-    """What was done before a restart, and the time of compiling, do not make the time left shorter or longer."""
+    """Work before a restart, and the time of compilation, do not change the remaining time."""
     line = progress.Progress(group.images(), Stream(False), every=0.0)
     now.seconds += 50.0  # before the first line
     line.update("main", group, [7, 7], NAN)

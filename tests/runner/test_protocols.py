@@ -1,6 +1,6 @@
-"""Every config plans, and every run begins, what the papers define.
+"""Every config plans what the papers define, and every run begins with it.
 
-Plans are those of the paper's scale; where networks have to be looked at, the same plan trains a tiny network on a few
+Plans are at the scale of the paper; where networks must be inspected, the same plan trains a tiny network on a few
 images.  Berariu et al. 2021 numbers the modules 1 to 6; `stem`, `module2`, .., `head` here.
 """
 
@@ -54,7 +54,7 @@ class Layer(nn.Module):
 
 
 class Six(nn.Module):
-    """The six modules of the paper by name, each as small as can be."""
+    """The six modules of the paper by name, each minimal."""
 
     classes: int = 3
 
@@ -71,12 +71,12 @@ DRAWING = programs.Programs(NET, small.TOY.train_images.shape[1:], "loop", 16, {
 
 
 def network(*key: Any) -> tuple[Any, Any]:
-    """(parameters, statistics) as `NET` draws them for a key by seed and names, compiled as in a study."""
+    """(parameters, statistics) of `NET` for the key of a seed and names, compiled as in a study."""
     return DRAWING.init(batches.key(*key))
 
 
 def scaled_down(config: ConfigDict) -> ConfigDict:
-    """The plan as it is, for two seeds and two small steps a stage."""
+    """The same plan for two seeds and two small steps a stage."""
     config.update(seeds=(0, 1), train_images=0, test_images=0, diagnostics=(), eval_batch=16, strategy="loop", grid=())
     for stage in config.stages.values():
         stage.update(batch_size=16, steps=2, eval_every=0)
@@ -84,11 +84,11 @@ def scaled_down(config: ConfigDict) -> ConfigDict:
 
 
 def run_and_look(config: ConfigDict, stage: str, directory: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """Run a config; what every branch and seed of `stage` started it with: params, stats and opt."""
+    """Run a config; the params, stats and opt with which every branch and seed began `stage`."""
     looked_at = config.stages[stage]
     branches = {f"after-{name}": {"after": f"{stage}/{name}@0"} for name in looked_at.branches}
     last = base.stage(steps=1, batch_size=16, optim=looked_at.optim, reset={"optimiser": "keep"}, branches=branches)
-    config.stages["look"] = last  # for its sake, epoch 0 of the stage is kept, with the moments
+    config.stages["look"] = last  # it makes the stage keep epoch 0, with the moments
     if config.control in looked_at.branches:
         config.control = f"after-{config.control}"
     plasticity_jax.run(config, directory, dataset=small.TOY, model=NET)
@@ -113,7 +113,7 @@ def is_new(opt: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def cifar() -> datasets.Dataset:
-    """As many images as CIFAR-10 has, and its ten classes; the pixels do not matter."""
+    """Labels and sizes of CIFAR-10; the pixels do not matter."""
     labels = np.random.default_rng(0).integers(0, 10, IMAGES).astype(np.int32)
     return dataclasses.replace(small.dataset(train=IMAGES, test=10), train_labels=labels, classes=10)
 
@@ -159,7 +159,7 @@ def test_every_length_is_a_pretraining_of_so_many_epochs(tmp_path):
 
 @pytest.mark.parametrize("optimiser", base.OPTIMISERS)
 def test_lengths_share_one_pretraining_in_every_optimiser(optimiser):
-    """Figures 8 to 10 are taken for this study with the other optimisers, in both stages."""
+    """Figures 8 to 10 are read as this study with the other optimisers, in both stages."""
     study = study_config.parse(pretrain_length.get_config(f"optimiser={optimiser}"))
     pretrain, tune = unfold(study.packs[0], study.seeds)
     assert len(pretrain.runs) == len(study.seeds)
@@ -175,14 +175,14 @@ def test_lengths_share_one_pretraining_in_every_optimiser(optimiser):
 
 @functools.partial(jax.jit, static_argnums=2)
 def drawn(source: batches.Source, step: int, count: int) -> jax.Array:
-    """So many draws of one step of 500 epochs, as slots of the pool."""
+    """The draws of one of the steps of 500 epochs, as slots of the pool."""
     key = batches.key(0, "stage", "tune")
     return batches.batch_slots(key, jnp.arange(IMAGES), step, 500 * 391, 0, count, source)
 
 
 @pytest.mark.slow
 def test_the_share_from_everything_grows_as_defined(cifar):
-    """p(n) = 1 - gamma^(50 n/N); what is not drawn so comes from the half of the other studies."""
+    """p(n) = 1 - gamma^(50 n/N); the other draws are from the half of the other studies."""
     half = next(pool for run, pool, _ in timetables(multistage.get_config(), cifar) if run.branch == "pretrain")
     gammas = []
     for run, pool, steps in timetables(blending.get_config(), cifar):
@@ -233,7 +233,7 @@ def test_chains_of_parts():
 
 
 def test_parts_are_those_of_the_definition():
-    """D_i = D_(i-1), and D_u,i, and what of D_c is of the classes C_i; |D_u| / |D| = r; D_(n+1) = D."""
+    """D_i = D_(i-1), D_u,i and the images of D_c with classes C_i; |D_u| / |D| = r; D_(n+1) = D."""
     labels = np.random.default_rng(1).integers(0, 10, 1000).astype(np.int32)
     dataset = dataclasses.replace(small.dataset(train=1000), train_labels=labels, classes=10)
     arrived: dict[tuple[int, int, float], list[set[int]]] = {}
@@ -242,7 +242,7 @@ def test_parts_are_those_of_the_definition():
             so_far = arrived.setdefault((run.seed, run.stage.data.splits, run.stage.data.uniform), [])
             images = set(pool.indices.tolist())
             assert len(images) == len(pool.indices) and set().union(*so_far) <= images
-            so_far.append(images - set().union(*so_far))  # what is new in this part
+            so_far.append(images - set().union(*so_far))  # the new images of this part
     assert len(arrived) == 2 * 16
     groups = {}  # (seed, count) -> the classes of every part
     for (seed, count, uniform), new in arrived.items():
@@ -259,7 +259,7 @@ def test_parts_are_those_of_the_definition():
                 sum(int(labels[i]) not in classes for i in part)
                 for part, classes in zip(new, groups[seed, count], strict=True)
             ]
-            expected = 1000 * uniform / count * (1 - 1 / count)  # of D_u,i those whose class is in no C_i
+            expected = 1000 * uniform / count * (1 - 1 / count)  # those of D_u,i whose class is in no C_i
             assert max(strays) <= 1000 * uniform / count
             assert np.abs(np.array(strays) - expected).max() < 5 * np.sqrt(expected)
 
@@ -301,7 +301,7 @@ def reset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 
 
 def numbers(branch: str) -> set[int]:
-    """Which modules a branch says that it resets."""
+    """The modules that the name of a branch says are reset."""
     _, *ends = branch.split("-")
     return set(range(int(ends[0]), int(ends[-1]) + 1))
 
@@ -325,7 +325,7 @@ def test_modules_that_are_reset_are_drawn_anew_and_no_other_bit_changes(reset):
         (params, stats), (first, anew) = pretrained[seed], drawn[seed]
         for number, module in enumerate(MODULES, start=1):
             if number in numbers(branch):
-                assert same(start["params"][module], anew[module])  # the initial distribution, another draw
+                assert same(start["params"][module], anew[module])  # another draw of the initial distribution
                 for other in (params, first, starts[branch, 1 - seed]["params"]):
                     assert not same(start["params"][module], other[module])
                 for leaf, value in {"mean": 0, "var": 1}.items() if module != "head" else ():
@@ -369,7 +369,7 @@ def test_only_the_tuning_has_larger_rates(optimiser):
 
 
 def test_the_matched_control_has_the_updates_of_both_stages(cifar):
-    """675 epochs of everything, to within the rounding of half an epoch of a half to whole batches."""
+    """675 epochs of everything, up to rounding half an epoch to whole batches."""
     steps = {run.branch: steps for run, _, steps in timetables(controls.get_config(), cifar)}
     assert steps["fresh-matched"] == 675 * 391 == 263_925
     assert steps["pretrain"] + steps["pretrain+tune"] == 350 * 196 + 500 * 391 == 264_100
@@ -398,7 +398,7 @@ def test_statistics_start_anew_and_nothing_else_does(tmp_path):
         assert same(anew["stats"], network(seed, "init")[1]) and not same(anew["stats"], warm["stats"])
         assert same(starts["fresh-matched", seed], starts["fresh", seed])
         ends = [ended(tmp_path, "tune", name, seed) for name in ("pretrain+tune", "fresh-statistics")]
-        assert same(ends[0][0], ends[1][0]) and not same(ends[0][1], ends[1][1])  # training does not read them
+        assert same(ends[0][0], ends[1][0]) and not same(ends[0][1], ends[1][1])  # training does not use them
 
 
 # ---- Ash & Adams 2020 ----
@@ -455,7 +455,7 @@ def test_the_table_has_three_models_and_two_optimisers():
 @pytest.mark.slow
 def test_a_thousand_images_arrive_at_a_time(cifar):
     sizes: dict[str, list[int]] = {}
-    chunks = {0: np.zeros(IMAGES, bool)}  # which images each has
+    chunks = {0: np.zeros(IMAGES, bool)}  # which images each chunk has
     for run, pool, _ in timetables(warm_start.get_config("study=online"), cifar):
         chunk = run.stage.data.part
         sizes.setdefault(run.branch, []).append(len(pool.indices))

@@ -1,4 +1,4 @@
-"""However often and wherever a study is interrupted, what comes out is what an unbroken one gives."""
+"""However often and wherever a study is interrupted, its result is that of an uninterrupted one."""
 
 import contextlib
 import multiprocessing
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def config() -> ConfigDict:
-    """Evaluations, a snapshot, checkpoints at every chance."""
+    """The small study with evaluations, a snapshot, and checkpoints at every call."""
     settings = small.config(validation_images=8, checkpoint_seconds=0.0)
     settings.stages.tune.epochs = 2.0
     settings.stages.tune.branches = small.branches(**small.WARM, early={"after": "pretrain@1"})
@@ -36,7 +36,7 @@ def config() -> ConfigDict:
 
 
 def outcome(directory: Path, result: dict | None = None) -> dict:
-    """All of a finished study that must not depend on interruptions."""
+    """Everything in a finished study that must not depend on interruptions."""
     written = workdir.read_json(directory / "result.json")
     assert result is None or written == result
     assert workdir.read_json(directory / "status.json")["status"] == "finished"
@@ -53,13 +53,13 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Calls of a few steps, and a checkpoint before every one."""
+    """Makes calls short, with a checkpoint before every one."""
     monkeypatch.setattr(dispatch, "CALL_SECONDS", 0.0)
     monkeypatch.setattr(saver, "CHECKPOINT_SHARE", 0)
 
 
 class Killed(BaseException):
-    """Nothing catches it, so nothing is saved after it, as after SIGKILL."""
+    """Is never caught, so nothing is saved after it, as after SIGKILL."""
 
 
 PLACES = [
@@ -77,7 +77,7 @@ PLACES = [
 
 @contextlib.contextmanager
 def interrupted(when, act):
-    """Call `act` before and after the calls at which `when()` is true, of every function that changes anything."""
+    """Call `act` before and after those calls of functions that change anything at which `when()` is true."""
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in PLACES:
             real = getattr(owner, name)
@@ -109,7 +109,7 @@ def hang_up():
     os.kill(os.getpid(), signal.SIGHUP)
 
 
-# In one process, where every place can be hit.
+# In one process, where every place can be interrupted.
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
@@ -163,7 +163,7 @@ def test_told_to_stop_again_and_again(tmp_path, unbroken, eager):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """What SIGTERM leaves behind when `tune` has come to step 9 of 12."""
+    """The directory after SIGTERM at step 9 of 12 of `tune`."""
     directory = tmp_path_factory.mktemp("stopped")
     real = programs.Programs.advance
 
@@ -183,13 +183,13 @@ def stopped(tmp_path_factory):
 
 @pytest.fixture
 def half(stopped, tmp_path):
-    """A copy of it."""
+    """A copy of the stopped directory."""
     return shutil.copytree(stopped, tmp_path / "half")
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """(stage, step) before every call that trains."""
+    """(stage, step) of every call that trains, at its start."""
     calls = []
     real = programs.Programs.advance
 
@@ -202,7 +202,7 @@ def calls(monkeypatch):
 
 
 def rolling(directory: Path) -> list[Path]:
-    """The checkpoints of the stage that was stopped, the oldest first."""
+    """The checkpoints of the stopped stage, the oldest first."""
     return sorted((directory / "main" / "tune" / "checkpoints").iterdir(), key=lambda path: int(path.name))
 
 
@@ -257,7 +257,7 @@ def test_rows_behind_the_end_of_a_stage_are_cut(tmp_path, unbroken, calls):
 
 @pytest.mark.slow
 def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path, unbroken, calls):
-    """At once, for a later stage would stumble over it."""
+    """Immediately, as a later stage would fail on it."""
     real = programs.Programs.advance
 
     def advance(self, stage, states, *args):
@@ -280,7 +280,7 @@ def test_a_snapshot_that_is_damaged_before_its_stage_ends_is_made_again(tmp_path
 
 @pytest.mark.slow
 def test_rows_changed_under_its_hands_are_noticed(half, unbroken, monkeypatch):
-    """Not taken into the result; the next start makes them again."""
+    """They do not get into the result; the next start trains them again."""
     real = metrics.read
 
     def late(path, *mark):
@@ -337,7 +337,7 @@ def test_a_damaged_end_is_made_again(damage, stage, tmp_path, unbroken, calls):
 
 
 def test_a_damaged_snapshot_is_made_again(tmp_path, unbroken, calls, capsys):
-    """Even if its stage has ended: later stages start from it."""
+    """Even if its stage has ended, as later stages start from it."""
     directory = shutil.copytree(unbroken, tmp_path / "damaged")
     damage_snapshot(directory / "main" / "pretrain")
     shutil.rmtree(directory / "main" / "tune")
@@ -362,7 +362,7 @@ def test_a_damaged_environment_is_one_line(text, half):
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [None, "tune", "main"], ids=["stopped", "joined to its parent", "nothing trained"])
 def test_another_random_stream_of_numpy_is_refused(lost, half, monkeypatch, calls):
-    """Otherwise a seed would go on with other images than it began with."""
+    """Otherwise a seed would continue with other images than it began with."""
     if lost:
         shutil.rmtree(half / "main" / ("" if lost == "main" else lost))
     monkeypatch.setattr(np.random, "default_rng", lambda seed: np.random.Generator(np.random.MT19937(seed)))
@@ -421,7 +421,7 @@ def test_where_data_lie_and_how_often_to_save_may_change(half, unbroken):
 
 
 def child(directory: str) -> None:
-    """Runs the study with checkpoints at every chance, in calls of a few steps."""
+    """Runs the study with checkpoints at every call, in calls of a few steps."""
     dispatch.CALL_SECONDS, saver.CHECKPOINT_SHARE = 0.005, 0
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         os.dup2(null.fileno(), sys.stderr.fileno())
@@ -436,7 +436,7 @@ def test_killed_at_random_times(tmp_path, unbroken):
     draw = random.Random(0)
 
     def attempt(directory: Path, seconds: float | None) -> int:
-        """The exit code of a process that is killed so many seconds after it has begun to work in the directory."""
+        """The exit code of a process that is killed `seconds` after it has begun to work in the directory."""
         process = context.Process(target=child, args=(str(directory),))
         process.start()
         status = directory / "status.json"
@@ -447,7 +447,7 @@ def test_killed_at_random_times(tmp_path, unbroken):
         process.join()
         return process.exitcode
 
-    assert attempt(tmp_path / "first", None) == 0  # compiles what the following ones find compiled
+    assert attempt(tmp_path / "first", None) == 0  # compiles the programs for the following ones
     assert attempt(tmp_path / "whole", None) == 0
     assert outcome(tmp_path / "whole") == outcome(unbroken)
     start, end = ((tmp_path / "whole" / name).stat().st_mtime for name in ("environment.json", "status.json"))

@@ -1,4 +1,4 @@
-"""Lengths and times of evaluation are what the stages say, also where the runs of a group differ."""
+"""Lengths and times of evaluation are as the stages say, also if the runs of a group differ."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_digests_are_compared_run_by_run(tmp_path):
         ({"batch_size": 99}, 100, 2),
         ({"batch_size": 400}, 100, 1),
         ({"fraction": 0.5}, 50, 4),
-        ({"fraction": 0.5, "recipe": "blend"}, 100, 7),  # an epoch of a blend is one of everything
+        ({"fraction": 0.5, "recipe": "blend"}, 100, 7),  # an epoch of a blend is one of all images
         ({"recipe": "split", "splits": 4, "part": 1, "uniform": 0.0}, 25, 2),
     ],
 )
@@ -116,7 +116,7 @@ def test_train_images_and_validation_images():
         ({"eval_every": 99}, [0, 10]),
         ({"eval_every": 0}, [0, 10]),
         ({"eval_every": 0, "eval_tail": 1}, [0, 10]),
-        ({"eval_every": 5, "eval_tail": 1}, [0, 5, 8, 9, 10]),  # the window is what lies behind 7.5
+        ({"eval_every": 5, "eval_tail": 1}, [0, 5, 8, 9, 10]),  # the window is after 7.5
         ({"eval_every": 4, "eval_tail": 3}, [0, 4, 8, 9, 10]),
         ({"eval_every": 1, "epochs": 2.2}, [0, 1, 2, 15 / 7]),
         ({"eval_every": 1, "epochs": 0.3}, [0, 2 / 7]),
@@ -131,7 +131,7 @@ def test_points(fields, points):
 
 
 def test_the_window_opens_behind_its_border():
-    """As the metric has it: of 20 epochs and a quarter, 16 to 20."""
+    """As in the metric: of 20 epochs and a quarter, 16 to 20."""
     assert draw(stage(epochs=20.0, eval_every=20, eval_tail=1)).events == [0, 16, 17, 18, 19, 20]
     assert draw(stage(epochs=20.0, eval_every=20, eval_tail=1), window=0.1).events == [0, 19, 20]
 

@@ -32,7 +32,7 @@ def test_what_nohup_ignores_stays_ignored():
 
 
 def test_what_came_before_a_study_began_to_listen_is_not_forgotten():
-    """As while it is imported, in one of several processes."""
+    """As during imports, in one of several processes."""
     with signals.listening() as early:
         os.kill(os.getpid(), signal.SIGTERM)
         with signals.listening() as stopped:

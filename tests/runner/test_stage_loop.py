@@ -1,4 +1,4 @@
-"""One group: runs side by side do not touch each other, begin where they should, and end where they should."""
+"""One group: runs that train together are independent, and begin and end where they should."""
 
 import jax
 import numpy as np
@@ -20,13 +20,13 @@ ALONE = "pretrain+tune/seed1"
 
 
 def crowd(strategy: str) -> ConfigDict:
-    """24 runs that differ in seed, branch, learning rate and pool."""
+    """24 runs with different seeds, branches, learning rates and pools."""
     grid = (("stages.tune.optim.learning_rate", (0.1, 0.3)), ("stages.tune.data.fraction", (0.5, 1.0)))
     return small.config(seeds=(0, 1, 2), strategy=strategy, grid=grid)
 
 
 def lonely(strategy: str) -> ConfigDict:
-    """One run of them."""
+    """One of these runs, alone."""
     config = small.config(seeds=(1,), strategy=strategy, control="pretrain+tune")
     config.stages.tune.branches = ConfigDict({"pretrain+tune": {"after": "pretrain"}})
     config.stages.tune.optim.learning_rate = 0.3
@@ -84,7 +84,7 @@ def test_runs_of_one_leg_may_have_pools_of_different_sizes(tmp_path):
 
 
 def test_branches_of_a_seed_see_the_same_batches(tmp_path):
-    """If the warm network is replaced whole by the fresh one, nothing but the batches could tell the two apart."""
+    """If the warm network is replaced completely by the fresh one, only other batches could make a difference."""
     config = small.config()
     config.stages.tune.augment = "crop_flip"
     config.stages.tune.reset.update(modules=("all",))
@@ -141,7 +141,7 @@ def test_a_stage_after_an_epoch_starts_from_the_parameters_of_then(tmp_path):
 
 
 def test_a_snapshot_is_kept_even_if_the_stage_ended_before(tmp_path):
-    """A stage that ends early stands still from then on."""
+    """A stage that ends early is unchanged from then on."""
     config = small.config(seeds=(0,))
     config.stages.pretrain.update(epochs=9.0, until_accuracy=0.01)
     config.stages.tune.branches["pretrain+tune"].after = "pretrain@5"
@@ -181,7 +181,7 @@ def test_fresh_runs_start_from_the_first_weights_of_the_seed(tmp_path):
 
 
 def test_every_stage_has_fresh_weights_of_its_own(tmp_path):
-    """Of stages that replace all weights and do not train."""
+    """For stages that replace all weights and do not train."""
     config = small.config(seeds=(0,), control="tune")
     for name in ("tune", "other"):
         config.stages[name] = small.stage(after="pretrain", steps=1, reset={"modules": ("all",)})
@@ -192,7 +192,7 @@ def test_every_stage_has_fresh_weights_of_its_own(tmp_path):
 
 
 def test_moments_go_on_only_if_they_are_kept(tmp_path):
-    """The first step differs by the momentum of the stage before."""
+    """The first step differs by the momentum from the stage before."""
     moved = {}
     for kept in ("keep", "all"):
         config = small.config(seeds=(0,), control="warm")
@@ -259,7 +259,7 @@ def test_a_run_that_is_accurate_enough_ends_early(tmp_path):
         assert list(test) == [0, *accuracy]
         assert run["test_accuracy"] == pytest.approx(np.mean([v for step, v in test.items() if step > end / 2]))
         ends.append(end)
-    assert ends[0] != ends[1]  # or the test would not show that one goes on without the other
+    assert ends[0] != ends[1]  # otherwise the test would not show that one continues without the other
     assert result["images"] == 16 * sum(ends)
 
     short = small.single(epochs=ends[0] / 6)

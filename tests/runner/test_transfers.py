@@ -1,4 +1,4 @@
-"""While a stage trains and is evaluated, the host sends the devices a few numbers, and nothing else."""
+"""While a stage trains and is evaluated, the host sends only a few numbers to the devices."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ SENT = re.compile(r"host-to-device transfer: aval=ShapedArray\(\w+\[([\d,]*)\]")
 
 
 def study(strategy: str):
-    """Three runs, which two devices do not share evenly, of which every kind of images is looked at."""
+    """Three runs, which two devices cannot share evenly, evaluated on every kind of images."""
     settings = small.single(epochs=2.0)
     settings.stages.train.ema = 0.9
     settings.update(seeds=(0, 1, 2), strategy=strategy, validation_images=8, train_eval_images=20)
@@ -25,7 +25,7 @@ def study(strategy: str):
 
 @contextlib.contextmanager
 def guarded(guard, *names):
-    """Under `guard`: every call that trains and every evaluation, or one of them; how often each happened."""
+    """Runs training calls and evaluations, or one of both, under `guard`; counts how often each happened."""
     calls = {"advance": 0, "measure": 0}
 
     def wrap(owner, name):
@@ -49,7 +49,7 @@ def guarded(guard, *names):
     "strategy", [*(pytest.param(name, marks=pytest.mark.long) for name in ("map", "vmap")), "cores"]
 )
 def test_nothing_is_sent_in_passing(strategy, tmp_path):
-    """An array of the host that a program is called with would be an error, as would a slice of one of the device."""
+    """An argument in host memory would be an error, as would a slice of an array on the device."""
     small.run(study(strategy), tmp_path / "plain")
     with guarded(lambda: jax.transfer_guard("disallow")) as calls:
         small.run(study(strategy), tmp_path / "guarded")
@@ -61,9 +61,9 @@ def test_what_is_sent_on_purpose_are_numbers_of_runs(tmp_path, capfd):
     with guarded(lambda: jax.transfer_guard_host_to_device("log_explicit")):
         small.run(study("cores"), tmp_path)
     sizes = [math.prod(int(n) for n in shape.split(",") if n) for shape in SENT.findall(capfd.readouterr().err)]
-    few = [size for size in sizes if size <= 4]  # of the four rows that three runs are on two devices
+    few = [size for size in sizes if size <= 4]  # of the four rows for three runs on two devices
     images = [len(part) * 8 * 8 for part in (small.TOY.test_labels, small.TOY.train_labels)]
-    assert few and sorted(size for size in sizes if size > 4) == sorted(2 * images)  # each device has them once
+    assert few and sorted(size for size in sizes if size > 4) == sorted(2 * images)  # once per device
 
 
 def test_an_evaluation_is_read_once(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Wherever the images of a study lie, every bit is the same; also if they move while it stands still."""
+"""Wherever the images of a study are stored, every bit is the same; also if the place changes between two starts."""
 
 import contextlib
 import json
@@ -15,12 +15,13 @@ IMAGE = 8 * 8  # bytes
 
 
 def study(place, strategy="loop", **top):
-    """Two stages whose runs differ in length and in their draws, and every kind of images is looked at."""
+    """Two stages whose runs differ in length and in their draws, evaluated on every kind of images."""
     return small.config(images=place, strategy=strategy, validation_images=8, train_eval_images=20, **top)
 
 
 def everything(place, strategy="loop"):
-    """Of all that looks at images one: blends, patches, references of remedies, a sweep at the start, instruments."""
+    """One of everything that reads images: blends, patches, references of remedies, a sweep at the start,
+    instruments."""
     settings = study(place, strategy, instruments=("kernel",), measure_images=16)
     settings.diagnostics = ("dormant_fraction",)
     settings.stages.tune.branches = small.branches(
@@ -35,7 +36,7 @@ def everything(place, strategy="loop"):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Windows of a few images."""
+    """Limits windows to a few images."""
     monkeypatch.setattr(windows, "BYTES_ON_CPU", 40 * IMAGE)
 
 
@@ -62,7 +63,7 @@ def test_all_that_looks_at_images_is_served(tmp_path, narrow):
 
 @pytest.fixture(scope="module")
 def prepared_set(tmp_path_factory):
-    """64x64 and other sizes, a thousand class names of which twelve have images, one of them half of all."""
+    """Images of 64x64 and other sizes; of a thousand class names twelve have images, one of them half of all."""
     root = tmp_path_factory.mktemp("prepared")
     sizes = ((64, 64), (80, 70), (64, 90))
     splits = {"train": prepared.noise(200, 12, sizes), "test": prepared.noise(60, 12, sizes, seed=1)}
@@ -81,7 +82,7 @@ def stored(root, place):
 
 @pytest.mark.slow
 def test_a_study_is_trained_killed_resumed_and_evaluated_from_every_place(prepared_set, tmp_path, monkeypatch):
-    """The second half from another place than the first; and what was kept is evaluated from each."""
+    """The second half trains from another place than the first; the kept networks are evaluated from each place."""
     monkeypatch.setattr(windows, "BYTES_ON_CPU", 40 * 64 * 64 * 3)
 
     def run(place):
@@ -106,12 +107,12 @@ def test_a_study_is_trained_killed_resumed_and_evaluated_from_every_place(prepar
 
 
 class Killed(BaseException):
-    """Nothing catches it, so nothing is saved after it, as after SIGKILL."""
+    """Is never caught, so nothing is saved after it, as after SIGKILL."""
 
 
 @contextlib.contextmanager
 def killed_at_call(number):
-    """Die when programs that train are called for the n-th time."""
+    """Raise `Killed` at the n-th call of a training program."""
     calls, real = 0, programs.Programs.advance
 
     def advance(*args):

@@ -84,7 +84,7 @@ def test_round_trip_is_bit_for_bit(where):
 
 @pytest.mark.parametrize("name", nasty.PATHS, ids=range(len(nasty.PATHS)))
 def test_any_path_will_do(name, tmp_path, monkeypatch):
-    temporary = tmp_path / ("job[1]" if "[" in name else "temporary")  # the former as some batch systems have it
+    temporary = tmp_path / ("job[1]" if "[" in name else "temporary")  # some batch systems name theirs like job[1]
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     first, again = (Checkpoints(tmp_path / name, 2, pytest.fail) for _ in range(2))
@@ -185,7 +185,7 @@ def test_other_arrays_are_a_misfit_and_stay(where):
 
 
 def data_file(step):
-    """The file in which the bytes of the noise lie as they are, as nothing can compress them."""
+    """The file that holds the bytes of the noise, which cannot be compressed."""
     noise = tree(int(step.name))["noise"][1000:1010].tobytes()
     return next(p for p in (step / "state").rglob("d/*") if noise in p.read_bytes())
 
@@ -256,7 +256,7 @@ def test_damage_is_noticed_and_the_one_before_used(two, where, damage, tmp_path)
     (line,) = notes
     assert line.startswith(f"checkpoint 5 in {directory} is damaged (") and line.endswith("); using the one before")
     assert "\n" not in line
-    # The damaged one is in nobody's way.
+    # The damaged one does not block later ones.
     assert checkpoints.numbers() == [4]
     checkpoints.save(5, tree(5), {"at": 5})
     checkpoints.close()
@@ -285,7 +285,7 @@ def test_a_flipped_byte_anywhere_never_gives_wrong_arrays(where):
             except CheckpointError:
                 noticed += 1
             flip(path, position)
-    assert noticed > 5  # many bytes, such as those of orbax' own notes, do not matter
+    assert noticed > 5  # many bytes do not matter, such as those of orbax's own metadata
 
 
 def test_all_damaged_is_none_at_all(where):
@@ -304,7 +304,7 @@ def test_giving_up_is_silent(where, capfd, caplog):
     (directory / "1" / "state" / "manifest.ocdbt").unlink()
     notes = []
     assert where(note=notes.append).latest(like(tree(1))) is None
-    gc.collect(1)  # what was just let go
+    gc.collect(1)  # objects that were just released
     assert len(notes) == 1 and capfd.readouterr() == ("", "") and not caplog.records
 
 
@@ -314,13 +314,13 @@ def test_leftovers_of_a_killed_save_are_ignored_and_cleared(where):
     shutil.copytree(directory / "1", part)
     checkpoints = where()
     assert checkpoints.numbers() == [1] and checkpoints.latest(like(tree(1)))[0] == 1
-    assert part.exists()  # a reader deletes nothing: it may be another process's save
+    assert part.exists()  # a reader deletes nothing: another process may be saving
     checkpoints.save(2, tree(2), {})
     assert checkpoints.numbers() == [1, 2] and not part.exists()
 
 
 def waiting(before: list[threading.Thread]) -> list[threading.Thread]:
-    """Threads that are new and would keep the process from ending; idle ones of a pool end with it."""
+    """New threads that would keep the process alive; idle threads of a pool end with it."""
     new = [thread for thread in threading.enumerate() if thread not in before]
     return [thread for thread in new if not thread.daemon and not thread.name.startswith("asyncio_")]
 
@@ -372,7 +372,7 @@ def test_a_full_disk_is_one_line_and_harms_no_earlier_checkpoint(where):
     assert checkpoints.numbers() == [1, 2]
     assert not waiting(before)
     same(where().latest(like(tree(2)))[1], tree(2))
-    checkpoints.save(3, large, {})  # once there is room
+    checkpoints.save(3, large, {})  # when there is space again
     checkpoints.close()
     assert where().numbers() == [2, 3]
 

@@ -1,4 +1,4 @@
-"""Random numbers and types are the lab's whatever jax is told, and a study does not go on under others unnoticed."""
+"""Random numbers and types are the lab's whatever jax's settings, and no study is resumed with others unnoticed."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ CHOICES = {"main": {"strategy": "map", "dtype": "float32"}}
 
 @contextlib.contextmanager
 def switched(**switches):
-    """As if the environment had set jax's switches."""
+    """Pretends that the environment had set jax's switches."""
     before = {name: getattr(jax.config, name) for name in switches}
     try:
         for name, value in switches.items():
@@ -48,7 +48,7 @@ def drawn(key):
 
 
 def draws():
-    """What a seed and jax's types decide, in bytes."""
+    """Everything that a seed and jax's types decide, as bytes."""
     return [(str(each.dtype), np.asarray(each).tobytes()) for each in drawn(batches.key(3, "init"))]
 
 
@@ -64,7 +64,7 @@ def test_a_pinned_switch_changes_no_bit(name):
     expected = draws()
     with switched(**{name: OTHERWISE[name]}):
         assert pinned_draws() == expected
-        assert getattr(jax.config, name) == OTHERWISE[name]  # it is the user's again
+        assert getattr(jax.config, name) == OTHERWISE[name]  # restored to the user's value
     with conditions.pinned():
         assert conditions.recorded()["random"] == {"implementation": "threefry2x32", "partitionable": True}
 
@@ -85,10 +85,10 @@ def test_a_switch_that_cannot_be_pinned_is_refused_in_one_line(name, tmp_path):
 
 def test_jax_has_no_switch_of_random_numbers_or_types_that_is_forgotten():
     harmless = {
-        "jax_debug_key_reuse",  # only checks
+        "jax_debug_key_reuse",  # only checks usage
         "jax_enable_custom_prng",  # what `jax.random.PRNGKey` returns, which the lab does not call
         "jax_legacy_prng_key",  # likewise
-        "jax_explicit_x64_dtypes",  # what is said of types that were asked for
+        "jax_explicit_x64_dtypes",  # only messages about requested types
     }
     words = re.compile("prng|random|threefry|x64|gumbel|promotion|precision|dtype")
     switches = {name for name in jax.config.values if words.search(name)}
@@ -98,7 +98,7 @@ def test_jax_has_no_switch_of_random_numbers_or_types_that_is_forgotten():
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """A study that trained without any switch."""
+    """A study that trained with the defaults of all switches."""
     directory = tmp_path_factory.mktemp("begun")
     return directory, small.run(small.config(), directory)
 
@@ -123,7 +123,7 @@ def test_what_decides_the_bits_is_recorded(begun, monkeypatch):
     assert json.loads(json.dumps(now)) == now
 
 
-# Going on.
+# Resuming.
 
 
 def settled(directory, own=None):
@@ -132,7 +132,7 @@ def settled(directory, own=None):
 
 
 def changed(directory, **fields):
-    """As if the directory had been begun so."""
+    """Rewrites the environment recorded in the directory."""
     path = directory / "environment.json"
     content = workdir.read_json(path)
     for key, value in fields.items():
@@ -200,7 +200,7 @@ def test_a_key_that_nobody_writes_is_damage(tmp_path):
 
 @pytest.mark.slow
 def test_a_study_names_the_precision_of_its_products(begun, tmp_path):
-    """Its programs are compiled with it, it is recorded, and a directory does not go on with another one."""
+    """Its programs are compiled with it, it is recorded, and the study is not resumed with another one."""
     with conditions.pinned("highest"), conditions.pinned():
         text = jax.jit(lambda x: x @ x).lower(np.ones((2, 2), np.float32)).as_text()
     assert "HIGHEST" in text and "HIGHEST" not in jax.jit(lambda x: x @ x).lower(np.ones((2, 2), np.float32)).as_text()

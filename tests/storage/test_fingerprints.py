@@ -1,4 +1,4 @@
-"""Code of a user has the same fingerprint wherever it is, and another one if it would do something else."""
+"""A user's code has the same fingerprint wherever it is, and another one if it would compute something else."""
 
 import functools
 import importlib
@@ -53,7 +53,7 @@ numbers = itertools.count()
 
 
 def loaded(folder, code=CODE):
-    """The code as a module `mine` of a file of its own."""
+    """The code, imported as the module `mine` from its own file."""
     path = folder / f"mine{next(numbers)}.py"
     path.write_text(code)
     spec = importlib.util.spec_from_file_location("mine", path)

@@ -1,4 +1,4 @@
-"""Locks, on disks that have none too."""
+"""Locks, also on file systems without locks."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ HERE = socket.gethostname()
 
 @pytest.fixture(params=[errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS], ids=os.strerror)
 def unlockable(request, monkeypatch):
-    """A disk without locks."""
+    """A file system without locks."""
 
     def flock(file, how):
         raise OSError(request.param, os.strerror(request.param))

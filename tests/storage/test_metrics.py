@@ -1,4 +1,4 @@
-"""The long table loses and doubles no row, wherever it is cut."""
+"""The table of measurements loses and duplicates no row, wherever it is cut off."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def test_a_value_that_is_not_finite_is_null(tmp_path, value):
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])
 def test_tables_of_earlier_versions_read_the_same(tmp_path, text):
-    """They hold bare NaN and infinities; their marks are of the bytes, so go on counting."""
+    """They contain bare NaN and infinities; byte positions remain valid, so they can be continued."""
     old = json.dumps(row(0, float(text))) + "\n"
     (tmp_path / "t").write_text(old)
     mark = {"bytes": len(old), "crc32": zlib.crc32(old.encode())}
@@ -114,7 +114,7 @@ def test_every_cut_below_the_mark_is_refused(tmp_path):
         assert not metrics.fits(path, mark)
         with pytest.raises(WorkdirError, match="lost or changed rows"):
             metrics.Table(path, mark)
-        assert path.read_bytes() == whole[:size]  # refusing destroys nothing
+        assert path.read_bytes() == whole[:size]  # a refusal changes nothing
 
 
 def test_a_changed_byte_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Networks come back out of a working directory as they went in."""
+"""Networks are loaded from a working directory as they were saved."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ NETWORK = state.network_like(small.Net(), (8, 8, 1))
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """(directory, result) of a grid over two learning rates of the tuning, one branch of it after an epoch."""
+    """(directory, result) of a grid over two learning rates of the tuning, with one branch from an earlier epoch."""
     directory = tmp_path_factory.mktemp("study")
     config = small.config(seeds=(0, 3), grid=(("stages.tune.optim.learning_rate", (0.1, 0.3)),))
     config.stages.tune.branches["pretrain+tune"].after = "pretrain@1"

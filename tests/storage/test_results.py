@@ -1,4 +1,4 @@
-"""The metric, the intervals and the paired gap, against numbers worked out by hand or by scipy.stats."""
+"""The metric, the intervals and the paired gap, against numbers computed by hand or by scipy.stats."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def test_score_takes_exactly_a_fifth_whatever_the_rounding(fifth, per_epoch):
 
 def test_score_always_has_the_final_evaluation():
     assert results.score(rows([1.0, 2.0, 3.0]), 1e-6) == 3.0
-    assert results.score(rows([7.0]), 0.2) == 7.0  # a stage of no steps
+    assert results.score(rows([7.0]), 0.2) == 7.0  # a stage without steps
 
 
 def test_score_weighs_sparse_and_dense_evaluations_as_they_come():
@@ -85,7 +85,7 @@ def test_interval_of_few_or_equal_values():
 
 
 def test_summarise_pairs_by_seed():
-    """A gap of one point drowns in seeds that are ten points apart, unless it is paired."""
+    """A gap of one point is visible only in pairs if the seeds are ten points apart."""
     runs = [run("fresh", seed, 40.0 + 10 * seed + 1 + 0.1 * seed) for seed in range(4)]
     runs += [run("warm", seed, 40.0 + 10 * seed) for seed in reversed(range(4))]
     result = results.summarise(runs, "fresh")

@@ -1,4 +1,4 @@
-"""Event files hold the rows of the table, each once."""
+"""Event files contain each row of the table exactly once."""
 
 import math
 import struct
@@ -18,7 +18,7 @@ def row(step, value, run="fresh/seed0", metric="test_accuracy", stage="tune"):
 
 
 def events(path):
-    """The events of a TFRecord file, checksums checked."""
+    """The events of a TFRecord file, whose checksums are verified."""
     data = path.read_bytes()
     while data:
         (length,) = struct.unpack("<Q", data[:8])
@@ -51,7 +51,7 @@ def test_rows_are_scalars(tmp_path):
     board.close()
     values = scalars(tmp_path / "new" / "board")
     (lost,) = values.pop(("fresh/seed0", "accuracy/test/tune", 15))
-    assert math.isnan(lost)  # TensorBoard marks those
+    assert math.isnan(lost)  # which TensorBoard marks
     assert values == {
         ("fresh/seed0", "accuracy/test/tune", 0): [10.5],
         ("fresh/seed0", "accuracy/test/tune", 5): [50.25],
@@ -91,7 +91,7 @@ def test_a_restart_doubles_nothing_and_forgets_what_was_cut(tmp_path):
 
 
 def test_a_restart_leaves_other_stages_and_packs_alone(tmp_path):
-    """Though their rows lie in the same directories, and the name of one may end like another's."""
+    """Though their rows are in the same directories, and the name of one may end like another's."""
     others = [("main", "pretrain"), ("main", "re.tune"), ("width=8", "tune"), ("my.main", "tune")]
     for pack, stage in others:
         Board(tmp_path, pack, stage, [row(0, 1.0, stage=f"{pack}-{stage}")])

@@ -1,4 +1,4 @@
-"""Wall-clock time adds up, also over restarts."""
+"""Wall-clock time is added up, also over restarts."""
 
 import types
 
@@ -9,7 +9,7 @@ from plasticity_jax.storage import timers, workdir
 
 @pytest.fixture
 def now(monkeypatch):
-    """Seconds that pass only when a test says so."""
+    """A clock that advances only when a test says so."""
     now = types.SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(timers, "time", types.SimpleNamespace(perf_counter=lambda: now.seconds))
     return now

@@ -1,4 +1,4 @@
-"""Runs of Weights & Biases hold the rows of the table, each once, over restarts too."""
+"""Runs of Weights & Biases contain each row of the table exactly once, also after restarts."""
 
 import math
 import sys
@@ -21,7 +21,7 @@ def row(step, value, run="fresh/seed0", metric="test_accuracy", stage="tune", **
 
 
 class Service:
-    """What W&B stores: {id of a run: its keywords and history}; of what comes with no later step it ignores all."""
+    """Simulates what W&B stores: {id of a run: its keywords and history}; it ignores rows without a later step."""
 
     class Error(Exception):
         pass
@@ -51,7 +51,7 @@ class Service:
         )
 
     def named(self):
-        """{name of a run: it}, which no two have."""
+        """{name of a run: the run}; names are unique."""
         names = {run.name: run for run in self.runs.values()}
         assert len(names) == len(self.runs)
         return names
@@ -90,7 +90,7 @@ def test_a_restart_continues_the_runs_and_doubles_nothing(killed, service, tmp_p
     rows = [row(step, float(step)) for step in range(4)]
     runs = Runs(tmp_path, "main", rows[:1])
     runs.append(rows[1:3])
-    for so_far in (rows[:2], [], rows[:3]):  # what a kill has left of the table
+    for so_far in (rows[:2], [], rows[:3]):  # the rows of the table that survive a kill
         if killed:
             service.open.clear()
         else:
@@ -179,7 +179,7 @@ def test_without_a_project_nothing_is_sent(service, tmp_path, monkeypatch):
 
 
 def records(path):
-    """The records of a file that W&B wrote offline: a log of LevelDB's form, behind a header of seven bytes."""
+    """The records of a file that W&B wrote offline: LevelDB's log format after a header of seven bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, parts = path.read_bytes(), 7, b""
@@ -204,8 +204,8 @@ def test_offline_runs_hold_the_rows(tmp_path, monkeypatch):
     start, seeds = [row(0, 1 / 3)], [row(5, None), row(5, 2.0, run="fresh/seed1", lr=0.1)]
     for rows in (start, start + seeds):
         Runs(tmp_path / "study", "main", rows).close()
-        time.sleep(1.1)  # W&B names what it writes by the second
-    workdir.check_links(tmp_path / "study")  # of which W&B makes some that lead out
+        time.sleep(1.1)  # W&B names its files by the second
+    workdir.check_links(tmp_path / "study")  # accepts W&B's links, some of which lead outside
     ids, history = {}, {}
     for path in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")):
         name = ""

@@ -120,7 +120,7 @@ def test_the_same_config_may_come_again(tmp_path):
 def test_a_directory_of_an_earlier_version_belongs_to_its_config_still(tmp_path):
     study = {"packs": [{"name": "main", "plans": [[[], [{"name": "train", "augment": True}]]]}]}
     (tmp_path / "config.json").write_text(json.dumps(study))
-    study |= legacy.ADDED  # which later versions have too
+    study |= legacy.ADDED  # keys that later versions have too
     stage = study["packs"][0]["plans"][0][1][0]
     stage |= legacy.ADDED_TO_STAGES | {"augment": "crop_flip"}
     workdir.claim(tmp_path, study)
