@@ -1,4 +1,4 @@
-"""What the tests ask of the real SLURM, always by its own commands."""
+"""Operations of the tests on the real SLURM, always by its own commands."""
 
 import datetime
 import os
@@ -13,19 +13,19 @@ from plasticity_jax.launch import job_states, jobs
 from plasticity_jax.storage import workdir
 
 ROOT = Path(__file__).parents[2]
-PLANNED = ["--images_per_second=1000", "--memory_gb=1"]  # no measuring: nothing here depends on it
+PLANNED = ["--images_per_second=1000", "--memory_gb=1"]  # given, as nothing here depends on measured ones
 PATIENCE = 900  # seconds
 
 
 def run(*command: str, status: int = 0) -> str:
-    """What a command prints, if it ends as it should."""
+    """The output of a command, which must exit as expected."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == status, (command, done.returncode, done.stdout, done.stderr)
     return done.stdout
 
 
 def launch(study: str, sweep: Path, *flags: str) -> str:
-    """What the launcher says."""
+    """The output of the launcher."""
     config = f"--config=tests/slurm/study.py:{study}"
     return run(sys.executable, "-m", "launch.slurm", config, f"--workdir={sweep}", *PLANNED, *flags)
 
@@ -39,7 +39,7 @@ def submit(study: str, sweep: Path, *flags: str) -> str:
 
 
 def undisturbed(study: str, sweep: Path) -> Path:
-    """A study trained job by job in processes of their own, without SLURM."""
+    """A study trained job by job in separate processes, without SLURM."""
     run(sys.executable, "-m", "launch.sweep", f"--config=tests/slurm/study.py:{study}", f"--workdir={sweep}", *PLANNED)
     for job in jobs.read(sweep):
         run(sys.executable, "-m", "launch.job", f"--workdir={sweep}", f"--job={job.name}")
@@ -47,7 +47,7 @@ def undisturbed(study: str, sweep: Path) -> Path:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that is sure to come."""
+    """Wait for a condition that must become true."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, f"waited in vain until {what}"
@@ -55,7 +55,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def trains(sweep: Path, task: int = 0) -> bool:
-    """Whether a job is in the midst of training."""
+    """Whether a job is in the middle of training."""
     found = state(sweep, task)
     return found.state == "running" and 0 < found.done < found.planned
 
@@ -65,7 +65,7 @@ def state(sweep: Path, task: int = 0) -> job_states.State:
 
 
 def field(task: str, name: str) -> str:
-    """What SLURM says of a task of an array, also shortly after its end."""
+    """A field of SLURM's description of a task of an array, also shortly after its end."""
     return re.search(rf"\b{name}=(\S+)", run("scontrol", "show", "job", task, "--oneliner"))[1]
 
 
@@ -107,7 +107,7 @@ def processes(sweep: Path) -> list[int]:
 
 
 def outcome(sweep: Path) -> dict:
-    """Tables and parameters of all jobs: what must not depend on anything that happened on the way."""
+    """Tables and parameters of all jobs, which must not depend on any disturbance."""
     by_job = {}
     for job in jobs.read(sweep):
         directory = jobs.directory(sweep, job)

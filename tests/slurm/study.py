@@ -8,7 +8,7 @@ EPOCHS = {"short": 3.0, "long": 2500.0, "longer": 9000.0}
 
 
 def get_config(arg: str) -> ConfigDict:
-    """`short` is four packs and so four jobs, the others are one."""
+    """The study `short` has four packs, so four jobs; the others have one."""
     config = base.base("cluster")
     config.dataset = "digits"
     config.seeds = (0, 1)

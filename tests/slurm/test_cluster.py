@@ -1,4 +1,4 @@
-"""On a real SLURM, whatever happens to jobs, what comes out is what undisturbed ones give."""
+"""On a real SLURM, whatever happens to jobs, their results equal those of undisturbed ones."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slurm
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """study -> the outcome without SLURM, trained when first asked for."""
+    """Study -> its outcome without SLURM, trained at the first request."""
     outcomes = {}
 
     def outcome(study):
@@ -28,7 +28,7 @@ def undisturbed(tmp_path_factory):
 
 
 def begun(sweep):
-    """The array of a sweep of one job, which trains by now."""
+    """The array of a sweep of one job, which has begun to train."""
     array = cluster.submit("long", sweep)
     cluster.until(lambda: cluster.trains(sweep), "it trains")
     return array
