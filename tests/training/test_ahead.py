@@ -1,4 +1,4 @@
-"""What steps look at is known before they are trained, for every way in which batches are drawn."""
+"""The images that steps use are known before training, for every way in which batches are drawn."""
 
 import functools
 
@@ -13,7 +13,7 @@ from plasticity_jax.training.ahead import Ahead
 from tests.support import treated
 from tests.support.tiny import IMAGES, MLP, first_state, same, stage, task
 
-REMEDIES = (treated.remedy("redo"),)  # which look at further images
+REMEDIES = (treated.remedy("redo"),)  # which use further images
 EPOCHS = {"shuffled": {}, "in order": {"shuffle": False}}
 DRAWN = {
     "replacement": {"replacement": True},
@@ -31,7 +31,7 @@ def advance(state, row, images, stage):
 @pytest.mark.parametrize("name", CASES)
 @given(first=st.integers(0, 9), count=st.integers(1, 8), seed=st.integers(0, 3))
 def test_an_image_that_is_not_looked_at_may_be_any_other(name, first, count, seed):
-    """And in an epoch every other makes a difference."""
+    """And in an epoch, any other image changes the result."""
     chosen = stage(batch_size=8, **CASES[name])
     shared = stage(batch_size=8, remedies=chosen.remedies)  # what is compiled
     row, last = task(chosen, seed, n=60, steps=10), np.int32(min(10, first + count))

@@ -1,4 +1,4 @@
-"""AutoDecay is step decay whose stages may end early: on curves whose ends are known, alone and on the run axis."""
+"""AutoDecay is step decay whose stages may end early: on curves with known ends, alone and on the run axis."""
 
 import functools
 
@@ -16,14 +16,14 @@ from plasticity_jax.training.detectors import Detector
 
 LONGEST = 30  # epochs of a learning stage
 WINDOW = detectors.window(3, rtol=1e-3, atol=0.0)
-LEVELS = (1.0, 0.4, 0.1)  # where the loss comes to rest in each
+LEVELS = (1.0, 0.4, 0.1)  # the loss at which each learning stage becomes constant
 SPEAKS = Detector(
     lambda: jnp.int32(0), lambda state, value, due=True: (state, due & (value > 0)), lambda state: state, "x"
 )
 
 
 def train(detector, rests, noise=0.0, seed=0, longest=LONGEST, end_last=True):
-    """Learning stages whose loss falls in a line and comes to rest after so many epochs; when each ended, in epochs."""
+    """Learning stages whose loss falls linearly and is constant after `rests` epochs; the epoch at which each ended."""
     draws = np.random.default_rng(seed).normal(size=len(LEVELS) * longest)
     clock, step = trained(detector, longest, np.asarray(rests), np.float32(noise * draws), end_last)
     return np.asarray(clock.ends), int(step), int(clock.skipped)
@@ -119,7 +119,7 @@ plans = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 
 @given(plans, st.lists(st.booleans(), min_size=24, max_size=24))
 def test_whatever_a_detector_says_the_plan_is_kept(lengths, says):
-    """Stages come in order, none is longer than planned, and each ends when it is told to, if not before."""
+    """Stages are in order, none is longer than planned, and each ends when the detector says so, if not before."""
     starts = np.cumsum(lengths)
     clock, step, ends, since = autodecay.start(SPEAKS, len(lengths)), 0, [], 0
     while step + int(clock.skipped) < sum(lengths):
@@ -151,7 +151,7 @@ def test_as_a_transformation_it_scales_updates_by_the_stage():
     for loss in losses:
         updates, state = update({"w": np.ones(2, np.float32)}, state, params, value=loss)
         scales.append(float(-updates["w"][0]))
-    # The stage ends behind the first loss that is no better than the one before it.
+    # The stage ends after the first loss that is no better than the previous one.
     np.testing.assert_allclose(scales, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
     assert (int(state[-1].stage), bool(state[-1].done)) == (2, True)
     assert state[-1].clock.ends.tolist() == [3, 6, 8]

@@ -1,4 +1,4 @@
-"""Detectors end a learning stage where it ends, whatever they look at, alone and side by side."""
+"""Detectors find the end of a learning stage, from every kind of measurement, alone and on the run axis."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ ALL = {
 
 
 def watch(detector, values, due=None):
-    """After which values, counted from 1, the detector says that a stage has ended."""
+    """The values, counted from 1, after which the detector says that a stage has ended."""
     return after(detector, values, due)[1]
 
 
@@ -37,7 +37,8 @@ def after(detector, values, due=None):
 
 
 def padded(values, due=None):
-    """(values, whether an epoch ends, whether it is there), up to a length that many share, and with it a program."""
+    """(values, whether an epoch ends, whether a value is present), padded to a length that many share, and with it a
+    program."""
     size, room = len(values), -len(values) % 128
     due = np.ones(size, bool) if due is None else np.asarray(due)
     return np.pad(np.asarray(values, np.float32), (0, room)), np.pad(due, (0, room)), np.arange(size + room) < size
@@ -63,7 +64,7 @@ def update(detector, state, value):
 
 
 def falling(n, rest, noise=0.0, seed=0):
-    """A loss that falls by a tenth each time until it comes to rest after `rest` values."""
+    """A loss that falls by a tenth each time, and is constant after `rest` values."""
     steps = np.minimum(np.arange(n), rest)
     return 0.9**steps * (1 + noise * np.random.default_rng(seed).normal(size=n))
 
@@ -243,7 +244,7 @@ def test_nothing_ends_where_no_epoch_does(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_loss_that_is_no_number_ends_no_stage_but_of_plateau(name):
-    assert bool(watch(ALL[name], np.full(80, np.nan))) == (name == "plateau")  # to PyTorch too it is no gain
+    assert bool(watch(ALL[name], np.full(80, np.nan))) == (name == "plateau")  # to PyTorch, too, it is no improvement
 
 
 BROKEN = (np.nan, np.inf, -np.inf)
@@ -252,7 +253,7 @@ BROKEN = (np.nan, np.inf, -np.inf)
 @pytest.mark.parametrize("name", [name for name in ALL if name != "plateau"])
 @pytest.mark.parametrize("at", [0, 7, 59])
 def test_a_value_that_is_not_finite_is_passed_over(name, at):
-    """The stages end at the values at which they would have ended without it, and the state is the same to the bit."""
+    """The stages end at the same values as without it, and the state is the same bit for bit."""
     values = falling(120, 5, noise=0.05, seed=3) - 0.9**5 * (name == "sasa")
     clean, ends = after(ALL[name], values)
     assert ends

@@ -1,4 +1,4 @@
-"""The gradient is that of the whole batch, however it is cut up; frozen modules and absent classes have none."""
+"""The gradient is that of the whole batch, however it is split; frozen modules and absent classes have none."""
 
 import functools
 
@@ -21,7 +21,7 @@ take = jax.jit(IMAGES.take)
 
 @functools.cache
 def batch(n=N):
-    """The first images, on the host: cutting them up compiles nothing."""
+    """The first images, on the host, where slicing compiles nothing."""
     return {"image": np.asarray(take(np.arange(n))), "label": DATASET.train_labels[:n]}
 
 
@@ -31,7 +31,7 @@ def compute(state, batch, model, stage, classes=()):
 
 
 def close(a, b, rtol=1e-4):
-    """Whether trees agree, relative to the largest number of each leaf."""
+    """Assert that trees agree, relative to the largest number of each leaf."""
     for path, x in parameters.paths(a).items():
         y = parameters.paths(b)[path]
         np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * float(np.abs(y).max()) + 1e-9, err_msg=path)
@@ -113,7 +113,7 @@ def test_ghost_batches_have_statistics_of_their_own_and_move_the_running_ones_on
 
 @pytest.mark.parametrize("micro_batch", [0, 8])
 def test_frozen_modules_have_no_gradient_and_no_batch_statistics(micro_batch):
-    """To the last bit: a third of three times a number may be another one."""
+    """Bit for bit: a third of the sum of three equal numbers may be another number."""
     state, sample = first_state(CONVOLVED), batch()
     state = state.replace(stats=jax.tree.map(lambda leaf: leaf + jnp.linspace(0.1, 0.7, leaf.size), state.stats))
     grads, _, stats = compute(state, sample, CONVOLVED, stage(trained=("head",), batch_size=N, micro_batch=micro_batch))

@@ -31,7 +31,8 @@ def batch():
 
 @functools.cache
 def seen():
-    """What is measured of a fresh network with a convolution and BatchNorm, and a product with its Hessian twice."""
+    """The measurements of a fresh network with a convolution and BatchNorm, and a product with its Hessian by two
+    methods."""
     state = first_state(CONVOLVED, STAGE)
     vector = jax.tree.map(
         lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape), state.params
@@ -68,7 +69,7 @@ def test_batch_norm_has_the_statistics_of_the_images_that_are_measured():
 
 
 def test_products_with_the_hessian_are_those_of_reverse_mode_twice():
-    """Forward mode through plain operations is what the fast gradients give when they are differentiated backwards."""
+    """Forward mode through plain operations gives the same as differentiating the fast gradients in reverse mode."""
     product, reverse = (
         np.concatenate([np.ravel(x) for x in jax.tree.leaves(seen()[k])]) for k in ("product", "reverse")
     )
@@ -103,7 +104,7 @@ def test_a_run_that_is_not_due_is_nan_and_keeps_its_memory():
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
 def test_optimisers_divide_by_what_is_said(name):
-    """The state after one step with the gradient has the second moment that the scales are of."""
+    """After one step with the gradient, the state has the second moment from which the scales are computed."""
     rule = changed(STAGE.optim, name=name)
     h, params = task(stage(optim=rule)).hyper, {"w": jnp.array([1.0, -2.0])}
     first = optimizers.optimiser(rule, h, 0.1)
@@ -146,7 +147,7 @@ def test_the_subject_after_the_step_to_come_is_that_of_the_step():
 
 
 def test_the_loss_is_that_of_images_as_the_stage_sees_them():
-    """Blurred where it trains on blurred ones."""
+    """Blurred, if the stage trains on blurred images."""
     state = first_state(MLP, STAGE)
 
     @functools.partial(jax.jit, static_argnames="record")

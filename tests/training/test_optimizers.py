@@ -15,7 +15,7 @@ from tests.support.tiny import OPTIM, changed, same, stage
 
 PARAMS = {"a": np.float32([1.0, -2.0, 0.5]), "b": np.float32([[0.3, 3.0], [-0.1, 0.0]])}
 GRADS = [{"a": np.float32([t, 1e-3, -0.3]), "b": np.float32([[4.0, -t], [0.2, 1e-5]])} for t in (1.0, -0.5, 2.0)]
-SHARES = (1.0, 0.5, 0.7)  # what a schedule makes of the learning rate in the three steps
+SHARES = (1.0, 0.5, 0.7)  # the factors of a schedule in the three steps
 
 SPECS = {
     "sgd": {},
@@ -39,7 +39,7 @@ SPECS = {
 
 
 def reference(spec, x, grads, rates):
-    """The optimiser on one flat vector in float64, written down from PyTorch's documentation."""
+    """The optimiser on one flat vector in float64, written from PyTorch's documentation."""
     x, m, v = x.astype(np.float64), 0.0, 0.0
     kernel = flat({name: np.full(leaf.shape, leaf.ndim > 1) for name, leaf in PARAMS.items()})  # as `b` is, and not `a`
     decay = spec.weight_decay * (kernel if spec.decayed == "kernels" else 1)
@@ -84,7 +84,7 @@ def test_three_steps(fields):
     np.testing.assert_allclose(flat(params), expected, rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in optimizers.OPTIMISERS if name != "muon"])  # it is below
+@pytest.mark.parametrize("name", [name for name in optimizers.OPTIMISERS if name != "muon"])  # it is tested below
 def test_runs_with_their_own_numbers_share_a_program(name):
     base = changed(OPTIM, name=name, momentum=0.5, b2=0.99, weight_decay=0.1, clip_norm=1.0)
     specs = [base, changed(base, learning_rate=0.01, momentum=0.9), changed(base, weight_decay=0.0, clip_norm=3.0)]
@@ -99,7 +99,7 @@ def test_runs_with_their_own_numbers_share_a_program(name):
 def test_state_does_not_depend_on_the_numbers(name):
     spec = changed(OPTIM, name=name, momentum=0.5, clip_norm=1.0)
     other = changed(spec, learning_rate=7.0, momentum=0.9, b1=0.1, b2=0.2, eps=0.3, weight_decay=0.4, clip_norm=5.0)
-    other = changed(other, decayed="kernels", reference_batch=7)  # nor on these
+    other = changed(other, decayed="kernels", reference_batch=7)  # nor have these any effect
     states = [optimizers.optimiser(s, hyper.hyper(s), s.learning_rate).init(PARAMS) for s in (spec, other)]
     assert same(*states)
 
@@ -168,7 +168,7 @@ def test_muon_is_that_of_optax():
 
 
 def test_muon_decays_all_or_kernels():
-    """Biases then move as they do without any decay."""
+    """With `kernels`, biases move as without any decay."""
 
     @jax.jit
     def step(h, none):
@@ -259,7 +259,7 @@ def test_unknown_names():
 
 
 def test_counts_of_single_weights_correct_as_one_count_does():
-    """And those of a stage without them can be gone on with, and the other way round."""
+    """And a stage can resume from states with or without them."""
     spec = changed(OPTIM, name="adam")
     rule = optimizers.optimiser(spec, hyper.hyper(spec), 0.1)
     plain, state = rule.init(PARAMS), optimizers.count_by_weight(rule.init(PARAMS), PARAMS)

@@ -1,4 +1,4 @@
-"""Each remedy after every so many steps against its definition; ReDo is in `test_replacement`."""
+"""Each periodic remedy against its definition; ReDo is in `test_replacement`."""
 
 import functools
 
@@ -21,14 +21,14 @@ ADAM = changed(OPTIM, name="adam")
 
 
 def begun(name, model=NARROW):
-    """A network with the memory that a remedy begins with."""
+    """A network with the initial memory of a remedy."""
     network = treated.network_of(model, optim=ADAM)
     memory = PERIODIC[name].start(network, Begun(network.params, (network.params, {}), jax.random.key(0), None))
     return network._replace(memory={name: memory})
 
 
 def watch_and_act(name, network, activity, at=1, **numbers):
-    """The network after what `apply` does with it after a step."""
+    """The network after what `apply` does after a step."""
     rows = apply.rows(treated.treated(treated.remedy(name, **numbers)))
     return jax.device_get(after_step(name, network, np.float32(activity), np.int32(at), rows))
 
@@ -40,7 +40,7 @@ def after_step(name, network, activity, at, rows):
 
 
 def silent(network):
-    """The units that nobody listens to."""
+    """The units with zero outgoing weights."""
     return [unit for unit in range(8) if not np.any(network.params["head"]["kernel"][unit])]
 
 
@@ -65,7 +65,7 @@ def test_continual_backprop_replaces_the_stated_number_in_10000_steps():
 
     (after, count), mature = jax.device_get(train(network))
     owed = after.memory["continual_backprop"]["owed"]["layer1/owed"]
-    assert 60 < count < 80  # of 80 that there would be if all were mature
+    assert 60 < count < 80  # it would be 80 if all were mature
     assert abs(float(count) + float(owed) - np.sum(mature) * 1e-3) < 0.5  # float32 adds up 10,000 thousandths
 
 
@@ -113,7 +113,7 @@ def history(times, counts, since):
 
 
 def test_snr_replaces_a_unit_that_is_silent_for_longer_than_a_share_of_its_own_times():
-    """Times of 1 to 64, so a silence of t has a share of (65 - t) / 64 as long; 0.05 is reached from 62 on."""
+    """Times of 1 to 64: a silence of t has a p value of (65 - t) / 64; 0.05 is reached from 62 on."""
     times = np.tile(np.arange(1, TIMES + 1), (8, 1))
     since = np.array([0, 30, 59, 60, 61, 62, 80, 10])  # another silent step follows
     after = watch_and_act("self_normalised_resets", history(times, [TIMES] * 8, since), np.zeros(8), rejection=0.05)

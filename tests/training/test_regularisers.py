@@ -22,13 +22,13 @@ def seen(params, memory=(), **given):
 
 
 def begin(name, params=PARAMS):
-    """The memory that a remedy begins with."""
+    """The initial memory of a remedy."""
     begun = Begun(FIRST, (FIRST, {}), jax.random.key(0), None)
     return REGULARISERS[name].start(Network(params, {}, (), {}), begun)
 
 
 def linear(params, stats, images, train):
-    """Features that are the images times the head's first rows."""
+    """A network whose features are the images times the first rows of the head."""
     features = images @ params["head"]["kernel"][: images.shape[1]]
     return features, {"penultimate": features}
 
@@ -47,7 +47,7 @@ def test_l2_init_pulls_by_two_strengths_times_the_distance():
 
 
 def test_spectral_is_the_distance_of_squared_singular_values_from_one():
-    """Once power iteration has turned its vectors; with its gradient 4 (s^2 - 1) s u v^T."""
+    """After power iteration has converged; its gradient is 4 (s^2 - 1) s u v^T."""
     remedy, memory = REGULARISERS["spectral"], begin("spectral")
     turn = jax.jit(lambda memory: remedy.watch(memory, Network(PARAMS, {}, (), {}), None, {}))
     for _ in range(200):

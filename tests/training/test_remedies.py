@@ -1,4 +1,4 @@
-"""Every remedy: what it leaves alone, alone and in company, and stopped and gone on."""
+"""Every remedy: what it leaves unchanged, its results alone and beside others, and after a resume."""
 
 import functools
 
@@ -66,7 +66,7 @@ def test_a_memory_is_of_its_remedy_alone():
 
 
 def test_of_runs_that_are_mapped_at_once_each_is_treated_at_its_own_time():
-    """Under `vmap`, what is due for one run is computed for all and kept for that one."""
+    """Under `vmap`, what is due for one run is computed for all and applied to that one."""
     record = stage(optim=ADAM, remedies=tuple(treated.remedy(name) for name in ("redo", "shrink_and_perturb")))
     network = treated.network_of(MLP, optim=ADAM)
     now = treated.now_of(MLP, network, {"layer1": np.float32([0, 0, 1, 1, 1, 1, 1, 1])}, at=6)
@@ -90,7 +90,7 @@ def test_of_runs_that_are_mapped_at_once_each_is_treated_at_its_own_time():
 
 @pytest.mark.long
 def test_every_remedy_trains_a_residual_network():
-    """All at once, in two steps of which the second is the time of all that are periodic."""
+    """All at once, in two steps; at the second, every periodic remedy is due."""
     names = [name for name, moment in treated.MOMENT.items() if moment != "start"]
     chosen = tuple(treated.remedy(name, **EVERY.get(name, {})) for name in names)
     plan = stage(optim=ADAM, remedies=chosen, micro_batch=8)

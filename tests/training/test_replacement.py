@@ -1,4 +1,4 @@
-"""ReDo and what it shares with other remedies: a unit is replaced with all that belongs to it, and nothing else is."""
+"""ReDo and what it shares with other remedies: a unit is replaced with all of its weights, and nothing else is."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A reset changes the modules that it names and leaves every other bit alone."""
+"""A reset changes the modules that it names, and no other bit."""
 
 import functools
 import re
@@ -21,7 +21,7 @@ NOTHING = changed(RESET, modules=(), statistics="keep", optimiser="keep")
 
 
 def noise(tree, seed):
-    """Numbers that are nowhere zero, one or equal."""
+    """Numbers that are never zero or one, and all different."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.uniform(1.5, 2.5, leaf.shape).astype(leaf.dtype), tree)
 
@@ -157,7 +157,7 @@ RULES = [
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def moved_on(rule, params, opt, steps):
-    """What a constant gradient makes of (params, opt) in so many steps, and the params after each."""
+    """(params, opt) after `steps` steps with a constant gradient, and the params after each."""
     tx = optimizers.optimiser(rule, hyper.hyper(rule), rule.learning_rate)
 
     def step(carry, _):

@@ -83,7 +83,7 @@ def test_dash_shrinks_by_the_cosine_with_the_descent_and_leaves_normalisations()
 
 
 def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
-    """Of 40 images in batches of 16 the last is filled up with the first 8."""
+    """The last of the batches of 16 from 40 images is filled up with the first 8."""
     record = stage(batch_size=16)
     row, began = task(record, n=40), first_state(MLP)
     over = sweep.sweep(MLP, record, jax.tree.map(jnp.asarray, row), IMAGES)
@@ -108,7 +108,7 @@ def test_a_sweep_folds_the_gradient_of_every_batch_of_the_data_in_their_order():
     [("mlp", ("layer2", "head")), pytest.param("resnet", ("module5", "head"), marks=pytest.mark.long)],
 )
 def test_injection_keeps_the_function_and_trains_new_weights_beside_the_old(network, modules):
-    """f(live) + f(old) - f(drawn) is what the network was, in both modes; gradients pass through all three."""
+    """f(live) + f(old) - f(drawn) equals the network before, in both modes; gradients pass through all three."""
     record = spec.Model(network, 2 if network == "mlp" else 1, 2, "cifar", "batch", "float32", "relu", 0.0, (), False)
     plain, model = (models.build(dataclasses.replace(record, injected=names), 4) for names in ((), modules))
     images = jnp.float32(RNG.normal(size=(6, 8, 8, 3)))
@@ -135,7 +135,7 @@ def test_injection_keeps_the_function_and_trains_new_weights_beside_the_old(netw
         expected = drawn if name in modules else variables["params"]
         jax.tree.map(np.testing.assert_array_equal, leaf, expected[name])
     again = starts.plasticity_injection(after, begun._replace(first=variables["params"]))
-    jax.tree.map(np.testing.assert_array_equal, again, after)  # once and no more
+    jax.tree.map(np.testing.assert_array_equal, again, after)  # only once
     one = {**after.params, "head": jax.tree.map(lambda leaf: leaf + 1, after.params["head"])}
     assert np.max(np.abs(logits(one, after.stats, False)[0] - now)) > 0.1
 

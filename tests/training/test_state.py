@@ -1,4 +1,4 @@
-"""A run begins with weights that are a function of its seed alone."""
+"""The first weights of a run are a function of its seed alone."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""One run: a step gives the numbers it always gave, and a stage does not depend on how it is cut into calls."""
+"""One run: a step gives the recorded numbers, and a stage does not depend on how it is split into calls."""
 
 import functools
 
@@ -117,14 +117,14 @@ def test_the_moving_average_follows_weights_and_statistics():
     plain = first_state(CONVOLVED)
     for _ in range(3):
         plain, _ = step(plain, batch(), CONVOLVED)
-    assert same(plain.params, state.params)  # it looks on, and changes nothing
+    assert same(plain.params, state.params)  # it only observes
 
 
 @pytest.mark.parametrize(
     "name", ["sgd", "adamw", *(pytest.param(name, marks=pytest.mark.long) for name in ("adam", "rmsprop"))]
 )
 def test_frozen_modules_stay_to_the_bit_whatever_pulls_at_them(name):
-    """Weight decay, momentum, moments of a stage before, clipping, an average, and means over three micro-batches."""
+    """Weight decay, momentum, moments of a previous stage, clipping, an average, and means over three micro-batches."""
     rule = changed(OPTIM, name=name, weight_decay=0.1, momentum=0.0 if name.startswith("adam") else 0.9, clip_norm=0.1)
     record = stage(trained=("head",), optim=rule, ema=0.9, batch_size=24, micro_batch=8)
     plain = first_state(CONVOLVED)
@@ -137,7 +137,7 @@ def test_frozen_modules_stay_to_the_bit_whatever_pulls_at_them(name):
     before = after = first.replace(params=params, stats=stats, opt=opt, average=(params, stats))
     for _ in range(3):
         after, sums = step(after, batch(24), CONVOLVED, record)
-    assert float(sums["gradient_norm"]) > 0.1  # or nothing was clipped
+    assert float(sums["gradient_norm"]) > 0.1  # otherwise nothing was clipped
     assert same(after.params["stem"], before.params["stem"]) and same(after.stats, before.stats)
     assert same(after.average[0]["stem"], before.params["stem"]) and same(after.average[1], before.stats)
     moments = [parameters.paths(each.opt) for each in (before, after)]
@@ -181,7 +181,7 @@ def test_an_epoch_closes_with_loss_and_percent():
         (dict(until=0.76, ends=True), False),
         (dict(until=0.75, ends=False), False),
         (dict(until=0.0, ends=True), False),
-        (dict(until=0.1, ends=False, correct=0.0), False),  # 11 % in the epoch before is not this epoch's
+        (dict(until=0.1, ends=False, correct=0.0), False),  # 11 % was in the previous epoch
         (dict(at=STEPS - 1), False),
         (dict(at=STEPS), True),
     ],
@@ -227,7 +227,7 @@ CASES = {
         warmup=0.2,
     ),
 }
-# These share two programs, and what each other one adds to a step is also in `all at once`.
+# These share two programs; what each of the others adds to a step is also in `all at once`.
 DAILY = ("plain", "replacement", "blend", "autodecay", "all at once")
 # The numbers of a recipe are data: stages that differ in them alone share a program, as in a study.
 SHARED: dict[tuple, spec.Stage] = {}
@@ -243,7 +243,7 @@ def advance_by(state, task, until, stage):
 
 
 def train_to(stage, *targets, row=None, start=None):
-    """The state after calls that end at each of the targets in turn."""
+    """The state after calls that end at each of the targets, one after the other."""
     state, row = start or first_state(MLP, stage), row or task(stage, steps=STEPS)
     for target in targets:
         while state.step < target and not state.done:
@@ -253,7 +253,7 @@ def train_to(stage, *targets, row=None, start=None):
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in DAILY else pytest.mark.long) for c in CASES])
 def test_result_does_not_depend_on_the_calls(case):
-    """Bit by bit; epochs are of 7 or 4 steps, so calls end before, at and behind the end of one, or step over it."""
+    """Bit for bit; epochs have 7 or 4 steps, so calls end before, at and after the end of one, or skip it."""
     whole = train_to(CASES[case], STEPS)
     assert whole.step == STEPS and whole.done
     assert same(whole, train_to(CASES[case], 3, 7, 10))
@@ -282,7 +282,7 @@ resized = jax.jit(crops.resized_crop, static_argnums=(2, 3, 4))
     ],
 )
 def test_advance_walks_through_the_permuted_pool(augment):
-    """The same by hand: steps on batches that are gathered here, each with its learning rate and its crops."""
+    """The same by hand: steps on batches gathered here, each with its learning rate and its crops."""
     record = changed(PLAIN, augment=augment)
     row = task(record, steps=STEPS)
     order_key, _, augment_key = (jax.random.fold_in(row.key, use) for use in range(3))
@@ -316,7 +316,7 @@ def test_labels_are_those_of_the_pool_and_not_of_the_data_set():
 
 
 def test_the_biased_part_of_a_blend_comes_first():
-    """With gamma close to 1 nearly all batches are of the first images: labels of the others do not matter."""
+    """With gamma close to 1 nearly all batches are of the first images: labels of the others have no effect."""
     blend = changed(PLAIN, data=changed(PLAIN.data, recipe="blend", fraction=0.2, gamma=0.99999))
     row = task(blend, steps=1000)
     assert row.source.base == 20
@@ -339,7 +339,7 @@ def test_a_stage_is_not_left_behind():
 
 
 def test_runs_go_to_their_own_step_and_wait_there():
-    """Steps, keys and ends differ; those that are done are not touched, bit by bit, while others train."""
+    """Steps, keys and ends differ; finished runs are unchanged bit for bit while others train."""
     rows = [task(PLAIN, seed, n, steps) for seed, n, steps in [(0, 100, 10), (1, 40, 10), (0, 100, 5), (2, 64, 10)]]
     states = [
         first_state(MLP, seed=0),
@@ -390,7 +390,7 @@ def test_a_stage_ends_with_the_epoch_that_reaches_the_accuracy():
 
 
 def reference(params, indices, images, labels):
-    """Losses and hits of the tiny perceptron, in numpy and float64."""
+    """Losses and correct predictions of the tiny perceptron, by numpy in float64."""
     x = (images[indices].astype(np.float64) / 255 - DATASET.mean) / DATASET.std
     weights = {name: {key: np.float64(leaf) for key, leaf in layer.items()} for name, layer in params.items()}
     x = np.maximum(x.reshape(len(x), -1) @ weights["layer1"]["kernel"] + weights["layer1"]["bias"], 0)
@@ -467,7 +467,7 @@ def test_diagnostics_see_logits_of_the_classes_of_the_run():
 
 
 def test_a_diagnostic_of_the_weights_alone_has_its_own_name():
-    """Whatever way it takes to get at its batch: reading all of it is looking at the images."""
+    """However it accesses its batch: reading all of it counts as using the images."""
     probe = inputs.Probe(np.arange(2), DATASET.train_labels[:2])
     row = first_state(MLP).params, {"train": probe, "test": probe}
     mine = {

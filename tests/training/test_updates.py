@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 
 def noisy(model):
-    """A network of noise, and its first weights."""
+    """A network of random numbers, and its first weights."""
     params, stats = treated.drawn(model)
     first, now = (jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape).astype(np.float32), params) for _ in range(2))
     return first, Network(now, stats, (), {})
