@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: formulas, turns, the way to PyTorch, and a whole pass in small."""
+"""The benchmark measures what it says: formulas, turns, the channel to PyTorch, and a small complete pass."""
 
 import ast
 import builtins
@@ -36,7 +36,7 @@ from tests.benchmarks import (
 )
 
 ROOT = Path(__file__).parent.parent
-# A process that talks like `peer`: it trains 1000 steps a second, and writes down what it was asked.
+# A process with the protocol of `peer`: it trains 1000 steps per second, and records its requests.
 FAKE = """
 import json, sys
 for line in sys.stdin:
@@ -56,7 +56,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A peer that is not PyTorch; gives the file in which it writes what it was asked."""
+    """Replaces PyTorch's process by the one above; gives the file in which it records its requests."""
 
     def make(parameters: int = 1) -> Path:
         script = tmp_path / "fake.py"
@@ -77,7 +77,7 @@ def no_torch(tmp_path, monkeypatch):
 
 @pytest.fixture
 def only_torch(tmp_path):
-    """An interpreter without any package but a stand-in for PyTorch that imports what the real one does."""
+    """An interpreter without any package except a stand-in for PyTorch that imports the modules of the real one."""
     (tmp_path / "packages" / "torch").mkdir(parents=True)
     text = (
         "import cProfile, pathlib, sys\n__version__ = 'path ' + str([path for path in sys.path if 'tests' in path])\n"
@@ -109,7 +109,7 @@ def test_arithmetic_of_resnet_18():
 @pytest.mark.parametrize("stem", models.STEMS)
 @pytest.mark.parametrize(("depth", "width", "side"), [(2, 4, 32), (1, 3, 9)])
 def test_arithmetic_is_that_of_the_model(stem, depth, width, side):
-    """Every kernel counts once for each place of the result that the model itself reports."""
+    """Every kernel counts once for each position of the result that the model itself reports."""
     network = models.build(spec.Model("resnet", depth, width, stem, "batch", "float32", "relu", 0.0, (), False), 10)
     params, stats = jax.eval_shape(lambda: state.init_network(network, jax.random.key(0), (side, side, 3)))
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -214,7 +214,7 @@ def test_requests_and_answers(fake):
         assert peer.train("eager", 250) == 0.25
         with pytest.raises(channel.PeerError, match="^RuntimeError: out of memory$"):
             peer.ask(do="fail")
-        assert peer.train("eager", 1) == 1e-3  # it goes on after an error
+        assert peer.train("eager", 1) == 1e-3  # it continues after an error
         with pytest.raises(channel.PeerError, match="""answered '"hello"'"""):
             peer.ask(do="babble")
         with pytest.raises(channel.PeerError, match="ended .status 3"):
@@ -384,7 +384,7 @@ def test_a_quick_pass_prints_its_table(measured):
 
 
 def test_the_table_says_what_it_is():
-    """Here of the numbers that the README of the benchmark tells of."""
+    """Here for the numbers in the README of the benchmark."""
     printed = table.text(json.loads((Path(command.__file__).parent / "cpu.json").read_text()))
     assert all(len(line) <= 130 for line in printed.splitlines() if "real run" not in line)
     for text in ("1 map", "4 map", "torch eager", "1.00 [1.00, 1.00]", "growth", "real run", table.UNMEASURED):

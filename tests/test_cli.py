@@ -55,7 +55,7 @@ def test_configs_are_found_by_name_and_by_file(tmp_path, monkeypatch):
 
 
 def installed(site: Path) -> Path:
-    """The modules of the lab as a wheel lays them out."""
+    """The modules of the lab laid out as by a wheel."""
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     beside = setuptools["package-dir"]
     for package in setuptools["packages"]:
@@ -71,7 +71,7 @@ def installed(site: Path) -> Path:
     "checkout", [pytest.param(True, id="checkout", marks=pytest.mark.slow), pytest.param(False, id="installed")]
 )
 def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(checkout, tmp_path):
-    """Installed, not even where Python looks in that directory first, as for `python -m`."""
+    """Of an installed lab, not even if Python looks in that directory first, as for `python -m`."""
     for name in ("analysis", "configs", "launch", *["plasticity_jax"] * checkout):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} of the user')\n")
     source = "from plasticity_jax.configs import multistage\nget_config = multistage.get_config\n"

@@ -1,4 +1,4 @@
-"""Each command starts as a process of its own, and answers a mistake in one line before jax is loaded."""
+"""Each command starts in its own process, and answers a mistake with one line before jax is loaded."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def test_it_starts_and_answers_a_mistake_before_jax_is_loaded(command, tmp_path)
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_flags_do_not_outlive_a_call(capsys):
-    """Or a test could pass, or fail, by the flags of another."""
+    """Otherwise a test could pass, or fail, because of the flags of another."""
     first = call(sweep.main, "--config=configs/multistage.py:small", "--dry_run", "--hours=0", capture=capsys)
     refused(first, "--hours=0.0: must be above 0")
     second = call(

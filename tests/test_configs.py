@@ -1,4 +1,4 @@
-"""Every file in configs/ says what it does and makes a study, and the protocol of the paper runs."""
+"""Every file in configs/ has a description and makes a study, and the protocol of the paper runs."""
 
 import importlib
 import math
@@ -44,7 +44,7 @@ def test_there_are_configs():
 @pytest.mark.parametrize("preset", [pytest.param(p, marks=pytest.mark.long if p == "small" else ()) for p in PRESETS])
 def test_presets_are_studies(file, preset):
     study = study_config.parse(module(file).get_config(preset))
-    assert len(study.seeds) >= 2  # or there is no interval
+    assert len(study.seeds) >= 2  # otherwise there is no interval
     for pack in study.packs:
         assert pack.model.dtype == "float32"  # whatever the device
         for _, plan in pack.plans:
@@ -171,7 +171,7 @@ def test_digits_can_be_planned_without_a_download(file, capsys):
 def test_the_paper_is_a_sweep_of_all_studies(preset):
     studies = planner.studies(importlib.import_module("plasticity_jax.configs.paper").get_config(preset))
     assert {study.name for study in studies.values()} == set(studies)
-    alone = [module(path).get_config(preset) for path in FILES if path.stem != "remedies"]  # not a paper's
+    alone = [module(path).get_config(preset) for path in FILES if path.stem != "remedies"]  # which is of no paper
     alone.append(
         importlib.import_module("plasticity_jax.configs.warm_start").get_config(",".join([preset, "study=online"]))
     )
@@ -210,7 +210,7 @@ def test_the_docstring_tells_how_to_run_it_and_what_comes_out(file):
 
 
 def test_the_paper_s_protocol_is_what_is_planned():
-    """Berariu et al. 2021, section 2 and figure 1: half of the data, then all of it, against fresh weights."""
+    """Berariu et al. 2021, section 2 and figure 1: half of the data, then all of it, compared with fresh weights."""
     config = importlib.import_module("plasticity_jax.configs.multistage").get_config()
     study = study_config.parse(config)
     (pack,) = study.packs
@@ -236,7 +236,8 @@ def test_the_paper_s_protocol_is_what_is_planned():
 
 
 def small_batches(config):
-    """Batches of 16 images, or of two micro-batches, wherever a config tells, so that studies share their programs."""
+    """Batches of 16 images, or of two micro-batches, in every part of a config, so that studies share their
+    programs."""
     sizes = {"batch_size": 16, "micro_batch": 8}
 
     def shrink(values):
@@ -288,7 +289,7 @@ def test_every_branch_stage_and_pack_runs_on_digits(path, arg, network, tmp_path
 
 @pytest.mark.long
 def test_multistage_runs_on_digits(tmp_path):
-    """The network, the optimiser and the diagnostics of the protocol, in every other respect tiny."""
+    """The network, optimiser and diagnostics of the protocol; everything else is tiny."""
     config = importlib.import_module("plasticity_jax.configs.multistage").get_config("digits")
     config.update(seeds=(0,), train_images=96, test_images=50, strategy="loop")  # compiles each program once
     config.model.update(depth=1, width=2)

@@ -33,7 +33,7 @@ DOWNLOADED = {"cifar10": 10, "cifar100": 100, "svhn_cropped": 10}  # classes of 
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """(file, text) of every README and every docstring of a module."""
+    """(file, text) of every README and every module's docstring."""
     for folder in (".", "plasticity_jax", "configs", "analysis", "launch"):
         for path in sorted((ROOT / folder).glob("README.md" if folder == "." else "**/*")):
             if path.name == "README.md":
@@ -43,7 +43,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def words(line: str) -> list[str]:
-    """The words of a command, without those in brackets, and with something for each in capitals."""
+    """The words of a command, without those in brackets, and with a value for each word in capitals."""
     plain = re.sub(r"\[[^\]]*\]", "", re.split(r" {3,}", line)[0])
     return shlex.split(re.sub(r"\b[A-Z_]{3,}\b(\.\.\.)?", lambda found: STANDS_FOR[found[0]], plain))
 
@@ -68,7 +68,7 @@ def test_all_commands_are_shown_somewhere():
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A directory like a checkout, with a finished study wherever a command reads one, and a planned sweep."""
+    """A directory like a checkout, with a finished study at every path that a command reads, and a planned sweep."""
     here = tmp_path_factory.mktemp("checkout")
     (here / "configs").symlink_to(ROOT / "configs")
     study = synthetic.study(multistage.get_config("digits"), lambda *of: 50.0 if of[3].endswith("accuracy") else None)
@@ -90,7 +90,7 @@ def checkout(tmp_path_factory):
 
 @functools.cache
 def black(name: str) -> datasets.Dataset:
-    """A data set of as many images of the same shapes as the one that would be downloaded."""
+    """A data set of black images with the size and shapes of the one that would be downloaded."""
     images, labels = np.zeros((50_000, 32, 32, 3), np.uint8), np.arange(50_000) % DOWNLOADED[name]
     return datasets.from_arrays(name, images, labels, images[:10_000], labels[:10_000])
 
@@ -102,7 +102,7 @@ def offline(monkeypatch):
 
 
 def module_of(line: str) -> tuple[str, list[str]]:
-    """(module inside plasticity_jax, its words) of a command, as short as it can be run."""
+    """(module inside plasticity_jax, its arguments) of a command, changed so that it runs as briefly as possible."""
     first, *rest = words(line)
     if first == "plasticity":
         module, rest = cli.COMMANDS[rest[0]][0], rest[1:]
@@ -128,8 +128,8 @@ def test_it_runs(line, checkout, offline, capfd, monkeypatch, tmp_path):
     if module in TRAINS and "--dry_run" in rest:
         rest = [f"--workdir={tmp_path}/new" if word.startswith("--workdir=") else word for word in rest]
     monkeypatch.chdir(checkout)
-    monkeypatch.setenv("PATH", str(tmp_path))  # whether there is a SLURM here or not
-    monkeypatch.setattr(prices, "Market", lambda studies, rate: swept.price)  # or all shapes are compiled
+    monkeypatch.setenv("PATH", str(tmp_path))  # so that SLURM is never found
+    monkeypatch.setattr(prices, "Market", lambda studies, rate: swept.price)  # otherwise all shapes would be compiled
     monkeypatch.setattr(reproduce, "train", lambda directory: MISSING)
     monkeypatch.setattr(lines, "connectivity", lambda *ends, images: {"loss": [2.0, 1.0]})  # there are no networks
     rest = [str(path) for word in rest for path in (sorted(Path().glob(word)) if "*" in word else [word])]

@@ -27,13 +27,13 @@ KINDS = {"compile", "begin", "train", "evaluate", "checkpoint", "records"}
 
 
 def together(**top):
-    """The small study, whose runs go through one program call together."""
+    """The small study, with a strategy that trains all runs in one program call."""
     return small.config(strategy="map", **top)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """(directory, result) of one pretraining and two tunings of two seeds."""
+    """(directory, result) of one pretraining and two tunings, with two seeds."""
     directory = tmp_path_factory.mktemp("study")
     return directory, small.run(together(), directory)
 
@@ -88,7 +88,7 @@ def test_means_intervals_and_gap(study):
         for branch in ("fresh", "pretrain+tune")
     }
     scores["gap"] = scores["fresh"] - scores["pretrain+tune"]
-    assert np.ptp(scores["fresh"]) > 0 and scores["gap"].any()  # or the test would show nothing
+    assert np.ptp(scores["fresh"]) > 0 and scores["gap"].any()  # otherwise the test would show nothing
     for name, values in scores.items():
         summary = result["gap"] if name == "gap" else result["branches"][name]
         assert summary["n"] == 2
@@ -283,7 +283,7 @@ def test_a_diverged_run_is_failed(diverging):
         assert branch["n"] == (0 if "1e+30" in name else 2)
         assert (branch["mean"] is None) == ("1e+30" in name)
     ends = [max(small.curve(directory, run["run"])) for run in result["runs"] if run["status"] == "failed"]
-    assert max(ends) < 18  # steps that change nothing any more are not taken
+    assert max(ends) < 18  # no further steps are taken, as they would change nothing
     assert result["images"] == 16 * (2 * 6 + 4 * 18 + sum(ends))
 
 
@@ -292,7 +292,7 @@ def refuse(constant):
 
 
 def test_nothing_is_measured_of_a_diverged_run_in_any_file(diverging):
-    """Its outputs are NaN, of which the largest would be class 0; and strict parsers read every file."""
+    """Its outputs are NaN, whose argmax would be class 0; and strict parsers must read every file."""
     directory, result = diverging
     for path in [*directory.rglob("*.json"), *directory.rglob("*.jsonl")]:
         for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
@@ -341,7 +341,7 @@ def test_a_study_without_any_good_run_is_failed(tmp_path, capsys):
 
 
 def promised(text: str) -> int:
-    """The number of programs that a plan announces."""
+    """The number of programs that a plan announces to compile."""
     return int(re.search(r"(\d+) programs? to compile", text)[1])
 
 
@@ -359,7 +359,7 @@ def test_dry_run_writes_nothing_and_tells_the_plan(tmp_path, capsys):
 
 
 def plans():
-    """Studies in which other programs can be shared."""
+    """Studies that share programs in different ways."""
     yield "one", small.single()
     yield "two", together()
     alike = small.config()  # both stages have the same runs, so they share all programs
@@ -418,7 +418,7 @@ def test_a_file_is_no_workdir(tmp_path):
 
 
 def test_a_read_only_workdir_is_one_error(tmp_path, monkeypatch):
-    """Permissions do not bind root, so the refusal of the system is played."""
+    """Permissions do not bind root, so the refusal of the system is simulated."""
     real = os.open
 
     def refuse(path, flags, *args, **options):
@@ -460,7 +460,7 @@ def test_a_reset_of_an_unknown_module_is_refused_before_anything_is_trained(tmp_
     assert not list(tmp_path.glob("**/metrics.jsonl"))
 
 
-# Own parts.
+# A user's own parts.
 
 
 def test_own_network_reset_and_diagnostic(tmp_path):
@@ -612,7 +612,7 @@ def test_what_auto_meant_at_first_holds_on_resume(tmp_path, monkeypatch):
         raise Preempted("stopped")
 
     monkeypatch.setattr(experiment.stage_loop, "walk", look)
-    monkeypatch.setattr(memory, "free", lambda device: None)  # or programs are compiled before, to see whether they fit
+    monkeypatch.setattr(memory, "free", lambda device: None)  # or programs are compiled first, to see whether they fit
     with pytest.raises(Preempted):
         small.run(config, tmp_path)
     path = tmp_path / "environment.json"

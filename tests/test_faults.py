@@ -1,4 +1,4 @@
-"""The campaign of faults: a short one in which nothing may be lost, and campaigns that have to find what is broken."""
+"""The campaign of faults: a short one in which nothing may be lost, and campaigns that must detect deliberate bugs."""
 
 import json
 import multiprocessing
@@ -39,12 +39,12 @@ def test_every_kind_of_fault_once_and_nothing_is_lost(tmp_path):
 
 
 def trust(read) -> None:
-    """Take a table as it is."""
+    """Read a table without verifying it."""
     metrics.read = lambda path, mark=None: read(path)
 
 
 def careless(*args: object) -> None:
-    """The command without resume: every start trains its stage from the beginning, behind the rows that are there."""
+    """The command without resume: every start trains its stage from the beginning, and appends to the existing rows."""
     checkpoints.Checkpoints.latest = lambda *_: None
     metrics.Table._cut = lambda self: os.lseek(self._file, 0, os.SEEK_END)
     trust(metrics.read)
@@ -52,14 +52,14 @@ def careless(*args: object) -> None:
 
 
 def forgetful(*args: object) -> None:
-    """The command that takes a torn table for whole."""
+    """The command that accepts a torn table as complete."""
     metrics.fits = lambda path, mark: True
     trust(metrics.read)
     command.command(*args)
 
 
 def lost_by(target, kind: str, tmp_path: Path) -> list[str]:
-    """What was lost in three cases of one kind, where the disturbed processes are `target`."""
+    """The losses in three cases of one kind, where the disturbed processes are `target`."""
     world = World(children.server("tests.faults.command"))
     world.references[""] = campaign.undisturbed(world, tmp_path, "")
     broken = World(world.context, world.references, target)
@@ -76,7 +76,7 @@ def test_a_broken_resume_is_found(target, kind, tmp_path):
 
 
 def finished(directory: Path) -> None:
-    """The files of a study that has ended."""
+    """Write the files of a finished study."""
     table = directory / "main" / "tune" / "metrics.jsonl"
     table.parent.mkdir(parents=True)
     table.write_text('{"run": "a"}\n{"run": "b"}\n')
@@ -86,7 +86,7 @@ def finished(directory: Path) -> None:
 
 @pytest.fixture
 def scene(tmp_path):
-    """A scene whose directory holds what the undisturbed one holds."""
+    """A scene whose directory holds the same files as the undisturbed one."""
     finished(tmp_path / "undisturbed")
     world = World(None, {"": Reference(outcome(tmp_path / "undisturbed"), 10, 1.0)})
     prepared = Scene(world, tmp_path / "scene", random.Random(0))

@@ -1,4 +1,4 @@
-"""`python -m tests.gpu` measures what it says and outlives what fails; other processes stand for those on a card."""
+"""`python -m tests.gpu` measures what it says and survives failures; other processes stand in for those on a GPU."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from tests.gpu import cells, checks, figure, table, worker
 from tests.gpu.cells import Cell
 
 ROOT = Path(__file__).parent.parent
-# A worker that trains a step of `runs` batches in 2 ms of its own clock, dies of 32 runs and fails for `vmap`.
+# A worker that trains a step of `runs` batches in 2 ms of its own clock, crashes at 32 runs and fails for `vmap`.
 FAKE = """
 import json, os, sys
 for line in sys.stdin:
@@ -112,7 +112,7 @@ def test_studies_are_compared_as_soon_as_both_are_there(workers, tmp_path):
     entries, notes = {}, []
     checks.run(workers, entries, tmp_path, lambda: 30.0, lambda: notes.append(len(entries)), "resnet")
     assert set(entries) == {"golden step", *checks.COMPARISONS} and len(notes) == 1 + len(checks.STUDIES)
-    assert all(entry["ok"] for entry in entries.values())  # the fake's hash is the strategy
+    assert all(entry["ok"] for entry in entries.values())  # the stand-in's hash is the strategy
     assert not entries["batched against map"]["same_bits"]
     assert 0 < entries["batched against map"]["relative"] < checks.ROUNDING
 

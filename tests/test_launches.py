@@ -1,4 +1,4 @@
-"""How launches and bytes of compiled programs are counted, on programs small enough to count by hand."""
+"""The counts of launches and bytes of compiled programs, on programs small enough to count by hand."""
 
 import json
 import textwrap
@@ -104,7 +104,7 @@ TEXT = textwrap.dedent("""\
 
 def test_bytes_of_a_step():
     row, number, few = 32, 4, 8
-    read = (row + number) + row + number  # a slice of the large array, which the update does not read but in place
+    read = (row + number) + row + number  # a slice of the large array, of which the update reads no more
     moved = read + 2 * row + 2 * row + (few + row + few) + 2 * few + 3 * 2 * few
     assert hlo.moved(TEXT) == moved
     assert hlo.copied(TEXT) == few

@@ -24,7 +24,7 @@ AROUND = ("analysis", "configs", "launch")  # beside it here, and installed insi
 FLOORS = (
     ("errors",),
     ("lookup", "strict_json", "sharding", "target"),
-    ("config",),  # what a study is, and how a config file becomes one; no jax
+    ("config",),  # a study, and how a config file becomes one; no jax
     ("models",),
     ("data", "diagnostics"),
     ("training",),  # ONE run
@@ -70,7 +70,7 @@ def file_of(module: str) -> Path:
 
 
 def imports(path: Path, inside: bool = True) -> Iterator[str]:
-    """Dotted names that a file imports, `inside` functions too; `from a import b` gives a.b if that is a file."""
+    """Dotted names that a file imports, also `inside` functions; `from a import b` gives a.b if that is a file."""
     for node in ast.walk(tree(path)) if inside else tree(path).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -83,7 +83,7 @@ def imports(path: Path, inside: bool = True) -> Iterator[str]:
 
 
 def own_imports(path: Path) -> list[str]:
-    """What a module of the lab imports of the lab, as `training.step`."""
+    """The modules of the lab that a module imports, as `training.step`."""
     found = [name for name in imports(path) if name.partition(".")[0] == PACKAGE]
     return [name.partition(".")[2] or "__init__" for name in found]
 
@@ -147,7 +147,7 @@ def stays_outside(path):
 
 
 def test_checking_a_config_needs_no_jax():
-    """Nor do the commands before their flags are right: tests/test_commands.py."""
+    """Nor does any command before its flags are valid: tests/test_commands.py."""
     code = f"import sys, {PACKAGE}.study_config; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
@@ -157,7 +157,7 @@ IMPORT = re.compile(r"from ((?:plasticity_jax|launch|analysis)[\w.]*) import (\w
 
 
 def test_code_in_texts_names_modules_that_exist():
-    """Of tests that start a process, of READMEs and of the notebook."""
+    """In tests that start a process, in READMEs and in the notebook."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("analysis/*.ipynb")]
     texts = {path: path.read_text() for path in pages}
     for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "launch").rglob("*.py")]:

@@ -1,4 +1,4 @@
-"""The command line: overrides arrive, mistakes are answered with one line, and outcomes become exit statuses."""
+"""The command line: overrides take effect, mistakes get one line, and outcomes become exit statuses."""
 
 import types
 
@@ -10,7 +10,7 @@ from plasticity_jax.config import validate
 from plasticity_jax.errors import ConfigError, Preempted, WorkdirError
 from tests.support import commands
 
-# ml_collections loads config files the old way.
+# ml_collections loads config files by a deprecated method.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 FIGURE = "configs/multistage.py"

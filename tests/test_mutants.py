@@ -1,4 +1,4 @@
-"""The deliberate faults of `tests.mutants` can still be put in; `make mutants` tries whether the tests catch them."""
+"""The deliberate faults of `tests.mutants` can still be inserted; `make mutants` checks that tests catch them."""
 
 import ast
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_fault_is_there_while_inside_and_no_longer(tmp_path):
     compiled.touch()
     with copies.mutated(tmp_path, TOY):
         assert (tmp_path / "toy.py").read_text() == "a - b\n"
-        assert not compiled.exists()  # or Python could take it for what is compiled of the fault
+        assert not compiled.exists()  # otherwise Python could use the compiled file of the fault
         compiled.touch()
     assert (tmp_path / "toy.py").read_text() == "a + b\n"
     assert not compiled.exists()

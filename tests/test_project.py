@@ -20,7 +20,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 ACCELERATORS = {"cuda12", "cuda13", "tpu"}
 AROUND = ("analysis", "configs", "launch")  # beside `plasticity_jax` here, and installed inside it
 LONGEST = 300  # lines of a module
-VAGUE = {"found", "there", "seen", "own", "each", "known"}  # names that say nothing where they reach far
+VAGUE = {"found", "there", "seen", "own", "each", "known"}  # names that say nothing in a longer scope
 BINDS_VAGUE = re.compile(rf"\b(?:{'|'.join(sorted(VAGUE))})\b *(?:[=:,)\]]|in\b|\|=)")
 SCOPES = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 PIN = re.compile(r'([\w.-]+)==([\w.]+)(?:; (python_version (?:<|>=) "3\.12"))?')
@@ -85,7 +85,7 @@ def test_every_dependency_is_pinned_once_for_each_python(marker):
 
 
 def test_the_wheel_holds_all_four_packages_inside_one():
-    """At the top level they would collide with `analysis.py`, `configs` or `launch` of a user."""
+    """At the top level they would collide with a user's own `analysis.py`, `configs` or `launch`."""
     folders = {path.parent.relative_to(ROOT) for path in files() if path.suffix == ".py"}
     folders = {folder for folder in folders if folder.parts and folder.parts[0] in ("plasticity_jax", *AROUND)}
     names = {".".join(("plasticity_jax",) * (folder.parts[0] in AROUND) + folder.parts) for folder in folders}
@@ -138,7 +138,7 @@ def bound(scope) -> set[str]:
 
 
 def test_no_file_hides_a_module_of_python():
-    """Python finds what lies beside a script that is run by path before its own modules."""
+    """Modules beside a script that is run by path take precedence over those of Python."""
     scripts = [path for path in files() if path.suffix == ".py" and not path.is_relative_to(ROOT / "plasticity_jax")]
     assert not [path for path in scripts if path.stem in sys.stdlib_module_names]
 

@@ -31,7 +31,7 @@ def block(word: str) -> str:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """What the example with an own data set, network, reset and diagnostic leaves behind."""
+    """The namespace after the README's example with an own data set, network, reset and diagnostic."""
     names: dict = {"directory": tmp_path_factory.mktemp("readme")}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(names["directory"])
@@ -69,7 +69,7 @@ def test_a_study_is_read_as_shown(example: dict, monkeypatch: pytest.MonkeyPatch
 
 
 def test_saved_metrics_are_read_as_shown_without_runs_that_diverged(tmp_path, monkeypatch) -> None:
-    """pandas would take the last number that there is: of a network at the start, or in the middle."""
+    """pandas would take the last existing number, which is from the start or the middle of training."""
     monkeypatch.chdir(tmp_path)
     common = {"seed": 0, "hparams": {}, "stage": "tune"}
     with contextlib.closing(metrics.Table(Path("runs/demo/main/tune/metrics.jsonl"), None)) as table:
@@ -83,7 +83,7 @@ def test_saved_metrics_are_read_as_shown_without_runs_that_diverged(tmp_path, mo
 
 
 def my_plan() -> Any:
-    """The config of the example with a plan of one's own."""
+    """The config of the README's own plan."""
     names: dict = {}
     exec(block("# my_plan.py"), names)
     return names["get_config"]()
@@ -102,7 +102,7 @@ NETWORKS = [pytest.param(Six(10), id="tiny"), pytest.param(None, id="its-own")]
 def test_the_plan_runs(network: Any, tmp_path: Path) -> None:
     config = my_plan()
     config.seeds, config.strategy = (0,), "loop"  # which compiles the fewest programs
-    config.diagnostics = () if network else config.diagnostics  # the tiny one has no features
+    config.diagnostics = () if network else config.diagnostics  # the tiny network has no features
     for stage in config.stages.values():
         stage.data.fraction = stage.data.fraction / 10
     result = plasticity_jax.run(config, tmp_path / "plan", model=network)
@@ -153,7 +153,7 @@ def test_every_module_is_in_the_layout() -> None:
 
 
 def test_what_is_added_has_the_place_that_is_named() -> None:
-    """Each row names a dict, and it is where the row says."""
+    """The files of each row exist, and define the dicts that it names."""
     table = PAGES["plasticity_jax/README.md"].split("## Where to add")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (an? [\w ]+) \| .* \| (.*) \|$", table, re.MULTILINE)
     assert len(rows) >= 10

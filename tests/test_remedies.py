@@ -1,4 +1,4 @@
-"""Remedies from a config to the result: numbers on the run axis, stopped and gone on, and those of a user."""
+"""Remedies from config to result: numbers on the run axis, resumed studies, and a user's own remedies."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from tests.support import small
 
 
 def config(*, strengths=(0.0, 0.05), every=4, **top):
-    """A warm start, treated by both remedies, with the strength of one on the run axis."""
+    """A warm start with two remedies; the strength of one varies on the run axis."""
     settings = small.config(seeds=(0,), control="pretrain+tune", **top)
     settings.stages.tune = small.stage(
         epochs=2.0,
@@ -136,7 +136,7 @@ def test_a_remedys_number_rides_the_run_axis_and_a_run_is_as_alone(both, tmp_pat
 
 
 def stopped_once(settings, directory):
-    """The hashes of a study that was killed in the middle of its last stage and gone on with."""
+    """The hashes of a study that was killed in the middle of its last stage and resumed."""
     real, calls = programs.Programs.advance, []
 
     def stopping(self, stage, *rest):
@@ -157,7 +157,7 @@ def stopped_once(settings, directory):
 
 
 def test_a_study_with_remedies_goes_on_where_it_was_stopped(both, tmp_path):
-    """After units were replaced; the first weights come from the checkpoint."""
+    """After units were replaced; the first weights are read from the checkpoint."""
     assert stopped_once(config(checkpoint_seconds=0.0), tmp_path) == both
 
 
@@ -178,7 +178,7 @@ def test_all_remedies_at_once_go_on_where_they_were_stopped_and_are_as_alone(tmp
 
 @pytest.mark.slow
 def test_remedies_at_the_start_of_a_stage_see_its_data(tmp_path):
-    """With no rate to speak of, what a stage ends with is what it began with."""
+    """With a negligible learning rate, the network at the end of a stage is that at its start."""
     settings = small.config(seeds=(0,), control="dash", strategy="loop")
     settings.stages.tune = small.stage(
         epochs=1.0,

@@ -1,4 +1,4 @@
-"""`configs/remedies.py`: what each protocol trains on, from where each remedy goes on, and what settings change."""
+"""`configs/remedies.py`: the data of each protocol, the parent of each remedy, and the changes by settings."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What several devices make of one batch of a run."""
+"""The gradient of one batch that several devices share."""
 
 import re
 
@@ -26,7 +26,7 @@ class Net(nn.Module):
 
 
 def slope(dtype, images):
-    """The gradient's function of (parameters, images), and parameters."""
+    """The gradient as a function of (parameters, images), and parameters."""
     net = Net(jnp.dtype(dtype))
 
     def loss(params, images):
@@ -36,7 +36,7 @@ def slope(dtype, images):
 
 
 def in_parts(fn):
-    """`fn` of (whole, a batch to be shared) as in a program where two devices have one run."""
+    """`fn` of (whole, shared batch), as in a program in which two devices train one run."""
     mesh = run_axis.mesh_for("split", 1)
     assert dict(mesh.shape) == {"run": 1, "batch": 2}
     whole = PartitionSpec()

@@ -1,4 +1,4 @@
-"""What is written is JSON by the letter, in every place that writes any."""
+"""Everything that is written as JSON follows the standard: no NaN and no infinity."""
 
 import ast
 import json
@@ -57,7 +57,7 @@ def test_nobody_writes_json_that_is_not_strict():
 
 
 def writes_strict_json(path):
-    """Each call of the library says `allow_nan=False`; `strict_json.dumps` is how to write what may not be finite."""
+    """Each call of the library says `allow_nan=False`; `strict_json.dumps` writes non-finite numbers as null."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dump", "json.dumps"):
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}

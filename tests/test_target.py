@@ -25,7 +25,7 @@ def test_only_one_module_asks_jax_for_devices():
 
 
 def test_nothing_else_compiles():
-    """`compiler` does for the target, `target` to ask a compiler, three run kept networks at once, `ahead` the CPU."""
+    """`compiler` for the target, `target` to query a compiler, three to run kept networks, and `ahead` on the CPU."""
     files = sorted((ROOT / "plasticity_jax").rglob("*.py"))
     compiling = [path.stem for path in files if re.search(r"\bjax\.(jit|pmap)\b", path.read_text())]
     assert compiling == ["compiler", "between", "kept", "probing", "target", "ahead"]
