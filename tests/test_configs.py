@@ -236,8 +236,7 @@ def test_the_paper_s_protocol_is_what_is_planned():
 
 
 def small_batches(config):
-    """Batches of 16 images, or of two micro-batches, in every part of a config, so that studies share their
-    programs."""
+    """Batches of 16 images, or of two micro-batches, in every stage, so that studies share their programs."""
     sizes = {"batch_size": 16, "micro_batch": 8}
 
     def shrink(values):

@@ -82,8 +82,7 @@ print("compiled", counts["compilations"], "loaded", counts["from_cache"])
 
 @pytest.mark.long
 def test_no_pickle_is_loaded_by_a_run_nor_by_what_is_read_back(tmp_path):
-    """Neither checkpoints, nor the data set's cache, nor jax's cache of programs; the second start reads all of
-    them."""
+    """Not in checkpoints, the data set's cache or jax's cache of programs, all of which the second start reads."""
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     for name in ("first", "second", "second"):

@@ -304,8 +304,7 @@ def test_what_cannot_be_done_is_said(changed, arguments, expected):
     ],
 )
 def test_what_a_seed_draws_stays_what_it_was(seed, indices, labels, held_out, classes, parts):
-    """If this fails, NumPy's random stream has changed: older studies cannot be resumed, and seeds draw other
-    images."""
+    """If this fails, NumPy's random stream has changed: no study can be resumed, and seeds draw other images."""
 
     def text(numbers, between=" "):
         return between.join(map(str, numbers))

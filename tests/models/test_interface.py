@@ -98,8 +98,7 @@ def test_dropout_draws_by_the_stage_and_the_step():
 
 
 def test_each_micro_batch_draws_anew():
-    """A unit that is dropped in every micro-batch learns nothing: half of all units, if all micro-batches had the same
-    mask."""
+    """A unit dropped in every micro-batch learns nothing: half of all units, if all had the same mask."""
 
     @jax.jit
     def found(key):

@@ -39,8 +39,7 @@ def shown(count: int):
 
 @contextlib.contextmanager
 def stopping(when):
-    """Sends SIGTERM at the first step of `tune` for which `when` is true; calls take a few steps. Yields the steps so
-    far."""
+    """SIGTERM at the first step of `tune` for which `when` is true, in short calls; yields the steps so far."""
     real, steps = programs.Programs.advance, []
 
     def advance(self, stage, states, *args):

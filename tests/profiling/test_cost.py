@@ -45,8 +45,7 @@ def test_runs_and_images_are_those_of_the_timetables():
 
 @pytest.mark.long
 def test_memory_is_what_room_finds_for_the_whole(measured, tmp_path, monkeypatch):
-    """The line from one seed and one point gives the bytes that XLA reports for 3 seeds and 2 points, or slightly
-    more."""
+    """The line from one seed and point gives the bytes that XLA reports for 3 seeds and 2 points, or slightly more."""
     parsed = study((0, 1, 2))
     predicted = measured[0].bytes(cost.count(part(parsed), parsed, small.TOY), 3)
     totals = []

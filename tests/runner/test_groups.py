@@ -81,8 +81,7 @@ def test_a_run_is_the_same_as_the_only_branch_of_its_stage(branch, study, tmp_pa
 
 
 def test_groups_of_a_stage_see_the_same_batches(tmp_path):
-    """Clipping at a norm that is never reached is compiled and has no effect: only other batches could make a
-    difference."""
+    """Clipping that never happens is compiled and has no effect: only other batches could make a difference."""
     result = small.run(config(fresh=TUNE["fresh"], clipped={"after": "init", "optim": {"clip_norm": 1e9}}), tmp_path)
     assert small.numbers(small.rows(tmp_path, "tune,1")) == small.numbers(small.rows(tmp_path, "tune,2"))
     assert len(result["runs"]) == 2 and len(set(small.hashes(result).values())) == 1

@@ -20,8 +20,7 @@ def study(place, strategy="loop", **top):
 
 
 def everything(place, strategy="loop"):
-    """One of everything that reads images: blends, patches, references of remedies, a sweep at the start,
-    instruments."""
+    """Everything that reads images: blends, patches, reference batches, a sweep at the start, instruments."""
     settings = study(place, strategy, instruments=("kernel",), measure_images=16)
     settings.diagnostics = ("dormant_fraction",)
     settings.stages.tune.branches = small.branches(

@@ -37,8 +37,7 @@ def after(detector, values, due=None):
 
 
 def padded(values, due=None):
-    """(values, whether an epoch ends, whether a value is present), padded to a length that many share, and with it a
-    program."""
+    """(values, whether an epoch ends, whether a value is present), padded to one length to share a program."""
     size, room = len(values), -len(values) % 128
     due = np.ones(size, bool) if due is None else np.asarray(due)
     return np.pad(np.asarray(values, np.float32), (0, room)), np.pad(due, (0, room)), np.arange(size + room) < size

@@ -31,8 +31,7 @@ def batch():
 
 @functools.cache
 def seen():
-    """The measurements of a fresh network with a convolution and BatchNorm, and a product with its Hessian by two
-    methods."""
+    """Measurements of a fresh network with a convolution and BatchNorm; its Hessian product by two methods."""
     state = first_state(CONVOLVED, STAGE)
     vector = jax.tree.map(
         lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape), state.params
