@@ -1,4 +1,4 @@
-"""Tests run on the CPU, without the network, and leave nothing behind but compiled programs in `.cache`.
+"""Tests run on the CPU, without the network, and leave no files except compiled programs in `.cache`.
 
 Most of their time is compilation, so it is saved in three ways.  Child processes inherit the environment, and with it
 the first two:
@@ -9,7 +9,7 @@ the first two:
 
 Plain `pytest` has the flags that users have, for every test.
 
-Python looks for garbage seldom: jax answers each look with one of its own, which takes a tenth of the time.
+Python collects garbage rarely: jax adds its own work to each collection, which takes a tenth of the time.
 """
 
 import atexit

@@ -47,5 +47,5 @@ def test_flags_do_not_outlive_a_call(capsys):
     second = call(
         sweep.main, "--config=configs/multistage.py:small", "--images_per_second=0", "--dry_run", capture=capsys
     )
-    refused(second, "--images_per_second=0.0: must be above 0")  # looked at behind --hours
+    refused(second, "--images_per_second=0.0: must be above 0")  # checked after --hours
     assert call(sweep.main, capture=capsys) == Done(1, "", "error: --config is missing\n")

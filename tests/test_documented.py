@@ -1,7 +1,7 @@
-"""Every command that a README or the docstring of a module shows runs as it stands there.
+"""Every command that a README or the docstring of a module shows runs as it is written.
 
-What trains only draws up its plan or stops at once, a sweep has given prices, and data sets that would have to be
-downloaded are black images of the same shapes; figures, claims and pages are of a study whose numbers are given.
+Training commands only print their plan or stop at once, sweeps have given prices, and data sets that would have to be
+downloaded are black images of the same shapes; figures, claims and pages are of a study with given numbers.
 """
 
 import ast

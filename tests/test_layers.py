@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "plasticity_jax"
 AROUND = ("analysis", "configs", "launch")  # beside it here, and installed inside it
 
-# The lowest floor first; what stands on one floor does not know of each other.
+# The lowest floor first; packages on one floor do not import each other.
 FLOORS = (
     ("errors",),
     ("lookup", "strict_json", "sharding", "target"),

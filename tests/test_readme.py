@@ -1,4 +1,4 @@
-"""The Python of every README runs as it stands there, and the commands, files and modules that they name exist."""
+"""The Python of every README runs as it is written, and the commands, files and modules that they name exist."""
 
 import contextlib
 import math

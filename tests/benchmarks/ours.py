@@ -35,8 +35,8 @@ Tree = Any
 class Built:
     """A compiled program and its networks.
 
-    train: trains every run so many steps and gives the seconds.
-    bytes: arguments, results and temporaries on all its devices, by XLA's account; None if it has none.
+    train: trains every run for the given steps and returns the seconds.
+    bytes: arguments, results and temporaries on all its devices, as reported by XLA; None if it reports none.
     run_bytes: the same without the images, divided among the runs.
     """
 

@@ -1,9 +1,9 @@
-"""How long the command takes to its first training step, its programs having been compiled before.
+"""How long the command takes until its first training step, with programs compiled before.
 
     python -m tests.benchmarks.start --config=configs/multistage.py:small [flags of plasticity_jax.main but --workdir]
 
-Starts the command four times, each in a fresh directory, and ends it behind its first step; the first time compiles
-and does not count.  Prints the seconds from the start of the process, and what most of them went into.
+Starts the command four times, each in a fresh directory, and ends it after its first step; the first time compiles and
+does not count.  Prints the median seconds from the start of the process, and the parts of that time.
 """
 
 import json

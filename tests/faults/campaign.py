@@ -63,7 +63,7 @@ def run(
 
 
 def case(world: World, number: int, seed: int, chosen: Sequence[str], home: Path, keep: bool) -> Case:
-    """Draw the faults of one case, do them, go on to the end and compare; the directory goes if nothing was lost."""
+    """Draw the faults of one case, inject them, run to the end and compare; without a loss the directory is deleted."""
     draw = random.Random(f"{seed}/{number}")
     scene, lost = Scene(world, home, draw), ""
     try:

@@ -2,10 +2,10 @@
 
     python -m tests.gpu --out DIR [--quick] [--minutes 9] [--data_dir DIR] [--torch_python PYTHON]
 
-Three parts, of which the first takes a minute and the second three: whether the card computes what it should, how fast
-each strategy trains, and Figure 1 with the time that is left.  DIR/gpu.json is written after each measurement, so that
-it is of use wherever this is cut off; the same command keeps what it has and goes on.  Beside it come XLA's description
-of the card (DIR/*.txtpb), the study as `analysis.collect` keeps it (DIR/figure1), and what all processes said
+Three parts, of which the first takes a minute and the second three: whether the card computes correctly, how fast
+each strategy trains, and Figure 1 in the remaining time.  DIR/gpu.json is written after each measurement, so that an
+interrupted call is of use too; the same command keeps its results and continues.  Beside it are XLA's description of
+the card (DIR/*.txtpb), the study as `analysis.collect` keeps it (DIR/figure1), and the output of all processes
 (DIR/log.txt).
 """
 

@@ -28,9 +28,9 @@ SHORT, LONG = 2, 12  # epochs of 4 steps
 
 
 class Study(NamedTuple):
-    """One training: by which strategy, of which seeds, in which type, for so many epochs, with these flags of XLA.
+    """One training: strategy, seeds, type, number of epochs, and flags of XLA.
 
-    stopped: by SIGTERM on the way, and begun again.
+    stopped: whether it is stopped by SIGTERM on the way, and resumed.
     """
 
     strategy: str

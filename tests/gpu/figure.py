@@ -108,7 +108,7 @@ def run(
     note: Callable[[], None],
     **asked: object,
 ) -> None:
-    """Train what `entry["choice"]` says and collect it in `out` again and again; a second call goes on.
+    """Train what `entry["choice"]` says and collect it in `out` again and again; a second call resumes.
 
     Args:
       scratch: where the study's own directory is.

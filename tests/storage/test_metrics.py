@@ -80,7 +80,7 @@ def test_an_empty_append_changes_nothing(tmp_path):
     kills=st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.floats(0, 1)), max_size=5),
 )
 def test_no_row_is_lost_or_doubled_by_kills(tmp_path_factory, batches, kills):
-    """A writer that is killed at any byte, and goes on from its last mark, leaves the table of one never killed.
+    """A writer that is killed at any byte, and resumes from its last mark, leaves the table of one never killed.
 
     Each kill is (batches written since the start, whether a mark follows each batch, how much reached the disk).
     """
