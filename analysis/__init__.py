@@ -61,7 +61,7 @@ def load(*directories: Directory) -> pd.DataFrame:
       finite).  Of a sweep a column `study` comes first, and before it a column `directory` if there are several
       directories.  Status is `failed` for runs that diverged, else `finished` or `running` (`reading.outcomes`).
     Raises:
-      LabError: a directory without measurements, or a broken table.
+      LabError: a directory has no measurements, or a damaged table.
     """
     given = distinct(directories)
     frames = [_judged(_table(directory), directory) for directory in given]
@@ -79,7 +79,7 @@ def _table(directory: Path) -> pd.DataFrame:
         try:
             return pd.read_parquet(directory / COMPACT)
         except (OSError, ValueError) as e:
-            raise LabError(f"cannot read {directory / COMPACT} ({e}): collect it anew from its --workdir") from e
+            raise LabError(f"cannot read {directory / COMPACT} ({e}): export it again from its --workdir") from e
     if sweeps.is_sweep(directory):
         parts = [
             tables.named(part, study=study.name) for study in sweeps.studies(directory) for part in sweeps.rows(study)
@@ -105,7 +105,7 @@ def _judged(table: pd.DataFrame, directory: Path) -> pd.DataFrame:
     """The table with finite numbers (or NaN) as values, and the status of each run."""
     value = pd.to_numeric(table.value, errors="coerce").astype(float)
     table = table.assign(value=value.where(np.isfinite(value)))
-    if "status" not in table:  # collected before there was one
+    if "status" not in table:  # exported by an earlier version
         runs = load_result(directory).get("runs") if has_result(directory) else None
         table = table.assign(status=outcomes.told(table, runs))
     run = [*(["study"] if "study" in table else []), "pack", "run"]

@@ -1,15 +1,15 @@
-"""The results of a study in a few small files, to be kept in a repository: all measurements, no networks.
+"""Export the results of a study to a few small files, suitable for a repository: all measurements, no networks.
 
     python -m analysis.collect DIR --out OUT
 
-OUT then serves the analysis like DIR: `analysis.load`, `studies.read` and what is built on them find the same there.
+The analysis reads OUT like DIR: `analysis.load`, `studies.read` and everything built on them return the same.
 
-OUT/metrics.parquet      every row of every table, to the last bit
-OUT/result.json          what came out; missing for a study in progress, which is taken with --partial only
-OUT/config.json          the study, without the place of its data
+OUT/metrics.parquet      every row of every table, bit for bit
+OUT/result.json          the result; missing for a study in progress, which is exported with --partial only
+OUT/config.json          the study, without the location of its data
 OUT/lines.json           the loss between fresh and warm networks, if `plasticity lines` has been run
-OUT/planned.json         of a sweep that has grown: the seeds it began with
-OUT/environment.json     versions, commit, devices, hash of the data; nothing that names the machine
+OUT/planned.json         for a sweep that has grown: its initial seeds
+OUT/environment.json     versions, commit, devices, hash of the data; nothing that identifies the machine
 """
 
 import argparse
@@ -26,10 +26,11 @@ from plasticity_jax.errors import LabError
 from plasticity_jax.runner import output
 from plasticity_jax.storage.results import LINES
 
-# Of environment.json; the rest, as the name of the kernel and XLA's flags, may hold names and paths of the machine.
+# Keys of environment.json; others, such as the kernel's name and XLA's flags, may contain names and paths of the
+# machine.
 KEPT = "python packages commit dirty backend device_kind devices cpu_threads dataset choices".split()
 KEPT += "random x64 matmul_precision own".split()
-MAY_DIFFER = ("data_dir", "checkpoint_seconds")  # in the config of one and the same study
+MAY_DIFFER = ("data_dir", "checkpoint_seconds")  # keys in which configs of one study may differ
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,16 +50,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def collect(directory: analysis.Directory, out: analysis.Directory, partial: bool = False) -> list[Path]:
-    """Write the results in `directory` to `out` (made if need be); the same input gives the same bytes.
+    """Writes the results in `directory` to `out`, which is created if missing; equal input gives equal bytes.
 
     Args:
       directory: a working directory.
       out: a directory that is new, or holds older results of the same study.
-      partial: whether a study in progress is welcome.
+      partial: whether to export a study in progress.
     Returns:
       The files that were written.
     Raises:
-      LabError: no study, one in progress, or `out` belongs to something else.
+      LabError: there is no study, it is in progress, or `out` holds something else.
     """
     directory, out = Path(directory), Path(out)
     table, config = analysis.load(directory), {**analysis.load_config(directory), "data_dir": ""}
@@ -66,7 +67,7 @@ def collect(directory: analysis.Directory, out: analysis.Directory, partial: boo
     finished = analysis.has_result(directory)
     if not finished and not partial:
         raise LabError(
-            f"{directory} is in progress; run its command to the end, or give --partial to take what is there"
+            f"{directory} is in progress; run its command to the end, or give --partial to export it as it is"
         )
     _check(out, config, finished)
     out.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def collect(directory: analysis.Directory, out: analysis.Directory, partial: boo
 
 
 def _check(out: Path, config: Mapping[str, Any], finished: bool) -> None:
-    """Raise a LabError unless the results of a study may be written to `out`."""
+    """Raises a LabError unless the results of a study may be written to `out`."""
     if out.exists() and any(out.rglob(analysis.TABLE)):
         raise LabError(f"{out} is a working directory; give --out another one")
     kept = [name for name in ("result.json", analysis.COMPACT) if (out / name).exists()]

@@ -1,8 +1,8 @@
-"""Facts about a study besides its measurements: state, machine and cost.
+"""Facts about a study other than its measurements: status, machine and cost.
 
-    facts.read(study)           finished or in progress, from a working directory or a compact one
+    facts.read(study)           finished or in progress, from a working directory or one exported by `collect`
 
-A file that a directory lacks, as compact ones do, leaves its facts empty.
+Facts from files that are missing, as in exported directories, are empty.
 """
 
 import dataclasses
@@ -16,19 +16,20 @@ from plasticity_jax.analysis.reading import sweeps
 from plasticity_jax.analysis.studies import Study
 from plasticity_jax.errors import LabError
 
-# Names for the states in status.json while there is no result.
+# Names of the states in status.json, for studies without a result.
 STATES = {"running": "in progress", "preempted": "stopped early", "failed": "failed"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Text for people, and numbers.
+    """Facts about a study, as text and numbers.
 
-    status: `finished`, `failed`, `in progress` or `stopped early`.  detail: how far it is, or why it failed.
-    runs: those that no stage continues from, so far.  failed: how many of them diverged.
-    device: as `CPU, 2 threads` or `2 x NVIDIA H200`.  commit: of the code, empty if unknown; `changed` by hand since.
+    status: `finished`, `failed`, `in progress` or `stopped early`.  detail: the progress, or why it failed.
+    runs: the number of final runs so far.  failed: the number of them that diverged.
+    device: as `CPU, 2 threads` or `2 x NVIDIA H200`.
+    commit: of the code, empty if unknown; `changed`: whether the code had uncommitted changes.
     images: trained on, over all runs.  seconds: by kind of work, over all restarts.
-    compilations, from_cache: programs that the last start compiled, or found compiled.
+    compilations, from_cache: programs that the last start compiled, or loaded from the cache.
     """
 
     status: str
@@ -86,7 +87,7 @@ def _environment(directory: Path) -> dict[str, Any]:
 
 
 def _status(directory: Path) -> dict[str, Any]:
-    """`status.json`; a study of a sweep has none, but jobs."""
+    """The status and its detail, from `status.json`, or for a study of a sweep from its jobs."""
     if sweeps.is_study(directory):
         done, count = sweeps.progress(directory)
         return {"pack": f"{done} of {count} jobs have finished"}
@@ -121,7 +122,7 @@ def _seconds(directory: Path) -> dict[str, float]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A file that may be missing; a damaged one is as good as missing here, since no measurement is in it."""
+    """The content of a JSON file; empty if it is missing or damaged, since it holds no measurements."""
     try:
         content = strict_json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -106,7 +106,7 @@ def blending(study: Study) -> list[Chart]:
 
 
 def splits(study: Study) -> list[Chart]:
-    """Figure 4: left against the number of data sets, right against the share of them that is spread uniformly."""
+    """Figure 4: left against the number of data sets, right against the share r of uniformly drawn images."""
     scores = sketch.by_label(study)
     chains: dict[int, dict[float, str]] = {}
     for label in scores:
@@ -132,7 +132,7 @@ def splits(study: Study) -> list[Chart]:
 
 
 def architecture(study: Study) -> list[Chart]:
-    """Figure 5: accuracy and gap against width, a series per depth."""
+    """Figure 5: accuracy and gap against width, one series per depth."""
     scores = {(b, int(d), int(w)): values for (b, d, w), values in sketch.by_point(study, "depth", "width").items()}
     sizes = sorted({(depth, width) for _, depth, width in scores})
     widths = {depth: [w for d, w in sizes if d == depth] for depth, _ in sizes}
@@ -165,7 +165,7 @@ def resets(study: Study) -> list[Chart]:
         at = {float(x + i): subset for i, subset in enumerate(members)}
         series.append(across(name, {place: scores[subsets[subset]] for place, subset in at.items()}))
         ticks += [(place, "-".join(map(str, dict.fromkeys(subset)))) for place, subset in at.items()]
-        x += len(members) + bool(members)  # a free place between the groups
+        x += len(members) + bool(members)  # leaves an empty position between the groups
     series += [sketch.level_of(FRESH, scores), sketch.level_of(WARM, scores)]
     effects = [gap(scores, FRESH, label) for label in (WARM, "reset-3-6")]
     x_label = "modules that start anew (1: first convolution, 2-5: residual modules, 6: last layer)"
@@ -213,7 +213,7 @@ def controls(study: Study) -> list[Chart]:
 
 
 def warm_start_table(study: Study) -> list[Chart]:
-    """Table 1 of Ash & Adams 2020, with shrink and perturb beside."""
+    """Table 1 of Ash & Adams 2020, with shrink and perturb as a further series."""
     scores = sketch.by_point(study, "model", "optimiser")
     at = dict(enumerate(dict.fromkeys((model, rule) for _, model, rule in scores)))
     series = [

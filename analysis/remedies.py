@@ -1,18 +1,18 @@
-"""What remedies bring, side by side: remedy by protocol, paired by seed, with cost and the settings that were chosen.
+"""Compare remedies in each protocol: effects paired by seed, cost, and the chosen settings.
 
     python -m analysis.remedies runs/half-digits [runs/pixels-digits ..] [--out remedies.md]
 
-The directories are studies of `configs/remedies.py`.  With --out the table is written to a file too, in
-Markdown, and a picture of each protocol beside it.
+The directories are studies of `configs/remedies.py`.  With --out the table is also written to a Markdown file, and a
+figure of each protocol next to it.
 
-*accuracy*   in percent over the window of the study: of test images, or in streams of tasks that of training at the end
-             of each task.  That of the setting which validation images choose, the same for all seeds; of `labels`,
+*accuracy*   in percent over the window of the study: on test images, or in streams of tasks on training images at the
+             end of each task.  With the setting that is best on validation images, the same for all seeds; in `labels`,
              where nothing generalises, each seed has the setting that is best at the other seeds.
-*gap*        fresh - treated in points, with the 95 % interval of Student's t, paired by seed.
+*gap*        fresh - treated in points, with Student's 95 % t interval, paired by seed.
 *recovered*  the share (treated - warm) / (fresh - warm), with Fieller's 95 % set, paired by seed (`effects.ratios`).
-             It is no interval where fresh and warm may be equal: then few shares or none can be refuted.
-*p*          of treated - warm being zero, by the paired t test, after Holm's correction over all rows of the table.
-*time*       seconds of a training step of one run, over that of the warm start; runs that train side by side share it.
+             It is not an interval if fresh and warm may be equal: then few shares or none can be rejected.
+*p*          of the paired t test of treated - warm = 0, after Holm's correction over all rows of the table.
+*time*       seconds per training step of one run, relative to the warm start; runs that train side by side share it.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PREFIX = "remedies_"  # of the names of the studies
 PROTOCOLS = ("half", "tenth", "tenth_noisy", "chunks", "classes", "labels", "pixels")
 FRESH, WARM = "fresh", "warm"
 VALIDATION, ONLINE = "validation_accuracy", "train_accuracy"
-# What is measured, and what chooses the setting, where it is not the accuracy on test and validation images.
+# (metric, metric that chooses the setting) of protocols for which they are not test and validation accuracy.
 MEASURED = {f"{PREFIX}labels": (ONLINE, ""), f"{PREFIX}pixels": (ONLINE, VALIDATION)}
 HEAD = ("protocol", "remedy", "accuracy", "gap to fresh", "recovered", "p", "time", "setting", "n")
 
@@ -48,9 +48,9 @@ class Row:
     """One remedy in one protocol.
 
     values: its accuracy by seed.  gap: fresh - treated by seed.  recovered: of the mean gap of the warm start.
-    p, holm: of treated - warm, alone and after the correction; NaN for `fresh` and `warm`.
-    time: of a step, relative to the warm start's; NaN if it is not known.
-    setting: the numbers that were chosen; empty where there was no choice.
+    p, holm: the p-value of treated - warm, before and after the correction; NaN for `fresh` and `warm`.
+    time: of a step, relative to that of the warm start; NaN if unknown.
+    setting: the numbers that were chosen; empty if there was no choice.
     """
 
     protocol: str
@@ -98,12 +98,12 @@ def is_one(study: Study) -> bool:
 
 
 def measured(name: str) -> tuple[str, str]:
-    """(metric, what chooses the setting; empty for the other seeds) of the study of that name."""
+    """(metric, metric that chooses the setting) of a study by name; the second is empty if the other seeds choose."""
     return MEASURED.get(name, (results.METRIC, VALIDATION))
 
 
 def treated(study: Study) -> dict[str, Chosen]:
-    """Every branch of a study at the end, with the setting that is chosen for it."""
+    """Every final branch of a study, with the setting that is chosen for it."""
     metric, by = measured(study.name)
     available = contrasts.known(study)
     names = dict.fromkeys(label.partition("[")[0] for stage, label in available if not stage)
@@ -147,7 +147,7 @@ def _minus(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, fl
 
 
 def _seconds_per_step(study: Study) -> dict[str, float]:
-    """Seconds of a training step by label, in the last stage; empty where the result does not tell them."""
+    """Seconds of a training step in the last stage, by label; empty if the result has none."""
     taken = (study.result or {}).get("train_seconds", {})
     parsed = restore_study(study.config)
     seconds: dict[str, float] = {}
@@ -161,7 +161,7 @@ def _seconds_per_step(study: Study) -> dict[str, float]:
 
 
 def _setting(study: Study, term: Chosen) -> str:
-    """The numbers in which the chosen setting of a branch differs from its others, those of most seeds."""
+    """The numbers that distinguish the chosen setting of a branch from its other settings; that of most seeds."""
     picked = list(term.choices(study).values())
     if len(term.labels) < 2 or not picked:
         return ""
@@ -200,7 +200,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, float]]:
 
 
 def cells(row: Row) -> list[str]:
-    """A row as the words of `HEAD`."""
+    """A row as text, one cell for each column of `HEAD`."""
     mean = f"{_mean(row.values):.2f}" if row.values else "-"
     low, high = results.interval(list(row.gap.values()))
     between = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
@@ -219,7 +219,7 @@ def cells(row: Row) -> list[str]:
 
 
 def markdown(read: Sequence[Study]) -> str:
-    """The table of all protocols in Markdown, with what each was measured on; columns are padded."""
+    """The table of all protocols in Markdown with padded columns, and the data and scale of each."""
     lines = [list(HEAD), *map(cells, rows(read))]
     width = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     text = ["| " + " | ".join(word.ljust(w) for word, w in zip(line, width, strict=True)) + " |" for line in lines]

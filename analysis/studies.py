@@ -33,7 +33,7 @@ class Study:
     """The content of one working directory.
 
     config: `config.json`.  result: `result.json`, None while the study is in progress.
-    table: `analysis.load`, with the label of each row's run, and the row's failed runs left in.
+    table: `analysis.load` with a column `label`; includes failed runs.
     """
 
     directory: Path
@@ -52,15 +52,15 @@ class Study:
         return _runs(self.table)
 
     def plot(self) -> list[Any]:
-        """Its figures, as matplotlib figures; in a notebook show each by `display`."""
-        from plasticity_jax.analysis import figures  # which stands on this module, and needs matplotlib
+        """Its figures, as matplotlib figures; in a notebook, `display` shows each."""
+        from plasticity_jax.analysis import figures  # imports this module, and needs matplotlib
         from plasticity_jax.analysis.plots import matplotlib_backend
 
         return [matplotlib_backend.draw(chart) for chart in figures.charts(self)]
 
     def claims(self) -> str:
         """The claims about this study with effect, interval and verdict, as the command `claims` prints them."""
-        from plasticity_jax.analysis import verify  # which stands on this module
+        from plasticity_jax.analysis import verify  # imports this module
 
         return verify.table([self], verify.judge([self]))
 
@@ -69,7 +69,7 @@ class Study:
 class Run:
     """The measurements of one run in one stage, as columns in the order of the table.
 
-    metric: numbers of the names, as in `metrics`.
+    metric: indices into `metrics`.
     """
 
     pack: str
@@ -83,7 +83,7 @@ class Run:
     value: np.ndarray
 
     def of(self, metric: str) -> np.ndarray:
-        """Marks the rows of a metric."""
+        """A mask of the rows of a metric."""
         return self.metric == self.metrics.get(metric, len(self.metrics))
 
 
@@ -91,7 +91,7 @@ def _runs(table: pd.DataFrame) -> dict[str, dict[str, list[Run]]]:
     keys = ["label", "stage", "pack", "run"]
     number = table.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
     order = np.argsort(number, kind="stable")
-    order = order[number[order] >= 0]  # a row without a key is of no run
+    order = order[number[order] >= 0]  # rows without a key belong to no run
     starts = np.flatnonzero(np.diff(number[order], prepend=-1))
     code, names = pd.factorize(table.metric)
     metrics = {name: each for each, name in enumerate(names)}
@@ -112,7 +112,7 @@ def read(directory: analysis.Directory) -> Study:
     """Reads the study in a working directory, finished or in progress.
 
     Raises:
-      LabError: no study, or a broken one, or a `config.json` of another one.
+      LabError: there is no study, it is damaged, or its `config.json` belongs to another one.
     """
     directory = Path(directory)
     config, table = analysis.load_config(directory), analysis.load(directory)
@@ -123,7 +123,7 @@ def read(directory: analysis.Directory) -> Study:
 
 
 def _check_belongs(table: pd.DataFrame, config: Mapping[str, Any], directory: Path) -> None:
-    """Raises a LabError if there are measurements that the config does not plan."""
+    """Raises a LabError if there are measurements that are not in the config's plan."""
     plans = [(pack["name"], plan) for pack in config["packs"] for _, plan in pack["plans"]]
     planned = {(pack, stage["name"], stage["branch"]) for pack, plan in plans for stage in plan}
     for pack, stage, branch in table[["pack", "stage", "branch"]].drop_duplicates().itertuples(index=False):
@@ -152,17 +152,14 @@ def stages(study: Study, label: str) -> list[str]:
 
 
 def labels(study: Study) -> list[str]:
-    """The labels of final runs, in the order of the table.
-
-    While the study is in progress, those that are known so far.
-    """
+    """The labels of final runs, in the order of the table; while the study is in progress, of the rows so far."""
     parents = {stage["after"].partition("@")[0] for stage in records(study)}
     final = {
         (stage["name"], stage["branch"])
         for stage in records(study)
         if not parents & {stage["name"], f"{stage['name']}/{stage['branch']}"}
     }
-    distinct = study.table[["stage", "branch", "label"]].drop_duplicates()  # of what may be a million rows
+    distinct = study.table[["stage", "branch", "label"]].drop_duplicates()  # first: the table may have a million rows
     return list(
         dict.fromkeys(
             label for stage, branch, label in distinct.itertuples(index=False, name=None) if (stage, branch) in final
@@ -177,10 +174,10 @@ def values(
 
     Args:
       metric: as in the table; `steps` is the number of updates in the stage.
-      at: `window` the mean over the study's window at the end of the stage (the paper's metric), `end` the last value,
-        `start` the mean over the first third of the stage but for step 0, an epoch of the stage, or something about a
-        decay of the learning rate in it.  Each of a stage that has ended: a third of what there is so far is no third.
-      stage: the last stage of the label, if empty.
+      at: `window` for the mean over the study's window at the end of the stage (the paper's metric), `end` for the last
+        value, `start` for the mean over the first third of the stage without step 0, an epoch of the stage, or a
+        measure of a transition at a decay of the learning rate (`transitions.At`).  Only for stages that have ended.
+      stage: if empty, the last stage of the label.
     """
     if label not in study.runs:
         return {}
@@ -207,7 +204,7 @@ def _value(run: Run, metric: str, at: str | float, window: float) -> float:
     step = run.step[order]
     if at == END:
         wanted = step == end
-    elif at == WINDOW:  # as in `results.score`: open on its left
+    elif at == WINDOW:  # as in `results.score`: the left end is excluded
         wanted = (step == end) | (end - step < window * end * (1 - 1e-9))
     elif at == START:
         wanted = (step > 0) & (step <= EARLY * end * (1 + 1e-9))

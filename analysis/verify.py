@@ -106,7 +106,7 @@ def table(read: Sequence[studies.Study], judged: Sequence[Judged]) -> str:
 def markdown(judged: Sequence[Judged]) -> str:
     """Markdown tables of the tested claims of papers, and of our own controls.
 
-    Bold is what holds after Bonferroni too, in italics what holds after Holm only.
+    Verdicts that hold after Bonferroni are bold, those that hold after Holm only are in italics.
     """
     lines: list[str] = []
     for ours, name in zip((False, True), GROUPS.values(), strict=True):

@@ -4,8 +4,8 @@
     minus("fresh", largest(family("blend[gamma={}]")))                    at the largest gamma that there is
     slope(family("splits-{}", also={1: "fresh"}))                         points per data set
 
-A *contrast* looks at what a study knows and answers with a weighted sum of measurements per seed, or with None if the
-study lacks a branch that it needs.  So the same claim holds for the paper's grid and for a thinner one.
+A *contrast* is a function of the runs of a study.  It returns a weighted sum of measurements per seed, or None if the
+study lacks a branch that it needs.  So one claim serves the paper's grid and a coarser one.
 """
 
 import dataclasses
@@ -65,8 +65,8 @@ class Claim:
     """A statement of a paper, or a control, as a contrast of one study.
 
     id: unique within the study.  study: the `name` of the config.
-    source: the paper as `Authors 2021` and where it says so; controls of our own begin with `ours: `.
-    direction: one of those of `analysis.effects.stats`.  margin: of `not_below` and `within`, in units of the effect.
+    source: the paper as `Authors 2021` and the place in it; our own controls begin with `ours: `.
+    direction: one of those of `analysis.effects.stats`.  margin: for `not_below` and `within`, in units of the effect.
     unit: of the effect; `points` are points of accuracy.
     """
 
@@ -128,7 +128,7 @@ def family(
     """The labels that differ only in a number.
 
     Args:
-      pattern: a label with `{}` for the number, or several, and `*` for numbers that do not tell members apart.
+      pattern: a label with `{}` for each number, and `*` for numbers that do not distinguish members.
       take: the operand of a member, as a function of its numbers (as text); its label if None.
       least: leave out members whose first number is below.
       also: further members by their number.

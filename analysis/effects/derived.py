@@ -1,12 +1,12 @@
 """Measurements of a seed that are not weighted sums: quotients, the best of several runs, interpolation between runs.
 
-They stand in a `contrasts.Sum` like a `contrasts.Term`, and are undefined for a seed that lacks a part of them.
+They are terms of a `contrasts.Sum` like `contrasts.Term`, and are undefined for a seed that lacks a part of them.
 
     over("probe-stage-1", the("stepdecay", stage="train"))                 a quotient of two contrasts
     chosen("redo", "validation_accuracy")                                  the point of the grid that is best for all
     best(family("probe-stage-1[weight_decay={}]"), "validation_accuracy")  the run of a seed that is best by that
     between(family("train[schedule=compressed-{}]"), "train[schedule=autodecay]")    at the length of another run
-    ranked(("noise_trace", 0.0), ("test_accuracy", "window"))              do they go together over the runs of a seed?
+    ranked(("noise_trace", 0.0), ("test_accuracy", "window"))              their rank correlation over a seed's runs
 """
 
 import dataclasses
@@ -76,8 +76,8 @@ class Best(Derived):
 class Chosen(Derived):
     """The measurement of one of several labels, equal for all seeds: the one with the best mean of another metric.
 
-    by: that metric, over the same time; empty where there is none, and then each seed takes the label that is best by
-        what is measured at the *other* seeds.  Either way what is measured has no say in what is chosen for it.
+    by: the metric that chooses, over the same time.  If empty, each seed takes the label that is best at the *other*
+        seeds by the measured metric.  In both cases the choice does not depend on the reported measurement.
     A label with failed seeds ranks below labels with more seeds.
     """
 
@@ -175,7 +175,7 @@ class Ranks(Derived):
 
 def rank_correlation(first: Sequence[float], second: Sequence[float], given: Sequence[float] | None = None) -> float:
     """Spearman's rank correlation, or the partial one given a third; NaN where undefined."""
-    from scipy.stats import rankdata  # a second that only judging waits for
+    from scipy.stats import rankdata  # imported here because it takes a second
 
     ranks = [rankdata(values) for values in (first, second, given) if values is not None]
     if len(first) <= len(ranks) or any(np.ptp(values) == 0 for values in ranks):

@@ -24,12 +24,12 @@ Numbers = tuple[tuple[int, float], ...]
 class Judged:
     """A claim and its result in one study.
 
-    about: the data and the scale of the study.  formula: what was measured, as `fresh - pretrain+tune`; may be empty.
-    effect, low, high: in `claim.unit`, with the interval that the rule takes; None where there is none.
-    by_seed: the effect of each seed.  difference: whether zero is what would come out if nothing had any effect.
-    p: the smallest error of the verdict; 1 without an interval.  k: how many tests its family has.
+    about: the data and the scale of the study.  formula: the measurement, as `fresh - pretrain+tune`; may be empty.
+    effect, low, high: in `claim.unit`, with the interval of the rule; None if undefined.
+    by_seed: the effect of each seed.  difference: whether the expected effect is zero if no treatment has an effect.
+    p: the smallest error of the verdict; 1 without an interval.  k: the number of tests in its family.
     bonferroni, holm: whether the verdict holds after the correction; None without a verdict.
-    note: why there is no verdict, whether the study is in progress, which claim has the same numbers; may be empty.
+    note: why there is no verdict, that the study is in progress, or which claim has the same numbers; may be empty.
     """
 
     claim: Claim
@@ -63,8 +63,8 @@ def judge(read: Iterable[studies.Study], claims: Iterable[Claim] = CLAIMS) -> li
     """Every claim about each study, in the order of the claims; those that cannot be tested have a note.
 
     Args:
-      found: studies; those of one directory are one.
-      claims: all that there are, also about other studies: they make the families of the corrections.
+      found: studies; those of the same directory count once.
+      claims: all claims, also about other studies, since they define the families of the corrections.
     """
     claims = list(claims)
     studies_of = {(study.directory.resolve(), study.name): study for study in read}.values()
@@ -87,8 +87,8 @@ def distinct(judged: Iterable[Judged]) -> list[Judged]:
 def summary(judged: Sequence[Judged]) -> dict[str, Any]:
     """Counts of verdicts for the papers' claims and for our own controls, and the number expected by chance.
 
-    Claims on the same numbers count once.  `by_chance` is how many of the `differences`, the contrasts for which zero
-    is what comes out if nothing has any effect, would exclude it all the same.
+    Claims on the same numbers count once.  `differences` counts the contrasts whose expected effect is zero if no
+    treatment has an effect; `by_chance` is the expected number of these that exclude zero nevertheless.
     """
     differences = {
         (outcome.claim.paper, outcome.numbers) for outcome in judged if outcome.difference and outcome.low is not None
@@ -143,7 +143,7 @@ def _judge(study: studies.Study, claim: Claim, about: str, available: contrasts.
 
 
 def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[float]) -> str:
-    """A note on a verdict, or the reason why there is none."""
+    """A note on a verdict, or the reason for having none."""
     n, planned = len(values), len(study.config["seeds"])
     so_far = " so far" * (study.result is None)
     notes = ["in progress"] if so_far else []
@@ -161,7 +161,7 @@ def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[fl
 
 
 def _corrected(judged: Sequence[Judged], claims: Sequence[Claim]) -> list[Judged]:
-    """The claims with results of the corrections, and a note at those whose numbers occurred before."""
+    """The claims with the results of the corrections, and a note on claims whose numbers occurred before."""
     result = list(judged)
     for paper in dict.fromkeys(outcome.claim.paper for outcome in judged):
         here = [i for i, outcome in enumerate(judged) if outcome.claim.paper == paper and outcome.by_seed]

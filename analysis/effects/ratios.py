@@ -1,12 +1,12 @@
 """Ratios of means with Fieller's confidence set: Fieller 1954, "Some problems in interval estimation".
 
-A ratio of two differences has no interval of the form mean +- error: where the lower difference may be zero, the ratio
-may be anything, and a bootstrap or the delta method would hide it.  The set of all r for which a t test of
-`top - r * bottom`, paired by seed, does not refute 0 has the right level whatever the ratio is.  It is
+A ratio of two differences has no interval of the form mean +- error: if the denominator may be zero, the ratio may be
+anything, which a bootstrap or the delta method would hide.  Fieller's set contains all r for which a t test of
+`top - r * bottom`, paired by seed, does not reject 0.  It has the nominal level for every true ratio.  It is
 
-    an interval                 where zero is refuted for the bottom
-    all but an interval         where it is not, but some ratios are refuted: r <= low or r >= high
-    everything                  where no ratio is
+    an interval                     if zero is rejected for the denominator
+    the complement of an interval   if not, but some ratios are rejected: r <= low or r >= high
+    the whole line                  if no ratio is rejected
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ BETWEEN, OUTSIDE, ANYTHING = "between", "outside", "anything"
 class Ratio:
     """A ratio of means, and its confidence set.
 
-    value: NaN where the bottom is zero, or nothing was measured.
+    value: NaN if the denominator is zero, or nothing was measured.
     form: `between` low and high, `outside` of them, or `anything`.
     """
 
@@ -37,8 +37,8 @@ class Ratio:
 def fieller(top: Mapping[int, float], bottom: Mapping[int, float], level: float = results.LEVEL) -> Ratio:
     """The ratio of two means over common seeds, with Fieller's set of the given level.
 
-    With fewer than two seeds, or where the top or the bottom is the same for all to the last digit, anything is
-    possible: no scatter is no certainty.
+    The set is the whole line with fewer than two seeds, or if numerator or denominator is equal for all seeds to the
+    last digit, since zero scatter is no certainty.
     """
     seeds = sorted(top.keys() & bottom.keys())
     a, b = (np.array([values[seed] for seed in seeds], float) for values in (top, bottom))

@@ -14,9 +14,9 @@ epoch at which the stage before it began:
 
 J and the progress are counted so that an improvement is positive: accuracies rise, everything else falls.
 
-A `shift`, in lengths of the stage before the decay, moves t to a placebo epoch; s, and so what R is a share of, stays.
-None of the epochs around a placebo is one of the k before or after a decay: in short stages it moves away from the
-decay as far as that needs, and where there is no room for it the number is not defined.
+A `shift`, in lengths of the stage before the decay, moves t to a placebo epoch; s, and so the denominator of R, does
+not change.  The epochs around a placebo exclude the k epochs before and after a decay: in short stages the placebo is
+moved away from the decay as far as needed, and the measure is undefined if that is not possible.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 JUMP, SHARPNESS, RATIO, BEFORE, AFTER, END = "jump", "sharpness", "ratio", "before", "after", "end"
-CHANGES = (JUMP, SHARPNESS, RATIO)  # which are zero where nothing changes
+CHANGES = (JUMP, SHARPNESS, RATIO)  # measures whose expected value is zero if nothing changes
 MOST, LEAST, SHARE = 5, 3, 0.1  # of k, and k as a share of the shortest stage
 
 
 @dataclasses.dataclass(frozen=True)
 class At:
-    """A number of a transition.  kind: one of the above.  decay: which, from 1 on.  shift: of a placebo."""
+    """A measure of a transition.  kind: one of the above.  decay: its number, from 1.  shift: of a placebo."""
 
     kind: str
     decay: int
@@ -44,11 +44,11 @@ class At:
 
 
 def measure(at: At, curve: Mapping[float, float], bounds: Sequence[float], rises: bool) -> float:
-    """The number for one run's curve, epoch -> value; NaN if the curve or the plan is too short.
+    """The measure for one run's curve, epoch -> value; NaN if the curve or the plan is too short.
 
     Args:
       bounds: epochs at which learning stages begin and the last one ends: 0, every decay, the end.
-      rises: an improvement is a larger value.
+      rises: whether larger values are better.
     """
     if not 1 <= at.decay < len(bounds) - 1:
         return math.nan

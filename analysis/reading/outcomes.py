@@ -1,7 +1,7 @@
 """The status of runs, from files: also for studies in progress or of earlier versions.
 
-`failed`     the run diverged: its loss was not finite where it was looked at last, or the result says so
-`finished`   its stage has come to its end
+`failed`     the run diverged: its last loss is not finite, or the result says so
+`finished`   its stage has ended
 `running`    it has not ended; possibly no process is training it
 """
 
@@ -22,7 +22,7 @@ def rows(directory: Path, pack: str, stage: str) -> tables.Part:
     """The rows of a stage of a working directory, each with the `status` of its run.
 
     Raises:
-      LabError: a broken table.
+      LabError: the table is damaged.
     """
     folder, result = directory / pack / stage, _result(directory)
     ended = bool(result) or any(path.name.isdecimal() for path in folder.glob("end/*"))

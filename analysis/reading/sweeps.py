@@ -1,7 +1,7 @@
-"""Reads a sweep: combines its jobs as if `main` had trained each study alone.
+"""Reads a sweep: combines its jobs as if `main` had trained each study.
 
-Runs go by the names that they have in the whole study, also where a job with a part of the grid calls them otherwise;
-and a run that several jobs trained, as a pretraining that points of the grid share, counts once.
+Runs have the names of the whole study, even if a job with a part of the grid uses other names.  A run that several jobs
+trained, such as a pretraining shared by points of the grid, counts once.
 """
 
 import functools
@@ -118,9 +118,9 @@ def _own(directory: Path) -> list[Job]:
 
 
 def _jobs(directory: Path, study: spec.Study) -> Iterator[tuple[Job, Mapping[tuple[str | None, str], Run]]]:
-    """The jobs of a study; and where they may call a run otherwise than the study does, what is which.
+    """The jobs of a study, and a mapping from their names of runs to the study's names where these may differ.
 
-    That goes by (stage, run in the job), and by (None, run) for runs that no stage continues from.
+    Its keys are (stage, run in the job), and (None, run) for final runs.
     """
     packs = {pack.name: pack for pack in study.packs}
 

@@ -1,8 +1,8 @@
-"""A file of measurements, `metrics.jsonl`, as a table of pandas, in a tenth of the time and memory of a dict per row.
+"""Reads a metrics table, `metrics.jsonl`, as a pandas table, in a tenth of the time and memory of a dict per row.
 
-A line is `RUN, "stage": AT, "value": NUMBER}`, and few of its first two parts differ, so each is parsed once.  The file
-stays the only truth: there is no other one that could be older, and one that is being written reads as well.  Where
-anything is unusual, `metrics.read` takes row by row instead, and names the line that is broken.
+A line is `RUN, "stage": AT, "value": NUMBER}`.  Its first two parts have few distinct values, and each is parsed once.
+There is no cached copy that could be outdated, and a file that is being written can be read.  If a file has another
+form, `metrics.read` reads it row by row instead, and names a damaged line.
 
 A `Part` is (rows, points): the hyper-parameters of a row are those that `points` has at the row's `point`.
 """
@@ -28,14 +28,14 @@ POINT = "point"
 OF_RUN, AT, VALUE = ("run", "seed", "branch", "hparams"), ("stage", "epoch", "step", "metric"), "value"
 WORDS, NUMBERS = ("run", "branch", "stage", "metric"), ("seed", "epoch", "step")
 STAGE_KEY, VALUE_KEY = b', "stage": ', b', "value": '
-LINES = 20_000  # that are in memory at once
+LINES = 20_000  # lines in memory at once
 
 
 def read(path: Path) -> Part:
     """The rows of a file, null as NaN; a torn last line is left out.
 
     Raises:
-      LabError: the file cannot be read, or a line is no row.
+      LabError: the file cannot be read, or a line is not a row.
     """
     try:
         with open(path, "rb") as file:
@@ -50,7 +50,9 @@ def joined(parts: Iterable[Part]) -> pd.DataFrame:
     """All rows as one table, with a column for each hyper-parameter, empty where a run does not have it."""
     rows: list[pd.DataFrame] = []
     points: list[Point] = []
-    for part, of_part in (part for part in parts if len(part[0])):  # an empty one would widen the types of the others
+    for part, of_part in (
+        part for part in parts if len(part[0])
+    ):  # an empty part would change the dtypes of the others
         rows.append(part.assign(**{POINT: part[POINT] + len(points)}))
         points += of_part
     if not rows:
@@ -62,7 +64,7 @@ def joined(parts: Iterable[Part]) -> pd.DataFrame:
 
 
 def named(part: Part, **words: str) -> Part:
-    """The same with more columns, each of one word."""
+    """The table with further columns, each with one constant value."""
     rows, points = part
     return rows.assign(
         **{name: pd.Series(word, rows.index, dtype=rows.run.dtype) for name, word in words.items()}
@@ -70,16 +72,16 @@ def named(part: Part, **words: str) -> Part:
 
 
 def renamed(part: Part, run: str, point: Point) -> Part:
-    """The rows of one run by another name, and with the hyper-parameters that belong to it."""
+    """The rows of one run under another name, with the hyper-parameters of that name."""
     rows, _ = named(part, run=run)
     return rows.assign(**{POINT: 0}), [point]
 
 
 def _by_parts(file: BinaryIO) -> Part:
-    """The rows of a file of which all lines have the three parts.
+    """The rows of a file in which all lines have the three parts.
 
     Raises:
-      ValueError, RecursionError: another line.
+      ValueError, RecursionError: a line has another form.
     """
     runs, ats = dict[bytes, int](), dict[bytes, int]()
     at_run, at_at, values = array.array("i"), array.array("i"), list[np.ndarray]()
@@ -101,7 +103,7 @@ def _by_parts(file: BinaryIO) -> Part:
 
 
 def _whole(lines: Iterable[bytes]) -> list[bytes]:
-    """The lines of a file, all of them ended, without a torn last one."""
+    """The complete lines of a file, without a last one that lacks its end."""
     whole = list(lines)
     if whole and not whole[-1].endswith(b"\n"):
         *whole, last = whole
@@ -112,10 +114,10 @@ def _whole(lines: Iterable[bytes]) -> list[bytes]:
 
 
 def _parsed(text: bytes, keys: Sequence[str]) -> dict[str, Any]:
-    """A part of a row.
+    """Parses a part of a row.
 
     Raises:
-      ValueError, RecursionError: it is none.
+      ValueError, RecursionError: it is not one.
     """
     part = strict_json.loads(text)
     if list(part) != list(keys) or not _fits(part):
@@ -124,10 +126,10 @@ def _parsed(text: bytes, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _numbers(texts: Sequence[bytes]) -> np.ndarray:
-    """The values of rows, each with the end of its row.
+    """Parses the values of rows, each followed by the end of its row.
 
     Raises:
-      ValueError, OverflowError, RecursionError: something else.
+      ValueError, OverflowError, RecursionError: they have another form.
     """
     joined, end = b"".join(texts), b"}\n"
     values = strict_json.loads(b"[%s]" % joined.replace(end, b",").removesuffix(b","))
@@ -137,13 +139,13 @@ def _numbers(texts: Sequence[bytes]) -> np.ndarray:
 
 
 def _by_row(path: Path) -> Part:
-    """The same, from rows as `metrics.read` has them."""
+    """The same table, from the rows of `metrics.read`."""
     rows = metrics.read(path)
     for row in rows:
         value = row.get(VALUE, "")
         plain = value is None or isinstance(value, (int, float))
         if not (plain and row.keys() >= {*OF_RUN, *AT} and _fits(row)):
-            raise LabError(f"{path} holds {ascii(row)[:60]}, which is no row of a table; mend or delete it")
+            raise LabError(f"{path} holds {ascii(row)[:60]}, which is not a row of a table; repair or delete it")
     table = pd.DataFrame(rows, columns=[*OF_RUN, *AT, VALUE])
     table = table.assign(
         **{VALUE: pd.to_numeric(table[VALUE], errors="coerce").astype(float), POINT: np.arange(len(rows))}
@@ -152,6 +154,6 @@ def _by_row(path: Path) -> Part:
 
 
 def _fits(part: metrics.Row) -> bool:
-    """Whether what is in a row, or in a part of it, is what it should be."""
+    """Whether the values of a row, or of a part of it, have the right types."""
     types: dict[str, Any] = {**dict.fromkeys(WORDS, str), **dict.fromkeys(NUMBERS, (int, float)), "hparams": dict}
     return all(isinstance(value, types[key]) for key, value in part.items() if key in types)

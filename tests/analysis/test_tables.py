@@ -125,7 +125,7 @@ def test_what_is_unusual_reads_as_it_would_alone(line, tmp_path):
 def test_a_broken_line_is_refused(line, tmp_path):
     for after in (f"{LINE}\n", ""):
         (tmp_path / "t").write_text(f"{LINE}\n{line}\n{after}")
-        with pytest.raises(LabError, match="no row of a table; mend or delete"):
+        with pytest.raises(LabError, match="not a row of a table; repair or delete"):
             tables.read(tmp_path / "t")
 
 
