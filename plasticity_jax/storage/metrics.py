@@ -132,7 +132,7 @@ def read(path: Path, mark: Mark | None = None) -> list[Row]:
         if isinstance(row, dict):
             rows.append(row)
         elif number < len(lines):  # the text after the last newline may be part of a row, or empty
-            raise LabError(f"{path}, line {number}: no row of a table; mend or delete the line")
+            raise LabError(f"{path}, line {number}: not a row of a table; repair or delete the line")
     return rows
 
 

@@ -131,7 +131,7 @@ def test_a_broken_line_is_refused(line, tmp_path):
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "t").write_bytes(f"{LINE}\n".encode() + LINE.encode().replace(b"fresh", b"\xff") + b"\n")
-    with pytest.raises(LabError, match="line 2: no row of a table"):
+    with pytest.raises(LabError, match="line 2: not a row of a table"):
         tables.read(tmp_path / "t")
 
 

@@ -251,7 +251,7 @@ def test_other_json_too_deep_to_read_counts_as_damaged(tmp_path):
     (directory / "status.json").write_text(DEEP)
     assert job_states.look(tmp_path, one).state in job_states.STATES
     (directory / "metrics.jsonl").write_text(DEEP + "\n")
-    with pytest.raises(LabError, match="no row of a table"):
+    with pytest.raises(LabError, match="not a row of a table"):
         metrics.read(directory / "metrics.jsonl")
 
 
