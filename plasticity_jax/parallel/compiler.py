@@ -1,8 +1,10 @@
 """Compiles one function for the target's devices, with XLA's options for the backend."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
 import jax
@@ -19,25 +21,31 @@ IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONVOLUTION,WHILE,CONDITIO
 
 
 class Program:
-    """A compiled function with its compile time in seconds and its memory (for `loop` that of one run).
+    """A function that is compiled, or that another thread compiles; whatever needs the result waits for it.
 
-    `compiled` is jax's object, which gives access to the program's text.
+    seconds: the time that this took its callers: for tracing and lowering, and for compiling or waiting.
     """
 
-    def __init__(
-        self,
-        call: Callable[..., Tree],
-        seconds: float,
-        footprint: Footprint | None = None,
-        compiled: jax.stages.Compiled | None = None,
-    ):
-        self.call = call
+    def __init__(self, compiling: Callable[[], jax.stages.Compiled], seconds: float = 0.0):
+        self.compiling = compiling
         self.seconds = seconds
-        self.footprint = footprint
-        self.compiled = compiled
+
+    @functools.cached_property
+    def compiled(self) -> jax.stages.Compiled:
+        """jax's object, which gives access to the program's text."""
+        start = time.perf_counter()
+        compiled = self.compiling()
+        del self.compiling  # it may hold the text of the program
+        self.seconds += time.perf_counter() - start
+        return compiled
+
+    @functools.cached_property
+    def footprint(self) -> Footprint | None:
+        """Its memory, for the strategy `loop` that of one run."""
+        return footprint(self.compiled)
 
     def __call__(self, *args: Tree) -> Tree:
-        return self.call(*args)
+        return self.compiled(*args)
 
 
 def compile_one(
@@ -48,9 +56,10 @@ def compile_one(
     threads: bool = True,
     quickly: bool = False,
     seldom: bool = False,
+    pool: Executor | None = None,
     **shardings: Any,
 ) -> Program:
-    """Compiles `fn` for `args`, given as arrays or shapes.
+    """Compiles `fn` for `args`, given as arrays or shapes; with a `pool`, only lowers it and leaves the rest to that.
 
     Args:
       fn: the function.
@@ -60,14 +69,21 @@ def compile_one(
       threads: whether a CPU device uses several threads.
       quickly: for large programs that run a few times: on CPU optimises nothing except products, which are a library's.
       seldom: for short programs that run about once in an epoch: the TPU compiler spends little effort.
+      pool: threads for compiling, which does not hold Python's lock.
       **shardings: those of `jax.jit`.
     """
     start = time.perf_counter()
     where = shardings or target.shardings()
     given = (0,) if donate else ()
     jitted = jax.jit(fn, donate_argnums=given, compiler_options=options(once, threads, quickly, seldom), **where)
-    call = jitted.lower(*args).compile()
-    return Program(call, time.perf_counter() - start, footprint(call), call)
+    lowered = jitted.lower(*args)
+    seconds = time.perf_counter() - start
+    if pool:
+        later = pool.submit(lowered.compile)
+        # What no thread has begun is compiled by whoever needs it first.
+        return Program(lambda: lowered.compile() if later.cancel() else later.result(), seconds)
+    compiled = lowered.compile()
+    return Program(lambda: compiled, time.perf_counter() - start)
 
 
 def options(once: bool = False, threads: bool = True, quickly: bool = False, seldom: bool = False) -> dict[str, Any]:

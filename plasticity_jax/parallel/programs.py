@@ -6,8 +6,10 @@ Kinds: `init` one network, `begin` a stage, `advance` it, `evaluate` on a source
 one source per run, `diagnose`, and `measure` with an instrument.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,7 +20,7 @@ import numpy as np
 from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
-from plasticity_jax.parallel import compilation_cache, compiler, multihost, of_one, run_axis
+from plasticity_jax.parallel import compilation_cache, compiler, cpu, multihost, of_one, run_axis
 from plasticity_jax.training import evaluation, measuring, resets, state, sweep
 from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.remedies.apply import NONE, Custom
@@ -26,6 +28,7 @@ from plasticity_jax.training.remedies.apply import NONE, Custom
 Tree = Any
 Array = jax.Array
 Parent = tuple[Tree, Tree, Tree]  # its (params, stats, opt)
+AT_ONCE = 8  # programs that are compiled at a time at most, since each takes up to a GB
 
 
 class Start(NamedTuple):
@@ -70,6 +73,7 @@ class Programs:
         self.cache: dict[Any, compiler.Program] = {}
         self.placed: dict[Any, tuple[Images, Images]] = {}
         self.loaded = 0
+        self.pool: Executor | None = None
 
     @property
     def compiled(self) -> int:
@@ -78,6 +82,23 @@ class Programs:
     @property
     def seconds(self) -> float:
         return sum(program.seconds for program in self.cache.values())
+
+    @contextlib.contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Context in which `program` returns at once, and threads compile several programs at a time.
+
+        One after another on GPUs, where XLA times alternatives, and in several processes, which compile in one order.
+        """
+        if target.backend() == "gpu" or not multihost.alone():
+            yield
+            return
+        with self._counting():
+            self.pool = pool = ThreadPoolExecutor(min(cpu.threads(), AT_ONCE))
+            try:
+                yield
+            finally:
+                self.pool = None
+                pool.shutdown(cancel_futures=True)
 
     def init(self, key: Array) -> tuple[Tree, Tree]:
         """Fresh (params, stats) of one run, on the host."""
@@ -207,17 +228,27 @@ class Programs:
         key = kind, shape, structure, switches.jax_default_matmul_precision, *kinds
         fn, donate = self._function(kind, stage), kind == "advance"
         if by_row:
-            return self._program(key, lambda: run_axis.compile_by_row(fn, strategy, *args))
+            return self._program(key, lambda: run_axis.compile_by_row(fn, strategy, *args, pool=self.pool))
         quickly = kind.startswith("measure")
-        how = {"donate": donate, "quickly": quickly, "seldom": kind in ("begin", "diagnose")}
+        how: dict[str, Any] = {
+            "donate": donate,
+            "quickly": quickly,
+            "seldom": kind in ("begin", "diagnose"),
+            "pool": self.pool,
+        }
         return self._program(key, lambda: run_axis.compile_over(fn, strategy, *args, **how))
 
     def _program(self, key: Any, compile_it: Callable[[], compiler.Program]) -> compiler.Program:
         if key not in self.cache:
-            with compilation_cache.counting() as count:
+            with contextlib.nullcontext() if self.pool else self._counting():  # or `ahead` counts
                 self.cache[key] = compile_it()
-            self.loaded += count.loaded
         return self.cache[key]
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        with compilation_cache.counting() as count:
+            yield
+        self.loaded += count.loaded
 
     def _function(self, kind: str, stage: spec.Stage | None) -> Callable[..., Tree]:
         """The function of one run that a kind of program maps over runs."""

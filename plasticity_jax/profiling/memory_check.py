@@ -115,7 +115,11 @@ def check(context: Context) -> int | None:
 
     ended, begun = multihost.once(lambda: [holding("end"), holding("checkpoints")])
     to_come = [times for name, times in context.timetables.items() if name not in ended]
-    with context.timed("begin"):
+    with context.timed("begin"), context.programs.ahead():
+        for call in (call for times in to_come for call in calls(times, context, times.group.name in begun)):
+            if context.stopped() or not context.programs.pool:
+                break
+            context.programs.program(call.kind, call.stage, *call.args)
         needs = [
             need for times in to_come for need in needs_of(times, context, times.group.name in begun, context.stopped)
         ]

@@ -72,7 +72,7 @@ def profile(width: int, stem: str, steps: int) -> tuple[float, dict[str, tuple[f
     plan = dataclasses.replace(plans.cpu(), growth="", real="")
     case = plans.Case(width, stem, "float32", ())
     built = ours.point(plan, case, plans.Point(1, "map"), ours.noise(plan))
-    instructions = operations(built.program.call.as_text())
+    instructions = operations(built.program.compiled.as_text())
     built.train(steps)
     whole = built.train(steps) / steps
     with tempfile.TemporaryDirectory() as directory:

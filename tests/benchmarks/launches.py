@@ -88,7 +88,7 @@ def measure(wanted: Wanted, dump: Path) -> dict[str, Any]:
 
     with target.described(wanted.device):
         built = program(wanted)
-        text = built.call.as_text()
+        text = built.compiled.as_text()
     if is_tpu(wanted):
         return of_tpu(wanted, text, built.footprint.total)
     return of_gpu(wanted, text, built.footprint.total, launched(dump))

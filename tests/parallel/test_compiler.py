@@ -1,6 +1,9 @@
 """The compiler options for each backend; the programs themselves are compiled by the tests of their results."""
 
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+
 import jax
+import numpy as np
 import pytest
 
 from plasticity_jax.models import products
@@ -50,3 +53,32 @@ def test_other_backends_know_nothing_of_graphs(backend):
 def test_what_runs_seldom_on_a_tpu_is_compiled_with_little_effort(backend, few):
     backend("tpu")
     assert compiler.options(**{few: True}) == {"exec_time_optimization_effort": -1.0}
+
+
+class Never(Executor):
+    """Threads that never come to do anything."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        return Future()
+
+
+@pytest.mark.parametrize("make_pool", [Never, lambda: ThreadPoolExecutor(1)], ids=["never", "one"])
+def test_a_pool_compiles_what_is_not_needed_at_once(make_pool):
+    with make_pool() as pool:
+        program = compiler.compile_one(lambda x: 2 * x, np.float32(3), pool=pool)
+        assert program(np.float32(3)) == 6 and program.footprint == program.footprint
+
+
+def test_an_error_of_a_thread_is_one_of_the_caller():
+    """It is raised where the program is needed."""
+
+    class Failing(Never):
+        def submit(self, fn, /, *args, **kwargs):
+            future = Future()
+            future.set_running_or_notify_cancel()
+            future.set_exception(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED"))
+            return future
+
+    program = compiler.compile_one(lambda x: 2 * x, np.float32(3), pool=Failing())
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE"):
+        program(np.float32(3))

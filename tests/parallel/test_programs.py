@@ -82,6 +82,24 @@ def test_repeated_calls_compile_nothing_at_all(compilations):
     assert len(compilations) == before
 
 
+def test_programs_that_are_asked_for_ahead_are_those_of_later_calls(compile_anew):
+    """All that `ahead` has lowered is compiled once, whether a thread does it or, after `ahead`, the first call."""
+    made, looked_at, span = make(), states(), (0, 4)
+    shared = EVERYTHING, jax.tree.map(np.int32, span), IMAGES
+    with made.ahead():
+        program = made.program("evaluate", None, looked_at, DUE[:2], *shared)
+    evaluated = made.evaluate(looked_at, DUE[:2], EVERYTHING, span, IMAGES)
+    assert made.pool is None and list(made.cache.values()) == [program] and made.seconds > 0
+    assert same(evaluated, make().evaluate(looked_at, DUE[:2], EVERYTHING, span, IMAGES))
+
+
+def test_on_a_gpu_programs_are_compiled_one_after_another(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    made = make()
+    with made.ahead():
+        assert made.pool is None
+
+
 SAME = [
     {"learning_rate": 0.5, "weight_decay": 0.1},
     {"until_accuracy": 0.5, "epochs": 7.0, "steps": 3, "eval_every": 2, "name": "other", "recipe": "blend"},
