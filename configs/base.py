@@ -1,6 +1,6 @@
 """The defaults of all experiments; they are defined only here.
 
-`plasticity_jax/config/spec.py` says what the keys mean.
+`plasticity_jax/config/spec.py` documents the keys.
 """
 
 import copy
@@ -23,8 +23,8 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
     "muon": {"name": "muon", "learning_rate": 1e-3, "momentum": 0.95, "weight_decay": 1e-2},
 }
 
-# The numbers of each remedy: those of its paper where they are known, or the middle of the grid that was searched there
-# (`../plasticity_jax/training/remedies` says which); they are to be chosen anew for every protocol.
+# The numbers of each remedy: those of its paper if known, or the middle of the grid that was searched there
+# (`../plasticity_jax/training/remedies` says which).  They should be tuned for every protocol.
 REMEDIES: dict[str, dict[str, Any]] = {
     "l2_init": {"strength": 1e-2},
     "spectral": {"strength": 1e-3},
@@ -47,8 +47,8 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "plasticity_injection": {},
 }
 
-# How images of a data set may be changed and still show their class: a mirrored digit is another one or none, and a
-# crop of so small an image as one of `digits` is another image.
+# Augmentations of a data set that preserve the class: a mirrored digit is another one or none, and a crop of an image
+# as small as those of `digits` is another image.
 AUGMENT = {
     "cifar10": "crop_flip",
     "cifar100": "crop_flip",
@@ -61,7 +61,7 @@ AUGMENT = {
 def base(name: str = "") -> ConfigDict:
     """A study without stages: data and network of Berariu et al. 2021, and settings of evaluation.
 
-    `name` is what the analysis knows the study by, its claims and its figure; a study of your own needs none.
+    `name` selects the claims and figures of the study in the analysis; a custom study needs none.
     """
     config = ConfigDict()
     config.name = name
@@ -126,10 +126,10 @@ def stage(
     """A stage with all keys.
 
     Args:
-      branches: branch name -> what that branch changes of the stage, `after` above all.
-      data, reset: what differs from the defaults of these groups.
-      remedies: what `treated` returns; none by default.
-      **overrides: other keys of the stage; `optim` is what `optimiser` returns.
+      branches: branch name -> the keys of the stage that the branch changes, in particular `after`.
+      data, reset: changes to the defaults of these groups.
+      remedies: a result of `treated`; none by default.
+      **overrides: other keys of the stage; `optim` is a result of `optimiser`.
     """
     config = ConfigDict()
     config.after = "init"
@@ -283,9 +283,7 @@ def _choose(what: str, word: str, options: list[str]) -> str:
     if not options:
         raise ConfigError(f"{what} {word}: there is no such {what}, and none can be given")
     close = difflib.get_close_matches(word, options, 1, 0)[0]
-    raise ConfigError(
-        f"{what} {word}: there is none of that name; did you mean {close}? (choices: {', '.join(options)})"
-    )
+    raise ConfigError(f"{what} {word}: there is no such {what}; did you mean {close}? (choices: {', '.join(options)})")
 
 
 def _update(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:

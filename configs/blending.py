@@ -14,7 +14,7 @@ walks through all images epoch by epoch; `replacement` draws from all of them in
 Claim: a bias that decays slowly, over a small part of the training, is enough for a gap.
 
 Choices: p(n) and the range of gamma are the paper's.  The steps of gamma, and drawing with replacement, are inferred;
-the control `replacement` is ours, so that what comes of independent draws is not taken for a gap: compare with it.
+the control `replacement` is ours; compare with it, so that the effect of independent draws is not mistaken for a gap.
 
 Expected, in test accuracy:
     paper    lower the larger gamma is; it prints no number.
@@ -22,7 +22,7 @@ Expected, in test accuracy:
              0.9 is 1.6 points [-1.6, 4.9] below fresh, 3 seeds (measured on CIFAR-10 re-encoded as JPEG:
              `--config.dataset=cifar10_jpeg`, analysis/results/blending).
     digits   fresh 77.9 %, replacement 78.9 %, gammas 0.1, 0.5 and 0.9: 78.3, 78.9 and 77.7 %, 5 seeds (measured):
-             nothing to be told from noise.
+             differences are within the noise.
 
 Cost, of 9 gammas and 2 controls, 5 seeds (small: 3 gammas, 3 seeds; digits: 3 gammas, 5 seeds); nothing is shared:
     paper    10.8 million steps, 1,376 million images.  Not yet measured on a GPU.

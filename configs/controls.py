@@ -6,15 +6,15 @@
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
-Protocol: `fresh` and `pretrain+tune` as in `configs/multistage.py`, and beside them
+Protocol: `fresh` and `pretrain+tune` as in `configs/multistage.py`, and in addition
     fresh-matched      fresh, trained for 500 + 350/2 = 675 epochs: 263,925 updates, where `pretrain+tune` has 264,100
-    fresh-statistics   pretrain+tune whose BatchNorm statistics start anew; training never reads them, so its weights
-                       stay those of pretrain+tune to the bit, and only evaluations early in the tuning tell them apart
+    fresh-statistics   pretrain+tune with reset BatchNorm statistics; training never reads them, so its weights equal
+                       those of pretrain+tune bit for bit, and only evaluations early in tuning differ
 each with the ImageNet stem, which is by our reading the paper's, and with the 3x3 CIFAR stem of Ash & Adams 2020.
-The last fifth that is averaged of `fresh-matched` is the last fifth of its own 675 epochs.
+For `fresh-matched`, the metric is averaged over the last fifth of its 675 epochs.
 
-Claim: ours, to be refuted: the gap comes neither of the number of updates, nor of stale statistics, nor of a stem that
-throws away most of the resolution.
+Claim, ours, to be refuted: the gap is explained neither by the number of updates, nor by stale statistics, nor by a
+stem that discards most of the resolution.
 
 Choices: all ours.  The paper's definition of the gap does not fix the number of updates.
 
@@ -22,8 +22,8 @@ Expected, in test accuracy:
     paper    has no such control.  Ash & Adams see a gap with the CIFAR stem, 78.0 against 74.4 % (their Table 1).
     small    not run yet.
     digits   ImageNet and CIFAR stem: fresh 80.5 and 80.3 %, pretrain+tune 79.7 and 78.8 %, gaps 0.8 points [-1.8, 3.3]
-             and 1.5 [0.5, 2.5]; fresh-matched 81.0 and 79.0 %; fresh-statistics as pretrain+tune to the last digit.  5
-             seeds (measured).
+             and 1.5 [0.5, 2.5]; fresh-matched 81.0 and 79.0 %; fresh-statistics equals pretrain+tune to the last digit.
+             5 seeds (measured).
 
 Cost, of 2 stems of 4 branches of 5 seeds (small: 3, digits: 5); the two warm branches of a seed share its pretraining:
     paper    9.2 million steps, 1,176 million images; without sharing 88 million more.  Not yet measured on a GPU.

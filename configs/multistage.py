@@ -8,7 +8,7 @@ Arguments, joined by commas in any order: one of `small`, `medium`, `digits` and
 (default), `adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the four, the scale of the paper.
 
 Protocol: `pretrain` trains on a random half of the images, `tune` on all of them, once from fresh weights
-(`fresh`) and once from what was pretrained (`pretrain+tune`), on the same batches.  The optimiser's moments start
+(`fresh`) and once from the pretrained ones (`pretrain+tune`), on the same batches.  The optimiser's moments start
 from zero in both.  The metric is the mean test accuracy over the last fifth of the tuning, epochs 401-500 in the paper.
 
 Claim: both reach 100 % train accuracy, and `pretrain+tune` generalises worse.
@@ -25,7 +25,7 @@ Expected, in test accuracy:
              width 8, 50 + 100 epochs; running train accuracy at the end 97.2 % of both.
     digits   fresh 78.1 %, pretrain+tune 75.2 %, gap 2.9 points [1.2, 4.6], 8 seeds (measured).  A fifth of the labels
              is wrong; on clean labels the task is nearly solved, and the gap is 0.7 points [0.1, 1.2] (label_noise=0 in
-             both stages).  With the CIFAR stem, noise and 5 seeds it is 0.9 points [-1.1, 2.9]: not told from zero.
+             both stages).  With the CIFAR stem, noise and 5 seeds it is 0.9 points [-1.1, 2.9]: inconclusive.
 
 Cost, of 2 branches of 5 seeds (digits: 8):
     paper    2.3 million steps of batch 128 in a ResNet-18 of width 64 (68,600 + 2 * 195,500 per seed), 294 million

@@ -7,34 +7,34 @@
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
 Protocol: `before` trains for a number of updates at one rate, on a fixed subset of the images.  From these networks and
-their momentum three branches go on, for equally many updates:
-    decay   at a tenth of the rate: the transition that is looked at
-    keep    at the same rate: what would have been without it
-    grown   at the same rate, with ten times larger batches: less noise, and the rate is not touched
-The axis `arm` is a ladder on which each step takes a source of noise away, at equal updates and equal BatchNorm
-statistics (of ghost batches as large as the batches of SGD):
+their momentum three branches continue for the same number of updates:
+    decay   at a tenth of the rate: the transition
+    keep    at the same rate: the control without a transition
+    grown   at the same rate, with ten times larger batches: less noise without a change of the rate
+Each value of the axis `arm` removes a further source of noise, at equal updates and equal BatchNorm statistics (of
+ghost batches as large as the batches of SGD):
     augmented    SGD with crops and flips (without flips for `digits`)
-    plain        without
+    plain        without augmentation
     large        with five times (at the scale of the paper four times) larger batches
     full         every update on all images: the gradient is a sum over micro-batches in one fixed order, so nothing is
                  random; BatchNorm's ghost batches are the same images each time
-    full-group   the same with GroupNorm, which knows no batches (of one group at the smaller scales)
+    full-group   the same with GroupNorm, which does not depend on batches (of one group at the smaller scales)
 each at two learning rates.  `before` also keeps an exponential moving average of its weights, which is evaluated too.
 
 Claim: the transitions come from the stochasticity of SGD and disappear with batch gradient descent.
 
-Choices: the paper says that much and no more; subset, rates, updates, the ladder, its converse `grown` and the moving
-average are ours.  If the average is as good before the decay as the network is after it, the transition is the end of
+Choices: the paper gives no more details; subset, rates, updates, the arms, the converse `grown` and the moving average
+are ours.  If the average is as good before the decay as the network is after it, the transition is the end of
 an oscillation and not the learning of something new.
 
-Expected, in nats of training loss, by which a transition lowers it soon after (mean over the rates, 3 seeds):
+Expected, the drop of the training loss soon after a transition in nats (mean over the rates, 3 seeds):
     paper    no number; the transitions disappear with batch gradient descent.
     small    plain SGD 0.25 [0.06, 0.43]; ten times larger batches instead of a decay 0.29 [0.12, 0.45]; full batches
              with BatchNorm 0.02 [-0.02, 0.05], with GroupNorm -0.02 [-0.09, 0.05].  Before the decay the moving average
-             is ahead of the network by 0.18 [0.09, 0.28], but not as accurate as the network after it: the average
-             lacks 1.2 points [1.0, 1.3] (measured on CIFAR-10 re-encoded as JPEG, analysis/results/noise).  Five times
-             larger batches are not told from SGD.
-    digits   the machinery only.
+             has a lower loss than the network by 0.18 [0.09, 0.28], but its accuracy is 1.2 points [1.0, 1.3] below
+             that of the network after the decay (measured on CIFAR-10 re-encoded as JPEG, analysis/results/noise).
+             Five times larger batches against SGD are inconclusive.
+    digits   for testing only.
 
 Cost:
     small    6.5 million images; measured 63 min on 2 slow CPU cores that trained or tested something else all the time,

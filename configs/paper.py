@@ -3,8 +3,8 @@
     python -m launch.local --config=configs/paper.py:digits --workdir=runs/paper-digits
     python -m launch.sweep --config=configs/paper.py --workdir=runs/paper --hours=12          # only plan it
 
-Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.  Each study is that of its own
-config, whose docstring says what it is, with a directory of its own: SWEEP/resets, SWEEP/warm_start_online, ..
+Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.  Each study is described in the
+docstring of its config, and has its own directory: SWEEP/resets, SWEEP/warm_start_online, ..
 
 Cost: see `launch.sweep --dry_run`.
 """

@@ -9,11 +9,11 @@ Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; 
 Without one of the first three, the scale of the paper.
 
 Protocol:
-    patches  Li, Wei & Ma 2019 (arXiv 1907.04595): four fifths of the images carry a 7x7 patch that tells the class, a
-             fifth of these draws nothing but the patch (`data/patches.py`).  Four arms: `large`, rate 0.1
-             times 0.04 at half time; `middle`, 0.02, and `small`, 0.004, both constant; and `small-noise`, as `small`
-             with noise on the activations, whose deviation falls from 0.2 to 0.  After every epoch: accuracy on
-             clean test images, on those of which four fifths are patched, and on black ones with a patch alone.
+    patches  Li, Wei & Ma 2019 (arXiv 1907.04595): four fifths of the images have a 7x7 patch that identifies the class;
+             a fifth of these are black except for the patch (`data/patches.py`).  Four arms: `large`, rate 0.1, times
+             0.04 after half of the time; `middle`, 0.02, and `small`, 0.004, both constant; and `small-noise`, as
+             `small` with noise on the activations, whose deviation falls from 0.2 to 0.  After every epoch: accuracy on
+             clean test images, on test images of which four fifths are patched, and on black ones with only a patch.
     graded   four patterns of 0, 2, 4 and 6 bits, one in each example (`data/synthetic.py`), and a perceptron.
              Step decay from rate 0.6 in three learning stages, and each of its three rates held constant (`rate-1`
              to `rate-3`); all of it also at ten times larger batches, so that rate 0.6 at batch 320 has the noise of
@@ -23,26 +23,26 @@ Protocol:
 Claim: a large rate learns easy patterns and ignores those that are hard to see until it decays; and what matters is the
 noise, of which the rate is one part.
 
-Choices: You et al. (first version) verify their mechanism by its implications only, and of the data set of the second
-version little is known.  So both studies stand in for it.  The patches, their constants, the normalisation, WRN-16-10,
-batch 128, Nesterov momentum 0.9, weight decay 5e-4, 60 epochs and the arms `large` and `small` are Li, Wei & Ma's; that
-they draw the test patches anew each epoch is not followed, so that curves differ in the network only.  That noise on
-activations stands in for a large rate is theirs too; its deviation, where it is added (behind each normalisation), and
-that it falls in a straight line are ours, and this arm is not yet run.  `middle`, other amplitudes of the patch,
+Choices: You et al. (first version) verify their mechanism by its implications only, and little is known of the data set
+of the second version.  So both studies are substitutes.  The patches, their constants, the normalisation, WRN-16-10,
+batch 128, Nesterov momentum 0.9, weight decay 5e-4, 60 epochs and the arms `large` and `small` are Li, Wei & Ma's.
+Unlike theirs, test patches are not redrawn each epoch, so that curves differ in the network only.  Noise on activations
+as a substitute for a large rate is theirs too; its deviation, its place (after each normalisation) and its linear decay
+are ours, and this arm is not yet run.  `middle`, other amplitudes of the patch,
 ResNet-18 at `small` and all of `graded` are ours.
 
 Expected, in points:
     paper    no number for the substitutes.
     small    patches of amplitude 0.4: at the decay the accuracy on patches alone jumps by 23 [7, 40], and the network
-             that began with the large rate ends 8.5 [5.7, 11.2] higher on clean images.  Before the
-             decay the large rate has 46 to 76 % of them, the small one 92 to 97: whether it ignores them is not told
-             (39 [-10, 89]).  At the published amplitude 0.1 every arm ends at 8 to 11 % on patches alone, which is
-             chance.  3 seeds (measured on CIFAR-10 re-encoded as JPEG, analysis/results/patterns_patches).  5,000
-             images, width 8.
+             that began with the large rate ends 8.5 [5.7, 11.2] higher on clean images.  Before the decay the large
+             rate has an accuracy of 46 to 76 % on patches alone, the small one 92 to 97 %; whether the large rate
+             ignores them is inconclusive (39 [-10, 89]).  At the published amplitude 0.1 every arm ends at 8 to 11 % on
+             patches alone, which is chance.  3 seeds (measured on CIFAR-10 re-encoded as JPEG,
+             analysis/results/patterns_patches).  5,000 images, width 8.
              graded: accuracy falls with the bits of a pattern; at the first decay the one of 4 bits jumps by 5.9
              [2.1, 9.8] more than without a decay; 6 bits are learnt 5.2 [2.3, 8.1] better at a tenth of the rate, and
              as well with ten times larger batches (0.2 [-0.5, 0.8], 90 %).  3 seeds (analysis/results/patterns_graded).
-    digits   the machinery only.
+    digits   for testing only.
 
 Cost:
     small    patches: 5.5 million images; 32 min on 2 slow CPU cores that had other work too.  graded: 14.5 million

@@ -1,8 +1,8 @@
-"""Presets: the scales of every study besides the paper's.
+"""Presets: scales of the studies that are smaller than the paper's.
 
-`small` is real images on 2 CPU cores; `digits` is scikit-learn's digits, offline and in a minute or two; `smoke` is
-`small` cut to 30 steps a stage, to try a machine and to time it.  A few studies have `medium` too: all images, and a
-network between those of `small` and of the paper.
+`small` uses real images on 2 CPU cores; `digits` scikit-learn's digits, offline and in a minute or two; `smoke` is
+`small` with 30 steps per stage, to test and time a machine.  Some studies also have `medium`: all images, and a network
+between those of `small` and of the paper.
 """
 
 from ml_collections import ConfigDict
@@ -86,11 +86,11 @@ def imagenet(config: ConfigDict, scale: str, preset: str, milestones: tuple[floa
     """ResNet-50 on ImageNet for 90 epochs in the stage `train`, at 64x64 (`imagenet64`) or 224x224 (`imagenet`).
 
     The recipe is the usual one: SGD at 0.1 with momentum 0.9 and batches of 256, weight decay 1e-4, random resized
-    crops and flips.  There are 16.4 GB of images at 64x64, and 262 GB at 256x256, of which networks see the middle 224:
-    `config.images=auto` stores them on the device only if it has room.
+    crops and flips.  The images take 16.4 GB at 64x64, and 262 GB at 256x256, whose 224x224 centre is the network's
+    input.  `config.images=auto` stores them on the device only if they fit.
 
     Raises:
-      ConfigError: a smaller scale was asked for too.
+      ConfigError: a smaller scale was given too.
     """
     if scale == SCALES[0]:
         return

@@ -8,11 +8,11 @@ Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, 
 `adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the three, the scale of the paper.
 
 Protocol: one pretraining on a random half of the images, 350 epochs long.  `tune` trains on all of them for 500 epochs,
-from what the pretraining was after 1, 2, 3, 5, 10, 20, 35, 50, 100, 200 and 350 epochs (`pretrain-1` .. `pretrain-350`)
+from the pretrained network after 1, 2, 3, 5, 10, 20, 35, 50, 100, 200 and 350 epochs (`pretrain-1` .. `pretrain-350`)
 and from fresh weights (`fresh`), on the same batches.  The optimiser's moments start from zero.
 
-Claim: the gap appears after very few epochs of pretraining, 5 to 10 with Adam, long before the half is fit; to stop the
-pretraining early does not remove it.
+Claim: the gap appears after very few epochs of pretraining, 5 to 10 with Adam, long before the half is fitted; stopping
+the pretraining early does not remove it.
 
 Choices: the two axes, Adam at a constant 1e-3 and the metric are the paper's.  Which lengths it tried is inferred; so
 are the rates of the other optimisers (`configs/base.py`), and that Figures 8-10 are this study with RMSprop, SGD and

@@ -1,4 +1,4 @@
-"""Sharpness and generalisation by the ratio of rate and batch.  Jastrzebski et al. 2020, "The break-even point".
+"""Sharpness and generalisation by the ratio of rate to batch size.  Jastrzebski et al. 2020, "The break-even point".
 
     python -m plasticity_jax.main --config=configs/rate_batch.py --workdir=runs/rate_batch
     python -m plasticity_jax.main --config=configs/rate_batch.py:small --workdir=runs/rate_batch-small
@@ -6,28 +6,28 @@
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
-Protocol: plain SGD at three constant rates, each with three sizes of batches, for equally many epochs from the same
-weights.  Neighbours differ by a factor of two, so that five ratios rate/batch occur, the middle one three times.  At
-the end: the eigenvalues of the Hessian, the noise of the gradient, and two measures of flatness that do not depend on
-the scale of the weights.
+Protocol: plain SGD at three constant rates, each with three batch sizes, for the same number of epochs from the same
+weights.  Neighbours differ by a factor of two, which gives five ratios rate/batch, the middle one three times.
+Measured at the end: the eigenvalues of the Hessian, the noise of the gradient, and two measures of flatness that do not
+depend on the scale of the weights.
 
-Claim: a larger ratio of rate and batch, and so more noise, leads to a less curved region, with less noisy gradients,
-and to a higher accuracy; and what counts is the ratio: with the same one training ends alike.
+Claim: a larger ratio of rate to batch size, and so more noise, leads to a less curved region, with less noisy
+gradients, and to a higher accuracy.  Only the ratio matters: training with equal ratios ends alike.
 
-Choices: the paper's argument is about how rate and batch steer the trajectory early in training; that the ratio sets
-the end is from earlier work of the same authors.  The grid, constant rates, no momentum, no weight decay, and equal
-epochs rather than updates (equally many of rate times updates over batch) are ours.
+Choices: the paper's argument is about how rate and batch size determine the trajectory early in training; that the
+ratio determines the end is from earlier work of the same authors.  The grid, constant rates, no momentum, no weight
+decay, and equal epochs rather than updates (equal rate times updates over batch size) are ours.
 
 Expected:
     paper    no number known to us.
     small    not yet run.
-    digits   a larger ratio ends less curved, its largest eigenvalue lower by 380 [240, 520] from one end of the grid to
-             the other, with less noise (tr(Sigma) lower by 2,500 [1,300, 3,700]) and 4.6 points [0.4, 8.8] higher.  One
-             ratio is not one end: four times the rate and the batch end 5.1 points lower [3.0, 7.2], 90 %; of sharpness
-             it is not told.  5 seeds (measured).
+    digits   the largest ratio ends less curved than the smallest (largest eigenvalue lower by 380 [240, 520]), with
+             less noise (tr(Sigma) lower by 2,500 [1,300, 3,700]) and 4.6 points [0.4, 8.8] higher.  Equal ratios do
+             not end alike: four times the rate and batch size end 5.1 points lower [3.0, 7.2], 90 %; for sharpness it
+             is inconclusive.  5 seeds (measured).
 
 Cost, of 9 points of 5 seeds (small: 3):
-    paper    `--dry_run` tells it; not yet measured on a GPU.
+    paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  30 epochs, measured on 1,024 images.
     digits   1.2 million images of 8x8, and what 1.2 million cost; 3 min 48 s on 2 CPU cores, of which compiling takes
              109 s and measuring 102 s.  20 epochs, measured on 128 images.

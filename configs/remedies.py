@@ -7,46 +7,46 @@
     python -m analysis.remedies runs/half-digits runs/pixels-digits --out runs/remedies.md
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, without which the scale is the papers';
-`protocol=half` (default), `tenth`, `chunks`, `classes`, `labels` or `pixels`; `noise=0.5` beside `tenth`; `chunks=50`
-(default 10) beside `chunks`; `remedies=l2_init+redo` for some of the remedies alone.
+`protocol=half` (default), `tenth`, `chunks`, `classes`, `labels` or `pixels`; `noise=0.5` with `tenth`; `chunks=50`
+(default 10) with `chunks`; `remedies=l2_init+redo` for some of the remedies only.
 
 Protocol: each has `fresh` weights, `warm` ones that continue without a remedy, and a branch for each remedy.
     half     a random half, then everything (Berariu et al.).
     tenth    a random tenth, then everything (Lee et al. 2024, Hare & Tortoise; Han et al. 2026, FIRE); with `noise=0.5`
              half of the tenth's labels are wrong.
     chunks   10 or 50 growing parts of i.i.d. data, each until 99.9 % train accuracy (Shin et al. 2024, DASH).
-    classes  the classes arrive in groups, and those before stay (Dohare et al. 2024); only classes that have arrived
-             are told apart and tested.
+    classes  the classes arrive in groups, and earlier ones stay (Dohare et al. 2024); only classes that have arrived
+             are predicted and tested.
     labels   a stream of tasks in one stage, each with new random labels for the same images: trainability, the other
-             kind of loss of plasticity (Lyle et al. 2023, Kumar et al. 2023).  Measured is the accuracy of training in
-             the last epoch of each task, over the last fifth of the tasks.
-    pixels   a stream of tasks in one stage, each with the pixels of all images in another order, and each an epoch
-             long, so the running train accuracy is the online accuracy of the task (Dohare et al. 2024); a perceptron.
-In streams, `fresh` weights are drawn anew for every task, and resets happen at the start of every task.
+             kind of loss of plasticity (Lyle et al. 2023, Kumar et al. 2023).  The metric is the train accuracy in the
+             last epoch of each task, over the last fifth of the tasks.
+    pixels   a stream of tasks in one stage, each with another permutation of the pixels, and each one epoch long,
+             so the running train accuracy is the online accuracy of the task (Dohare et al. 2024); an MLP.
+In streams, `fresh` draws new weights for every task, and resets are applied at the start of every task.
 
-Remedies: those of `at_switch` act where a stage or a task begins, those of `between_stages` where a stage begins, those
-of `throughout` in all training from the first stage on; each is a line of `configs/treatments.py`.  A full reset is
-`fresh` itself.  New moments of the optimiser are a part of every branch in protocols of several stages, as in the
-papers; in streams they are the remedy `optimiser_reset`.
+Remedies: those of `at_switch` act at the start of a stage or task, those of `between_stages` at the start of a stage,
+those of `throughout` during all training from the first stage on; each is a line of `configs/treatments.py`.  A full
+reset is `fresh` itself.  In protocols with several stages every branch starts with new moments of the optimiser, as in
+the papers; in streams this is the remedy `optimiser_reset`.
 
 Hyper-parameters: numbers in a list are the settings 1, 2 and 3 of the remedy, which train side by side as rows of the
 run axis.  `analysis.remedies` takes the setting with the best mean accuracy on `validation_images`, which are held out
-of the training images; of `labels`, where nothing generalises, for each seed the one that is best at the other seeds.
+of the training images; in `labels`, where nothing generalises, for each seed the one that is best at the other seeds.
 Test images are not used for any choice.
 
 Claim (written before any run): the warm start ends below fresh weights in `half`, `tenth` and `chunks`, and more so
-after wrong labels; in `labels` and `pixels` a network without a remedy ends below one drawn anew for every task.
-Shrink and perturb comes within a point of fresh weights (Ash & Adams 2020); a larger rate closes a part of the gap, and
-the last four modules anew close it (Berariu et al. 2021); L2-init keeps a network trainable (Kumar et al. 2023); ReDo
-helps (Sokar et al. 2023).  `analysis/claims/remedies.py` holds them as data.
+after wrong labels; in `labels` and `pixels` a network without a remedy ends below one that is fresh for every task.
+Shrink and perturb ends within a point of fresh weights (Ash & Adams 2020); a larger rate closes a part of the gap, and
+resetting the last four modules closes it (Berariu et al. 2021); L2-init keeps a network trainable (Kumar et al. 2023);
+ReDo helps (Sokar et al. 2023).  `analysis/claims/remedies.py` has these claims as data.
 
 Choices: the fractions, groups, chunks and ends are the papers'; so are Adam at 1e-3 of `half`, SGD of `classes` and
 `chunks`.  Ours: the same network and Adam without warm-up and clipping in `tenth` instead of AdamW; MNIST, the number
 of images, tasks and epochs of `labels` and `pixels`, which are near those of Kumar et al. but not checked; the
-settings; the smaller scales take Adam at 1e-3 everywhere.  What changes the network of all branches (LayerNorm, and
-with it normalise and project; CReLU; dropout) makes a study of its own, as `--config.model.norm=layer`.  So does
-plasticity injection, in the last two modules, which is there only if it is named: `remedies=plasticity_injection+fire`.
-Digits are not augmented, and neither are images in streams.
+settings; the smaller scales take Adam at 1e-3 everywhere.  Remedies that change the network of all branches (LayerNorm,
+and with it normalise and project; CReLU; dropout) need a separate study, with `--config.model.norm=layer` and so on.
+So does plasticity injection, in the last two modules, which is included only by name:
+`remedies=plasticity_injection+fire`.  Digits are not augmented, and neither are images in streams.
 
 Expected, in test accuracy (online accuracy in streams):
     paper    half: fresh 70 to 79 %, warm 3 to 4 points below (Berariu et al., Ash & Adams).  Not run.

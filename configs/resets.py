@@ -7,16 +7,16 @@
 Argument: one of `small`, `medium`, `digits` and `smoke`; without it, the scale of the paper.
 
 Protocol: `pretrain` and `tune` as in `configs/multistage.py`; but between them some of the modules 1 (first
-convolution), 2 to 5 (residual modules) and 6 (head) are drawn anew from the initial distribution, with their BatchNorm
-statistics.  The others keep weights and statistics.  `reset-6` is the head alone, `reset-3-6` the last four (Figure
-11's "Reset last 4"), `reset-2-6` the last five, `reset-1-3` the first three.
+convolution), 2 to 5 (residual modules) and 6 (head) are reset: their weights are drawn again from the initial
+distribution, and their BatchNorm statistics are initial.  The others keep weights and statistics.  `reset-6` is only
+the head, `reset-3-6` the last four (Figure 11's "Reset last 4"), `reset-2-6` the last five, `reset-1-3` the first
+three.
 
-Claim: resetting the last four or five modules recovers the accuracy of a fresh network; less does not, and it is the
-top that must go.  What is kept of the first modules does not make the tuning faster (Figure 11).
+Claim: resetting the last four or five modules recovers the accuracy of a fresh network; resetting fewer does not, and
+the last modules must be among them.  Keeping the first modules does not make tuning faster (Figure 11).
 
-Choices: the modules, that they are drawn anew, "last 4, or 5", and that the optimiser starts without moments are the
-paper's.  Which other subsets it tried is inferred, here all suffixes, prefixes and single modules; so is what becomes
-of the BatchNorm statistics.
+Choices: the modules, their reset, "last 4, or 5", and new moments of the optimiser are the paper's.  Inferred: which
+other subsets it tried, here all suffixes, prefixes and single modules, and the treatment of BatchNorm statistics.
 
 Expected, in test accuracy:
     paper    between 70 and 79 % (the axis of Figure 11); reset-3-6 and reset-2-6 level with fresh.

@@ -6,10 +6,10 @@
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
-Protocol: the images arrive in n + 1 parts, and nothing is taken away: D_1 < D_2 < .. < D_(n+1) = everything.  A network
-trains on each D_i in turn (stages `part1` .. `partN`), and at last on everything (`tune`), each time with new moments
-of the optimiser.  A share r of the images is dealt out evenly over the parts; the others arrive with their class, and
-the classes are spread evenly over the parts.  Branches: `splits-5` has n + 1 = 5 parts and r = 1, left panel;
+Protocol: the images arrive in n + 1 parts, and none are removed: D_1 < D_2 < .. < D_(n+1) = everything.  A network
+trains on each D_i in turn (stages `part1` .. `partN`), and finally on everything (`tune`), each time with new moments
+of the optimiser.  A share r of the images is distributed evenly over the parts; the others arrive with their class, and
+the classes are distributed evenly over the parts.  Branches: `splits-5` has n + 1 = 5 parts and r = 1, left panel;
 `splits-5-uniform-50` has r = 50 %, right panel; r = 0 is class after class.  `fresh` sees everything from the start.
 
 Claim: the more parts, the lower the final test accuracy; and the lower, the fewer images arrive uniformly.
@@ -21,7 +21,7 @@ Expected, in test accuracy:
     paper    a fall from 2 parts to 10, and from r = 1 to r = 0; it prints no number.
     small    fresh 33.1 %, splits-2 30.9 %, splits-5 29.8 %; splits-5-uniform-50 30.1 %, splits-5-uniform-0 32.6 %, 3
              seeds (measured on CIFAR-10 re-encoded as JPEG: `--config.dataset=cifar10_jpeg`, analysis/results/splits).
-             More parts cost more, as claimed; parts with classes of their own cost less, not more, but no interval
+             More parts cost more, as claimed; parts with separate classes cost less, not more, but no interval
              excludes zero.
     digits   fresh 77.9 %; gaps 3.8 points [1.8, 5.9] for splits-2, 5.3 [3.1, 7.6] for splits-5, 6.7 [4.1, 9.2] and 8.5
              [6.4, 10.6] for uniform 50 and 0, 5 seeds (measured).

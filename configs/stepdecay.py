@@ -5,7 +5,7 @@
     python -m plasticity_jax.main --config=configs/stepdecay.py:digits --workdir=runs/stepdecay-digits
 
 Arguments, joined by commas in any order: one of `small`, `medium`, `digits` and `smoke`, and `model=resnet` (default)
-or `wide_resnet` (WRN-16-4); without one of the four, CIFAR-10 as a whole, or with `scale=imagenet64` or
+or `wide_resnet` (WRN-16-4); without one of the four, all of CIFAR-10, or with `scale=imagenet64` or
 `scale=imagenet` ResNet-50 on ImageNet for 90 epochs, with decays at 30, 60 and 80, which is the network and the data of
 the paper.
 
@@ -26,7 +26,7 @@ Expected, in points of test accuracy:
     small    stepdecay ends 6.4 points [5.8, 7.1] above constant; the jump at the first decay exceeds that at placebo
              epochs by 8.2 [6.1, 10.3], at the second by 1.3 [0.6, 2.1]; 5 seeds (measured on CIFAR-10 re-encoded as
              JPEG: `--config.dataset=cifar10_jpeg`, analysis/results/stepdecay).  4,000 images, width 8, 60 epochs.
-    digits   the machinery only: the task is too easy for a transition of any size.
+    digits   for testing only: the task is too easy for a transition of any size.
     imagenet64, imagenet     not run: no number of ours.
 
 Cost:

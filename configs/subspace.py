@@ -6,23 +6,23 @@
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
-Protocol: that of `configs/multistage.py` with SGD.  At the first steps of tuning and every few epochs: the share of
-the gradient that lies in the space of the ten largest eigenvalues of the Hessian, and how much of that space is that of
-the measurement before, and that of the first one.
+Protocol: that of `configs/multistage.py` with SGD.  Measured at the first steps of tuning and every few epochs: the
+share of the gradient in the eigenspace of the ten largest eigenvalues of the Hessian, and the overlap of this
+eigenspace with that of the previous and of the first measurement.
 
-Claim: after a short time the gradient lies mostly in a space of as many dimensions as there are classes, and that space
-changes little from then on.
+Claim: after a short time the gradient lies mostly in an eigenspace with as many dimensions as classes, and this space
+changes little afterwards.
 
-Choices: ten dimensions for ten classes are the paper's, and plain SGD is; network, rate and times are ours, and so is
-the warm start: by the account of Berariu et al. it should have left the short time behind.
+Choices: ten dimensions for ten classes and plain SGD are the paper's; network, rate and times are ours, and so is the
+warm start: by the explanation of Berariu et al. it should be past this initial phase.
 
 Expected:
-    paper    most of the gradient in the space soon after the start (its abstract; no number is known to us).
+    paper    most of the gradient in the eigenspace soon after the start (its abstract; no number is known to us).
     small    not yet run.
     digits   not yet run.
 
 Cost, of 2 branches of 5 seeds (small: 3):
-    paper    `--dry_run` tells it; not yet measured on a GPU.
+    paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  50 + 40 epochs, measured on 1,024 images.
     digits   not yet measured.  30 + 40 epochs, measured on 256 images.
 """

@@ -7,27 +7,26 @@
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `target=held_out` (default: the half of
 the classes that the source leaves out, which needs no other data set), `cifar100` or `svhn_cropped`, but these not
-beside `digits`.  Without one of the first three, CIFAR-10 as a whole; with `source=imagenet64` ImageNet at 64x64, with
-ResNet-50 for 90 epochs in stages of 30, and `target=caltech_birds2011` (CUB-200) or `caltech101` too, of which TFDS has
-the paper's: images of a target are brought to 64x64.
+with `digits`.  Without one of the first three, all of CIFAR-10; with `source=imagenet64` ImageNet at 64x64, with
+ResNet-50 for 90 epochs in stages of 30, and also `target=caltech_birds2011` (CUB-200) or `caltech101`, those of the
+paper's data sets that TFDS has: images of a target are resized to 64x64.
 
 Protocol: `train` trains on the source, by step decay in three learning stages and, as a control, at a constant rate for
-as long.  Networks are taken in the middle of the first stage, at the end of each, and untrained.  Each of them goes to
-    probe      a new head on frozen features (BatchNorm's running statistics), with weight decays of which the best on
-               held-out images counts
-    finetune   a new head, everything trained, at three rates of which the best on held-out images counts: norms of
-               weights differ between stages, so one rate for all would not be fair
-    tune       all classes of the source's data set, as the pretrained network of Berariu et al. 2021, Figure 1: what is
-               its gap to fresh weights?
+as long.  Networks are taken in the middle of the first stage, at the end of each, and untrained.  Each is used for
+    probe      a new head on frozen features (BatchNorm's running statistics), with the weight decay that is best on
+               held-out images
+    finetune   a new head, everything trained, with the best of three rates on held-out images: norms of weights differ
+               between stages, so one rate for all would not be fair
+    tune       all classes of the source's data set, as the pretrained network of Berariu et al. 2021, Figure 1: its gap
+               to fresh weights
 A_tgt(k) is the target's test accuracy after stage k, A_src(k) the source's.  Efficiency is A_tgt / A_src; the marginal
 transfer of stage k is the gain in A_tgt over that in A_src from stage k - 1 on.
 
-Claim, weak: what later stages add transfers less, their marginal transfer is below one.  Strong: the last stage
+Claim, weak: the gains of later stages transfer less, their marginal transfer is below one.  Strong: the last stage
 transfers worse than the first, though it is better on the source.
 
-Choices: the paper transfers from ImageNet; which protocol, and by which measure, is not known.  Data sets, both ways of
-transfer, the measures and the control at a constant rate are ours.  Which classes are held out differs from seed to
-seed.
+Choices: the paper transfers from ImageNet; its protocol and measure are not known.  Data sets, both ways of transfer,
+the measures and the control at a constant rate are ours.  The held-out classes differ between seeds.
 
 Expected:
     paper    later stages improve the source more than the target; it prints no number.
@@ -36,7 +35,7 @@ Expected:
              last stage transfers worse than the first is not seen (better by 2.7 [-3.1, 8.5] and 0.9 [-3.3, 5.0]).  As
              the pretrained network of Figure 1 those of stages 1 and 3 end 8.3 [6.0, 10.6] and 8.0 [6.2, 9.8] points
              ABOVE fresh weights.  3 seeds (measured on CIFAR-10 re-encoded as JPEG: analysis/results/transfer).
-    digits   the machinery only.
+    digits   for testing only.
     source=imagenet64        not run: no number of ours.
 
 Cost:

@@ -13,9 +13,9 @@ stays as it is.  Both branches are tuned at every rate: `fresh[rate=10x]`, `pret
 Claim: ten times the rate in tuning reduces the gap substantially.
 
 Choices: the factor 10 for the pretrained network is the paper's; whether its fresh network has it too is unknown to us.
-Here it has, otherwise a rate that is better for all networks would look like a cure.  Read two gaps: of fresh at 1x
-against pretrain+tune at 10x (the paper's, by our reading), and at equal rates.  Factors 3 and 30 are ours, and so are
-the rates of the optimisers other than Adam (`configs/base.py`).
+Here it has, because otherwise a rate that is better for all networks would look like a remedy.  There are two gaps:
+fresh at 1x against pretrain+tune at 10x (the paper's, by our reading), and at equal rates.  Factors 3 and 30 are ours,
+and so are the rates of the optimisers other than Adam (`configs/base.py`).
 
 Expected, in test accuracy:
     paper    a smaller gap at 10x; it prints no number.

@@ -1,4 +1,4 @@
-"""Two phases of learning, measured: the account that Berariu et al. 2021 (section 3) give of the gap.
+"""Two phases of learning, measured: the explanation of the gap by Berariu et al. 2021 (section 3).
 
     python -m plasticity_jax.main --config=configs/two_phases.py --workdir=runs/two_phases
     python -m plasticity_jax.main --config=configs/two_phases.py:small --workdir=runs/two_phases-small
@@ -7,42 +7,42 @@
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
 `adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the three, the scale of the paper.
 
-Protocol: that of `configs/multistage.py`; `tune` begins from fresh weights and from those of the pretraining, on the
+Protocol: that of `configs/multistage.py`; `tune` starts from fresh weights and from those of the pretraining, on the
 same batches:
     fresh, fresh-10x   fresh weights, at the rate of pretraining and at ten times that
     warm, warm-10x     after the whole pretraining, at both rates
     warm-1, warm-5, .. after 1, 5, .. epochs of it
     head-reset         after all of it, with a fresh last layer
     shrink-perturb     after all of it, 0.4 times the weights and 0.1 times fresh ones (Ash & Adams 2020)
-At the first steps of tuning (0, 1, 2, 4, ..), every few epochs and at the end, on fixed training images: the noise
-of the gradient, and of the update that it makes (`plasticity_jax/diagnostics/noise.py`); the trace of the Fisher
+Measured at the first steps of tuning (0, 1, 2, 4, ..), every few epochs and at the end, on fixed training images: the
+noise of the gradient and of the resulting update (`plasticity_jax/diagnostics/noise.py`); the trace of the Fisher
 matrix; two measures of flatness that do not depend on the scale of the weights (`flatness.py`); and at the scale of
-the paper the curvature (`curvature.py`), which costs ten times as much as the others together.
+the paper the curvature (`curvature.py`), which costs ten times as much as all others together.
 
-Claim: learning explores first, carried from basin to basin by the noise of the gradient, and refines then.  A
-pretrained network has less noise when tuning begins, so it explores less and ends in a narrower minimum; ten times the
-rate amplifies the noise that is left, and mends a part of the gap.
+Claim: training first explores basins, driven by gradient noise, and then refines.  A pretrained network has less noise
+when tuning begins, so it explores less and ends in a narrower minimum; ten times the rate amplifies the remaining noise
+and reduces the gap.
 
-Choices: the paper measures accuracy alone, so all that is measured here is ours: the trace of the covariance of
-gradients as noise, adaptive sharpness and the rise along filter-normalised directions as width, the times, and the
-branches beside `fresh`, `warm` and `warm-10x`.  Whether noise and width tell which branch ends well is a rank
-correlation over the branches of one seed, and whether noise acts through width a partial one: what goes together over
-branches that differ in more than noise, and no proof that one makes the other.
+Choices: the paper measures accuracy only, so all other measures are ours: the trace of the covariance of gradients as
+noise, adaptive sharpness and the rise along filter-normalised directions as width, the times, and the branches other
+than `fresh`, `warm` and `warm-10x`.  Whether noise and width predict the accuracy of a branch is tested by a rank
+correlation over the branches of one seed, and whether noise acts through width by a partial one.  These are
+correlations over branches that differ in more than noise, and no proof of a cause.
 
 Expected:
-    paper    no number.  By its account the noise at the start of tuning is lower in `warm` than in `fresh`, the minimum
-             narrower, and both are raised by ten times the rate.
+    paper    no number.  By its explanation the noise at the start of tuning is lower in `warm` than in `fresh`, the
+             minimum narrower, and ten times the rate increases noise and width.
     small    not yet run.
     digits   fresh 80.1 %, warm 75.9 %, a gap of 4.2 points [0.8, 7.6].  Before the first step the noise is *higher* in
-             `warm`, by 20,000 [11,000, 29,000] of tr(Sigma), where `fresh` has 4,100; of the steps of Adam it is as
-             high in both (1.6 [-1.6, 4.8]).  `warm` ends narrower, by adaptive sharpness (1.2 nats [0.2, 2.2]) and by
-             the rise along random directions (0.31 nats [0.05, 0.57]).  Ten times the rate makes updates of `warm`
-             noisier and its end wider (2.4 nats [1.0, 3.8]), and mends the gap.  Rank correlations with accuracy over
-             the branches of a seed: noise of updates 0.42 [0.29, 0.56], adaptive sharpness -0.68 [-0.90, -0.46], rise
-             along random directions -0.86 [-0.98, -0.74].  5 seeds (measured).
+             `warm`, by 20,000 [11,000, 29,000] of tr(Sigma), where `fresh` has 4,100; for the steps of Adam the
+             difference is inconclusive (1.6 [-1.6, 4.8]).  `warm` ends narrower, by adaptive sharpness (1.2 nats [0.2,
+             2.2]) and by the rise along random directions (0.31 nats [0.05, 0.57]).  Ten times the rate makes updates
+             of `warm` noisier and its minimum wider (2.4 nats [1.0, 3.8]), and reduces the gap.  Rank correlations with
+             accuracy over the branches of a seed: noise of updates 0.42 [0.29, 0.56], adaptive sharpness -0.68 [-0.90,
+             -0.46], rise along random directions -0.86 [-0.98, -0.74].  5 seeds (measured).
 
 Cost, of 8 branches (paper: 9) of 5 seeds; all branches of a seed share its pretraining:
-    paper    `--dry_run` tells it; not yet measured on a GPU.
+    paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  50 + 40 epochs.
     digits   2.3 million images of 8x8, and what 0.4 million cost; 3 min 25 s on 2 CPU cores, of which compiling takes
              80 s and measuring 89 s.  30 + 40 epochs, measured on 96 images.

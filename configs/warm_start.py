@@ -6,7 +6,7 @@
     python -m plasticity_jax.main --config=configs/warm_start.py:digits,study=online --workdir=runs/online-digits
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`; `study=table` (default) or `online`;
-`dataset=cifar10` (default), `cifar100` or `svhn_cropped`, but not beside `digits`.  Without one of the first three, the
+`dataset=cifar10` (default), `cifar100` or `svhn_cropped`, but not with `digits`.  Without one of the first three, the
 scale of the paper.
 
 Protocol: every stage ends at 99 % running train accuracy, or after 350 epochs; new moments of the optimiser each time.
@@ -14,11 +14,11 @@ Protocol: every stage ends at 99 % running train accuracy, or after 350 epochs; 
              network becomes 0.6 times itself plus 0.01 times a fresh one, with fresh BatchNorm statistics.  Each of
              `model=resnet`, `mlp` (2 x 100 ReLUs) and `logistic` regression, with `optimiser=adam` and `sgd`.
     online   50 chunks of 1,000 images arrive one after the other; after each, stage `chunkK` trains on all so far:
-             `warm` and `shrink-perturb` go on from the chunk before, `fresh-K` begins anew.
+             `warm` and `shrink-perturb` continue from the previous chunk, `fresh-K` starts from fresh weights.
 The metric is the test accuracy at the end.
 
-Claim: warm-started networks fit as well and generalise worse, on every data set, and the more often they go on the
-worse; logistic regression, being convex, hardly loses.  Shrink and perturb costs no accuracy against fresh weights, and
+Claim: warm-started networks fit as well and generalise worse, on every data set, and worse with every continuation;
+logistic regression, being convex, hardly loses.  Shrink and perturb costs no accuracy against fresh weights, and
 fits faster.
 
 Choices: batch 128, rate 1e-3, plain SGD, no augmentation, no weight decay, 0.6 and 0.01 are theirs, and so is, from the

@@ -6,27 +6,27 @@
 
 Argument: one of `small`, `digits` and `smoke`; without it, the scale of the paper.
 
-Protocol: `first` trains with a regulariser (`on`) and without (`off`), `rest` goes on from both with their momentum,
+Protocol: `first` trains with a regulariser (`on`) and without (`off`).  `rest` continues from both with their momentum,
 again with and without it, for equally long:
-    always, early   with it in `first`; and in `rest` too, or no longer
-    late, never     without it in `first`; and with it in `rest`, or without it ever
+    always, early   with it in `first`; then with it in `rest`, or without
+    late, never     without it in `first`; then with it in `rest`, or without
 The axis `regulariser` is weight decay of 5e-4, or augmentation: crops and flips (without flips for `digits`).
 
 Claim: only the first part matters.  A regulariser that is removed afterwards helps as much as one that stays, and
-one that comes only then does not help.
+one that is added afterwards does not help.
 
-Choices: the four branches are the paper's; that the switch comes after half of all epochs, SGD with momentum 0.9 at
-0.05, and the fall of the rate to a tenth at half and three quarters of `rest` are ours.
+Choices: the four branches are the paper's.  Ours are the switch after half of all epochs, SGD with momentum 0.9 at
+0.05, and the decay of the rate to a tenth at half and three quarters of `rest`.
 
 Expected, in test accuracy:
     paper    early as always, late as never (from memory; no number is known to us).
     small    not yet run.
-    digits   weight decay: always above never by 1.5 points [0.1, 2.9]; in the second half alone it changes 0.4 [-0.1,
-             0.9], 90 %; early against late is not told (0.7 [-1.1, 2.5]).  Crops shift 8x8 images by up to 4 pixels, so
-             augmentation costs 32 points [23, 42] as long as it lasts.  5 seeds (measured).
+    digits   weight decay: always ends above never by 1.5 points [0.1, 2.9]; in the second half only it changes 0.4
+             [-0.1, 0.9], 90 %; early against late is inconclusive (0.7 [-1.1, 2.5]).  Crops shift 8x8 images by up to 4
+             pixels, so augmentation costs 32 points [23, 42] while it is used.  5 seeds (measured).
 
 Cost, of 2 regularisers of 4 branches of 5 seeds (small: 3); two branches of a seed share each `first`:
-    paper    `--dry_run` tells it; not yet measured on a GPU.
+    paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  30 + 30 epochs.
     digits   1.6 million images of 8x8; 2 min 14 s on 2 CPU cores, of which compiling takes 111 s.  20 + 20 epochs.
 """

@@ -85,7 +85,7 @@ def test_images_of_medium_are_those_the_docstring_says():
 
 def test_other_studies_have_no_medium(file):
     if file.stem not in MEDIUM:
-        with pytest.raises(ConfigError, match="medium: there is none of that name"):
+        with pytest.raises(ConfigError, match="medium: there is no such"):
             module(file).get_config("medium")
 
 
