@@ -142,7 +142,7 @@ def compile_once() -> Iterator[Callable[..., Any]]:
                 compiled[whole] = compile_it()
                 return compiled[whole]
             program = compiled[whole]
-            return type(program)(lambda: program.compiled)
+            return Program(lambda: program.compiled, call=program.call)
 
         return real(self, key, once)
 

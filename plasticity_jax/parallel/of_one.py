@@ -1,7 +1,7 @@
 """The functions of one run, (state, row, ..), that `run_axis` maps over many runs."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,11 +10,49 @@ from jax import Array
 
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
-from plasticity_jax.training import evaluation, state, step
+from plasticity_jax.training import evaluation, resets, state, step, sweep
 from plasticity_jax.training.inputs import Images
-from plasticity_jax.training.remedies.apply import Custom
+from plasticity_jax.training.remedies.apply import NONE, Custom
 
 Tree = Any
+Parent = tuple[Tree, Tree, Tree]  # its (params, stats, opt)
+
+
+class Start(NamedTuple):
+    """Inputs of one run at the start of a stage, besides its parent: fresh weights to mix in, and the reset's factors.
+
+    initial, task: the initial weights of its seed and its task (with the data of its key), for a stage with remedies;
+        else ().
+    """
+
+    params: Tree
+    stats: Tree
+    factors: resets.Factors
+    initial: Tree = ()
+    task: Any = ()
+
+
+def begin(
+    old: state.TrainState,
+    row: tuple[Start, Parent, Array],
+    images: Images | None = None,
+    *,
+    stage: spec.Stage,
+    function: resets.CustomReset | None,
+    model: nn.Module | None = None,
+    remedies: Custom = NONE,
+) -> state.TrainState:
+    """The state of ONE run at the start of a stage, continued from its row's parent or, if the flag is false, `old`."""
+    start, parent, is_given = row
+    choose = functools.partial(jnp.where, is_given)
+    params, stats, opt = jax.tree.map(choose, parent, (old.params, old.stats, old.opt))
+    given = None
+    if stage.remedies:
+        task = start.task._replace(key=jax.random.wrap_key_data(start.task.key))
+        key = jax.random.fold_in(task.key, 7)  # `step` uses 0 to 6
+        over = sweep.sweep(model, stage, task, images) if model and images else None
+        given = resets.Given(start.initial, task.remedies, remedies, key, over)
+    return resets.begin(params, stats, opt, start.params, start.stats, start.factors, stage, function, given)
 
 
 def advance(

@@ -10,39 +10,24 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
 from plasticity_jax.parallel import compilation_cache, compiler, cpu, multihost, of_one, run_axis
-from plasticity_jax.training import evaluation, measuring, resets, state, sweep
+from plasticity_jax.parallel.of_one import Parent, Start
+from plasticity_jax.training import evaluation, measuring, resets, state
 from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.remedies.apply import NONE, Custom
 
 Tree = Any
 Array = jax.Array
-Parent = tuple[Tree, Tree, Tree]  # its (params, stats, opt)
 AT_ONCE = 8  # programs that are compiled at a time at most, since each takes up to a GB
-
-
-class Start(NamedTuple):
-    """Inputs of one run at the start of a stage, besides its parent: fresh weights to mix in, and the reset's factors.
-
-    initial, task: the initial weights of its seed and its task (with the data of its key), for a stage with remedies;
-        else ().
-    """
-
-    params: Tree
-    stats: Tree
-    factors: resets.Factors
-    initial: Tree = ()
-    task: Any = ()
 
 
 class Programs:
@@ -106,7 +91,11 @@ class Programs:
         return jax.device_get(self._program("init", lambda: compiler.compile_one(fn, key, once=True))(key))
 
     def begin(
-        self, stage: spec.Stage, states: Tree, rows: Sequence[tuple[Start, Parent, np.bool_]], images: Images | None
+        self,
+        stage: spec.Stage,
+        states: Tree,
+        rows: Sequence[tuple[Start, Parent, np.bool_]],
+        images: Images | None,
     ) -> state.TrainState:
         """States [R] at step 0 of `stage`.
 
@@ -262,7 +251,7 @@ class Programs:
             case "begin" if stage:
                 reset = self.own_resets[stage.reset.function] if stage.reset.function else None
                 return functools.partial(
-                    begin, stage=stage, function=reset, model=self.model, remedies=self.own_remedies
+                    of_one.begin, stage=stage, function=reset, model=self.model, remedies=self.own_remedies
                 )
             case "advance" if stage:
                 return functools.partial(of_one.advance, model=self.model, stage=stage, custom=self.own_remedies)
@@ -281,26 +270,3 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 def _shapes(tree: Tree, rows: int) -> Tree:
     """The shapes of leaves [R, ...] with `rows` in place of R."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *_shape(leaf).shape[1:]), _shape(leaf).dtype), tree)
-
-
-def begin(
-    old: state.TrainState,
-    row: tuple[Start, Parent, Array],
-    images: Images | None = None,
-    *,
-    stage: spec.Stage,
-    function: resets.CustomReset | None,
-    model: nn.Module | None = None,
-    remedies: Custom = NONE,
-) -> state.TrainState:
-    """The state of ONE run at the start of a stage, continued from its row's parent or, if the flag is false, `old`."""
-    start, parent, is_given = row
-    choose = functools.partial(jnp.where, is_given)
-    params, stats, opt = jax.tree.map(choose, parent, (old.params, old.stats, old.opt))
-    given = None
-    if stage.remedies:
-        task = start.task._replace(key=jax.random.wrap_key_data(start.task.key))
-        key = jax.random.fold_in(task.key, 7)  # `step` uses 0 to 6
-        over = sweep.sweep(model, stage, task, images) if model and images else None
-        given = resets.Given(start.initial, task.remedies, remedies, key, over)
-    return resets.begin(params, stats, opt, start.params, start.stats, start.factors, stage, function, given)

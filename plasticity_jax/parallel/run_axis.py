@@ -22,7 +22,6 @@ is one device with all its threads, except with `cores` and `split`.  `loop` use
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from types import ModuleType
 from typing import Any
 
@@ -105,22 +104,13 @@ def mesh_for(strategy: str, count: int) -> Mesh:
 
 
 def compile_over(
-    fn: Callable[..., Tree],
-    strategy: str,
-    states: Tree,
-    rows: Tree,
-    *shared: Tree,
-    donate: bool,
-    quickly: bool = False,
-    seldom: bool = False,
-    pool: Executor | None = None,
+    fn: Callable[..., Tree], strategy: str, states: Tree, rows: Tree, *shared: Tree, donate: bool, **how: Any
 ) -> Program:
     """Compiles `fn` for `states` and `rows` (leaves [R, ...]) and `shared`, given as arrays or shapes.
 
     Shared arguments are replicated, except for images of which each device has a part (`deal`).  Arguments are expected
     where `place` and `replicate` put them; R includes the rows that `place` adds.  With `donate` the result reuses the
-    buffers of the states; `fn` then returns a state like its argument, or (state, other).  `quickly` applies to `loop`.
-    `quickly`, `seldom` and `pool` are those of `compile_one`.
+    buffers of the states; `fn` then returns a state like its argument, or (state, other).  `how` as in `compile_one`.
 
     Raises:
       ConfigError: there is no such strategy.
@@ -134,7 +124,9 @@ def compile_over(
     def vmapped(states: Tree, rows: Tree, *shared: Tree) -> Tree:
         return jax.vmap(lambda *pair: fn(*pair, *shared))(states, rows)
 
-    compile_all = functools.partial(_compile_dealt, mesh_for(strategy, count), donate=donate, seldom=seldom, pool=pool)
+    compile_all: Callable[..., Program] = functools.partial(
+        _compile_dealt, mesh_for(strategy, count), donate=donate, **how
+    )
     match strategy:
         case "map" | "cores" | "split":
             return compile_all(mapped, states, rows, *shared, threads=strategy not in CORES)
@@ -143,30 +135,26 @@ def compile_over(
                 return compile_all(vmapped, states, rows, *shared)
         case "loop":
             args = *jax.tree.map(_row_shape, (states, rows)), *shared
-            one = compile_one(fn, *args, donate=donate, quickly=quickly, seldom=seldom, pool=pool)
-            return OneByOne(one.compiling, one.seconds)
+            one = compile_one(fn, *args, donate=donate, **how)
+
+            def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
+                return stack([one(*row, *shared) for row in apart((states, rows))])
+
+            return Program(lambda: one.compiled, one.seconds, call)
         case _:
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
 
 
-class OneByOne(Program):
-    """A program of one run, called for each of the runs."""
-
-    def __call__(self, states: Tree, rows: Tree, *shared: Tree) -> Tree:
-        return stack([self.compiled(*row, *shared) for row in apart((states, rows))])
-
-
 def compile_by_row(
-    fn: Callable[..., Tree], strategy: str, states: Tree, row: Tree, *shared: Tree, pool: Executor | None = None
+    fn: Callable[..., Tree], strategy: str, states: Tree, row: Tree, *shared: Tree, **how: Any
 ) -> Program:
     """Compiles `turns.at_row(fn)`, which donates `states` and runs seldom: on each device, one run at a time.
 
     `row` has leaves [G, ...], one row for each of the G = `groups_for` groups of devices.
     """
     mesh, number = mesh_for(strategy, len(jax.tree.leaves(states)[0])), jax.ShapeDtypeStruct((), np.int32)
-    given = states, row, number, *shared
-    how = {"donate": True, "threads": strategy not in CORES, "seldom": True, "pool": pool}
-    return _compile_dealt(mesh, turns.at_row(fn), *given, **how)
+    how |= {"donate": True, "threads": strategy not in CORES, "seldom": True}
+    return _compile_dealt(mesh, turns.at_row(fn), states, row, number, *shared, **how)
 
 
 def _compile_dealt(mesh: Mesh, over: Callable[..., Tree], *args: Tree, **how: Any) -> Program:

@@ -15,7 +15,7 @@ from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.errors import RoomError
 from plasticity_jax.parallel import memory, multihost, run_axis
-from plasticity_jax.parallel.programs import Parent, Start
+from plasticity_jax.parallel.of_one import Parent, Start
 from plasticity_jax.runner import evaluation, instruments, prepare, schedule, windows
 from plasticity_jax.runner.context import Compute, Context
 from plasticity_jax.runner.eval_sets import probes, scored_on
@@ -114,18 +114,14 @@ def check(context: Context) -> int | None:
         return [name for name in context.timetables if context.checkpoints(name, kind).numbers()]
 
     ended, begun = multihost.once(lambda: [holding("end"), holding("checkpoints")])
-    to_come = [times for name, times in context.timetables.items() if name not in ended]
+    to_come = [(times, name in begun) for name, times in context.timetables.items() if name not in ended]
     with context.timed("begin"), context.programs.ahead():
-        for call in (call for times in to_come for call in calls(times, context, times.group.name in begun)):
+        for call in (call for times, old in to_come for call in calls(times, context, old)):
             if context.stopped() or not context.programs.pool:
                 break
             context.programs.program(call.kind, call.stage, *call.args)
-        needs = [
-            need for times in to_come for need in needs_of(times, context, times.group.name in begun, context.stopped)
-        ]
-    if not needs:
-        return None
-    per_run, line = compare(needs, context)
+        needs = [need for times, old in to_come for need in needs_of(times, context, old, context.stopped)]
+    per_run, line = compare(needs, context) if needs else (None, "")
     if line:
         context.progress.note(line)
     return per_run

@@ -11,7 +11,7 @@ from plasticity_jax.config import spec
 from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data import batches
 from plasticity_jax.parallel import multihost, run_axis
-from plasticity_jax.parallel.programs import Parent, Start
+from plasticity_jax.parallel.of_one import Parent, Start
 from plasticity_jax.runner import schedule, windows
 from plasticity_jax.runner.context import Context
 from plasticity_jax.training import optimizers, resets, state

@@ -12,7 +12,7 @@ from plasticity_jax.config import grid
 from plasticity_jax.config.remedies import Remedy
 from plasticity_jax.config.spec import Tasks
 from plasticity_jax.data import datasets
-from plasticity_jax.parallel import programs, run_axis
+from plasticity_jax.parallel import of_one, run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import hyper, resets, schedules, state, step
 from tests.support.tiny import CONVOLVED, DATASET, DETECTOR, IMAGES, PATCH, SHAPE, changed, groups, same, stage, study
@@ -129,10 +129,10 @@ def compiled_of(record, like):
     one, (tasks, begin) = state.like(NETWORK, like), rows(like, DATASET)[1]
     task = run_axis.take(tasks, 0)._replace(key=jax.random.key(0))
     advance = functools.partial(step.advance, model=CONVOLVED, stage=record)
-    first = functools.partial(programs.begin, stage=record, function=None)
+    first = functools.partial(of_one.begin, stage=record, function=None)
     calls = (
         (advance, one, (task, 3), IMAGES),
-        (first, one, (programs.Start(*NETWORK, begin), (one.params, one.stats, one.opt), np.True_)),
+        (first, one, (of_one.Start(*NETWORK, begin), (one.params, one.stats, one.opt), np.True_)),
     )
     return [str(jax.make_jaxpr(call)(*args)) for call, *args in calls]
 

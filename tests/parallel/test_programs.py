@@ -7,7 +7,7 @@ import pytest
 
 from plasticity_jax import diagnostics
 from plasticity_jax.data import batches
-from plasticity_jax.parallel import programs, run_axis
+from plasticity_jax.parallel import of_one, programs, run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import inputs, resets, state
 from tests.support.tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, STAGE, changed, first_state, same, stage, task
@@ -35,7 +35,7 @@ def start(record, made, count=2):
     factors = resets.factors(record.reset, first[0])
     parents = [(each.params, each.stats, each.opt) for each in first]
     blank = run_axis.stack_on_host(jax.tree.map(np.zeros_like, first))
-    rows = [(programs.Start(*f, factors), parent, np.True_) for f, parent in zip(fresh, parents, strict=True)]
+    rows = [(of_one.Start(*f, factors), parent, np.True_) for f, parent in zip(fresh, parents, strict=True)]
     return blank if made.strategy == "loop" else made.place(blank), rows
 
 

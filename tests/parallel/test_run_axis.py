@@ -24,7 +24,7 @@ from plasticity_jax.config import spec
 from plasticity_jax.data import batches
 from plasticity_jax.errors import ConfigError
 from plasticity_jax.models import parameters
-from plasticity_jax.parallel import compiler, cpu, multihost, programs, run_axis
+from plasticity_jax.parallel import compiler, cpu, multihost, of_one, programs, run_axis
 from plasticity_jax.runner import schedule
 from plasticity_jax.training import resets, state
 from plasticity_jax.training import step as train
@@ -299,7 +299,7 @@ def study_of_four_programs(strategy, count):
     opt = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.opt)
     parents = [(*made.init(state.init_key(seed)), opt) for seed in range(count)]
     fresh = [made.init(batches.key(seed, "fresh", "train")) for seed in range(count)]
-    starts = [programs.Start(*network, resets.factors(record.reset, like)) for network in fresh]
+    starts = [of_one.Start(*network, resets.factors(record.reset, like)) for network in fresh]
     rows = made.place(run_axis.stack([task(record, seed) for seed in range(count)]))
     blank = made.place(jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), like))
     states = made.begin(record, blank, [*zip(starts, parents, [np.True_] * count, strict=True)], None)
