@@ -51,8 +51,8 @@ def key(seed: int, *names: str) -> Array:
 def permutations(k: Array, first_epoch: Array, count: int, source: Source) -> Array:
     """int32 [count, P]: random orders of the first `size` slots for epochs first_epoch, first_epoch + 1, ..
 
-    Slots beyond `size` sort to the end.  The draw for a slot does not depend on P, so a pool padded for the
-    company of longer ones is walked through in the same order as alone.
+    Slots beyond `size` sort to the end.  The draw for a slot does not depend on P, so the order of a pool does not
+    change if it is padded to the length of longer ones.
     """
     slots = jnp.arange(source.indices.shape[0])
 
@@ -82,7 +82,7 @@ def batch_slots(k: Array, order: Array, step: Array, steps: Array, position: Arr
 
 
 def drawn(k: Array, step: Array, size: int, source: Source) -> tuple[Array, Array, Array]:
-    """A key, and int32 [size] slots of the whole pool and of its biased part, one of which a batch draws for each."""
+    """A key, and int32 [size] candidate slots each from the whole pool and from its biased part; a batch uses one."""
     k_which, k_whole, k_base = jax.random.split(jax.random.fold_in(k, step), 3)
     whole = jax.random.randint(k_whole, (size,), 0, source.size)
     return k_which, whole, jax.random.randint(k_base, (size,), 0, source.base)

@@ -1,11 +1,11 @@
 """Prepares CIFAR-10 and CIFAR-100 for TFDS without TensorFlow.
 
-TFDS's own builders need TensorFlow to unpack the archive, to read the binary files and to encode PNGs.  Here those
-three steps are done with tarfile, numpy and pillow; address, checksum, name, version and features stay TFDS's own,
-so that `tfds.data_source("cifar10", data_dir=...)` reads the result as if TFDS had made it.
+TFDS's builders need TensorFlow to unpack the archive, to read the binary files and to encode PNGs.  Here these three
+steps use tarfile, numpy and pillow; address, checksum, name, version and features are those of TFDS, so that
+`tfds.data_source("cifar10", data_dir=...)` reads the result as if TFDS had made it.
 
-The archive comes from the internet (https://www.cs.toronto.edu/~kriz, 170 MB; this download is untested, the rest
-is tested on a small archive of the same format), or without a network from where the user put it:
+The archive is downloaded (https://www.cs.toronto.edu/~kriz, 170 MB; the download is untested, the rest is tested on a
+small archive of the same format), or without a network provided by the user:
 `DATA_DIR/downloads/manual/cifar-10-binary.tar.gz` (or `cifar-100-binary.tar.gz`).
 """
 

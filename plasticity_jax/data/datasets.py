@@ -1,10 +1,10 @@
-"""Image classification data sets as plain arrays: any prepared TFDS set, CIFAR, scikit-learn's digits, or your own.
+"""Image classification data sets as plain arrays: prepared TFDS sets, CIFAR, scikit-learn's digits, or custom arrays.
 
     data = load("cifar10", "~/tensorflow_datasets")
     both = load("cifar10+cifar100", "~/tensorflow_datasets")       # 110 classes; a stage may use one of the two
 
-TFDS sets are read through TFDS's random-access data source, without TensorFlow.  What is already on disk comes
-first; nothing touches the network before that.  Neither this module nor a read imports jax.
+TFDS sets are read through TFDS's random-access data source, without TensorFlow.  The network is used only for data that
+are not on disk.  Neither this module nor reading imports jax.
 """
 
 import dataclasses
@@ -39,26 +39,26 @@ def load(
     """Loads `digits`, `graded` or the TFDS set `name` (`NAME[/CONFIG][:VERSION]`) from `data_dir`; or several, as
     `A+B`.
 
-    Joined sets keep their order; the classes of the second follow those of the first, and so on.  All are
-    normalised as the first one is.
+    Joined sets keep their order; the classes of the second follow those of the first, and so on.  All are normalised
+    with the statistics of the first one.
 
-    The test set of a TFDS set is its `test_split`; for joined sets that is one for all or one for each, as
-    `validation+test`.  Where there is none, a share `holdout` of the training images, drawn by `holdout_seed`, is.
-    Images are brought to `resize` pixels a side by `resize.fit`; 0 leaves them as they are, all of one size.
-    The network's input is the centre of the images, `side` high and wide; 0 for the whole image.
+    The test set of a TFDS set is its `test_split`; joined sets have one for all or one for each, as `validation+test`.
+    A set without a test split uses a share `holdout` of the training images, drawn by `holdout_seed`.  Images are
+    resized to `resize` pixels a side by `resize.fit`; 0 keeps their size, which must be the same for all.  The
+    network's input is the centre of the images, `side` high and wide; 0 for the whole image.
 
-    An empty `data_dir` means $TFDS_DATA_DIR, or ~/tensorflow_datasets; it may be the set itself.  A set that is not
-    prepared there is an error, except for cifar10 and cifar100, which are then prepared (see `cifar`).  Decoded arrays
-    are kept in $XDG_CACHE_HOME (or ~/.cache)/plasticity_jax/datasets, and read from there as long as the prepared files
-    stay the same.
+    An empty `data_dir` means $TFDS_DATA_DIR, or ~/tensorflow_datasets; it may also be the directory of the set itself.
+    A set that is not prepared there is an error, except for cifar10 and cifar100, which are then prepared (see
+    `cifar`). Decoded arrays are cached in $XDG_CACHE_HOME (or ~/.cache)/plasticity_jax/datasets as long as the prepared
+    files do not change.
 
-    With `images="disk"` images stay in the prepared files (`Records`), and with "auto" those that memory has no room
-    for; all of them are read once, for their mean, deviation and fingerprint, which are then kept like decoded arrays.
+    With `images="disk"` images stay in the prepared files (`Records`), and with "auto" if they do not fit in memory.
+    All of them are read once to compute mean, standard deviation and fingerprint, which are cached like decoded arrays.
 
     Raises:
-      DataError: not prepared, unreadable, not to be read in any order where images are to stay on disk, no image
-        classification set with the splits `train` and `test`, images of several sizes joined, images smaller than what
-        is to be seen of them, or images to be held out where there is a test split.
+      DataError: the set is not prepared, unreadable, has no random access although images should stay on disk, or is no
+        image classification set with the splits `train` and `test`; joined sets differ in image size; images are
+        smaller than the network's input; or `holdout` is given for a set with a test split.
     """
     parts = [
         _load(member, data_dir, holdout, holdout_seed, split, resize, images)
@@ -71,7 +71,7 @@ def taken_apart(name: str, test_split: str) -> list[tuple[str, str]]:
     """The names of joined sets and their test splits.
 
     Raises:
-      DataError: not one test split, nor one for each.
+      DataError: there are neither one test split nor one for each set.
     """
     names, tests = name.split("+"), test_split.split("+")
     if len(tests) not in (1, len(names)):
@@ -145,12 +145,12 @@ def from_arrays(
 ) -> Dataset:
     """Makes a data set from arrays: images uint8 [N, H, W, C] or [N, H, W], labels 0..K-1 of K classes.
 
-    Each class has images to train on.  `probes` are further test sets (images, labels) by name;
-    whenever a network is evaluated, it is evaluated on each, as `NAME_accuracy` and `NAME_loss`.
+    Each class needs training images.  `probes` are further test sets (images, labels) by name; each evaluation of a
+    network includes them, as `NAME_accuracy` and `NAME_loss`.
 
     Raises:
-      DataError: a wrong type or shape, no images, as many labels as images are missing, or labels that
-        are no 0..K-1.
+      DataError: a wrong type or shape, no images, numbers of images and labels that differ, or labels that are not
+        0..K-1.
     """
     arrays = dict(zip(ARRAYS, map(np.asarray, (train_images, train_labels, test_images, test_labels)), strict=True))
     ranges: dict[str, tuple[int, int]] = {}
@@ -168,7 +168,7 @@ def join(parts: Sequence[Dataset]) -> Dataset:
     """Several data sets as one; see `load`.
 
     Raises:
-      DataError: images of several sizes, or one with probes.
+      DataError: image sizes differ, or a set has probes.
     """
     name, sizes = "+".join(part.name for part in parts), {part.train_images.shape[1:] for part in parts}
     if len(sizes) > 1:
@@ -214,8 +214,8 @@ def _cached(name: str, version: str, source: Any, make: Callable[[], Made]) -> D
 def _on_disk(name: str, version: str, source: Any, make: Callable[..., Made]) -> Dataset:
     """The data set of `make`, whose images stay on disk.
 
-    Statistics over all images are cached, and valid as long as `source` is the same; `make` is called with
-    the labels, if they are known.
+    Statistics over all images are cached, and valid as long as `source` is the same; `make` is called with the labels
+    if they are cached.
     """
     where = cache.entry(f"{name}-on-disk", version, source, small=True)
     kept = cache.facts(where)

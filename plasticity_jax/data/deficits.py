@@ -3,13 +3,13 @@
     blur   a quarter of the resolution on each side, as an eye with a cataract sees (Achille et al. 2019, "Critical
            learning periods in deep networks", arXiv 1711.08856, section 2: 32x32 images as if of 8x8)
 
-A deficit is a function of the images alone, and is one of training: networks are scored on images as they are.
+A deficit is a function of the images only and applies to training: networks are evaluated on the original images.
 """
 
 import jax
 from jax import Array
 
-FACTOR = 4  # of the resolution
+FACTOR = 4  # by which the resolution is reduced
 
 
 def blur(images: Array) -> Array:

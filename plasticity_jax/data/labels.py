@@ -17,11 +17,11 @@ def numbered(
     Args:
       where: prefix of every error.
       train, test: labels from 0 on; further test sets count as test images.
-      classes: as many as whoever prepared the data declared, of which those without any image are left out, so that
-        the classes after them move up; None for own labels, which have no gaps.
+      classes: their declared number; classes without images are removed, and later ones are renumbered.  None for
+        custom labels, which must have no gaps.
 
     Raises:
-      DataError: a class has test images but none to train on, or own labels leave one out.
+      DataError: a class has test images but no training images, or custom labels have a gap.
     """
     declared = np.arange(1 + int(max(train.max(), test.max())) if classes is None else classes)
     trained = np.unique(train)

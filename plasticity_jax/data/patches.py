@@ -2,10 +2,10 @@
 
 After Li, Wei & Ma 2019 ("Towards explaining the regularization effect of initial large learning rate in training neural
 networks", arXiv 1907.04595) as in their released code, from which the values in `configs/patterns.py` come.  All
-patches share z ~ N(0, shared^2); class c has one or several v ~ U(-own, own).  A patched image, always the same share
-of all, is drawn anew each time with a random sign s:
+patches share z ~ N(0, shared^2); class c has one or several v ~ U(-own, own).  A fixed share of the images has a patch,
+which is drawn each time with a random sign s:
 
-    with probability `alone`   the whole image is 0 but for the patch z + s * stretch * U(0, 1) * v
+    with probability `alone`   the whole image is 0 except for the patch z + s * stretch * U(0, 1) * v
     otherwise                  the image keeps its content around the patch z + s * v
 
 Since v and -v belong to one class, no linear classifier can use them.  Values are on the scale of normalised images.
@@ -28,7 +28,7 @@ Leaf = Any
 class Patches(NamedTuple):
     """The patches of one run, and the slots of its source with a patch.
 
-    key: uint32 [2], data of the key that evaluation draws by.
+    key: uint32 [2], data of the random key for evaluation.
     flags: bool [P].  only: bool, all images are 0 except for their patch.
     shared: float32 [s, s, C], z.  own: float32 [K, M, s, s, C], every v of each of K classes.
     alone, stretch: float32.
@@ -60,12 +60,12 @@ def patches(patch: spec.Patch, seed: int, classes: int, channels: int, flags: np
 
 
 def carried(patch: spec.Patch, seed: int, images: int, split: str) -> np.ndarray:
-    """bool [images]: which images of a split (`train` or `test`) carry a patch."""
+    """bool [images]: which images of a split (`train` or `test`) have a patch."""
     return _generator(seed, f"patched {split}").random(images) < patch.share
 
 
 def paste(p: Patches, k: Array, numbers: Array, slots: Array, images: Array, labels: Array) -> Array:
-    """Normalised images float32 [B, H, W, C] of the source's `slots`, those that carry a patch with it.
+    """Normalised images float32 [B, H, W, C] of the source's `slots`, with the patches of those that have one.
 
     The draws for each image depend on the key and its entry of `numbers`, int32 [B].
     """
@@ -82,7 +82,7 @@ def paste(p: Patches, k: Array, numbers: Array, slots: Array, images: Array, lab
 
 
 def evaluation_key(p: Patches) -> Array:
-    """The key of all evaluations, so that they differ only in the network."""
+    """The key of all evaluations, which makes them differ only in the network."""
     return jax.random.wrap_key_data(p.key)
 
 

@@ -38,7 +38,7 @@ def held_out(seed: int, n: int, validation_images: int) -> np.ndarray:
     """The validation images: int32 [validation_images] indices into the n training images, in no pool of this seed.
 
     Raises:
-      ConfigError: nothing would be left to train on, or a negative count or seed.
+      ConfigError: no training images would be left, or a count or seed is negative.
     """
     if not 0 <= validation_images < n:
         raise ConfigError(f"validation_images={validation_images} of {n} training images; give 0..{n - 1}")
@@ -49,7 +49,7 @@ def everything(seed: int, n: int, train_images: int, validation_images: int) -> 
     """All images that a seed may train on, in its order: int32 [train_images], or with 0 all but the validation images.
 
     Raises:
-      ConfigError: more images asked for than there are, or a negative count or seed.
+      ConfigError: there are fewer images than requested, or a count or seed is negative.
     """
     held_out(seed, n, validation_images)
     if not 0 <= train_images <= n - validation_images:
@@ -63,11 +63,11 @@ def everything(seed: int, n: int, train_images: int, validation_images: int) -> 
 def told_apart(data: spec.Data, seed: int, span: Span) -> np.ndarray:
     """The classes that a run trains on and is tested on: int32 [k], ascending.
 
-    `data.classes` is a range of the seed's random order of the classes, the one that `arrivals` groups them by; so (0,
-    5) and (5, 10) have none in common, and which are in which differs between seeds.
+    `data.classes` is a range of the seed's random order of the classes, by which `arrivals` also groups them.  So (0,
+    5) and (5, 10) are disjoint, and their classes differ between seeds.
 
     Raises:
-      ConfigError: the range is empty or reaches beyond the classes that there are.
+      ConfigError: the range is empty or exceeds the number of classes.
     """
     first, last = span.classes
     chosen = _generator(seed, "classes").permutation(last - first)
@@ -80,10 +80,10 @@ def told_apart(data: spec.Data, seed: int, span: Span) -> np.ndarray:
 
 
 def test_images(data: spec.Data, seed: int, labels: np.ndarray, span: Span, count: int) -> np.ndarray:
-    """Of the first `count` (0: all) test images of the span those that the run's classes have: int32 indices.
+    """int32 indices: those of the first `count` (0: all) test images of the span that belong to the run's classes.
 
     Raises:
-      ConfigError: none is left.
+      ConfigError: there are none.
     """
     first, last = span.test
     indices = np.arange(first, min(last, first + count) if count else last, dtype=np.int32)
@@ -94,7 +94,7 @@ def test_images(data: spec.Data, seed: int, labels: np.ndarray, span: Span, coun
 
 
 def validation(data: spec.Data, seed: int, labels: np.ndarray, span: Span, count: int) -> np.ndarray:
-    """Of the `count` validation images of the span those that the run's classes have: int32 indices."""
+    """int32 indices: those of the `count` validation images of the span that belong to the run's classes."""
     first, last = span.train
     indices = first + held_out(seed, last - first, count)
     return indices[np.isin(labels[indices], told_apart(data, seed, span))]
@@ -111,14 +111,14 @@ def pool(
 ) -> Pool:
     """The pool of one stage; `labels` int [N] are those of all training images.
 
-    Of several joined data sets only those in `span` count, and where the run has only some of the classes, only their
-    images: everything below is about these.
+    Only images in `span` and of the run's classes are considered.
 
-    `random` (Berariu et al. 2021, section 2; Ash & Adams 2020): the first `fraction` of the seed's order, so a half is
-    part of the whole.  `split` (appendix A.3): see `arrivals`.  `blend` (A.2): everything, its first `fraction` biased.
+    `random` (Berariu et al. 2021, section 2; Ash & Adams 2020): the first `fraction` of the seed's order, so pools
+    nest. `split` (appendix A.3): see `arrivals`.  `blend` (A.2): everything, with the first `fraction` as the biased
+    part.
 
-    Label noise gives exactly `label_noise` of everything (rounded) a uniformly random other class.  Which images, and
-    which classes, depends on the seed only: noise 0.2 spoils a part of what noise 0.4 spoils, in every stage alike.
+    Label noise gives exactly `label_noise` of all images (rounded) a uniformly random other class.  The images and the
+    classes depend on the seed only: the wrong labels of noise 0.2 are a subset of those of noise 0.4, in all stages.
 
     Raises:
       ConfigError: an unknown recipe, a value out of range, or a pool without images.
@@ -150,11 +150,11 @@ def pool(
 
 
 def arrivals(seed: int, labels: np.ndarray, classes: int, splits: int, uniform: float) -> np.ndarray:
-    """In which part each image first appears (Berariu et al. 2021, appendix A.3): int [n] in 1..splits.
+    """int [n] in 1..splits: the part in which each image first appears (Berariu et al. 2021, appendix A.3).
 
-    A random share r = `uniform` of the images is dealt out evenly over the parts (D_u,i); the others come with the
-    group C_i of their class.  Groups are as even as possible, and which class is in which is random.  Part i holds all
-    that arrived up to i, the last one everything.
+    A random share r = `uniform` of the images is distributed evenly over the parts (D_u,i); the others arrive with the
+    group C_i of their class.  Groups have as equal numbers of classes as possible, which are assigned at random.  Part
+    i holds all images that arrived up to i, the last part holds everything.
 
     Raises:
       ConfigError: r out of range, or fewer classes than parts although some images come by class.

@@ -1,13 +1,13 @@
 """A data set of patterns of graded complexity, to measure which of them a network has learnt.
 
-After the idea of PS10 in You et al. 2019 (arXiv 1908.01878, second version), of which little more is known than that it
-separates simple from complex patterns; every number here is our choice.
+Based on the idea of PS10 in You et al. 2019 (arXiv 1908.01878, second version), of which little more is known than that
+it separates simple from complex patterns; all numbers here are our choice.
 
-An image is four blocks, one a row of 16 pixels.  Each block can show the class by a code of its own, in which every
-class has 1, 4, 16 or 64 words, random and normally distributed; its complexity is log2 of that, 0, 2, 4 or 6 bits.  In
-an image one of the blocks shows the class, a word plus a little noise, and the others are noise of the same size.  So
-no block can stand in for another, and each has its own test set: `bits0`, `bits2`, `bits4` and `bits6`.  The test set
-proper has all of them in equal parts.
+An image has four blocks, each a row of 16 pixels.  Each block has its own code for the classes, with 1, 4, 16 or 64
+words per class, random and normally distributed.  The complexity of the code is the log2 of this number: 0, 2, 4 or 6
+bits.  In an image one block encodes the class, as a word plus some noise; the others are noise of the same scale.  So
+blocks are not redundant, and each has its own test set: `bits0`, `bits2`, `bits4` and `bits6`.  The main test set has
+all of them in equal parts.
 """
 
 import numpy as np
@@ -27,8 +27,8 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def images() -> tuple[Arrays, dict[str, tuple[int, int]]]:
     """(train images, train labels, test images, test labels), and the test set of each block as a range.
 
-    Images are uint8 [N, 4, 16, 1], labels int64 [N].  Behind the test set proper (as many images as each of the others)
-    come those of the blocks.
+    Images are uint8 [N, 4, 16, 1], labels int64 [N].  The main test set is followed by those of the blocks; all have
+    the same size.
     """
     rng = np.random.default_rng(SEED)
     codes = [rng.normal(size=(CLASSES, words, WIDTH)) for words in WORDS]

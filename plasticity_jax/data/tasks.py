@@ -1,12 +1,12 @@
-"""Streams of tasks: one stage in which the labels, or the order of the pixels, are drawn anew for every task.
+"""Streams of tasks: one stage with new random labels, or a new permutation of the pixels, for every task.
 
-What a task is depends on the seed and the number of the task alone, so it is the same from any restart point, and the
-hundredth task costs what the first one did.  The first task is drawn like every other.
+A task depends only on the seed and its number, so it is the same after a restart, and all tasks cost the same.  The
+first task is drawn like all others.
 
-    labels   each image has a label drawn uniformly from the classes, whatever it shows: memorising, and nothing to
-             generalise ("random label MNIST" of Lyle et al. 2023 and Kumar et al. 2023)
-    pixels   the pixels of all images change places alike ("permuted MNIST" of Goodfellow et al. 2013, Dohare et al.
-             2024), those of test and validation images too; all channels of a pixel stay together
+    labels   each image has a label drawn uniformly from the classes, independent of its content: networks memorise, and
+             nothing generalises ("random label MNIST" of Lyle et al. 2023 and Kumar et al. 2023)
+    pixels   the pixels of all images, including test and validation images, are permuted in the same way ("permuted
+             MNIST" of Goodfellow et al. 2013, Dohare et al. 2024); the channels of a pixel stay together
 """
 
 from typing import Any, NamedTuple
@@ -25,9 +25,9 @@ Leaf = Any
 class Tasks(NamedTuple):
     """The stream of one run.
 
-    key: uint32 [2], data of the key that tasks are drawn by.  steps: int32, updates of a task.
-    classes: bool [K], of which labels are drawn; () where images keep theirs.
-    pixels: bool, True where pixels change places; () where they stay.
+    key: uint32 [2], data of the random key of the tasks.  steps: int32, updates per task.
+    classes: bool [K], the classes from which labels are drawn; () if images keep their labels.
+    pixels: bool, True if pixels are permuted; () if not.
     """
 
     key: Leaf
@@ -37,13 +37,13 @@ class Tasks(NamedTuple):
 
 
 def tasks(tasks: spec.Tasks, seed: int, epoch_steps: int, classes: np.ndarray, trained: bool = True) -> Any:
-    """The stream of a seed; () where nothing changes.
+    """The stream of a seed; () if nothing changes.
 
     Args:
-      tasks: the config's.
-      epoch_steps: updates of an epoch of the run's pool.
-      classes: bool [K], those that are told apart.
-      trained: whether it is about images that the run trains on, since only these have other labels.
+      tasks: from the config.
+      epoch_steps: updates per epoch of the run's pool.
+      classes: bool [K], the classes that the run distinguishes.
+      trained: whether it is for training images, since only these get new labels.
     """
     if tasks.change == "none":
         return ()
@@ -57,17 +57,17 @@ def tasks(tasks: spec.Tasks, seed: int, epoch_steps: int, classes: np.ndarray, t
 
 
 def learned(stream: Tasks, step: Array) -> Array:
-    """int32: the task that the last of `step` updates was about; the first one before any update."""
+    """int32: the task of the last of `step` updates; the first task before any update."""
     return jnp.maximum(step - 1, 0) // stream.steps
 
 
 def order(stream: Tasks, task: Array | int, pixels: int) -> Array:
-    """int32 [pixels]: for each place of an image of this task, the place that its pixel comes from."""
+    """int32 [pixels]: for each position in an image of this task, the position from which its pixel is taken."""
     return jax.random.permutation(jax.random.fold_in(_key(stream), task), pixels)
 
 
 def moved(images: Array, order: Array) -> Array:
-    """Images [B, H, W, C] with their pixels in an order [H * W]."""
+    """Images [B, H, W, C] with their pixels permuted by an order [H * W]."""
     flat = images.reshape(len(images), -1, images.shape[-1])
     return flat[:, order].reshape(images.shape)
 
@@ -99,7 +99,7 @@ def seen(
 
 
 def moves(stream: Any) -> bool:
-    """Whether the pixels change places."""
+    """Whether the pixels are permuted."""
     return bool(stream) and not isinstance(stream.pixels, tuple)
 
 

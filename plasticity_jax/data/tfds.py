@@ -1,4 +1,4 @@
-"""Data sets of TFDS that lie prepared on disk, read without TensorFlow; and preparing what can be without it."""
+"""Reads prepared TFDS data sets without TensorFlow, and prepares those that need no TensorFlow."""
 
 import contextlib
 import importlib.util
@@ -17,17 +17,20 @@ from plasticity_jax.data.records import Records, among, line, split_of, unreadab
 from plasticity_jax.errors import DataError
 
 CHUNK = 5000  # examples read at once: bounds the memory held besides the result
-LARGER = 10  # fewer of those that are to be resized, since they are larger
+LARGER = 10  # factor by which fewer are read if they are resized, since they are larger
 
 
 def find(name: str, root: pathlib.Path) -> Any:
-    """The read-only TFDS builder of what is prepared below `root`, or is `root`, or None; never touches the network."""
+    """The read-only TFDS builder of a data set prepared in `root`; None if there is none.  Never uses the network.
+
+    `root` may also be the directory of the data set itself.
+    """
     import tensorflow_datasets as tfds  # takes half a second
 
     try:
         parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
     except ValueError:
-        raise DataError(f"data set {name!r}: that is no name; give NAME[/CONFIG][:VERSION], or digits") from None
+        raise DataError(f"data set {name!r}: not a valid name; give NAME[/CONFIG][:VERSION], or digits") from None
     if parsed.namespace:
         raise DataError(f"data set {name!r}: sets of other hubs cannot be read, only those of TFDS itself")
     try:
@@ -54,9 +57,10 @@ def _itself(name: str, root: pathlib.Path) -> tuple[str, pathlib.Path] | None:
 
 
 def readable(builder: Any) -> Any:
-    """The builder, or for CIFAR as TFRECORD where there is no TensorFlow one that is prepared beside it.
+    """The builder itself; for CIFAR stored as TFRECORD, without TensorFlow, one that is prepared in array_record
+    format.
 
-    That is in `array_record/` below the same directory of data sets.
+    Its directory is `array_record/` in the same directory of data sets.
     """
     if (
         builder.name not in ("cifar10", "cifar100")
@@ -82,7 +86,7 @@ def readable(builder: Any) -> Any:
 
 
 def prepare(name: str, root: pathlib.Path) -> Any:
-    """Prepare what can be prepared without TensorFlow, or say what the user can do."""
+    """Prepares a data set that needs no TensorFlow; for others, the error says how to prepare them."""
     import tensorflow_datasets as tfds
 
     parsed, options = tfds.core.naming.parse_builder_name_kwargs(name)
@@ -92,7 +96,7 @@ def prepare(name: str, root: pathlib.Path) -> Any:
     except tfds.core.registered.DatasetNotFoundError:
         raise DataError(f"data set {name!r} is neither prepared in {root} nor known to TFDS; check the name") from None
     except ImportError:
-        newest = ""  # known, but even its description needs TensorFlow
+        newest = ""  # a known set whose description needs TensorFlow
     if plain in ("cifar10", "cifar100") and options.get("version", newest) == newest:
         from plasticity_jax.data import cifar
 
@@ -113,14 +117,14 @@ def read(
     on_disk: bool = False,
     labels: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, Any], int, tuple[str, ...]]:
-    """Decode the split `train` and the test set; returns the arrays, the number of classes, and notes.
+    """Decodes the split `train` and the test set; returns the arrays, the number of classes, and notes.
 
     Args:
-      holdout: where there is no test split, the share of `train` that becomes it, and the seed of which images are.
-      test_split: what the test split is called.
-      resize: the side that all images are brought to by `resize.fit`; 0 leaves them as they are.
-      on_disk: leave the images there, as `Records`.
-      labels: `train_labels` and `test_labels` of images on disk, if they are known and need not be read.
+      holdout: for a set without a test split, the share of `train` to hold out, and the seed that selects it.
+      test_split: the name of the test split.
+      resize: the side to which `resize.fit` resizes all images; 0 to keep their sizes.
+      on_disk: keep the images on disk, as `Records`.
+      labels: `train_labels` and `test_labels` of images on disk, if known, so that they need not be read.
     """
     import tensorflow_datasets as tfds
 
@@ -179,7 +183,7 @@ def _stack(builder: Any, split: str, size: int, image: str, label: str, side: in
             chunk = next(examples)
         except DataError:
             raise
-        except Exception as error:  # array_record, pillow and tfds each have their own
+        except Exception as error:  # array_record, pillow and tfds raise different types
             raise unreadable(where, error) from error
         for example in chunk:
             picture = example[image]
@@ -207,10 +211,10 @@ def _where(builder: Any, split: str) -> str:
 
 
 def is_too_large(builder: Any, side: int) -> bool:
-    """Whether this machine has too little memory left for all images of a set, though they can be read from disk."""
+    """Whether the machine lacks memory for all images of a set that can also be read from disk."""
     try:
         builder.as_data_source(split="train")
-    except Exception:  # as above; reading it says what is wrong
+    except Exception:  # as above; reading raises the error
         return False
     import tensorflow_datasets as tfds
 
@@ -249,8 +253,8 @@ def _tensorflow_chunks(builder: Any, split: str, count: int) -> Iterator[list[di
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    tf.config.set_visible_devices([], "GPU")  # or it takes all the memory from jax
-    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # file by file, as the data source has them
+    tf.config.set_visible_devices([], "GPU")  # otherwise it takes all memory, and jax gets none
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # file by file, in the order of the data source
     chunk = []
     for example in tfds.as_numpy(builder.as_dataset(split=split, read_config=in_order)):
         chunk.append(example)
@@ -263,7 +267,7 @@ def _tensorflow_chunks(builder: Any, split: str, count: int) -> Iterator[list[di
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what TFDS logs below errors: where it reads, and which directories it does not find."""
+    """Suppresses TFDS's log messages below errors, about the files it reads and directories it does not find."""
 
     def keep(record: std_logging.LogRecord) -> bool:
         return record.levelno >= std_logging.ERROR or "tensorflow_datasets" not in record.pathname

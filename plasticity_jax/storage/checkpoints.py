@@ -1,7 +1,7 @@
 """Checkpoints by orbax, with checksums that detect damage.
 
-Orbax 0.12 neither checks what it reads nor falls back to an older checkpoint.  Here each leaf's shape, type and crc32
-are kept beside the arrays, so whatever comes back is what was saved.
+Orbax 0.12 neither checks the data it reads nor falls back to an older checkpoint.  Here the shape, type and crc32 of
+each leaf are stored with the arrays, so that restored arrays are guaranteed to equal the saved ones.
 """
 
 import contextlib
@@ -68,8 +68,8 @@ class Checkpoints:
     def save(self, number: int, tree: Any, meta: dict[str, Any]) -> None:
         """Writes a pytree of arrays with `meta` (JSON; values that are not finite become null).
 
-        A checkpoint of the same number is replaced.  Where only the newest are kept, those of higher numbers go too:
-        they belong to a future that was given up.
+        A checkpoint of the same number is replaced.  If only the newest are kept, those of higher numbers are deleted
+        too: they belong to steps that will be trained again.
 
         Raises:
           CheckpointError: it cannot be written.
@@ -201,7 +201,7 @@ class Checkpoints:
         return self._manager
 
     def _index(self, number: int) -> dict[str, Any]:
-        """The metadata that `save` wrote beside the arrays, after a check of its checksum."""
+        """The metadata that `save` wrote with the arrays, after a check of its checksum."""
         if number not in self.numbers():
             raise CheckpointError(f"there is no checkpoint {number} in {self.directory}")
         with self._reading(number):

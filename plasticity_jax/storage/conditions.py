@@ -1,8 +1,8 @@
 """Settings of jax that affect a study's bits besides its config: pinned, refused or recorded.
 
-The environment sets jax's switches (JAX_ENABLE_X64=1), and so may the program that calls the lab.  Those that would
-change what a seed means are pinned while the lab works; the others are recorded when a directory is begun, and compared
-when it goes on (`environment`).
+Environment variables set jax's options (JAX_ENABLE_X64=1), and a program that calls the lab may set them too.  Options
+that would change the meaning of a seed are pinned while the lab runs; the others are recorded at the first start in a
+directory, and compared on resume (`environment`).
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import jax
 from plasticity_jax.errors import LabError
 
 IMPLEMENTATION = "threefry2x32"
-PINNED = {  # switch of jax -> its value inside `pinned`
+PINNED = {  # option of jax -> its value inside `pinned`
     "jax_default_prng_impl": IMPLEMENTATION,
     "jax_threefry_partitionable": True,
     "jax_enable_x64": False,
@@ -36,7 +36,7 @@ COMPILER = (
     "jax_threefry_gpu_kernel_lowering",
     "jax_use_shardy_partitioner",
 )
-FLAGS = ("LIBTPU_INIT_ARGS", "CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_FRONTEND")  # beside XLA_FLAGS
+FLAGS = ("LIBTPU_INIT_ARGS", "CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_FRONTEND")  # recorded in addition to XLA_FLAGS
 PRECISION = "jax_default_matmul_precision"
 TF32 = "NVIDIA_TF32_OVERRIDE"  # overrides jax's precision of matrix products on NVIDIA GPUs
 

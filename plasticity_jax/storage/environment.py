@@ -11,7 +11,7 @@ from plasticity_jax.parallel import run_axis
 from plasticity_jax.storage import conditions, workdir
 
 PLACES = ("device", "host", "disk")  # where images can be stored during training
-LARGEST = 2**16  # classes, and pixels of a side: beyond is damage
+LARGEST = 2**16  # number of classes, and pixels per side; larger values count as damage
 MEND = "delete it to go on, with strategy and dtype chosen anew"
 
 
@@ -33,11 +33,11 @@ def settle(
       directory: the working directory.
       dataset: the data of the study.
       choices: resolved `auto` settings by pack; recorded ones take precedence.
-      own: fingerprints of what is given from Python, by what it is (`model`, `reset NAME`, `diagnostic NAME`).
+      own: fingerprints of custom code by its role (`model`, `reset NAME`, `diagnostic NAME`).
 
     Raises:
-      LabError: the directory was begun on other images, with other own code or under conditions that change what is
-        computed, or its environment.json is damaged.
+      LabError: the directory was begun with other images, other custom code or settings that change results, or its
+        environment.json is damaged.
     """
     path = directory / "environment.json"
     now = workdir.environment() | conditions.recorded()

@@ -1,8 +1,8 @@
 """Fingerprints of custom code, so that a study is not continued with changed code unnoticed.
 
-Counted are the source, what it was made with (fields of a network, closures, defaults), and what it uses of the package
-that it is from.  Other packages go by name: their versions are recorded elsewhere.  So does code without a source, such
-as that of a prompt.
+A fingerprint covers the source, its values (fields of a network, closures, defaults), and the code that it uses from
+its own package.  Other packages count by name, since their versions are recorded elsewhere.  So does code without a
+source, such as code typed at a prompt.
 """
 
 import dataclasses

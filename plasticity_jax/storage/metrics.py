@@ -3,8 +3,8 @@
 A row is `{"run", "seed", "branch", "hparams", "stage", "epoch", "step", "metric", "value"}`.  A value that is not
 finite is null.
 
-A checkpoint stores a `Mark` of the table.  Whoever continues from that checkpoint opens the table with the mark,
-which cuts off all rows that came later: they are measured again, so no row is lost or doubled by a kill.
+A checkpoint stores a `Mark` of the table.  Resuming from that checkpoint opens the table with the mark, which removes
+all later rows.  They are measured again, so a kill neither loses nor duplicates rows.
 """
 
 import os
@@ -28,10 +28,10 @@ class Table:
     def __init__(self, path: Path, mark: Mark | None, write: bool = True) -> None:
         """Opens `path` for appending after the rows described by `mark`; None starts an empty table.
 
-        Without `write` nothing is opened or written: another process does that, and this one only knows what is there.
+        Without `write` nothing is opened or written: another process writes, and this one only keeps track.
 
         Raises:
-          WorkdirError: the file no longer begins with what the mark describes, or cannot be written.
+          WorkdirError: the file does not begin with the rows of the mark, or cannot be written.
         """
         self.path = Path(path)
         self._end: Mark = {"bytes": 0, "crc32": 0} if mark is None else dict(mark)
@@ -115,7 +115,7 @@ def read(path: Path, mark: Mark | None = None) -> list[Row]:
       mark: that the whole file must match; None for no check.
 
     Raises:
-      LabError: the file cannot be read, is not what the mark describes, or another line is broken.
+      LabError: the file cannot be read, does not match the mark, or has a damaged line.
     """
     try:
         data = Path(path).read_bytes()

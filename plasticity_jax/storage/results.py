@@ -1,7 +1,7 @@
 """Computes the reported numbers from the rows of runs: the metric, intervals, paired gaps and a table.
 
 All accuracies are in percent.  Every interval is the 95% interval of a mean by Student's t; the *gap* is the control
-minus a treatment, taken seed by seed, so that what a seed shares (its data, its batches) cancels.
+minus a treatment, paired by seed, so that what runs of a seed share (data, batches) cancels.
 """
 
 import math
@@ -41,7 +41,7 @@ def score(rows: Iterable[Mapping[str, Any]], window: float) -> float:
 def interval(values: Sequence[float], level: float = LEVEL) -> list[float | None]:
     """The t interval of the mean of n values as [low, high], with level 95% by default.
 
-    [None, None] if n < 2 or all are equal: no scatter in a few values is no certainty.
+    [None, None] if n < 2 or all values are equal: zero scatter of a few values is no certainty.
     """
     if len(values) < 2 or min(values) == max(values):
         return [None, None]

@@ -6,8 +6,8 @@ lists the runs as `BRANCH,KEY=VALUE/seedN`; `?runColorGroup=regex:(.*)/` in its 
 Tags are KIND/METRIC/STAGE, as `accuracy/test/tune`: TensorBoard sorts by name, so shows the test accuracy first, its
 stages beside each other.  x is the step since the stage began.
 
-The long table is the truth: at a start the event files are written anew from it, so whatever was cut from the table
-is gone here too.  Event files belong to nobody's checkpoint.  Their times are those of writing.
+The metrics table is authoritative: at each start the event files are rewritten from it, so rows that were removed from
+the table are also removed here.  Event files are not part of checkpoints.  Their times are the times of writing.
 """
 
 import math
@@ -33,7 +33,7 @@ _OTHER = "network"  # the diagnostics; sorted last
 class Board:
     """Event files of the runs of one stage of one pack.
 
-    A run has one directory for all its stages, also where several packs have it (which is then the same run twice).
+    A run has one directory for all its stages, also if several packs contain it (it is then the same run).
     """
 
     def __init__(self, directory: Path, pack: str, stage: str, rows_so_far: Sequence[Row]) -> None:
@@ -62,7 +62,7 @@ class Board:
         """
         events: dict[str, bytearray] = {}
         for row in rows:
-            number = math.nan if row["value"] is None else row["value"]  # TensorBoard marks those
+            number = math.nan if row["value"] is None else row["value"]  # TensorBoard marks NaNs
             value = Summary.Value(tag=tag(row["metric"], row["stage"]), simple_value=number)
             event = Event(wall_time=time.time(), step=row["step"], summary=Summary(value=[value]))
             events.setdefault(row["run"], bytearray()).extend(_record(event))

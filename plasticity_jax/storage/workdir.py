@@ -1,9 +1,9 @@
 """The working directory of a study: its lock, its config, and small JSON files written atomically.
 
-DIR/config.json          what was asked for; the directory belongs to it
-DIR/environment.json     with what it was computed
-DIR/status.json          how far it is
-DIR/result.json          what came out
+DIR/config.json          the resolved config, which the directory belongs to
+DIR/environment.json     versions, hardware and data that it was computed with
+DIR/status.json          the progress
+DIR/result.json          the result
 DIR/.lock                held by the process that works here
 DIR/PACK/STAGE/...       a stage of a pack, or STAGE,1 and STAGE,2 its groups of branches (`config.plan`); each can be
                          deleted and trained again by itself
@@ -50,7 +50,7 @@ def lock(directory: Path) -> Iterator[None]:
 
     Raises:
       BusyError: another process holds it.
-      WorkdirError: it is no directory that can be written, or something in it lies elsewhere (`check_links`).
+      WorkdirError: it is not a writable directory, or a link in it leads out of it (`check_links`).
     """
     path = _made(directory) / ".lock"
     paths.check_length(path.parent)
@@ -181,7 +181,7 @@ def read_json(path: Path, mend: str = "restore it or use another workdir") -> An
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit and hardware, on which results may depend besides the config.  Starts jax's backend."""
+    """Versions, commit and hardware, on which results may depend in addition to the config.  Starts jax's backend."""
     from plasticity_jax import target  # late, so that plain file work does not wait for it
 
     commit, dirty = _commit(Path(__file__).parent)
