@@ -2,27 +2,27 @@
 # make test        before every commit: lint, types and the quick tests, in two minutes (four the first time)
 # make test_slow   before a change lands: the tests that take seconds, most of which train a whole study
 # make test_long   every night: everything, compiled as for users; campaigns, sweeps, benchmarks, many processes and devices
-# make test_aot    all programs compiled for TPUs and GPUs that need not be there: 400 MB to download once, then minutes
-# make test-slurm  the tests on a real SLURM, here or started for it: half an hour
-# make bench       how fast it trains: six minutes; runs/bench.json; TORCH=PYTHON is an interpreter with PyTorch
-# make gpu         what the GPU of this machine does, in nine minutes: runs/gpu/gpu.json; tests/gpu/README.md
-# make wheels      in .wheels what a GPU machine without network lacks for it; EXTRAS=analysis,cuda12 for a bare one
-# make results     STUDY=multistage: the published study trained again and compared; all of them, in hours, without STUDY
-# make faults      hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
-# make mutants     deliberate mistakes, one by one; does a test catch each? half an hour; ONLY=WORD tries some
-# make notebook    run analysis/plasticity.ipynb, and keep in it what it shows
+# make test_aot    compile all programs for TPUs and GPUs that are not attached: a download of 400 MB, then minutes
+# make test-slurm  the tests on a real SLURM, installed or started for them: half an hour
+# make bench       measure the training speed in six minutes; runs/bench.json; TORCH=PYTHON names a Python with PyTorch
+# make gpu         check and measure the GPU of this machine in nine minutes: runs/gpu/gpu.json; tests/gpu/README.md
+# make wheels      collect in .wheels what a GPU machine without network needs; EXTRAS=analysis,cuda12 for one without JAX
+# make results     train the published study STUDY=multistage again and compare; without STUDY all of them, in hours
+# make faults      inject hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
+# make mutants     mutation tests: does a test catch each deliberate mistake? half an hour; ONLY=WORD selects some
+# make notebook    run analysis/plasticity.ipynb and save its outputs in it
 # make clean       remove the environment, caches and the demo's results
 #
-# PYTHON=python3.12 picks the interpreter, VENV=.venv-other the environment, WORKERS=8 the processes that test (each takes
-# up to 4 GB).
+# PYTHON=python3.12 selects the interpreter, VENV=.venv-other the environment, WORKERS=8 the number of test processes (each
+# takes up to 4 GB).
 
 VENV = .venv
 WORKERS = 2
 RUN = $(VENV)/bin/python
-GPU_PYTHON = python3# for `make gpu`: it has JAX for the GPU
+GPU_PYTHON = python3# for `make gpu`: an interpreter that has JAX for the GPU
 EXTRAS = analysis
-AOT = .venv-aot# the packages of VENV, and beside them compilers, which would make jax look for accelerators
-export PYTHONDONTWRITEBYTECODE = # or each of a hundred processes compiles all modules anew
+AOT = .venv-aot# the packages of VENV and the compilers, with which jax would search for accelerators
+export PYTHONDONTWRITEBYTECODE = # empty: otherwise each of a hundred processes compiles all modules again
 PYTEST = $(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL = $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 CANDIDATES = $(or $(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
@@ -45,13 +45,13 @@ lint: $(VENV)/.test .cache/types
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-# The packages around plasticity_jax inside it, as in a wheel; for mypy alone.
+# A copy of the package layout of a wheel, made of links; used only by mypy.
 .cache/types:
 	@mkdir -p $@/plasticity_jax
 	@ln -sfn ../../../analysis ../../../configs ../../../launch $@/plasticity_jax
 
-# Two groups, since the flags of XLA hold for a whole process; see tests/conftest.py.  Side by side, each fills the waits
-# of the other.
+# Two groups, since XLA's flags apply to a whole process; see tests/conftest.py.  They run in parallel, so that each uses
+# the idle times of the other.
 tests: $(VENV)/.test
 	@$(MAKE) --no-print-directory -j 2 cheap exact
 
@@ -67,8 +67,8 @@ test_slow: $(VENV)/.test
 test_long: $(VENV)/.test
 	@$(PYTEST)
 
-# A CPU is all it takes, so jax must not look for anything else.  Each device has a process of its own, whose cases share
-# what it has compiled; the longest comes first, and the last one has whatever no other has.
+# This needs only a CPU, so jax must not search for accelerators.  Each device has its own process, whose cases share
+# compiled programs; the longest starts first, and the last one runs all remaining tests.
 test_aot: $(AOT)/.done
 	@printf '%s\n' '[v5e:1x1] and not precision' '[v5e:2x4]' '[h100:4]' '[h100]' '[v5e:1x1] and precision' \
 	    'not [v5e:1x1] and not [v5e:2x4] and not [h100] and not [h100:4]' | JAX_PLATFORMS=cpu \
@@ -82,14 +82,14 @@ bench: $(VENV)/.demo
 	@mkdir -p runs
 	@$(RUN) -m tests.benchmarks --json runs/bench.json $(if $(TORCH),--torch_python $(TORCH))
 
-# Nothing is installed: a GPU has a JAX of its own, and its machine may have no network.
+# Nothing is installed: a GPU machine has its own JAX, and may have no network.
 gpu:
 	@$(GPU_PYTHON) -m tests.gpu --out $(or $(OUT),runs/gpu) $(if $(DATA),--data_dir $(DATA)) $(ARGS)
 
 wheels: | $(RUN)
 	@$(RUN) -m pip wheel -q --disable-pip-version-check -c constraints.txt -w .wheels ".[$(EXTRAS)]"
 
-# Each goes on where it was stopped; --keep-going tells the others too if one differs.
+# Each study resumes where it was stopped; with --keep-going all are compared even if one differs.
 PUBLISHED = $(notdir $(patsubst %/,%,$(wildcard analysis/results/*/)))
 results: $(addprefix results-,$(or $(STUDY),$(PUBLISHED)))
 
@@ -131,7 +131,7 @@ $(AOT)/.done: $(VENV)/.test constraints.txt
 	    "jax[tpu]==$$version" jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version
 	@touch $@
 
-# A name on the PATH is no proof: a shim may stand for an interpreter that is not there, so each is run.
+# A name on the PATH may be a shim for an interpreter that is not installed, so each candidate is run.
 $(RUN):
 	@bare=; for python in $(CANDIDATES); do \
 	    "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null || continue; \
@@ -139,7 +139,7 @@ $(RUN):
 	    bare="$$python"; \
 	done; \
 	if [ -n "$$bare" ]; then \
-	    echo "$$bare cannot make virtual environments: install its package (Debian, Ubuntu: apt install python3-venv)" >&2; \
+	    echo "$$bare cannot create virtual environments: on Debian and Ubuntu, apt install python3-venv" >&2; \
 	else \
 	    echo "no Python 3.11 or newer among: $(CANDIDATES); install one, or name it: make PYTHON=/path/to/python3" >&2; \
 	fi; exit 1
