@@ -1,13 +1,13 @@
 """Tests run on the CPU, without the network, and leave no files except compiled programs in `.cache`.
 
-Most of their time is compilation, so it is saved in three ways.  Child processes inherit the environment, and with it
+Most of their time is compilation, which is reduced in three ways.  Child processes inherit the environment, and with it
 the first two:
 
-    --cheap      XLA optimises little.  Last bits differ from those of users, so tests marked `exact` are left out.
-    .cache       jax's persistent cache is kept from one run to the next.
-    compile_once a program that one study of this process has compiled serves all others that ask for the same one.
+    --cheap      XLA optimises little.  Last bits differ from those of users, so tests marked `exact` are deselected.
+    .cache       jax's persistent compilation cache is kept between runs.
+    compile_once a program compiled by one study is shared by all studies of this process that need the same one.
 
-Plain `pytest` has the flags that users have, for every test.
+Plain `pytest` uses the flags of users for every test.
 
 Python collects garbage rarely: jax adds its own work to each collection, which takes a tenth of the time.
 """
@@ -28,17 +28,17 @@ gc.disable()  # while tests are imported and collected
 SCRATCH = tempfile.mkdtemp(prefix="plasticity_jax-tests-")
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also below nohup
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also under nohup
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that all tests deal runs out in the same way
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that all tests distribute runs in the same way
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # which line an operation is from takes time to say
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # source locations take time
 os.environ["TFDS_DATA_DIR"] = os.path.join(SCRATCH, "tfds")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-DRAWN = {"night": 100, "day": 30}  # cases of a property; the same ones every time
+DRAWN = {"night": 100, "day": 30}  # cases of a property test; always the same ones
 for name, count in DRAWN.items():
     hypothesis.settings.register_profile(name, deadline=None, max_examples=count, derandomize=True, database=None)
 
@@ -48,8 +48,8 @@ CHEAP = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 )
-# What takes longest is begun first, lest one worker be left with it while the other has nothing to do.  `target` makes
-# jax forget its programs, which takes long where there are many.
+# The longest tests start first, so that no worker is idle while another runs them.  `target` clears jax's programs,
+# which takes longer the more there are.
 FIRST = (
     "target",
     "configs",
@@ -80,12 +80,12 @@ def pytest_configure(config: pytest.Config) -> None:
     import jax
 
     if config.getoption("--cheap"):
-        cheap = CHEAP if jax.__version_info__ < (0, 12) else CHEAP[1:]  # it aborts at a flag that it no longer knows
+        cheap = CHEAP if jax.__version_info__ < (0, 12) else CHEAP[1:]  # newer versions abort at the unknown flag
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *cheap]).strip()
     from plasticity_jax.parallel import compilation_cache
 
     os.environ["XDG_CACHE_HOME"] = str(KEPT)
-    compilation_cache.turn_on()  # it knows which machines can share programs, and which files to throw away
+    compilation_cache.turn_on()  # chooses a directory by machine, and deletes old files
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.values["jax_compilation_cache_dir"])
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["XDG_CACHE_HOME"] = os.path.join(SCRATCH, "cache")
@@ -101,10 +101,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what was imported stays
+    gc.freeze()  # excludes imported objects from collection
     gc.set_threshold(100_000, 20, 20)
     gc.enable()
-    sys.dont_write_bytecode = True  # beside config files that tests write, and write again within the second
+    sys.dont_write_bytecode = True  # for config files that tests rewrite within a second
 
 
 @pytest.fixture(autouse=True)
