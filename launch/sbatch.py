@@ -1,7 +1,7 @@
-"""The sbatch script of a sweep: text that is read by eye, edited by hand and submitted with `sbatch`.
+"""Writes the sbatch script of a sweep, which can be read, edited and submitted with `sbatch`.
 
-What a job trains stands in files, so the script holds three paths and a number, all of them quoted.  (submitit would
-hand over pickled functions instead; this project never loads a pickle, and a command in a script can be read.)
+Files describe what a job trains, so the script contains only three paths and a number, all quoted.  (submitit would use
+pickled functions instead; this project never loads a pickle, and a command in a script can be read.)
 """
 
 import dataclasses
@@ -16,22 +16,25 @@ from plasticity_jax.config import names
 from plasticity_jax.errors import LabError
 from plasticity_jax.launch.containers import Container
 
-# What the script lives by; sbatch takes the beginnings of these names too.
+# Options that the script sets and depends on; sbatch also accepts prefixes of these names.
 OWN = ("job-name", "array", "output", "open-mode", "requeue", "no-requeue", "signal")
-FLAGS = {"ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus"}  # of other names
-KILLS = 20  # times that a job is begun again after a process of it was killed
+FLAGS = {"ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus", "gpus-per-node": "gpus"}  # named differently
+KILLS = 20  # number of times that a job is started again after a process of it was killed
 _KEY = re.compile(r"[a-z][a-z-]+", re.ASCII)
 _PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
 class Wishes:
-    """What the jobs ask SLURM for; what is empty is left to the cluster.
+    """What the jobs request from SLURM; empty values are left to the cluster.
 
-    resources: option of sbatch -> value, as {"partition": "gpu"}.  parallel: most jobs at a time, 0 for any number.
-    grace: seconds before the time limit at which a job is told to save.  tries: as in `launch.job`.
-    setup: lines of shell that are run first, as they stand; the job ends with the status of one that fails.
-    options: more for sbatch, each KEY=VALUE or KEY.  container: where python runs; none if empty.
+    resources: option of sbatch -> value, as {"partition": "gpu"}.
+    parallel: the largest number of jobs at a time, 0 for any number.
+    grace: seconds before the time limit at which a job is told to save.
+    tries: as in `launch.job`.
+    setup: lines of shell to run first, unchanged; if one fails, the job ends with its status.
+    options: further options for sbatch, each KEY=VALUE or KEY.
+    container: in which Python runs; None for no container.
     """
 
     resources: dict[str, str]
@@ -53,12 +56,12 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
       python, home: the interpreter, and the directory to start it in.
 
     Raises:
-      LabError: a value that sbatch cannot take.
+      LabError: sbatch cannot take a value.
     """
     (first, tasks), *others = chunks(positions, limit)
     logs = sweep / "slurm"
     path = shlex.quote(str(logs / "job.sh"))
-    directive(f"{home}{python}", "the path of this program")  # or the script would have one line more than it shows
+    directive(f"{home}{python}", "the path of this program")  # a line break in it would add a line to the script
     command = ["-m", "plasticity_jax.launch.job", f"--workdir={sweep}", f"--tries={wishes.tries}"]
     inside = wishes.container
     start = ["srun", "--kill-on-bad-exit=1", *(inside.options(sweep, home) if inside else [])]
@@ -73,37 +76,37 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
         *(f"#     and with:  {shlex.join(submission(sweep, *each, wishes.parallel))}" for each in others),
         "# The launcher overwrites this file; keep your changes under another name.",
         "",
-        "# By this name the launcher finds the sweep in the queue, and submits nothing twice.",
+        "# The launcher finds the sweep in the queue by this name, and submits no job twice.",
         f"#SBATCH --job-name={label(sweep, first)}",
-        "# Which jobs, and after a % how many at a time.",
+        "# The jobs, and after a % the number at a time.",
         f"#SBATCH --array={array(tasks, wishes.parallel)}",
-        "# What they print: %A is the number of the array, %a the task in it.  A job that starts again goes on there.",
+        "# Their output: %A is the number of the array, %a the task in it.  A job that starts again appends to it.",
         f"#SBATCH --output={output}",
         "#SBATCH --open-mode=append",
         "# After a pre-emption or the loss of a node, SLURM puts the job back into the queue.",
         "#SBATCH --requeue",
         f"# {wishes.grace} s before the time limit, python gets USR1: it saves and exits with status 75.",
         f"#SBATCH --signal=USR1@{wishes.grace}",
-        "# What a job gets; the rest is as the partition has it.",
+        "# Resources of a job; all others have the partition's defaults.",
         *(f"#SBATCH --{key}={directive(value, f'--{key}')}" for key, value in wishes.resources.items() if value),
         *(f"#SBATCH {option}" for option in passed(wishes)),
         "",
-        "# Where the program is.",
+        "# The directory of the program.",
         f"cd {shlex.quote(str(home))} || exit 1",
         *(text for line in wishes.setup for text in (line, _checked(line))),
         "",
-        "# Some versions of SLURM do not pass this on by themselves.",
+        "# Some versions of SLURM do not pass this to srun.",
         '[ -n "${SLURM_CPUS_PER_TASK:-}" ] && export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
-        "# Signals are for python: the shell waits for it and then looks what SLURM wants.",
+        "# Python handles the signals: the shell waits for it and then checks the state of the job.",
         "trap : TERM USR1",
         "# One process per task; if one of them fails, the others end too.  $1: position of task 0.",
         f'{shlex.join([*start, *command])} --job="$((SLURM_ARRAY_TASK_ID + ${{1:-{first}}}))"',
         "code=$?",
         "",
-        "# 75: saved, or failed with tries left.  Above 128: killed, and the last checkpoint is good.",
+        "# 75: saved, or failed with tries left.  Above 128: killed; the job resumes from its last checkpoint.",
         f'if [ $code -eq 75 ] || {{ [ $code -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {KILLS} ]; }}; then',
         "    me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
-        "    # Back into the queue, unless SLURM ends the job itself: cancelled it stays so, pre-empted it returns.",
+        "    # Requeue it, unless SLURM ends the job (it is cancelled, or pre-empted and requeued by SLURM).",
         "    case $(squeue --noheader --jobs=$me --format='%T %r') in",
         '    RUNNING* | *TimeLimit) echo "status $code: back into the queue"; scontrol requeue $me ;;',
         '    *) echo "status $code: SLURM ends this job" ;;',
@@ -115,23 +118,21 @@ def write(sweep: Path, positions: Sequence[int], limit: int, wishes: Wishes, pyt
 
 
 def passed(wishes: Wishes) -> list[str]:
-    """The options of sbatch that are passed through, as a script has them.
+    """The options of sbatch that are passed through, in the form of the script.
 
     Raises:
-      LabError: one that is none, or that the script sets itself.
+      LabError: an option is invalid, or set by the script or by a flag of the launcher.
     """
     given: dict[str, str] = {}
     for option in wishes.options:
         key, equals, value = option.partition("=")
         where = f"--sbatch={names.shown(option)}"
         if not _KEY.fullmatch(key):
-            raise LabError(
-                f"{where}: write KEY=VALUE, or KEY alone, by the long names of sbatch: exclusive, gres=gpu:2"
-            )
+            raise LabError(f"{where}: write KEY=VALUE or KEY, with the long names of sbatch: exclusive, gres=gpu:2")
         if any(own.startswith(key) for own in OWN):
-            raise LabError(f"{where}: the script sets --{key} itself, and lives by it; leave it out")
+            raise LabError(f"{where}: the script sets --{key} itself and depends on it; omit it")
         if key in wishes.resources:
-            raise LabError(f"{where}: ask for it by the flag --{FLAGS.get(key, key)} of the launcher")
+            raise LabError(f"{where}: use the flag --{FLAGS.get(key, key)} of the launcher instead")
         if key in given:
             raise LabError(f"{where}: --{key} is given twice")
         given[key] = f"--{key}={directive(value, where)}" if equals else f"--{key}"
@@ -139,7 +140,7 @@ def passed(wishes: Wishes) -> list[str]:
 
 
 def label(sweep: Path, offset: int = 0) -> str:
-    """The name in the queue of a sweep's array that begins at a position; another directory has other ones."""
+    """The name in the queue of a sweep's array that begins at a position; names differ between directories."""
     target = sweep.resolve()
     safe = re.sub(r"[^A-Za-z0-9_.]", "_", target.name)[:40]
     name = f"{safe or 'sweep'}-{hashlib.sha256(bytes(target)).hexdigest()[:8]}"
@@ -180,13 +181,13 @@ def directive(value: str, where: str) -> str:
 
 
 def _checked(line: str) -> str:
-    """Shell that ends the job, with a line, if the one before it failed."""
+    """A line of shell that ends the job with an error if the given line failed."""
     told = shlex.quote(f"setup failed: {line}")
     return f'code=$?; [ $code -eq 0 ] || {{ printf "status $code: %s\\n" {told} >&2; exit $code; }}'
 
 
 def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The unbroken stretches of increasing numbers, as first and last."""
+    """The ranges of consecutive numbers, as pairs of first and last."""
     ends = [low for low, high in pairwise(numbers) if high > low + 1]
     starts = [high for low, high in pairwise(numbers) if high > low + 1]
     yield from zip([*numbers[:1], *starts], [*ends, *numbers[-1:]], strict=True)

@@ -1,4 +1,4 @@
-"""Plan a sweep and submit all that is missing of it to SLURM, as one array of jobs.
+"""Plan a sweep and submit its missing jobs to SLURM as one array.
 
     python -m launch.slurm --config=FILE[:ARG] --workdir=SWEEP [--partition=NAME] [--time=4:00:00] [--gpus=N] [--cpus=N]
         [--mem=32G] [--nodes=N] [--tasks_per_node=N] [--array_parallel=N] [--account= --qos= --constraint= --exclude=]
@@ -6,7 +6,7 @@
         [--tries=3] [--dry_run] [flags of launch.sweep]
 
 `--dry_run` prints the sbatch script (and the plan on stderr) and writes nothing; `launch/sbatch.py` explains it.  The
-same command again submits what is missing by then and not in the queue.
+same command again submits the jobs that are then missing and not in the queue.
 """
 
 import contextlib
@@ -49,27 +49,27 @@ TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at one and the same 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command with these words, or those of this process; returns the exit status."""
+    """Runs the command with these arguments, or those of the process; returns the exit status."""
     return commandline.start(run, argv)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Plan and submit; returns the exit status."""
+    """Plans and submits; returns the exit status."""
     del argv
-    logging.getLogger("jax").setLevel(logging.WARNING)  # or it tells of every accelerator that is not there
+    logging.getLogger("jax").setLevel(logging.WARNING)  # otherwise it reports every accelerator that is missing
     try:
         if not WORKDIR.value:
             raise LabError("--workdir is missing")
         directory = paths.given(WORKDIR.value).absolute()
-        sbatch.passed(wishes())  # a mistake is told before anything is compiled
+        sbatch.passed(wishes())  # reports errors before anything is compiled
         if not DRY_RUN.value and not squeue.there():
-            raise LabError("no SLURM here (sbatch, squeue, scontrol); go to a login node, or take launch.local")
+            raise LabError("no SLURM here (sbatch, squeue, scontrol); go to a login node, or use launch.local")
         with contextlib.redirect_stdout(sys.stderr if DRY_RUN.value else sys.stdout):
             planned = sweep.prepare()
         if DRY_RUN.value:
             show(directory, planned)
         else:
-            with workdir.lock(directory / "slurm"):  # two launchers at a time would submit everything twice
+            with workdir.lock(directory / "slurm"):  # two launchers at once would submit every job twice
                 submit(directory, planned)
     except LabError as error:
         commandline.leave(str(error))
@@ -77,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def show(directory: Path, planned: Sequence[jobs.Job]) -> None:
-    """Print the script that `submit` would write."""
+    """Prints the script that `submit` would write."""
     queued = squeue.read(directory, len(planned)) if squeue.there() else {}
     positions = [i for i in missing(directory, planned) if i not in queued]
     if positions:
@@ -88,7 +88,7 @@ def show(directory: Path, planned: Sequence[jobs.Job]) -> None:
 
 
 def submit(directory: Path, planned: Sequence[jobs.Job]) -> None:
-    """Write the script, submit what is missing and not in the queue, and say what to do next."""
+    """Writes the script, submits missing jobs that are not in the queue, and prints how to watch and cancel them."""
     queued, left = squeue.read(directory, len(planned)), missing(directory, planned)
     positions = [i for i in left if i not in queued]
     waiting = sum(i in queued for i in left)
@@ -117,7 +117,7 @@ def missing(directory: Path, planned: Sequence[jobs.Job]) -> list[int]:
 
 
 def wishes() -> sbatch.Wishes:
-    """What the flags ask for."""
+    """The requests given by the flags."""
     resources = {
         "partition": PARTITION.value,
         "time": TIME.value,
@@ -132,7 +132,7 @@ def wishes() -> sbatch.Wishes:
         "exclude": EXCLUDE.value,
     }
     if MOUNT.value and not CONTAINER.value:
-        raise LabError(f"--mount={MOUNT.value[0]}: there is no --container that could see it")
+        raise LabError(f"--mount={MOUNT.value[0]}: mounts need a container; give --container")
     gpus = bool(GPUS.value) or any("gpu" in option for option in SBATCH.value)
     container = Container(CONTAINER.value, tuple(MOUNT.value), gpus) if CONTAINER.value else None
     numbers = ARRAY_PARALLEL.value, GRACE.value, TRIES.value

@@ -17,7 +17,8 @@ _SEPARATOR = "|"
 class Entry:
     """A job in the queue.
 
-    id: of its task in SLURM, such as 12_3.  state: pending, running, completing ..  where: its nodes, or why it waits.
+    id: of its task in SLURM, such as 12_3.  state: pending, running, completing ..
+    where: its nodes, or why it is pending.
     """
 
     id: str

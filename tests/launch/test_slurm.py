@@ -231,8 +231,8 @@ def test_other_options_of_sbatch_are_passed_through():
         (("array=0-3",), "sets --array itself"),
         (("sig=USR1@9",), "sets --sig itself"),  # sbatch would take it for --signal
         (("no-requeue",), "sets --no-requeue itself"),
-        (("cpus-per-task=3",), "ask for it by the flag --cpus of"),
-        (("partition=gpu",), "ask for it by the flag --partition of"),
+        (("cpus-per-task=3",), "use the flag --cpus of"),
+        (("partition=gpu",), "use the flag --partition of"),
         (("hint=a", "hint=b"), "given twice"),
         (("p=gpu",), "write KEY=VALUE"),
         (("--exclusive",), "write KEY=VALUE"),
@@ -249,7 +249,7 @@ def test_what_the_script_or_a_flag_sets_is_not_passed_through(options, words):
 def test_a_wrong_option_is_refused_before_anything_is_planned(tmp_path, capsys):
     flags = "--config=tests/slurm/study.py:short", f"--workdir={tmp_path / 'sweep'}", "--dry_run"
     commands.refused(commands.call(slurm.main, *flags, "--sbatch=array=1", capture=capsys), "--array itself")
-    commands.refused(commands.call(slurm.main, *flags, "--mount=/data", capture=capsys), "no --container")
+    commands.refused(commands.call(slurm.main, *flags, "--mount=/data", capture=capsys), "give --container")
 
 
 # Containers.
