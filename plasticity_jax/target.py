@@ -57,7 +57,7 @@ def local_devices() -> list[jax.Device]:
 
 
 def host() -> jax.Device | None:
-    """The CPU of this process, beside any accelerators; None if jax was told to use other platforms only."""
+    """The CPU of this process, in addition to any accelerators; None if jax is configured for other platforms only."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

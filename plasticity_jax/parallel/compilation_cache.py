@@ -22,7 +22,7 @@ import jaxlib
 
 from plasticity_jax.parallel.cpu import threads
 
-LIMIT = 2 << 30  # bytes to which the cache is cut at a start
+LIMIT = 2 << 30  # bytes to which the cache is trimmed at a start
 CHECKED = ".checked"  # its modification time is that of the last check of the entries
 
 # Lines of /proc/cpuinfo that determine what XLA may compile for; others, such as the clock rate, vary in time.
@@ -88,7 +88,7 @@ def _packing() -> Any:
 
 
 def _fingerprint() -> str:
-    """A directory name for what programs depend on besides jax's key, since machines that differ may share a home.
+    """A directory name for what programs depend on in addition to jax's key: different machines may share a home.
 
     A program for another CPU can crash, and one for fewer threads is slow.
     """

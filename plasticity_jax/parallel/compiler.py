@@ -15,16 +15,16 @@ from plasticity_jax.parallel.memory import Footprint, footprint
 
 Tree = Any
 
-# Operations that XLA puts into CUDA graphs.  The default leaves out convolutions and loops, so the host would launch
-# each convolution and synchronise before each step.
+# Operations that XLA puts into CUDA graphs.  The default excludes convolutions and loops, so the host would launch each
+# convolution and synchronise before each step.
 IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONVOLUTION,WHILE,CONDITIONAL"
 
 
 class Program:
-    """A function that is compiled, or that another thread compiles; whatever needs the result waits for it.
+    """A compiled function, or one that another thread is compiling; its properties and calls wait for the result.
 
-    seconds: the time that this took its callers: for tracing and lowering, and for compiling or waiting.
-    call: called instead of it, if it is given, to call it once for each run.
+    seconds: the time that callers spent on it: tracing, lowering, and compiling or waiting.
+    call: if given, called instead of the program; it calls the program once for each run.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Program:
 
     @functools.cached_property
     def compiled(self) -> jax.stages.Compiled:
-        """jax's object, which gives access to the program's text."""
+        """jax's compiled object, which has the program's text."""
         start = time.perf_counter()
         compiled = self.compiling()
         del self.compiling  # it may hold the text of the program
@@ -48,7 +48,7 @@ class Program:
 
     @functools.cached_property
     def footprint(self) -> Footprint | None:
-        """Its memory, for the strategy `loop` that of one run."""
+        """The memory of the program; with the strategy `loop`, for one run."""
         return footprint(self.compiled)
 
     def __call__(self, *args: Tree) -> Tree:
@@ -66,17 +66,17 @@ def compile_one(
     pool: Executor | None = None,
     **shardings: Any,
 ) -> Program:
-    """Compiles `fn` for `args`, given as arrays or shapes; with a `pool`, only lowers it and leaves the rest to that.
+    """Compiles `fn` for `args`, given as arrays or shapes; with a `pool`, only lowers it and compiles it in the pool.
 
     Args:
       fn: the function.
       *args: arrays or shapes.
       donate: whether to donate the buffers of the first argument.
-      once: for programs that run too seldom to be worth optimising.
+      once: for programs that run too rarely to be worth optimising.
       threads: whether a CPU device uses several threads.
-      quickly: for large programs that run a few times: on CPU optimises nothing except products, which are a library's.
-      seldom: for short programs that run about once in an epoch: the TPU compiler spends little effort.
-      pool: threads for compiling, which does not hold Python's lock.
+      quickly: for large programs that run a few times: on CPU nothing is optimised except products, which use a
+      library. seldom: for short programs that run about once per epoch: the TPU compiler spends little effort.
+      pool: threads for compiling, which releases Python's global lock.
       **shardings: those of `jax.jit`.
     """
     start = time.perf_counter()
@@ -87,7 +87,7 @@ def compile_one(
     seconds = time.perf_counter() - start
     if pool:
         later = pool.submit(lowered.compile)
-        # What no thread has begun is compiled by whoever needs it first.
+        # A program that no thread has begun is compiled by its first caller.
         return Program(lambda: lowered.compile() if later.cancel() else later.result(), seconds)
     compiled = lowered.compile()
     return Program(lambda: compiled, time.perf_counter() - start)

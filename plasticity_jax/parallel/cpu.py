@@ -66,8 +66,8 @@ def use_all_cores() -> None:
 def use_one_lapack_thread() -> None:
     """Limits LAPACK, which computes ranks of features, to a single thread, unless OPENBLAS_NUM_THREADS is set.
 
-    LAPACK's threads busy-wait: they gain nothing for such small matrices, and beside other work on the same cores they
-    slowed down an evaluation a hundredfold.
+    LAPACK's threads busy-wait: they are no faster for such small matrices, and with other work on the same cores they
+    made an evaluation a hundred times slower.
     """
     if "OPENBLAS_NUM_THREADS" not in os.environ:
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the library that jax loads on first use

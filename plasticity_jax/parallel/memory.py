@@ -95,8 +95,8 @@ def size(tree: Any) -> int:
 def free(device: jax.Device) -> int | None:
     """Bytes of memory that this process can still allocate; None if the device does not report it.
 
-    For a GPU or TPU within XLA's share of it.  For a CPU the machine's available memory, or if less what is left within
-    the limit of a control group, as set by containers and batch systems.
+    For a GPU or TPU, within the share that XLA uses.  For a CPU, the machine's available memory, or if smaller the rest
+    of the limit of a control group, as set by containers and batch systems.
     """
     stats = target.memory_stats(device)
     if "bytes_limit" in stats:
@@ -113,7 +113,7 @@ def text(count: float) -> str:
 
 
 def _groups() -> Iterator[int]:
-    """Bytes left within the limit of each control group (versions 2 and 1) of this process."""
+    """The remaining bytes of the limit of each control group (versions 2 and 1) of this process."""
     try:
         entries = [row.split(":", 2) for row in (SYSTEM / "proc/self/cgroup").read_text().splitlines()]
     except OSError:

@@ -15,11 +15,11 @@ from plasticity_jax.training.inputs import Images
 from plasticity_jax.training.remedies.apply import NONE, Custom
 
 Tree = Any
-Parent = tuple[Tree, Tree, Tree]  # its (params, stats, opt)
+Parent = tuple[Tree, Tree, Tree]  # (params, stats, opt) of the parent
 
 
 class Start(NamedTuple):
-    """Inputs of one run at the start of a stage, besides its parent: fresh weights to mix in, and the reset's factors.
+    """Inputs of one run at the start of a stage, except its parent: fresh weights to mix in, and the reset's factors.
 
     initial, task: the initial weights of its seed and its task (with the data of its key), for a stage with remedies;
         else ().

@@ -108,7 +108,7 @@ def compile_over(
 ) -> Program:
     """Compiles `fn` for `states` and `rows` (leaves [R, ...]) and `shared`, given as arrays or shapes.
 
-    Shared arguments are replicated, except for images of which each device has a part (`deal`).  Arguments are expected
+    Shared arguments are replicated, except for windows of images (`deal`).  Arguments are expected
     where `place` and `replicate` put them; R includes the rows that `place` adds.  With `donate` the result reuses the
     buffers of the states; `fn` then returns a state like its argument, or (state, other).  `how` as in `compile_one`.
 
@@ -223,7 +223,7 @@ def moved(rows: Tree, index: np.ndarray, strategy: str) -> Tree:
 
 
 def deal(images: Images, strategy: str, count: int) -> Images:
-    """Images that are not all there, as many for each group of devices one after another, on these devices."""
+    """Puts a window of images on the devices: equal parts along the first axis, one for each group of devices."""
     return jax.tree.map(_put, images, images.laid_out(*_shardings(mesh_for(strategy, count))))
 
 

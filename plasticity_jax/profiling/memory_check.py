@@ -26,7 +26,7 @@ from plasticity_jax.training.remedies import apply
 from plasticity_jax.training.state import TrainState
 
 Tree = Any
-SMALL = 1 / 8  # of the free memory: images that fit whatever else there is
+SMALL = 1 / 8  # share of the free memory up to which images always fit
 SMALLER = {  # advice for reducing the memory of each kind of program
     "begin": "a smaller network",
     "advance": "a smaller batch_size or network",
@@ -80,8 +80,8 @@ def check_images(compute: Compute) -> None:
 def placed(compute: Compute, compiling: bool = True) -> Compute:
     """The same pack with its images where `config.images=auto` stores them: on the host if only there all runs fit.
 
-    Programs are compiled for this only if the images need more than a share `SMALL` of the free memory; not `compiling`
-    any, only images that are too large by themselves are on the host.
+    Programs are compiled for this only if the images need more than a share `SMALL` of the free memory.  Without
+    `compiling`, only images that are too large by themselves are stored on the host.
     """
     available = free()
     if compute.study.images != "auto" or compute.in_windows or available is None:
@@ -273,7 +273,7 @@ def free(devices: Sequence[jax.Device] = ()) -> int | None:
 def of_images(context: Compute, times: Timetable, call: Call | None = None) -> int:
     """Bytes of images on one device while a group trains, or while it calls a program.
 
-    Of images that do not all lie there these are windows, of which as many as `windows.AT_ONCE` are there at a time.
+    If images are sent in windows, these are the bytes of `windows.AT_ONCE` windows.
     """
     if not context.in_windows:
         return memory.size((context.images, context.test_images))
@@ -286,7 +286,7 @@ def of_images(context: Compute, times: Timetable, call: Call | None = None) -> i
 
 
 def _on_one(call: Call, times: Timetable, context: Compute) -> int:
-    """Bytes on one device of what the runs of a program share."""
+    """Bytes on one device of the arrays that the runs of a program share."""
     return sum(_part(arg, times, context, call.kind) for arg in call.args[2:])
 
 

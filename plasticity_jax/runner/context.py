@@ -23,7 +23,7 @@ from plasticity_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compute:
-    """Everything that a pack computes with, independent of a directory; nothing is on a device until it is needed.
+    """Everything needed to compute a pack, independent of a directory; nothing is on a device until it is needed.
 
     pack: with resolved dtype.  network: its `state.network_like`.
     timetables: of its groups by name, in the order in which they train.
@@ -76,7 +76,7 @@ class Context(Compute):
 
     @contextlib.contextmanager
     def timed(self, kind: str, group: str = "") -> Iterator[None]:
-        """Context that adds its time, without compilation, to the clock as `kind`, and as `kind/group` too."""
+        """Context that adds its time, without compilation, to the clock as `kind` and as `kind/group`."""
         compiled, start = self.programs.seconds, time.perf_counter()
         try:
             yield

@@ -25,7 +25,7 @@ ENDS = "learning_stage_end/"
 
 
 class Evaluator:
-    """Evaluates the runs of a line-up; copies its inputs to the devices once, when it is made."""
+    """Evaluates the active runs; copies its inputs to the devices once, on construction."""
 
     def __init__(self, group: Group, context: Context, lineup: Lineup):
         self.group = group
@@ -120,7 +120,7 @@ def _values(
     # In epochs; NaN for learning stages that have not ended.
     stages = ends.T if len(ends) else ()
     values |= {f"{ENDS}{k + 1}": np.where(end > 0, end / epoch_steps, np.nan) for k, end in enumerate(stages)}
-    finite = np.isfinite(values["test_loss"])  # the dormant units of a network that diverged are not 0
+    finite = np.isfinite(values["test_loss"])  # a diverged network would have 0 dormant units
     return values | {name: np.where(finite, np.asarray(value, np.float64), np.nan) for name, value in diagnosed.items()}
 
 
@@ -153,7 +153,7 @@ def rows(
 ) -> tuple[list[Row], list[bool]]:
     """Table rows of this event for the runs that are due, and which runs are now recorded to their end.
 
-    `dear` are the measurements of instruments, which have no row where they are NaN.
+    `dear` are the measurements of instruments; NaNs among them give no row.
     """
     values, dear = {**values, **(dear or {})}, dear or {}
     table: list[Row] = []

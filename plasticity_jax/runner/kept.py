@@ -50,7 +50,7 @@ def evaluate(
     source = schedule.plain_source(tests, data.test_labels, classes=schedule.told_apart(run, data))
     images = step.Images(data.test_images, *prepare.scale(study, data), side=data.side)
     plain = dataclasses.replace(run.stage, remedies=(), ema=0.0)
-    one = state.create(params, stats, plain).replace(opt=(), clock=())  # as `evaluation` looks at states
+    one = state.create(params, stats, plain).replace(opt=(), clock=())  # the form that `evaluation` expects
     batch = min(study.eval_batch, len(tests))
     measure = jax.jit(functools.partial(evaluation.evaluate, model=network, batch=batch))
     sums = dict.fromkeys(evaluation.SUMS, 0.0)

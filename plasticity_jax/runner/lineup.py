@@ -22,7 +22,7 @@ Tree = Any
 class Lineup:
     """runs: int [A], the run of each row on the devices.  count: of all runs of the group.
 
-    ended: the states [R] of all runs, in numpy, when the last of the others left the devices; () before.
+    ended: the states [R] of all runs, in numpy, when runs last left the devices; () before.
     """
 
     runs: np.ndarray

@@ -35,7 +35,7 @@ def trainability(
 ) -> dict[str, dict[str, list[float]]]:
     """Fits random labels for a fixed number of steps, from a saved network and from the initial weights of its seed.
 
-    Random labels are independent of the images, so this measures optimisation alone, similar to Lyle et al. 2023,
+    Random labels are independent of the images, so this measures optimisation only, similar to Lyle et al. 2023,
     "Understanding plasticity in neural networks" (arXiv 2303.01486).  Both branches use the same images, labels and
     batches, and a new optimiser state: the optimiser of the run's stage with a constant learning rate, without
     remedies.  Writes nothing; all other arguments are those of `evaluate`.

@@ -18,8 +18,8 @@ Facts = dict[str, Any]
 class Progress(Line):
     """One line on `stream` (stderr), rewritten in place on a terminal, else repeated every `every` seconds.
 
-    `report`, if given, hears the facts at the first update and then every `REPORT_SECONDS` of them.  `measuring` is the
-    cost of all instruments, in training images; it counts for the remaining time, but not for the speed.
+    `report`, if given, is called with the facts at the first update and then every `REPORT_SECONDS`.  `measuring` is
+    the cost of all instruments, in training images; it counts for the remaining time, but not for the speed.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Progress(Line):
     ):
         super().__init__(stream, every)
         self.total = total  # training images in the whole study
-        self.base = 0  # of these, in groups that are over
+        self.base = 0  # of these, in finished groups
         self.measuring = measuring
-        self.measured_before = 0  # of this cost, in groups that are over
+        self.measured_before = 0  # of this cost, in finished groups
         self.left: float | None = None  # seconds
         self.start_done: int | None = None
         self.start_work = 0

@@ -83,7 +83,7 @@ def saved_tree(states: Tree, memories: dict[str, Tree]) -> Tree:
 
 
 def is_place(group: Group, meta: Any) -> bool:
-    """Whether the meta of a rolling checkpoint is what a `Saver` writes."""
+    """Whether the metadata of a rolling checkpoint has the form that a `Saver` writes."""
     closed = meta.get("closed") if isinstance(meta, dict) else None
     flags = isinstance(closed, list) and len(closed) == len(group.runs) and all(isinstance(c, bool) for c in closed)
     return flags and metrics.is_count(meta.get("next")) and metrics.is_mark(meta.get("mark"))

@@ -1,6 +1,6 @@
 """The schedule of a stage: the length of each run, and the epochs at which it is evaluated or kept.
 
-Pure Python and numpy; nothing here knows of devices.
+Pure Python and numpy, independent of devices.
 """
 
 import dataclasses
@@ -188,8 +188,8 @@ def stream(times: Timetable, row: int, trained: bool = True) -> Any:
 def digests(times: Timetable) -> dict[str, str]:
     """A hash (hex) for each run of everything drawn by NumPy: its images and labels.
 
-    That is its pool with training labels including noise, its validation and test images, its classes, and which images
-    carry a patch.
+    It covers the pool with training labels including noise, validation and test images, the classes, and which images
+    have a patch.
     """
     by_run = {}
     for row, (run, pool) in enumerate(zip(times.group.runs, times.pools, strict=True)):

@@ -5,15 +5,15 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_listening: list[Callable[[], bool]] = []  # the flag, while somebody listens
+_listening: list[Callable[[], bool]] = []  # the flag, inside `listening`
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM, SIGINT, SIGUSR1 and SIGHUP into a flag while inside; a second SIGINT stops at once.
+    """Context in which SIGTERM, SIGINT, SIGUSR1 and SIGHUP set a flag; a second SIGINT stops at once.
 
-    SIGHUP, of a terminal that is closed, stays ignored where it is, as below `nohup`.  Inside another
-    `listening` it is the same flag: what came before is not forgotten.
+    SIGHUP (a closed terminal) stays ignored if it was ignored before, as under `nohup`.  A nested `listening` shares
+    the flag of the outer one.
     """
     if _listening:
         yield _listening[-1]

@@ -1,4 +1,4 @@
-"""Formats quantities for people."""
+"""Formats quantities as text."""
 
 
 def duration(seconds: float) -> str:
