@@ -91,7 +91,7 @@ def get_config(arg: str = "") -> ConfigDict:
     protocol, noise, chunks = chosen["protocol"], float(chosen["noise"]), int(chosen["chunks"])
     for key, default, place in (("noise", "0", "tenth"), ("chunks", "10", "chunks")):
         if chosen[key] != default and protocol != place:
-            raise ConfigError(f"argument {key}={chosen[key]} is for protocol={place} alone")
+            raise ConfigError(f"argument {key}={chosen[key]} is only for protocol={place}")
     config = base(f"remedies_{protocol}{'_noisy' * bool(noise)}")
     config.model.dtype = "float32"  # on every device
     only = () if chosen["remedies"] == "all" else tuple(chosen["remedies"].split("+"))

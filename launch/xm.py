@@ -112,7 +112,7 @@ def local(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
 def vertex(directory: Path) -> tuple[xm.ExecutableSpec, xm.Executor]:
     """A container of this project on Vertex AI; untested."""
     if not str(directory).startswith("/gcs/"):
-        raise LabError("--executor=vertex: give a --workdir below /gcs/BUCKET, which the jobs see too")
+        raise LabError("--executor=vertex: give a --workdir below /gcs/BUCKET, which is visible to the jobs")
     where = [f"--workdir={directory}", f"--tries={TRIES.value}"]
     command = shlex.join(["python", "-m", "plasticity_jax.launch.job", *where])
     extra = "[cuda12]" if ACCELERATOR.value else ""

@@ -114,7 +114,7 @@ def test_a_setting_is_the_same_in_every_stage():
 
 @pytest.mark.parametrize("arg", ["noise=0.5", "protocol=half,chunks=50", "protocol=labels,noise=0.5"])
 def test_an_argument_of_another_protocol_is_refused(arg):
-    with pytest.raises(ConfigError, match="is for protocol="):
+    with pytest.raises(ConfigError, match="is only for protocol="):
         remedies.get_config(arg)
 
 

@@ -64,8 +64,8 @@ def result(directory: Path) -> dict[str, Any]:
     done, count = progress(directory)
     if done < count:
         raise LabError(
-            f"{count - done} of {count} jobs of {directory} have not finished; plasticity status "
-            f"{directory.absolute().parent} says more"
+            f"{count - done} of {count} jobs of {directory} have not finished; see plasticity status "
+            f"{directory.absolute().parent}"
         )
     sweep = directory.absolute().parent
     study = jobs.whole(sweep, directory.absolute().name)

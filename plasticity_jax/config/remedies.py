@@ -64,7 +64,7 @@ def _remedy(signatures: Signatures, name: str, given: Any, where: str) -> Remedy
     if name not in signatures and not OWN.fullmatch(name):
         raise rules.unknown(where.rpartition(f".{name}")[0], name, list(signatures))
     if not isinstance(given, Mapping) or "moment" not in given:
-        raise ConfigError(f"{where}: say when it acts, as moment={'|'.join(MOMENTS)}, beside its numbers")
+        raise ConfigError(f"{where}: say when it acts, as moment={'|'.join(MOMENTS)}, with its numbers")
     moment = rules.one_of(MOMENTS)(given["moment"], f"{where}.moment")
     keys = [key for key in given if key != "moment"]
     if moment == "periodic" and EVERY not in keys:

@@ -28,13 +28,13 @@ def numbered(
     strange, absent = np.setdiff1d(test, trained), np.setdiff1d(declared, trained)
     if classes is None and len(absent) and not np.isin(absent, strange).all():
         raise DataError(
-            f"{where}: there are labels {trained[0]}..{trained[-1]}, and no image to train on has {_shown(absent)}; "
+            f"{where}: labels span {trained[0]}..{trained[-1]}, but no training image has {_shown(absent)}; "
             f"give the {len(trained)} classes the labels 0..{len(trained) - 1}"
         )
     if len(strange):
         raise DataError(
-            f"{where}: test images have {_shown(strange)}, and no image to train on has; leave these test images out "
-            "or add some of these classes to the others"
+            f"{where}: test images have {_shown(strange)}, but no training image has; remove these test images, or add "
+            "training images of these classes"
         )
     if not len(absent):
         return train.astype(np.int32), test.astype(np.int32), len(trained), ()

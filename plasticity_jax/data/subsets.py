@@ -197,5 +197,5 @@ def _share(name: str, share: float, n: int) -> int:
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:
     if seed < 0:
-        raise ConfigError(f"seed={seed}; give a whole number from 0 on")
+        raise ConfigError(f"seed={seed}; give an integer, 0 or more")
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])

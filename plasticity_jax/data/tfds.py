@@ -79,7 +79,7 @@ def readable(builder: Any) -> Any:
         except DataError as error:
             raise DataError(
                 f"data set {builder.name} in {builder.data_path} is stored as tfrecord, which only TensorFlow can "
-                f"read, and cannot be prepared anew in {beside}: {error}"
+                f"read, and cannot be prepared again in {beside}: {error}"
             ) from error
         prepared = find(builder.name, beside)
     return prepared
@@ -104,7 +104,7 @@ def prepare(name: str, root: pathlib.Path) -> Any:
         return find(name, root)
     built = "/".join([plain, *([options["config"]] if "config" in options else [])])
     raise DataError(
-        f"data set {name!r} is not prepared in {root}; where there are TensorFlow and a network, run: "
+        f"data set {name!r} is not prepared in {root}; with TensorFlow and a network, run: "
         f"tfds build {built} --file_format=array_record --data_dir={root}"
     )
 
@@ -230,7 +230,7 @@ def _check_memory(where: str, count: int, image: np.ndarray) -> None:
     if need > available:
         raise DataError(
             f"{where}: {count:,} images of {'x'.join(map(str, image.shape))} need {need / 1e9:.1f} GB of memory, and "
-            f"there are {available / 1e9:.1f}; take a smaller config.resize or data set"
+            f"only {available / 1e9:.1f} GB are free; take a smaller config.resize or data set"
         )
 
 

@@ -66,7 +66,7 @@ def tune(entries: Sequence[Compute], asked: str) -> Iterator[str]:
             shapes.append({name: [shown / rate for rate in trial.rates] for name, trial in trials.items()})
         seconds = add(shapes)
         if not seconds:
-            raise LabError(f"{name}: no strategy trains all its stages here; the table says why")
+            raise LabError(f"{name}: no strategy trains all its stages here; see the table")
         packs.append(seconds | ({TAKEN: seconds[taken]} if taken in seconds else {}))
         yield verdict(name, packs[-1], f"{what} {taken}", advise=len(entries) == 1)
     if len(entries) > 1:

@@ -72,7 +72,7 @@ def check_images(compute: Compute) -> None:
     need = dataset.train_images.nbytes + dataset.test_images.nbytes
     if available is not None and need > available:
         raise RoomError(
-            f"the images of {dataset.name} need {memory.text(need)} of memory on the device, and it has "
+            f"the images of {dataset.name} need {memory.text(need)} of memory on the device, which has "
             f"{memory.text(available)} left; set config.images=host"
         )
 

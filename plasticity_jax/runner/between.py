@@ -56,7 +56,7 @@ def connectivity(
     shapes = [jax.tree.map(np.shape, params) for params in (start, end)]
     if shapes[0] != shapes[1]:
         raise LabError(
-            "the two networks have different parameters, so there is no line between them; take two of one model"
+            "the two networks have different parameters, so there is no line between them; give two of one model"
         )
     where, which = second
     study, pack, group, row = networks.find(

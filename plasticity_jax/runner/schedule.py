@@ -219,8 +219,8 @@ def check_digests(times: Timetable, meta: Mapping[str, Any], directory: Path) ->
     if other:
         raise LabError(
             f"stage {times.group.name} in {directory} was trained on other images or labels than are drawn now "
-            f"({other[0]}; {len(other)} of {len(now)} runs): the random stream of NumPy {np.__version__} is another; "
-            "go on with the NumPy that environment.json names, or use another workdir"
+            f"({other[0]}; {len(other)} of {len(now)} runs): the random stream of NumPy {np.__version__} differs; "
+            "use the version of NumPy in environment.json, or another workdir"
         )
 
 

@@ -147,9 +147,7 @@ def _resume(group: Group, context: Context) -> tuple[state.TrainState, Place, Sa
     saved = rolling.latest(saved_tree(context.states_like(group), memories), functools.partial(is_place, group))
     mark = saved[2]["mark"] if saved else None
     if mark and not multihost.once(lambda: metrics.fits(path, mark)):
-        context.progress.note(
-            f"{path} does not hold the rows that its checkpoint counts on; stage {group.name} starts again"
-        )
+        context.progress.note(f"{path} lacks rows that its checkpoint depends on; stage {group.name} starts again")
         multihost.once(lambda: shutil.rmtree(rolling.directory))
         saved = None
     events = context.timetables[group.name].events

@@ -167,7 +167,7 @@ class Checkpoints:
             try:
                 tree, meta = self.restore(number, like)
                 if not sound(meta):
-                    raise CheckpointError(f"checkpoint {number} in {self.directory} is damaged (its meta is none)")
+                    raise CheckpointError(f"checkpoint {number} in {self.directory} is damaged (invalid metadata)")
                 return number, tree, meta
             except Misfit:
                 raise

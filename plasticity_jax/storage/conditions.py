@@ -54,7 +54,7 @@ def pinned(precision: str = "default") -> Iterator[None]:
     for name, value in REFUSED.items():
         if _value(name) != value:
             raise LabError(
-                f"{name} is {_value(name)}, which changes what is computed; unset {name.upper()}, so that it is {value}"
+                f"{name} is {_value(name)}, which changes results; unset {name.upper()}, so that it is {value}"
             )
     with (
         jax.default_prng_impl(PINNED["jax_default_prng_impl"]),

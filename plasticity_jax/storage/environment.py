@@ -57,8 +57,8 @@ def settle(
         raise _damaged(path)
     if old["dataset"]["sha256"] != dataset.sha256:
         raise LabError(
-            f"{directory} was begun on other images than those of {dataset.name} now; use another workdir or, if it is "
-            f"the file that is wrong, delete {path}"
+            f"{directory} was begun with other images than {dataset.name} has now; use another workdir, or, if this "
+            f"file is wrong, delete {path}"
         )
     other = [f"{what} ({', '.join(changes)})" for key, what in REFUSED.items() if (changes := _changes(key, old, now))]
     given = old.get("own", custom)
@@ -66,8 +66,8 @@ def settle(
         other.append(f"own code ({', '.join(names)})")
     if other:
         raise LabError(
-            f"{directory} was begun with other {' and other '.join(other)}; give what it was begun with, use another "
-            f"workdir, or delete {path} to go on from its checkpoints as it is now"
+            f"{directory} was begun with other {' and other '.join(other)}; use the original ones, use another "
+            f"workdir, or delete {path} to continue from its checkpoints with the current ones"
         )
     noted = [change for key in NOTED for change in _changes(key, old, now)]
     if noted:

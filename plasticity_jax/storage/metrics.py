@@ -40,7 +40,7 @@ class Table:
             return
         if not fits(self.path, self._end):
             raise WorkdirError(
-                f"{self.path} lost or changed rows that a checkpoint counts on; "
+                f"{self.path} lost or changed rows that a checkpoint depends on; "
                 f"delete {self.path.parent} to train this stage again"
             )
         try:

@@ -62,12 +62,12 @@ def lock(directory: Path) -> Iterator[None]:
             raise BusyError(f"workdir {directory} is in use by {e}; use another workdir") from None
         except locks.NoLocks as e:
             raise WorkdirError(
-                f"cannot lock workdir {directory}: {e}; use a file system with locks, or set {locks.WITHOUT}=1 and see "
-                "to it that processes of one machine only work here"
+                f"cannot lock workdir {directory}: {e}; use a file system with locks, or set {locks.WITHOUT}=1 and "
+                "make sure that only processes of one machine work here"
             ) from e
         except OSError as e:
             if path.is_dir():
-                raise WorkdirError(f"{path} is a folder, and has to be a file: delete it") from e
+                raise WorkdirError(f"{path} is a directory instead of a file: delete it") from e
             raise WorkdirError(f"cannot write workdir {directory}: {e.strerror}") from e
         if not locked:
             print(

@@ -494,7 +494,7 @@ def test_own_grey_images_get_a_channel():
         ({"train_labels": np.arange(9) * 10**6}, "0..8000000"),
         ({"train_labels": 1 + np.arange(9), "test_labels": 1 + np.arange(6)}, "give the 9 classes the labels 0..8"),
         ({"train_labels": np.array([0, 1, 3] * 3), "test_labels": np.array([0, 1, 3] * 2)}, "has label 2; give the 3"),
-        ({"test_labels": np.arange(6) % 4}, "test images have label 3, and no image to train on"),
+        ({"test_labels": np.arange(6) % 4}, "test images have label 3, but no training image"),
         ({"train_labels": np.zeros(9, int), "test_labels": np.zeros(6, int)}, "one class"),
     ],
 )

@@ -358,7 +358,7 @@ def test_a_checkpoint_of_another_meaning_is_passed_over(where):
     saved(where, 1, 2)
     notes: list[str] = []
     latest = where(note=notes.append).latest(like(tree(1)), lambda meta: meta["at"] == 1)
-    assert latest[0] == 1 and len(notes) == 1 and "is damaged (its meta is none); using the one before" in notes[0]
+    assert latest[0] == 1 and len(notes) == 1 and "is damaged (invalid metadata); using the one before" in notes[0]
 
 
 def test_a_full_disk_is_one_line_and_harms_no_earlier_checkpoint(where):

@@ -28,7 +28,7 @@ def unlockable(request, monkeypatch):
 
 
 def test_a_disk_without_locks_is_refused_with_the_way_in(unlockable, tmp_path):
-    with pytest.raises(WorkdirError, match=f"cannot lock workdir .*, or set {locks.WITHOUT}=1 and see to it") as error:
+    with pytest.raises(WorkdirError, match=f"cannot lock workdir .*, or set {locks.WITHOUT}=1 and make sure") as error:
         with workdir.lock(tmp_path):
             pass
     assert "\n" not in str(error.value)

@@ -76,7 +76,7 @@ def test_a_read_only_workdir_is_one_line(tmp_path):
 
 def test_a_lock_file_that_cannot_be_opened_is_one_line(tmp_path):
     (tmp_path / ".lock").mkdir()
-    with refused(r"\.lock is a folder, and has to be a file: delete it"), workdir.lock(tmp_path):
+    with refused(r"\.lock is a directory instead of a file: delete it"), workdir.lock(tmp_path):
         pass
 
 
