@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity collect", description=__doc__.splitlines()[0])
     parser.add_argument("directory", help="the --workdir of a study")
-    parser.add_argument("--out", required=True, help="the directory of the small files")
-    parser.add_argument("--partial", action="store_true", help="take a study in progress as it is now")
+    parser.add_argument("--out", required=True, help="the directory to write")
+    parser.add_argument("--partial", action="store_true", help="export a study in progress as it is")
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.out)

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity figures", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
-    parser.add_argument("--out", required=True, help="the folder for the pictures")
+    parser.add_argument("--out", required=True, help="the directory for the figures")
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.out)

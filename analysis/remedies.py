@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity remedies", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study of configs/remedies.py")
-    parser.add_argument("--out", help="write the table here too, in Markdown, and pictures beside it")
+    parser.add_argument("--out", help="also write the table to this Markdown file, and figures next to it")
     options = parser.parse_args(argv)
     try:
         given = analysis.distinct(map(paths.given, options.directories))

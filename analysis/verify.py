@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity claims", description=__doc__.splitlines()[0])
     parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
-    parser.add_argument("--json", metavar="FILE", help="write the same for machines")
+    parser.add_argument("--json", metavar="FILE", help="also write the verdicts as JSON")
     parser.add_argument("--markdown", action="store_true", help="print a short table in Markdown instead")
     parser.add_argument(
-        "--by_seeds", action="store_true", help="print the verdicts as seeds arrived: analysis/effects/looks.py"
+        "--by_seeds", action="store_true", help="print the verdicts while seeds arrive: analysis/effects/looks.py"
     )
     options = parser.parse_args(argv)
     try:

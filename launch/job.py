@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("launch.job", __doc__.splitlines()[0])
     parser.add_argument("--workdir", type=directory, required=True, help="the directory of the sweep")
     parser.add_argument("--job", required=True, help="the job's name, or its index in sweep.json")
-    parser.add_argument("--tries", type=positive, default=3, help="failures at one place before it gives up")
+    parser.add_argument("--tries", type=positive, default=3, help="failures at the same place before it is given up")
     options = parser.parse_args(argv)
     try:
         job = jobs.find(jobs.read(options.workdir), options.job)

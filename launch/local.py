@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Plans, then runs; returns the exit status."""
     output.outlive_readers()
     parser = Parser("launch.local", __doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=directory, help="directory of the sweep; give it again to continue")
+    parser.add_argument("--workdir", type=directory, help="directory of the sweep; the same directory again resumes")
     parser.add_argument("--parallel", type=positive, default=1, help="jobs at a time")
-    parser.add_argument("--tries", type=positive, default=3, help="failures at one place before a job gives up")
-    parser.add_argument("--dry_run", action="store_true", help="show the jobs, and run nothing")
+    parser.add_argument("--tries", type=positive, default=3, help="failures at the same place before a job is given up")
+    parser.add_argument("--dry_run", action="store_true", help="only print the jobs")
     options, rest = parser.parse_known_args(argv)
     planning = options.dry_run or any(word.lstrip("-").startswith(("config", "flagfile")) for word in rest)
     if options.workdir and not planning:

@@ -27,25 +27,25 @@ from plasticity_jax.runner import commandline
 from plasticity_jax.storage import workdir
 
 PARTITION = flags.DEFINE_string("partition", "", "Partition, or several with commas; default: the cluster's.")
-TIME = flags.DEFINE_string("time", "", "Time limit of a job, as 4:00:00; a longer job goes on in the next slice.")
+TIME = flags.DEFINE_string("time", "", "Time limit of a job, as 4:00:00; a longer job resumes in the next slice.")
 GPUS = flags.DEFINE_string("gpus", "", "GPUs per node, as 2 or a100:2.")
 CPUS = flags.DEFINE_string("cpus", "", "CPU cores per process.")
 MEM = flags.DEFINE_string("mem", "", "Memory per node, as 32G.")
-NODES = flags.DEFINE_integer("nodes", 1, "Nodes of a job; its runs are dealt out over all of them.", 1)
+NODES = flags.DEFINE_integer("nodes", 1, "Nodes of a job, over which its runs are distributed.", 1)
 TASKS_PER_NODE = flags.DEFINE_integer("tasks_per_node", 1, "Processes per node.", 1)
-ARRAY_PARALLEL = flags.DEFINE_integer("array_parallel", 0, "Most jobs at a time; 0 for any number.", 0)
-ACCOUNT = flags.DEFINE_string("account", "", "Account that pays.")
+ARRAY_PARALLEL = flags.DEFINE_integer("array_parallel", 0, "Largest number of jobs at a time; 0 for any.", 0)
+ACCOUNT = flags.DEFINE_string("account", "", "Account to charge.")
 QOS = flags.DEFINE_string("qos", "", "Quality of service.")
 CONSTRAINT = flags.DEFINE_string("constraint", "", "Features that a node must have.")
-EXCLUDE = flags.DEFINE_string("exclude", "", "Nodes to stay away from.")
+EXCLUDE = flags.DEFINE_string("exclude", "", "Nodes to exclude.")
 SBATCH = flags.DEFINE_multi_string(
     "sbatch", [], "Another option of sbatch, as gres=gpu:2 or exclusive; may be repeated."
 )
 SETUP = flags.DEFINE_multi_string("setup", [], "Line of shell to run first, as 'module load cuda'; may be repeated.")
-CONTAINER = flags.DEFINE_string("container", "", "Image that python runs in: launch/containers.py.")
-MOUNT = flags.DEFINE_multi_string("mount", [], "Another directory that the container sees; may be repeated.")
+CONTAINER = flags.DEFINE_string("container", "", "Container image for Python: launch/containers.py.")
+MOUNT = flags.DEFINE_multi_string("mount", [], "Further directory to mount in the container; may be repeated.")
 GRACE = flags.DEFINE_integer("grace", 120, "Seconds before the time limit at which a job is told to save.", 1, 65535)
-TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at one and the same place before it gives up.", 1)
+TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at the same place before it is given up.", 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

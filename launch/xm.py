@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "vertex"], "Where the jobs run.")
 PARALLEL = flags.DEFINE_integer("parallel", 1, "Largest number of jobs at a time.", 1)
-TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at the same place before it gives up.", 1)
+TRIES = flags.DEFINE_integer("tries", 3, "Failures of a job at the same place before it is given up.", 1)
 ACCELERATOR = flags.DEFINE_string("accelerator", "", "Accelerator on Vertex AI: A100, V100, T4; empty for CPU.")
 
 

@@ -26,7 +26,7 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 flags.adopt_module_key_flags(commandline)
 CONFIG, WORKDIR = commandline.CONFIG, commandline.WORKDIR
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Let jax find the other processes (TPU pod, Open MPI).")
-flags.DEFINE_bool("autotune", False, "Measure which strategy trains fastest on this machine, and train nothing.")
+flags.DEFINE_bool("autotune", False, "Only measure which strategy trains fastest on this machine.")
 INSTEAD = ("dry_run", "autotune", "compile_for")  # of training
 
 

@@ -52,7 +52,7 @@ class Patch:
     shared: standard deviation of the normal component common to the patches of all classes.
     own: distance of a class's pattern from the common component, in every pixel and channel.
     patterns: number of patterns per class.
-    alone, stretch: probability that a patched image is drawn black except for the patch, and the factor on `own` in
+    alone, stretch: probability that a patched image is black except for the patch, and the factor on `own` in
         that case, times a uniform random number in [0, 1).
     """
 

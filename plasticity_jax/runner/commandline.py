@@ -33,8 +33,8 @@ class _Tuples(tuple_parser.TupleParser):
 config_flags.register_flag_parser_for_type(tuple, _Tuples())
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/multistage.py, or FILE:ARGUMENT.")
-WORKDIR = flags.DEFINE_string("workdir", "", "Directory of all results; give it again to continue.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be done, and do nothing.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory for all results; the same directory again resumes.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the plan.")
 COMPILE_FOR = flags.DEFINE_string(
     "compile_for", "", "Compile for a described device: v5e:2x4, h100, h100:4, FILE:4; nothing is trained."
 )

@@ -1,7 +1,7 @@
 """AutoDecay: step decay in which a detector may end each learning stage early.
 
 You et al. 2019 ("Learning Stages", arXiv 1908.01878v1) divide training into learning stages at the decays of the
-learning rate.  Their AutoDecay detects the end of the current stage and goes on to the next; its rule is not published,
+learning rate.  Their AutoDecay detects the end of the current stage and starts the next; its rule is not published,
 so this is a reconstruction.
 
 Step decay is a plan of learning stages with a fixed number of updates each.  A `Clock` holds the position in this plan;

@@ -1,4 +1,4 @@
-"""Inputs of one run besides its state: its task in a stage, the images, and the probes of diagnostics."""
+"""Inputs of one run other than its state: its task in a stage, the images, and the probes of diagnostics."""
 
 from typing import Any, NamedTuple
 

@@ -32,7 +32,7 @@ Instrument = Callable[[Subject], dict[str, Array]] | Remembering
 
 
 class Measured(NamedTuple):
-    """The inputs for measuring one run besides its state: a row of the run axis.
+    """The inputs for measuring one run other than its state: a row of the run axis.
 
     probe: the images.  initial, parent, has_parent: as in `Subject`.
     due: bool, whether the run is measured now.  memory: of the instrument; () if it has none.

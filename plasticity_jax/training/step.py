@@ -29,7 +29,7 @@ from plasticity_jax.training.state import TrainState, init_network
 Array = jax.Array
 Batch = Mapping[str, Any]
 Metrics = dict[str, Array]
-ORDER, BATCH, REFERENCE = 0, 1, 6  # of the keys of a stage: those that say which images a step looks at
+ORDER, BATCH, REFERENCE = 0, 1, 6  # uses of a stage's key that select the images of a step
 
 
 def train_step(

@@ -1,1 +1,1 @@
-"""Remedies against the loss of plasticity: what is done to the loss, after steps, and at the start of a stage."""
+"""Remedies against the loss of plasticity: terms of the loss, and actions after steps and at the start of a stage."""

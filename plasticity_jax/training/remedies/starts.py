@@ -89,7 +89,7 @@ def dash(network: Network, begun: Begun, *, momentum: Share, least: Share) -> Ne
 def plasticity_injection(network: Network, begun: Begun) -> Network:
     """Plasticity injection: Nikishin et al. 2023 (arXiv 2305.15555), in the modules named by `model.injected`.
 
-    Their weights are frozen from now on, and new weights beside them are trained; see `models.injection`.  As in the
+    Their weights are then frozen, and new weights are trained in addition; see `models.injection`.  As in the
     paper this happens once; later stages change nothing.  The paper injects into all layers after the encoder.  In a
     linear head alone the effect would only be a new optimiser state.
     """
