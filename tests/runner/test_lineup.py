@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import plasticity_jax
 from plasticity_jax.errors import Preempted
-from plasticity_jax.parallel import programs
+from plasticity_jax.parallel import programs, run_axis
 from plasticity_jax.runner import lineup
 from tests.support import small
 
@@ -26,6 +26,16 @@ def test_half_of_the_rows_train_or_all_runs_have_one(closed):
     assert selection.after(closed, "vmap") is selection
     for strategy in ("map", "cores", "loop"):
         assert len(lineup.whole(len(closed)).after(closed, strategy).runs) == len(closed)
+
+
+def test_every_run_has_its_own_state_wherever_it_is():
+    first, closed = lineup.whole(8), [run not in (1, 4, 6) for run in range(8)]
+    selection = first.after(closed, "vmap")
+    after, (rows,) = selection.moved(first, run_axis.place((np.arange(8),), "vmap"), "vmap")
+    assert sorted(after.runs) == [0, 1, 4, 6]
+    for trained, everyone in ((rows, range(8)), (np.asarray(rows) + 100, (100, 101, 2, 3, 104, 5, 106, 7))):
+        (states,) = after.fetch(lambda states: states, run_axis.place((trained,), "vmap"))
+        assert states.tolist() == list(everyone)
 
 
 def study(strategy):
