@@ -29,8 +29,8 @@ Expected:
 Cost, of 9 points of 5 seeds (small: 3):
     paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  30 epochs, measured on 1,024 images.
-    digits   1.2 million images of 8x8, and what 1.2 million cost; 3 min 48 s on 2 CPU cores, of which compiling takes
-             109 s and measuring 102 s.  20 epochs, measured on 128 images.
+    digits   1.2 million images of 8x8, and instruments that cost as much as 1.2 million; 3 min 48 s on 2 CPU cores,
+             of which compiling takes 109 s and measuring 102 s.  20 epochs, measured on 128 images.
 """
 
 from ml_collections import ConfigDict

@@ -26,8 +26,8 @@ Expected:
 Cost, of 4 arms of 5 seeds (small and digits: 3):
     paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  30 epochs, measured on 512 images.
-    digits   0.5 million images of 8x8, and what 2.4 million cost; 5 min 9 s on 2 CPU cores, of which measuring takes
-             238 s.  30 epochs, measured on 128 images.
+    digits   0.5 million images of 8x8, and instruments that cost as much as 2.4 million; 5 min 9 s on 2 CPU cores,
+             of which measuring takes 238 s.  30 epochs, measured on 128 images.
 """
 
 from ml_collections import ConfigDict

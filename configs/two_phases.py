@@ -44,8 +44,8 @@ Expected:
 Cost, of 8 branches (paper: 9) of 5 seeds; all branches of a seed share its pretraining:
     paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  50 + 40 epochs.
-    digits   2.3 million images of 8x8, and what 0.4 million cost; 3 min 25 s on 2 CPU cores, of which compiling takes
-             80 s and measuring 89 s.  30 + 40 epochs, measured on 96 images.
+    digits   2.3 million images of 8x8, and instruments that cost as much as 0.4 million; 3 min 25 s on 2 CPU cores,
+             of which compiling takes 80 s and measuring 89 s.  30 + 40 epochs, measured on 96 images.
 """
 
 from ml_collections import ConfigDict

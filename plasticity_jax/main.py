@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
     except LabError as error:
         commandline.leave(str(error))
     except Preempted as stop:
-        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        print(f"{stop}; the same command resumes from here", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         return STOPPED

@@ -509,7 +509,7 @@ def head_size(state, batch):
 """
 
 
-@pytest.mark.long  # by day remedies are; other own code is refused in tests/storage/test_conditions.py
+@pytest.mark.long  # by day remedies are; other custom code is refused in tests/storage/test_conditions.py
 def test_own_parts_are_named_in_the_config(tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
@@ -527,7 +527,7 @@ def test_own_parts_are_named_in_the_config(tmp_path, monkeypatch):
 
     (tmp_path / "my_parts.py").write_text(OWN.replace("classes, 1,", "classes, 2,"))
     sys.modules.pop("my_parts")
-    with pytest.raises(LabError, match="other own code .model my_parts:narrow"):  # other code, so another study
+    with pytest.raises(LabError, match="other custom code .model my_parts:narrow"):  # other code, so another study
         small.run(config, tmp_path / "run")
 
 

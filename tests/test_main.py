@@ -286,7 +286,7 @@ def test_help_shows_the_flags(call):
         (
             Preempted("stopped in stage tune; saved"),
             75,
-            "stopped in stage tune; saved; the same command goes on from here\n",
+            "stopped in stage tune; saved; the same command resumes from here\n",
         ),
         (KeyboardInterrupt(), 75, ""),
     ],

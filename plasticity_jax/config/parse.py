@@ -74,7 +74,7 @@ def _check_name(name: str, where: str) -> None:
 
 def _merge(stage: Mapping[str, Any], override: Any, where: str) -> dict[str, Any]:
     if not isinstance(override, Mapping):
-        raise rules.error(where, override, "must be a group of what this branch changes")
+        raise rules.error(where, override, "must be a group of the keys that this branch changes")
     merged = {key: value for key, value in stage.items() if key != "branches"}
     for key, value in override.items():
         if key not in merged and not where.endswith(".remedies"):  # a branch may add remedies to those of its stage

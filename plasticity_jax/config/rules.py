@@ -201,7 +201,7 @@ def one_of(choices: Collection[str], empty: bool = False, custom: bool = False) 
         close = difflib.get_close_matches(value, choices, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         if not choices:
-            raise error(where, value, "there is nothing of that name; leave it empty, or give your own from Python")
+            raise error(where, value, "unknown name; leave it empty, or pass a custom one from Python")
         raise error(where, value, f"choose one of {', '.join(choices)}{hint}")
 
     return check

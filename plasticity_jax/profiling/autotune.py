@@ -208,7 +208,7 @@ def verdict(name: str, seconds: Seconds, what: str, advise: bool) -> str:
     """
     best = min((s for s in seconds if s != TAKEN), key=lambda s: statistics.median(seconds[s]), default="")
     if not best:
-        return f"{name}: {what}; no one strategy trains all packs here"
+        return f"{name}: {what}; no single strategy trains all packs here"
     flag = f": --config.strategy={best}" if advise else ""
     if TAKEN not in seconds:
         return f"{name}: {what}, which fails here; the fastest is {best}{flag}"

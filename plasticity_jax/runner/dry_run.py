@@ -35,7 +35,7 @@ def summary(drawn: Compute) -> str:
             *_describe_images(dataset),
             *(_describe(times) + _apart(times, timetables) + _measured(times, drawn) for times in timetables.values()),
             f"  {images:,} training images in all"
-            + (f", and instruments cost what {dear:,} cost" if dear else "")
+            + (f", and instruments cost as much as {dear:,}" if dear else "")
             + (f"; branches that share a stage save {shared:,} more" if shared else ""),
             f"  {sum(sizes.values()):,} parameters: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}",
             f"  device: {len(devices)} x {devices[0].device_kind} ({target.backend()}); "
@@ -141,7 +141,7 @@ def _measured(times: Timetable, drawn: Compute) -> str:
     costs += [f"{name} unknown" for name in drawn.programs.instruments if name not in PASSES]
     return (
         f"\n    measured {_span(counts)} times on {_span(images)} images, passes over these: {', '.join(costs)}; "
-        f"in all what {instruments.passes(times, drawn):,} training images cost"
+        f"in all as much as {instruments.passes(times, drawn):,} training images"
     )
 
 

@@ -12,7 +12,7 @@ from plasticity_jax.storage import conditions, workdir
 
 PLACES = ("device", "host", "disk")  # where images can be stored during training
 LARGEST = 2**16  # number of classes, and pixels per side; larger values count as damage
-MEND = "delete it to go on, with strategy and dtype chosen anew"
+MEND = "delete it to continue, with strategy and dtype chosen again"
 
 
 NEW = ("random", "x64", "matmul_precision", "compiler", "flags", "own")  # not recorded by earlier versions
@@ -63,7 +63,7 @@ def settle(
     other = [f"{what} ({', '.join(changes)})" for key, what in REFUSED.items() if (changes := _changes(key, old, now))]
     given = old.get("own", custom)
     if names := [name for name in {**given, **custom} if given.get(name) != custom.get(name)]:
-        other.append(f"own code ({', '.join(names)})")
+        other.append(f"custom code ({', '.join(names)})")
     if other:
         raise LabError(
             f"{directory} was begun with other {' and other '.join(other)}; use the original ones, use another "

@@ -132,7 +132,7 @@ FAST, SLOW = [10.0, 20.0, 11.0, 10.0], [11.0, 22.0, 12.1, 11.0]  # the second ro
             ", as good as any here (map: x1.10, 0.99 to 1.10 by round)",
         ),
         ({"map": FAST, "vmap": SLOW}, ", which fails here; the fastest is map: --config.strategy=map"),
-        ({}, "; no one strategy trains all packs here"),
+        ({}, "; no single strategy trains all packs here"),
     ],
 )
 def test_verdict(seconds, said):

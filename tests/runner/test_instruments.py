@@ -181,7 +181,7 @@ def test_the_plan_says_what_measuring_costs(capsys, tmp_path):
     shown = capsys.readouterr().out
     cost = 4 * 3 * 40 * diagnostics.PASSES["noise"]
     assert f"measured 3 times on 40 images, passes over these: noise {diagnostics.PASSES['noise']:g}; in all" in shown
-    assert f"training images in all, and instruments cost what {cost:,.0f} cost" in shown
+    assert f"training images in all, and instruments cost as much as {cost:,.0f}" in shown
     assert shown.count("measured") == 1  # not the stage before
     config.stages.tune.measure_steps = ()
     small.run(config, tmp_path, dry_run=True)

@@ -147,8 +147,8 @@ def changed(directory, **fields):
         ({"random": {"implementation": "rbg"}}, r"random numbers \(implementation rbg -> threefry2x32\)"),
         ({"x64": True}, r"64-bit types \(x64 True -> False\)"),
         ({"matmul_precision": "highest"}, r"precision of matrix products \(matmul_precision highest -> default\)"),
-        ({"own": {"model": "0", "reset a": "1"}}, r"own code \(model, reset a\)"),
-        ({"x64": True, "own": {"diagnostic b": "2"}}, r"64-bit types .* and other own code \(diagnostic b\)"),
+        ({"own": {"model": "0", "reset a": "1"}}, r"custom code \(model, reset a\)"),
+        ({"x64": True, "own": {"diagnostic b": "2"}}, r"64-bit types .* and other custom code \(diagnostic b\)"),
     ],
 )
 def test_what_changes_the_meaning_is_refused(fields, what, tmp_path):
