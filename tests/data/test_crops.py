@@ -59,7 +59,6 @@ def test_a_draw_that_never_lies_inside_takes_the_whole_image():
     assert whole.any() and np.all(rows[whole] == 2) and np.all(rows <= 2) and np.all(top + rows <= 2)
 
 
-@pytest.mark.slow
 def test_images_are_seen_in_the_middle_and_cropped_from_all_of_them():
     data = Images(PICTURES, np.zeros(3, np.float32), np.full(3, 1 / 255, np.float32), side=20)
     assert data.shape == (20, 20, 3)

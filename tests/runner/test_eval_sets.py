@@ -108,7 +108,6 @@ def test_further_test_sets_of_an_own_data_set(tmp_path):
     check(values, "test", measured(network, normalised(TOY.test_images), TOY.test_labels))
 
 
-@pytest.mark.slow
 def test_the_moving_average_is_evaluated_beside_the_network(tmp_path):
     config = small.single(epochs=2.0, ema=1e-6)
     config.update(seeds=(0,), train_eval_images=20)

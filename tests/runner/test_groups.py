@@ -155,7 +155,6 @@ def test_a_dry_run_shows_the_groups(tmp_path, capsys):
     assert all(told in lines[2] for told in ("micro_batch=8", "trained=('head',)", "optim.name='adam'", "ema > 0=True"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["map", pytest.param("cores", marks=pytest.mark.long)])
 def test_the_next_group_finds_its_parents_on_the_devices(strategy, tmp_path, monkeypatch):
     """The result equals that from the disk, which is used for a parent of several runs, or of an earlier epoch."""

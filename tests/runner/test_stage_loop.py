@@ -271,7 +271,6 @@ def test_a_run_that_is_accurate_enough_ends_early(tmp_path):
 # What is measured.
 
 
-@pytest.mark.slow
 def test_every_accuracy_is_that_of_the_saved_network(tmp_path):
     config = small.config(train_eval_images=20, validation_images=10, train_images=60, test_images=33)
     config.update(seeds=(1,), control="pretrain+tune")

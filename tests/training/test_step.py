@@ -103,7 +103,6 @@ def test_an_own_module_may_return_logits_alone():
     assert step(before, batch(), Own())[0].step == 1
 
 
-@pytest.mark.slow
 def test_the_moving_average_follows_weights_and_statistics():
     record = changed(PLAIN, ema=0.75)
     state = first_state(CONVOLVED, record)
