@@ -68,7 +68,7 @@ def installed(site: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "checkout", [pytest.param(True, id="checkout", marks=pytest.mark.slow), pytest.param(False, id="installed")]
+    "checkout", [pytest.param(True, id="checkout"), pytest.param(False, id="installed", marks=pytest.mark.slow)]
 )
 def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(checkout, tmp_path):
     """Of an installed lab, not even if Python looks in that directory first, as for `python -m`."""
