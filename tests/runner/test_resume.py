@@ -355,7 +355,7 @@ def test_a_damaged_clock_costs_nothing(half, unbroken):
 @pytest.mark.parametrize("text", ["{}", "[]", '{"dataset": 1}'])
 def test_a_damaged_environment_is_one_line(text, half):
     (half / "environment.json").write_text(text)
-    with pytest.raises(WorkdirError, match="environment.json is damaged; delete it to go on"):
+    with pytest.raises(WorkdirError, match="environment.json is damaged; delete it to continue"):
         small.run(config(), half)
 
 
