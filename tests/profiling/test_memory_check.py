@@ -132,7 +132,9 @@ def test_no_remedy_is_named_that_would_not_help(tmp_path, monkeypatch):
 
 def test_images_that_are_too_many(tmp_path, monkeypatch):
     give(monkeypatch, IMAGES - 1)
-    with pytest.raises(RoomError, match=r"images of toy need 9\.98 kB of memory on the device, and it has 9\.98 kB"):
+    with pytest.raises(
+        RoomError, match=r"images of toy need 9\.98 kB of memory on the device, which has 9\.98 kB left"
+    ):
         small.run(small.config(images="device"), tmp_path)
 
 
