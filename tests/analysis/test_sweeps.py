@@ -81,7 +81,7 @@ def test_a_sweep_in_progress(trained, tmp_path):
     shutil.rmtree(jobs.directory(sweep, second))
     frame = analysis.load(sweep)
     assert 0 < len(frame) < len(whole)
-    with pytest.raises(LabError, match="2 of 4 jobs of .*mine have not finished; plasticity status"):
+    with pytest.raises(LabError, match="2 of 4 jobs of .*mine have not finished; see plasticity status"):
         analysis.load_result(sweep / "mine")
     study = studies.read(sweep / "mine")
     assert study.result is None
