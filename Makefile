@@ -1,5 +1,5 @@
 # make demo        a small study and its learning curves, in a few minutes on a laptop
-# make test        before every commit: lint, types and the quick tests, in two minutes (four the first time)
+# make test        before every commit: lint, types and the quick tests, in three minutes (five the first time)
 # make test_slow   before a change lands: the tests that take seconds, most of which train a whole study
 # make test_long   every night: everything, compiled as for users; campaigns, sweeps, benchmarks, many processes and devices
 # make test_aot    compile all programs for TPUs and GPUs that are not attached: a download of 400 MB, then minutes
