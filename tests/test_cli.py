@@ -72,7 +72,7 @@ def installed(site: Path) -> Path:
 )
 def test_modules_of_the_working_directory_do_not_take_the_place_of_its_own(checkout, tmp_path):
     """Of an installed lab, not even if Python looks in that directory first, as for `python -m`."""
-    for name in ("analysis", "configs", "launch", *["plasticity_jax"] * checkout):
+    for name in ("analysis", "configs", "launch", *["plasticity_jax", "pandas", "scipy"] * checkout):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} of the user')\n")
     source = "from plasticity_jax.configs import multistage\nget_config = multistage.get_config\n"
     (tmp_path / "own.py").write_text(source)
