@@ -183,7 +183,7 @@ def _stream(config: ConfigDict, protocol: str, preset: str, only: Sequence[str])
     digits = preset == "digits"
     images, tasks, epochs, batch = {
         ("labels", False): (1200, 50, 400, 16),
-        ("labels", True): (512, 20, 50, 32),
+        ("labels", True): (256, 20, 50, 32),
         ("pixels", False): (10_000, 500, 1, 16),
         ("pixels", True): (2000, 100, 1, 32),
     }[protocol, bool(preset)]

@@ -48,19 +48,19 @@ BUSY = 0.9  # smallest fraction of busy cores for which `auto` chooses `cores`
 def choose(strategy: str, model: str, count: int) -> str:
     """Resolves the strategy `auto` for `count` runs of a model.
 
-    Measured on a CPU of two cores: matrix products are fastest batched, convolutions with one run per core, if the runs
-    fill the cores (`BUSY`).  For a GPU `batched` and for a TPU `map`, by numbers of kernel launches and estimated
-    cycles of compiled programs (tests/benchmarks/README.md), not yet by measured time.
+    Measured on a CPU of two cores: one run per core is fastest if the runs fill the cores (`BUSY`); otherwise matrix
+    products are batched, and convolutions take turns.  For a GPU `batched` and for a TPU `map`, by numbers of kernel
+    launches and estimated cycles of compiled programs (tests/benchmarks/README.md), not yet by measured time.
     """
     if strategy != "auto":
         return strategy
-    if model in ("mlp", "logistic"):
-        return "vmap"
     devices = len(layout("cores", count)[0])
     share = -(-count // devices)  # largest number of runs on a device
-    if target.backend() == "gpu":
-        return "batched" if share > 1 else "map"
-    return "cores" if target.backend() == "cpu" and devices > 1 and count / (devices * share) >= BUSY else "map"
+    if target.backend() == "cpu" and devices > 1 and count / (devices * share) >= BUSY:
+        return "cores"
+    if model in ("mlp", "logistic"):
+        return "vmap"
+    return "batched" if target.backend() == "gpu" and share > 1 else "map"
 
 
 def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:

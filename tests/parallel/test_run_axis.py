@@ -95,18 +95,18 @@ def test_donated_states_are_given_away(strategy, donate):
     np.testing.assert_array_equal(result, np.arange(6.0).reshape(3, 2) + 1)
 
 
-def test_auto_gives_several_convolutional_runs_a_core_each_and_batches_matrix_products(monkeypatch):
+def test_auto_gives_several_runs_a_core_each_and_else_batches_matrix_products(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: list(range(2)))
-    assert {model: run_axis.choose("auto", model, 4) for model in models.MODELS} == {
-        **dict.fromkeys(models.RESNETS, "cores"),
-        "wide_resnet": "cores",
-        "mlp": "vmap",
-        "logistic": "vmap",
-    }
+    assert {run_axis.choose("auto", model, 4) for model in models.MODELS} == {"cores"}
     assert [run_axis.choose("auto", "resnet", count) for count in (5, 11)] == [
         "map",
         "cores",
     ]  # on cores, a sixth of the rows would be idle, or a twelfth
+    assert {model: run_axis.choose("auto", model, 5) for model in ("resnet", "mlp", "logistic")} == {
+        "resnet": "map",
+        "mlp": "vmap",
+        "logistic": "vmap",
+    }
     assert run_axis.choose("auto", "resnet", 1) == "map" and run_axis.choose("loop", "mlp", 4) == "loop"
     monkeypatch.setattr(jax, "devices", lambda: [0])
     assert run_axis.choose("auto", "resnet", 4) == "map"
