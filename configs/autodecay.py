@@ -49,8 +49,8 @@ Cost:
     paper    an H100 trains 3 seeds of one schedule at about 40,000 images/s (bfloat16, `map`).
     small    at most 7.6 million images; 6.5 million were measured: 108 min on 2 CPU cores that had much other work.
     digits   minutes; not timed.
-    imagenet64, imagenet     with `schedules=two` at most 231 million images a seed, not timed; memory as for
-             `configs/stepdecay.py`.
+    imagenet64, imagenet     with `schedules=two` at most 231 million images a seed, not timed; the memory of
+             `configs/stepdecay.py`, whose network, batches and images they are.
 """
 
 from collections.abc import Sequence

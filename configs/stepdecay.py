@@ -35,8 +35,10 @@ Cost:
     medium   75.1 million images, by the dry run: 58,650 steps of batch 128 of 10 runs.  All images, width 16, ImageNet
              stem, 5 seeds, three learning stages of 50 epochs; not run yet.
     digits   seconds to minutes; not timed.
-    imagenet64, imagenet     231 million images a seed, not timed; the memory of the programs compiled for an H100 is in
-             tests/benchmarks/README.md: it has room for images of 64x64, and at 224 for all but the 262 GB of images.
+    imagenet64, imagenet     231 million images a seed, not timed.  Memory at 224 pixels with `--config.images=host`, by
+             `--compile_for`: 23.4 GB on one H100 (`batched`, 11.3 GB a run, 5 fit into 63.7 GB); 4.2 GB on each of 8
+             H100s and 4.0 GB of 16.9 on each device of a v5e 2x4 (`map`, two runs on four devices each).  Images of
+             64x64 fit on an H100, those at 224 (262 GB) do not: tests/benchmarks/README.md.
 """
 
 from ml_collections import ConfigDict

@@ -230,6 +230,15 @@ def test_networks_that_see_the_middle_are_those_of_images_cut_to_it(tmp_path):
     kept = plasticity_jax.evaluate(tmp_path / "seen", "train", 0, dataset=toy)
     assert kept["accuracy"] == pytest.approx(last["value"])
 
+    which = {"branch": "train", "seed": 0}
+    few = {"steps": 3, "images": 32}
+    lines, probes = [], []
+    for name, data in (("seen", toy), ("cut", cut)):
+        end = (tmp_path / name, which)
+        lines.append(plasticity_jax.connectivity(end, end, points=2, images=32, dataset=data))
+        probes.append(plasticity_jax.trainability(tmp_path / name, **which, **few, dataset=data))
+    assert lines[0] == lines[1] and probes[0] == probes[1]
+
 
 @pytest.mark.slow
 def test_a_grid_over_the_width_makes_packs_of_one_result(tmp_path):
