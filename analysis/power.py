@@ -1,6 +1,6 @@
 """Compute how many seeds a claim needs, from the variation between the seeds of a study.
 
-    python -m analysis.power DIR [DIR...] [--points 1.0] [--power 0.8] [--json FILE]
+    python -m analysis.power DIR [DIR...] [--points 1.0] [--power 0.8] [--json FILE] [--inconclusive] [--markdown]
 
 For every claim in points of accuracy that can be tested on these studies, it prints the standard deviation of the
 effect between the available seeds, and the number of seeds at which the rule of `analysis.effects.stats` gives the
@@ -47,6 +47,7 @@ class Row:
     n: available seeds.
     sd: the standard deviation of the effect between seeds, in points.
     upper: its upper bound.
+    verdict: of the claim, by the n seeds.
     power: the probability of the verdict `reproduced` with n seeds.
     needed, at_most: seeds for the requested power, assuming `sd` and `upper`; None if more than `MOST`.
     """
@@ -54,7 +55,9 @@ class Row:
     study: str
     directory: str
     claim: str
+    statement: str
     direction: str
+    verdict: str
     n: int
     sd: float
     upper: float
@@ -76,7 +79,9 @@ def rows(read: Iterable[studies.Study], points: float = POINTS, target: float = 
                     study=outcome.claim.study,
                     directory=str(outcome.directory),
                     claim=outcome.claim.id,
+                    statement=outcome.claim.statement,
                     direction=direction,
+                    verdict=outcome.verdict,
                     n=outcome.n,
                     sd=sd,
                     upper=upper,
@@ -145,12 +150,20 @@ def table(needed: Sequence[Row], points: float = POINTS, target: float = POWER) 
         of_study = [row for row in needed if row.directory == directory]
         lines += [f"{of_study[0].study}: {directory}", COLUMNS.format(*HEAD)]
         for row in of_study:
-            counts = [f"> {MOST:,}" if count is None else f"{count:,}" for count in (row.needed, row.at_most)]
             numbers = f"{row.sd:.2f}", f"{row.upper:.2f}", f"{row.power:.0%}"
-            lines += [COLUMNS.format(row.claim, row.direction, row.n, *numbers, *counts)]
+            lines += [COLUMNS.format(row.claim, row.direction, row.n, *numbers, *_counts(row))]
         lines += [""]
     if not needed:
         lines += ["no claim in points with at least two seeds", ""]
+    return "\n".join(lines)
+
+
+def markdown(needed: Sequence[Row]) -> str:
+    """The rows as a table in Markdown, those that need the fewest seeds first."""
+    lines = ["| study | claim | n | sd | power now | seeds | at most |", "|---|---|---:|---:|---:|---:|---:|"]
+    for row in sorted(needed, key=lambda row: (row.needed or MOST + 1, row.at_most or MOST + 1)):
+        cells = row.study, row.statement, row.n, f"{row.sd:.2f}", f"{row.power:.0%}", *_counts(row)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
@@ -161,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--points", type=float, default=POINTS, help="true effect in points (default %(default)s)")
     parser.add_argument("--power", type=float, default=POWER, help="probability of the verdict (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
+    parser.add_argument("--inconclusive", action="store_true", help="only claims whose verdict is inconclusive")
+    parser.add_argument("--markdown", action="store_true", help="print a table in Markdown instead")
     options = parser.parse_args(argv)
     try:
         if not options.points > 0:
@@ -169,13 +184,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise LabError(f"--power={options.power:g}: must be in [0.5, 1)")
         read = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
         needed = rows(read, options.points, options.power)
+        if options.inconclusive:
+            needed = [row for row in needed if row.verdict == stats.INCONCLUSIVE]
         if options.json:
             out = paths.given(options.json)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(strict_json.dumps([dataclasses.asdict(row) for row in needed], indent=2) + "\n")
     except (LabError, OSError) as e:
         sys.exit(f"analysis.power: {e}")
-    print(table(needed, options.points, options.power))
+    print(markdown(needed) if options.markdown else table(needed, options.points, options.power))
+
+
+def _counts(row: Row) -> list[str]:
+    return [f"> {MOST:,}" if count is None else f"{count:,}" for count in (row.needed, row.at_most)]
 
 
 def _size(claim: Claim, points: float) -> float:

@@ -53,6 +53,16 @@ def test_the_command_says_it_of_published_results(tmp_path, capsys):
     assert gap["upper"] > gap["sd"] > 0 and f" {gap['sd']:.2f} " in shown and "seeds for a power of 80%" in shown
 
 
+def test_only_inconclusive_claims_are_in_the_table_if_asked(capsys):
+    power.main([f"{RESULTS}/multistage", "--inconclusive", "--markdown"])
+    head, rule, *claims = capsys.readouterr().out.strip().splitlines()
+    assert head.startswith("| study | claim | n |") and set(rule) <= set("|-:")
+    assert len(claims) == 2 and all(line.count("|") == head.count("|") for line in claims)
+    assert not any("lower test accuracy than a fresh one" in line for line in claims)  # which is reproduced
+    needed = [int(line.split("|")[6]) for line in claims]
+    assert needed == sorted(needed)
+
+
 @pytest.mark.parametrize(
     ("argument", "line"), [("--points=0", "must be above 0"), ("--power=1", "must be in [0.5, 1)")]
 )
