@@ -32,7 +32,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plasticity_jax import target
 from plasticity_jax.errors import ConfigError
-from plasticity_jax.models import convolution, products
+from plasticity_jax.models import convolution, products, resnet
 from plasticity_jax.parallel import multihost, turns
 from plasticity_jax.parallel.compiler import Program, compile_one
 from plasticity_jax.sharding import AXES
@@ -51,6 +51,7 @@ def choose(strategy: str, model: str, count: int) -> str:
     Measured on a CPU of two cores: one run per core is fastest if the runs fill the cores (`BUSY`); otherwise matrix
     products are batched, and convolutions take turns.  For a GPU `batched` and for a TPU `map`, by numbers of kernel
     launches and estimated cycles of compiled programs (tests/benchmarks/README.md), not yet by measured time.
+    Networks of bottlenecks take turns on a GPU too: with ImageNet's images the patches of `batched` need 11 GB a run.
     """
     if strategy != "auto":
         return strategy
@@ -60,7 +61,8 @@ def choose(strategy: str, model: str, count: int) -> str:
         return "cores"
     if model in ("mlp", "logistic"):
         return "vmap"
-    return "batched" if target.backend() == "gpu" and share > 1 else "map"
+    bottlenecks = model in resnet.SIZES and resnet.SIZES[model].block == "bottleneck"
+    return "batched" if target.backend() == "gpu" and share > 1 and not bottlenecks else "map"
 
 
 def layout(strategy: str, count: int) -> tuple[list[jax.Device], int]:

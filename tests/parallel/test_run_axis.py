@@ -117,6 +117,11 @@ def test_auto_gives_several_runs_a_core_each_and_else_batches_matrix_products(mo
         chosen[backend] = [run_axis.choose("auto", "resnet", count) for count in (1, 2, 3, 4)]
     # Two devices: as soon as one of them has several runs, a GPU launches them together.
     assert chosen == {"gpu": ["map", "map", "batched", "batched"], "tpu": ["map"] * 4}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [run_axis.choose("auto", f"resnet{depth}", 4) for depth in (18, 34, 50, 101, 152)] == [
+        *["batched"] * 2,
+        *["map"] * 3,
+    ]
 
 
 @pytest.mark.parametrize(
