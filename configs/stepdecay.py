@@ -36,9 +36,9 @@ Cost:
              stem, 5 seeds, three learning stages of 50 epochs; not run yet.
     digits   seconds to minutes; not timed.
     imagenet64, imagenet     231 million images a seed, not timed.  Memory at 224 pixels with `--config.images=host`, by
-             `--compile_for`: 23.4 GB on one H100 (`batched`, 11.3 GB a run, 5 fit into 63.7 GB); 4.2 GB on each of 8
-             H100s and 4.0 GB of 16.9 on each device of a v5e 2x4 (`map`, two runs on four devices each).  Images of
-             64x64 fit on an H100, those at 224 (262 GB) do not: tests/benchmarks/README.md.
+             `--compile_for`: 12.7 GB of 63.7 on one H100, 4.2 GB on each of 8, 4.0 GB of 16.9 on each device of a v5e
+             2x4 (two runs on four devices each); a further run takes 0.3 GB.  Images of 64x64 fit on an H100, those
+             at 224 (262 GB) do not: tests/benchmarks/README.md.
 """
 
 from ml_collections import ConfigDict
