@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from plasticity_jax.analysis.plots.spec import Chart, Series
@@ -171,6 +172,8 @@ def _frame(axes: Axes, chart: Chart) -> None:
         tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
         axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks], **tilt)
         axes.minorticks_off()
+    elif chart.scale == "linear" and all(x == int(x) for x in measured):  # epochs and tasks have no halves
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     if chart.view:
         axes.set_ylim(*chart.view)
     if chart.form != "points":

@@ -55,6 +55,14 @@ def test_curves_have_thin_runs_thick_means_and_bands():
     assert figure.get_suptitle() == "fresh: better"
 
 
+def test_epochs_and_tasks_have_no_halves():
+    run = dict.fromkeys(map(float, range(1, 21)), 1.0)
+    chart = dataclasses.replace(CURVES, series=(spec.series("fresh", {0: run}, "fresh"),))
+    assert list(matplotlib_backend.draw(chart).axes[0].get_xticks()) == [0, 5, 10, 15, 20, 25]
+    halves = dataclasses.replace(chart, series=(spec.series("fresh", {0: run | {1.5: 1.0}}, "fresh"),))
+    assert 2.5 in matplotlib_backend.draw(halves).axes[0].get_xticks()
+
+
 def test_series_of_one_name_share_colour_and_entry():
     before = dataclasses.replace(WARM, x=(-2.0, -1.0))
     figure = matplotlib_backend.draw(dataclasses.replace(CURVES, series=(before, FRESH, WARM)))
