@@ -493,8 +493,8 @@ STUDIES = (
     Fault(
         "cores idle",
         LAB + "parallel/run_axis.py",
-        "(devices * share) >= BUSY else",
-        "(devices * share) <= BUSY else",
+        "(devices * share) >= BUSY:",
+        "(devices * share) <= BUSY:",
         "parallel/run_axis",
     ),
     Fault(

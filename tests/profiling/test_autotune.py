@@ -275,7 +275,7 @@ def get_config():
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-@pytest.mark.parametrize("raced", [("map", "vmap"), pytest.param(run_axis.STRATEGIES, marks=pytest.mark.long)])
+@pytest.mark.parametrize("raced", [("map", "vmap", "cores"), pytest.param(run_axis.STRATEGIES, marks=pytest.mark.long)])
 def test_the_command(raced, tmp_path, monkeypatch, capsys):
     (tmp_path / "config.py").write_text(CONFIG)
     monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.01)
@@ -285,7 +285,7 @@ def test_the_command(raced, tmp_path, monkeypatch, capsys):
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()[2:-1]] == [name for name in raced if name in RACED]
     assert re.match(
-        r"main: auto takes vmap(, the fastest here|, as good as any here|; the fastest here is \w+ )",
+        r"main: auto takes (cores|vmap)(, the fastest here|, as good as any here|; the fastest here is \w+ )",
         out.splitlines()[-1],
     )
     for strategy in set(raced) & set(RACED):
