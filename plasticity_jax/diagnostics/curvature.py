@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from plasticity_jax.diagnostics.lanczos import Product, Ritz, lanczos, project, signs, size
-from plasticity_jax.diagnostics.subject import Subject, dot
+from plasticity_jax.diagnostics.lanczos import Product, Ritz, lanczos, signs
+from plasticity_jax.diagnostics.subject import Subject, dot, size
 
 Tree = Any
 DEPTH = 24  # steps of Lanczos from each of two random vectors
@@ -81,11 +82,10 @@ def _trace(both: Ritz, deflating: int, other: int, subject: Subject) -> Array:
     The product of the matrix with a start lies in that start's Krylov space, so it needs no further product.
     """
     inside, outside = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in (deflating, other))
-    vector = _start(subject, other)
-    along = project(outside.vectors, vector) * outside.values
-    image = jax.tree.map(lambda basis: jnp.tensordot(along, basis, 1), outside.vectors)
-    shadow, lit = project(inside.vectors, vector), project(inside.vectors, image)
-    beside = dot(vector, image) - 2 * jnp.dot(shadow, lit) + jnp.sum(inside.values * jnp.square(shadow))
+    vector = ravel_pytree(_start(subject, other))[0]
+    image = (outside.vectors @ vector * outside.values) @ outside.vectors
+    shadow, lit = inside.vectors @ vector, inside.vectors @ image
+    beside = jnp.dot(vector, image) - 2 * jnp.dot(shadow, lit) + jnp.sum(inside.values * jnp.square(shadow))
     return jnp.sum(inside.values) + beside
 
 

@@ -1,6 +1,6 @@
 """The trace of the Fisher information matrix.
 
-Cost: per-example gradients, about three passes over the probe.
+Cost: per-example gradients, as much as 2.5 gradients of the probe.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """The noise of minibatch gradients, from per-example gradients.
 
-Cost: per-example gradients, about three passes over the probe; memory of five times the parameters.
+Cost: per-example gradients and their sums, as much as 5 gradients of the probe; memory of five times the parameters.
 """
 
 from typing import Any

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from plasticity_jax import target
 
@@ -171,6 +172,19 @@ class Remembering(NamedTuple):
 def dot(a: Tree, b: Tree) -> Array:
     """The inner product of two trees, float32 scalar."""
     return sum((jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)), jnp.float32(0))
+
+
+def size(tree: Tree) -> int:
+    """The total number of elements of a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def draw(of: Callable[[Array, tuple[int]], Array], key: Array, like: Tree) -> Tree:
+    """A random tree with the shapes of `like`; `of(key, shape)` draws all its elements at once.
+
+    XLA compiles a generator for every draw: one for each leaf of a ResNet-18 doubles the time to compile an instrument.
+    """
+    return ravel_pytree(like)[1](of(key, (size(like),)))
 
 
 def by_module(params: Mapping[str, Tree]) -> dict[str, Callable[[Mapping[str, Tree]], Tree]]:

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from plasticity_jax.diagnostics.lanczos import lanczos, project, signs
-from plasticity_jax.diagnostics.subject import Part, Remembering, Subject, dot
+from plasticity_jax.diagnostics.lanczos import lanczos, signs
+from plasticity_jax.diagnostics.subject import Part, Remembering, Subject, size
 
 Tree = Any
 DEPTH, TOP = 40, 10
@@ -35,10 +36,11 @@ def _measure(subject: Subject) -> tuple[dict[str, Array], Tree]:
     """
     start = signs(jax.random.fold_in(subject.key, 0), subject.params)
     ritz = lanczos(lambda vector: subject.hessian(subject.params, vector), start, DEPTH)
-    top = jax.tree.map(lambda vectors: vectors[-TOP:], ritz.vectors)
-    slope = subject.gradient(subject.params)
+    flat, unflatten = ravel_pytree(subject.gradient(subject.params))
+    inside = ritz.vectors[-TOP:] @ flat
+    top = jax.vmap(unflatten)(ritz.vectors[-TOP:])
     scalars = {
-        "gradient_in_top": jnp.sum(jnp.square(project(top, slope))) / dot(slope, slope),
+        "gradient_in_top": jnp.dot(inside, inside) / jnp.dot(flat, flat),
         "top_overlap_first": overlap(top, subject.memory["first"]),
         "top_overlap_last": overlap(top, subject.memory["last"]),
     }
@@ -48,7 +50,7 @@ def _measure(subject: Subject) -> tuple[dict[str, Array], Tree]:
 
 def _start(params: Tree, probe: Part) -> Tree:
     del probe
-    count = min(TOP, DEPTH, sum(leaf.size for leaf in jax.tree.leaves(params)))
+    count = min(TOP, DEPTH, size(params))
     space = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), jnp.float32), params)
     return {"first": space, "last": space}
 
