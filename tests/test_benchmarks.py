@@ -18,6 +18,7 @@ import pytest
 from plasticity_jax import errors, models
 from plasticity_jax.config import spec
 from plasticity_jax.parallel import run_axis
+from plasticity_jax.profiling import autotune
 from plasticity_jax.training import state
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import (
@@ -29,6 +30,7 @@ from tests.benchmarks import (
     overhead,
     places,
     plans,
+    remedies,
     rounds,
     share,
     start,
@@ -491,3 +493,21 @@ def test_every_place_of_images_is_measured_and_gives_the_same_bits(tmp_path, cap
         line for line in capsys.readouterr().out.splitlines() if "% of training" in line or "bits" in line
     ]
     assert host.startswith("host") and disk.startswith("disk") and same == "the same bits"
+
+
+def test_times_of_remedies_are_relative_to_none_round_by_round():
+    taken = {"warm": [1.0, 2.0, 4.0], "redo": [1.5, 2.5, 8.0]}
+    assert remedies.table(taken, {"redo": ["redo"], "warm": ["fresh", "warm"]}).splitlines()[2:] == [
+        "| `fresh`, `warm` | 1 |",
+        "| `redo` | 1.50 [1.25, 2.00] |",
+    ]
+
+
+@pytest.mark.slow
+def test_every_remedy_of_a_protocol_is_timed(capsys, monkeypatch):
+    monkeypatch.setattr(autotune, "ROUND_SECONDS", 0.01)
+    arg = "smoke,protocol=pixels,remedies=l2_init+shrink_perturb"
+    assert remedies.main(["--config", arg, "--rounds", "1"]) == 0
+    rows = [row.split("|")[1:3] for row in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == ["`fresh`, `warm`, `shrink_perturb`", "`l2_init`"]
+    assert float(rows[1][1].split()[0]) > 0
