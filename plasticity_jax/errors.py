@@ -25,6 +25,10 @@ class BusyError(WorkdirError):
     """A working directory that another process is using."""
 
 
+class LostError(WorkdirError):
+    """A working directory that was deleted or replaced while a process was using it."""
+
+
 class CheckpointError(LabError):
     """A checkpoint that cannot be written or read."""
 

@@ -18,7 +18,7 @@ from plasticity_jax.config import parse, paths, spec
 from plasticity_jax.config.plan import Group, Run
 from plasticity_jax.data import datasets
 from plasticity_jax.data.datasets import Dataset
-from plasticity_jax.errors import ConfigError, LabError, Preempted, RoomError
+from plasticity_jax.errors import ConfigError, LabError, LostError, Preempted, RoomError
 from plasticity_jax.models import interface
 from plasticity_jax.parallel import compilation_cache, cpu, multihost
 from plasticity_jax.profiling import compilation, cost, memory_check
@@ -29,7 +29,7 @@ from plasticity_jax.runner.dry_run import summary
 from plasticity_jax.runner.parts import Parts, complete
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.storage import conditions, environment, metrics, results
-from plasticity_jax.storage.workdir import claim, disclaim, lock, status, write_json
+from plasticity_jax.storage.workdir import check_lock, claim, disclaim, lock, status, write_json
 from plasticity_jax.training.evaluation import Diagnostic
 from plasticity_jax.training.measuring import Instrument
 from plasticity_jax.training.remedies.apply import Function
@@ -136,6 +136,11 @@ def _run(
         claim(directory, parse.describe(study))
         return environment.settle(directory, dataset, choices, parts.code(study))
 
+    def stops() -> bool:
+        if multihost.first():
+            check_lock(directory)
+        return stopped()
+
     with contextlib.ExitStack() as held, signals.listening() as stopped:
         begun = multihost.once(begin)
         packs = [prepare.resumed(compute, begun["choices"][compute.pack.name]) for compute in packs]
@@ -149,7 +154,7 @@ def _run(
                 memory_check.check_images(compute)
                 progress.note(summary(compute))
                 where = directory / compute.pack.name
-                done.append(_walk(directory, prepare.context(compute, where, progress, stopped)))
+                done.append(_walk(directory, prepare.context(compute, where, progress, stops)))
             result = results.combine(done, study.dataset, study.control)
             multihost.once(lambda: write_json(directory / "result.json", result))
             code = 0 if result["status"] == "finished" else 1
@@ -198,6 +203,8 @@ def _status(directory: Path, progress: Progress) -> Iterator[None]:
         yield
     except Preempted:
         status(directory, status="preempted", exit_code=75, **progress.facts())
+        raise
+    except LostError:  # the directory may be another study's now
         raise
     except Exception as error:
         if isinstance(error, RoomError):

@@ -1,9 +1,12 @@
 """Studies from config to result."""
 
+import contextlib
+import itertools
 import json
 import math
 import os
 import re
+import shutil
 import sys
 
 import flax.linen as nn
@@ -400,6 +403,25 @@ def test_a_second_process_is_refused(tmp_path):
     with workdir.lock(tmp_path), pytest.raises(WorkdirError, match=f"in use by process {os.getpid()}"):
         small.run(small.config(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("left", [None, "process 1 on another machine\n"])
+def test_a_directory_that_is_deleted_or_replaced_meanwhile_is_left_alone(left, tmp_path, monkeypatch):
+    """Whoever deletes a directory and begins anew has no files of the study that is still training there."""
+    directory, calls = tmp_path / "run", itertools.count()
+
+    def stopped():
+        if next(calls) == 2:
+            shutil.rmtree(directory)
+            if left:
+                directory.mkdir()
+                (directory / ".lock").write_text(left)
+        return False
+
+    monkeypatch.setattr(experiment.signals, "listening", lambda: contextlib.nullcontext(stopped))
+    with pytest.raises(WorkdirError, match="was deleted or replaced while this study trained in it"):
+        small.run(small.single(), directory)
+    assert [path.name for path in directory.rglob("*")] == ([".lock"] if left else [])
 
 
 def test_another_config_is_refused(study):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import re
 import socket
@@ -47,7 +48,7 @@ def hold(path: Path) -> Iterator[bool]:
                 raise Taken(_holder(file)) from None
             locked = False
         os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(file, f"{_this_process()}\n".encode(), 0)
         try:
             yield locked
         finally:
@@ -55,6 +56,16 @@ def hold(path: Path) -> Iterator[bool]:
                 os.ftruncate(file, 0)
     finally:
         os.close(file)
+
+
+def lost(path: Path) -> bool:
+    """Whether the file of a lock that this process holds was deleted, or names another process."""
+    try:
+        return path.read_text().strip() != _this_process()
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError):  # a disk that does not answer now
+        return False
 
 
 def held(path: Path) -> bool:
@@ -73,6 +84,16 @@ def held(path: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {_host()}"
+
+
+@functools.cache
+def _host() -> str:
+    """The name of this machine when it was first asked for; a laptop's may change in another network."""
+    return socket.gethostname()
 
 
 def _flock(file: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from plasticity_jax import strict_json
 from plasticity_jax.config import legacy, paths
-from plasticity_jax.errors import BusyError, WorkdirError
+from plasticity_jax.errors import BusyError, LostError, WorkdirError
 from plasticity_jax.parallel import cpu, multihost
 from plasticity_jax.storage import locks
 
@@ -76,6 +76,16 @@ def lock(directory: Path) -> Iterator[None]:
                 file=sys.stderr,
             )
         yield
+
+
+def check_lock(directory: Path) -> None:
+    """Raises an error if a directory that this process has locked was deleted or replaced since.
+
+    Raises:
+      LostError: it was; writing would mix this study with another one that may have begun there.
+    """
+    if locks.lost(directory / ".lock"):
+        raise LostError(f"workdir {directory} was deleted or replaced while this study trained in it; it has stopped")
 
 
 def check_links(directory: Path) -> None:

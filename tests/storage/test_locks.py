@@ -65,6 +65,17 @@ def test_a_holder_that_was_killed_holds_nothing(unlockable, tmp_path, monkeypatc
             pass
 
 
+def test_a_lock_is_lost_if_its_file_is_deleted_or_names_another_process(tmp_path):
+    with workdir.lock(tmp_path):
+        workdir.check_lock(tmp_path)
+        (tmp_path / ".lock").write_text("process 1 on another machine\n")
+        with pytest.raises(WorkdirError, match="replaced"):
+            workdir.check_lock(tmp_path)
+        (tmp_path / ".lock").unlink()
+        with pytest.raises(WorkdirError, match="deleted"):
+            workdir.check_lock(tmp_path)
+
+
 def test_other_errors_of_a_lock_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv(locks.WITHOUT, "1")
 
