@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity_jax.config import spec
-from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
+from plasticity_jax.errors import BusyError, ConfigError, LabError, LostError, Preempted
 from plasticity_jax.launch import attempts, jobs
 from plasticity_jax.launch.arguments import AGAIN, FAILED, FINISHED, Parser, directory, positive
 from plasticity_jax.parallel import cpu, multihost
@@ -68,7 +68,7 @@ def _attempt(job: jobs.Job, study: spec.Study, directory: Path, tries: int) -> i
         return AGAIN
     except KeyboardInterrupt:
         return AGAIN
-    except BusyError as error:
+    except (BusyError, LostError) as error:  # the directory is another process's
         print(f"{job.name}: {error}", file=sys.stderr)
         return multihost.leave(AGAIN)
     except Exception as error:

@@ -8,7 +8,7 @@ import pytest
 
 import plasticity_jax
 from plasticity_jax import experiment
-from plasticity_jax.errors import BusyError, ConfigError, LabError, Preempted
+from plasticity_jax.errors import BusyError, ConfigError, LabError, LostError, Preempted
 from plasticity_jax.launch import attempts, job, jobs
 from plasticity_jax.launch.attempts import Attempts
 from plasticity_jax.parallel import multihost
@@ -106,7 +106,7 @@ def test_what_no_try_can_mend_gives_up_at_once(sweep, failing, error):
     assert tried(sweep) == Attempts("the start", 1, (str(error),), True)
 
 
-@pytest.mark.parametrize("error", [Preempted("stopped"), KeyboardInterrupt(), BusyError("in use")])
+@pytest.mark.parametrize("error", [Preempted("stopped"), KeyboardInterrupt(), BusyError("in use"), LostError("gone")])
 def test_being_stopped_or_kept_out_is_no_failure(sweep, failing, error):
     failing += [LabError("once"), error, error, error, error]
     assert [start(sweep, tries=2) for _ in range(5)] == [75] * 5
