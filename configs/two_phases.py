@@ -36,16 +36,16 @@ Expected:
     digits   fresh 80.1 %, warm 75.9 %, a gap of 4.2 points [0.8, 7.6].  Before the first step the noise is *higher* in
              `warm`, by 20,000 [11,000, 29,000] of tr(Sigma), where `fresh` has 4,100; for the steps of Adam the
              difference is inconclusive (1.6 [-1.6, 4.8]).  `warm` ends narrower, by adaptive sharpness (1.2 nats [0.2,
-             2.2]) and by the rise along random directions (0.31 nats [0.05, 0.57]).  Ten times the rate makes updates
+             2.2]) and by the rise along random directions (0.31 nats [0.04, 0.58]).  Ten times the rate makes updates
              of `warm` noisier and its minimum wider (2.4 nats [1.0, 3.8]), and reduces the gap.  Rank correlations with
              accuracy over the branches of a seed: noise of updates 0.42 [0.29, 0.56], adaptive sharpness -0.68 [-0.90,
-             -0.46], rise along random directions -0.86 [-0.98, -0.74].  5 seeds (measured).
+             -0.46], rise along random directions -0.81 [-0.90, -0.72].  5 seeds (measured).
 
 Cost, of 8 branches (paper: 9) of 5 seeds; all branches of a seed share its pretraining:
     paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  50 + 40 epochs.
-    digits   2.3 million images of 8x8, and instruments that cost as much as 0.4 million; 3 min 25 s on 2 CPU cores,
-             of which compiling takes 80 s and measuring 89 s.  30 + 40 epochs, measured on 96 images.
+    digits   2.3 million images of 8x8, and instruments that cost as much as 0.4 million; 2 min 52 s on 2 CPU cores,
+             of which compiling takes 73 s and measuring 65 s.  30 + 40 epochs, measured on 96 images.
 """
 
 from ml_collections import ConfigDict
