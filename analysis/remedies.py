@@ -18,6 +18,7 @@ figure of each protocol next to it.
 import argparse
 import dataclasses
 import math
+import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -201,7 +202,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, float]]:
 
 def cells(row: Row) -> list[str]:
     """A row as text, one cell for each column of `HEAD`."""
-    mean = f"{_mean(row.values):.2f}" if row.values else "-"
+    mean = f"{statistics.fmean(row.values.values()):.2f}" if row.values else "-"
     low, high = results.interval(list(row.gap.values()))
     between = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
     control = row.remedy == FRESH
@@ -209,7 +210,7 @@ def cells(row: Row) -> list[str]:
         row.protocol,
         row.remedy,
         mean,
-        "" if control else f"{_mean(row.gap):.2f}{between}" if row.gap else "-",
+        "" if control else f"{statistics.fmean(row.gap.values()):.2f}{between}" if row.gap else "-",
         "" if control or row.remedy == WARM else ratios.shown(row.recovered),
         "" if math.isnan(row.holm) else f"{row.holm:.3f}" if row.holm >= 5e-4 else "<0.001",
         "" if math.isnan(row.time) else f"{row.time:.2f}",
@@ -229,10 +230,6 @@ def markdown(read: Sequence[Study]) -> str:
         for study in read
     ]
     return "\n".join([*text, "", *about])
-
-
-def _mean(values: Mapping[int, float]) -> float:
-    return math.fsum(values.values()) / len(values)
 
 
 if __name__ == "__main__":

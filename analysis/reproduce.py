@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -183,7 +184,7 @@ def describe(name: str, comparison: Comparison) -> str:
     if not comparison.same_bits:
         lines += [f"  {'branch':<50} {'published':>9} {'here':>9} {'difference':>10}  interval, joint level 95 %"]
         for branch in comparison.branches:
-            mean = sum(branch.differences) / len(branch.differences)
+            mean = statistics.fmean(branch.differences)
             ends = [f"{end:+.2f}" for end in (branch.low, branch.high) if end is not None]
             between = f"[{', '.join(ends)}]" if ends else "none"
             mark = "" if branch.agrees else "  differs"

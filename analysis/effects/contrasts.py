@@ -11,6 +11,7 @@ study lacks a branch that it needs.  So one claim serves the paper's grid and a 
 import dataclasses
 import math
 import re
+import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -183,8 +184,8 @@ def slope(members: Family, per: float = 1.0) -> Contrast:
         by_x = members(available)
         if len(by_x) < 2:
             return None
-        centre = sum(x for (x,) in by_x) / len(by_x)
-        square = sum((x - centre) ** 2 for (x,) in by_x)
+        centre = statistics.fmean(x for (x,) in by_x)
+        square = math.fsum((x - centre) ** 2 for (x,) in by_x)
         return _add([(per * (x - centre) / square, member) for (x,), member in by_x.items()])
 
     return fitted

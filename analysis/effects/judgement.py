@@ -5,6 +5,7 @@ summary(judged)             how many were tested and what came out: claims of pa
 """
 
 import dataclasses
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,13 @@ def _judge(study: studies.Study, claim: Claim, about: str, available: contrasts.
     total = claim.contrast(available)
     by_seed = contrasts.by_seed(study, total) if total else {}
     values = list(by_seed.values())
-    low, high = results.interval(values, stats.level(claim.direction))
+    low, high = map(_rounded, results.interval(values, stats.level(claim.direction)))
     return Judged(
         claim=claim,
         directory=study.directory,
         about=about,
         formula=contrasts.formula(total) if total else "",
-        effect=sum(values) / len(values) if values else None,
+        effect=_rounded(statistics.fmean(values)) if values else None,
         low=low,
         high=high,
         by_seed=by_seed,
@@ -140,6 +141,11 @@ def _judge(study: studies.Study, claim: Claim, about: str, available: contrasts.
         holm=None,
         note=_note(study, total, values),
     )
+
+
+def _rounded(number: float | None) -> float | None:
+    """Without digits that depend on the order of a sum: -0.155 prints as the same text with every Python and numpy."""
+    return None if number is None else round(number, contrasts.DIGITS)
 
 
 def _note(study: studies.Study, total: contrasts.Sum | None, values: Sequence[float]) -> str:

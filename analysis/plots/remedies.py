@@ -1,5 +1,6 @@
 """Figures of `configs/remedies.py`: every remedy beside fresh and warm networks, and accuracy by task for streams."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ def charts(study: Study) -> list[Chart]:
     by_name = {name: term.by_seed(study) for name, term in terms.items()}
     lifted = {name: difference(by_name, name, WARM) for name in by_name if name != WARM}
     names = [name for name, values in lifted.items() if name != FRESH and values]
-    names.sort(key=lambda name: -sum(lifted[name].values()) / len(lifted[name]))
+    names.sort(key=lambda name: -statistics.fmean(lifted[name].values()))
     effects, made = [gap(by_name, FRESH, WARM)], []
     for first in range(0, len(names), EACH):
         here = names[first : first + EACH]
