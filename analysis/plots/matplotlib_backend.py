@@ -37,6 +37,7 @@ SIZE = (7.4, 5.0)  # inches
 FORMATS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}, "svg": {"metadata": {"Date": None}}}
 LETTERS = {"title": 86, "about": 108, "ticks": 90}  # in a line
 MOST_TICKS = 14
+CROWD = 0.045  # smallest distance between numeric ticks, as a fraction of the axis
 APART, ASIDE = 11.0, 5.0  # points between series that have the same x, and between a mean and its seeds
 
 Style = tuple[str, str, str]  # colour, dash and marker
@@ -166,7 +167,7 @@ def _frame(axes: Axes, chart: Chart) -> None:
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     measured = sorted({x for one in chart.series if not one.level for x in one.x})
-    ticks = list(chart.ticks) or ([(x, f"{x:g}") for x in measured] if chart.form == "points" else [])
+    ticks = list(chart.ticks) or ([(x, f"{x:g}") for x in _apart(axes, measured)] if chart.form == "points" else [])
     if 0 < len(ticks) <= MOST_TICKS or chart.ticks:
         crowded = sum(len(name) + 2 for _, name in ticks) > LETTERS["ticks"]
         tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
@@ -181,6 +182,17 @@ def _frame(axes: Axes, chart: Chart) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _apart(axes: Axes, places: Sequence[float]) -> list[float]:
+    """The places without those whose labels would overlap with the one before."""
+    transform = axes.xaxis.get_transform().transform
+    low, high = transform(np.asarray(axes.get_xlim()))
+    kept: list[float] = []
+    for x in places:
+        if not kept or transform(x) - transform(kept[-1]) >= CROWD * (high - low):
+            kept.append(x)
+    return kept
 
 
 def _reach(one: Series) -> np.ndarray:

@@ -63,6 +63,14 @@ def test_epochs_and_tasks_have_no_halves():
     assert 2.5 in matplotlib_backend.draw(halves).axes[0].get_xticks()
 
 
+def test_numbers_on_an_axis_do_not_overlap():
+    steps = dict.fromkeys((0.0, 1.0, 4.0, 16.0, 64.0, 256.0, 800.0, 820.0, 840.0), 1.0)
+    run = spec.series("fresh", {0: steps}, "fresh")
+    for scale, expected in (("symlog", [0, 1, 4, 16, 64, 256, 800]), ("linear", [0, 64, 256, 800])):
+        chart = dataclasses.replace(CURVES, form="points", scale=scale, series=(run,))
+        assert list(matplotlib_backend.draw(chart).axes[0].get_xticks()) == expected
+
+
 def test_series_of_one_name_share_colour_and_entry():
     before = dataclasses.replace(WARM, x=(-2.0, -1.0))
     figure = matplotlib_backend.draw(dataclasses.replace(CURVES, series=(before, FRESH, WARM)))
