@@ -13,12 +13,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from plasticity_jax.diagnostics.subject import Subject, dot, draw
+from plasticity_jax.models.products import differentiated_once
 
 Tree = Any
 RADIUS, ASCENTS = 0.5, 5  # of the adaptive sharpness
 SHARE, DRAWS = 0.1, 8  # of the random directions
 
 
+@differentiated_once()
 def flatness(subject: Subject) -> dict[str, Array]:
     """Two increases of the mean loss; scalars.  BatchNorm uses the statistics of the unperturbed weights.
 

@@ -46,6 +46,7 @@ def are_together() -> bool:
 
 
 _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain", default=False)
+_once: contextvars.ContextVar[bool] = contextvars.ContextVar("once", default=False)
 
 
 @contextlib.contextmanager
@@ -61,9 +62,19 @@ def plain() -> Iterator[None]:
         _plain.reset(token)
 
 
+@contextlib.contextmanager
+def differentiated_once() -> Iterator[None]:
+    """Context in which `plain` has no effect: for what takes one reverse-mode derivative, and nothing further."""
+    token = _once.set(True)
+    try:
+        yield
+    finally:
+        _once.reset(token)
+
+
 def are_plain() -> bool:
-    """Whether tracing happens inside `plain`."""
-    return _plain.get()
+    """Whether tracing happens inside `plain`, and not inside `differentiated_once`."""
+    return _plain.get() and not _once.get()
 
 
 def shape_of_result(x: Array, kernel: Array, strides: Pair, pads: Pads) -> Pair:

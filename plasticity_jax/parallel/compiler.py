@@ -74,7 +74,7 @@ def compile_one(
       donate: whether to donate the buffers of the first argument.
       once: for programs that run too rarely to be worth optimising.
       threads: whether a CPU device uses several threads.
-      quickly: for large programs that run a few times: on CPU nothing is optimised except products, which use a
+      quickly: for large programs that run briefly: on CPU nothing is optimised except products, which use a
       library. seldom: for short programs that run about once per epoch: the TPU compiler spends little effort.
       pool: threads for compiling, which releases Python's global lock.
       **shardings: those of `jax.jit`.

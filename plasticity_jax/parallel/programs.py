@@ -19,6 +19,7 @@ import numpy as np
 from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
+from plasticity_jax.diagnostics.subject import PART
 from plasticity_jax.parallel import compilation_cache, compiler, cpu, multihost, of_one, run_axis
 from plasticity_jax.parallel.of_one import Parent, Start
 from plasticity_jax.training import evaluation, measuring, resets, state
@@ -218,7 +219,8 @@ class Programs:
         fn, donate = self._function(kind, stage), kind == "advance"
         if by_row:
             return self._program(key, lambda: run_axis.compile_by_row(fn, strategy, *args, pool=self.pool))
-        quickly = kind.startswith("measure")
+        # On few images an instrument takes less time to run than to optimise.
+        quickly = kind.startswith("measure") and rows.probe.label.shape[-1] <= PART
         how: dict[str, Any] = {
             "donate": donate,
             "quickly": quickly,
