@@ -7,9 +7,10 @@ import pytest
 
 from plasticity_jax import diagnostics
 from plasticity_jax.data import batches
+from plasticity_jax.diagnostics.subject import Part
 from plasticity_jax.parallel import of_one, programs, run_axis
 from plasticity_jax.runner import schedule
-from plasticity_jax.training import inputs, resets, state
+from plasticity_jax.training import inputs, measuring, resets, state
 from tests.support.tiny import DATASET, IMAGES, MLP, OPTIM, SHAPE, STAGE, changed, first_state, same, stage, task
 
 DUE = np.ones(3, np.bool_)
@@ -98,6 +99,19 @@ def test_on_a_gpu_programs_are_compiled_one_after_another(monkeypatch):
     made = make()
     with made.ahead():
         assert made.pool is None
+
+
+@pytest.mark.parametrize(("images", "quickly"), [(96, True), (128, True), (256, False)])
+def test_an_instrument_is_optimised_if_it_measures_many_images(images, quickly, monkeypatch, compile_anew):
+    how = {}
+    monkeypatch.setattr(run_axis, "compile_over", lambda *args, **given: how.update(given))
+    made = programs.Programs(MLP, SHAPE, "loop", 32, {}, {}, instruments=diagnostics.INSTRUMENTS)
+    probe = Part(*np.zeros((4, 2, images)))
+    row = measuring.Measured(rows(STAGE, 1)[0], probe, (), (), DUE[:2], DUE[:2])
+    made.program("measure noise", STAGE, states(), row, IMAGES)
+    assert how["quickly"] is quickly
+    made.program("evaluate_own", None, states(), (DUE[:2], rows(STAGE, 1)[0].source), (0, 1), IMAGES)
+    assert how["quickly"] is False
 
 
 SAME = [
