@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from plasticity_jax.models import convolution, pooling
+from plasticity_jax.models import convolution, pooling, products
 
 KINDS = [(3, 1), (3, 2), (1, 1), (1, 2), (7, 2)]
 
@@ -252,3 +252,22 @@ def test_seedwise_shares_what_is_not_of_a_run():
         alone = call(x, kernel)
     for y, factor in zip(actual, (1, -1, 2), strict=True):
         np.testing.assert_allclose(y, factor * alone, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_differentiated_once_uses_the_fast_gradients():
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+
+    def text():
+        def both(x, kernel):
+            y = convolution.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=convolution.LAYOUT)
+            return pooling.max_pool(y, 3, 2, 1)
+
+        return str(jax.make_jaxpr(both)(x, kernel))
+
+    fast = text()
+    with products.plain():
+        plain = text()
+        with products.differentiated_once():
+            assert text() == fast
+        assert text() == plain
+    assert "custom_vjp" in fast and "custom_vjp" not in plain
