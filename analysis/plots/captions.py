@@ -100,4 +100,4 @@ def _count(n: int, what: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", MINUS)
+    return f"{value:{'.2f' if abs(value) < 1000 else ',.0f'}}".replace("-", MINUS)

@@ -19,6 +19,7 @@ def test_a_gap_is_taken_seed_by_seed():
 
 def test_an_effect_of_few_seeds():
     assert captions.effect("gap", {4: 1.5}, "%") == "gap: 1.50% (n = 1)"
+    assert captions.effect("noise", {0: -48903.5}, "") == f"noise: {MINUS}48,904 (n = 1)"
     assert captions.effect("gap", {}) == captions.gap(FOUND, "fresh", "gone") == ""
 
 
