@@ -54,7 +54,7 @@ def test_a_truth_value_of_augment_is_what_it_meant(old, new):
 def test_a_published_study_comes_back(path):
     study = restore_study(json.loads(path.read_text()))
     augmented = {stage.augment for pack in study.packs for _, plan in pack.plans for stage in plan}
-    mirrored = ("autodecay", "noise", "remedies_half", "remedies_tenth", "stepdecay", "transfer")
+    mirrored = ("autodecay", "noise", "remedies_half", "remedies_tenth", "stepdecay", "transfer", "when_to_regularise")
     assert ("crop_flip" in augmented) == (path.parent.name in mirrored)
     assert augmented <= {"none", "crop_flip"}
 
