@@ -21,16 +21,16 @@ decay, and equal epochs rather than updates (equal rate times updates over batch
 Expected:
     paper    no number known to us.
     small    not yet run.
-    digits   the largest ratio ends less curved than the smallest (largest eigenvalue lower by 530 [320, 750]), with
-             less noise (tr(Sigma) lower by 2,200 [1,200, 3,100]) and 9.5 points [4.2, 14.9] higher.  Whether equal
-             ratios end alike is inconclusive: four times the rate and batch size end 0.6 points lower [-2.0, 3.1],
+    digits   the largest ratio ends less curved than the smallest (largest eigenvalue lower by 410 [230, 590]), with
+             less noise (tr(Sigma) lower by 2,000 [1,000, 3,100]) and 10.1 points [6.1, 14.1] higher.  Whether equal
+             ratios end alike is inconclusive: four times the rate and batch size end 1.1 points lower [-0.7, 2.9],
              90 %, and as inconclusive for sharpness.  5 seeds (measured).
 
 Cost, of 9 points of 5 seeds (small: 3):
     paper    see `--dry_run`; not yet measured on a GPU.
     small    not yet measured.  30 epochs, measured on 512 images.
-    digits   1.2 million images of 8x8, and instruments that cost as much as 0.6 million; 2 min 9 s on 2 CPU cores, of
-             which compiling takes 85 s and measuring 28 s.  20 epochs, measured on 64 images; width 4.
+    digits   1.2 million images of 8x8, and instruments that cost as much as 0.6 million; 1 min 45 s on 2 CPU cores, of
+             which compiling takes 84 s.  20 epochs, measured on 64 images; width 4.
 """
 
 from ml_collections import ConfigDict

@@ -42,7 +42,9 @@ def test_other_backends_know_nothing_of_graphs(backend):
     backend("tpu")
     assert compiler.options() == compiler.options(threads=False) == {}
     backend("cpu")
-    assert compiler.options() == {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+    fast = {"xla_cpu_opt_preset": "CPU_OPT_PRESET_FAST_COMPILE"}
+    assert compiler.options() == fast
+    assert compiler.options(quickly=True) == {**fast, "xla_backend_optimization_level": 1}
     assert compiler.options(once=True, threads=False) == {
         "xla_backend_optimization_level": 1,
         "xla_cpu_multi_thread_eigen": False,
