@@ -5,6 +5,7 @@
 `running`    it has not ended; possibly no process is training it
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,36 @@ def are_runs(value: Any) -> bool:
         isinstance(run, dict) and all(isinstance(run.get(key), str) for key in ("pack", "run", "status"))
         for run in value
     )
+
+
+def can_be_combined(value: Any) -> bool:
+    """Whether JSON of a file has all that `storage.results.combine` needs."""
+    return (
+        isinstance(value, dict)
+        and are_runs(value.get("runs"))
+        and all(map(_can_be_compared, value["runs"]))
+        and _is_number(value.get("images"))
+        and _are_numbers(value.get("seconds"))
+        and _are_numbers(value.get("train_seconds", {}))
+    )
+
+
+def _can_be_compared(run: Mapping[str, Any]) -> bool:
+    score = run.get("test_accuracy")
+    return (
+        isinstance(run.get("branch"), str)
+        and isinstance(run.get("seed"), int)
+        and isinstance(run.get("hparams"), dict)
+        and (score is None or _is_number(score))
+    )
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _result(directory: Path) -> dict[str, Any]:

@@ -72,7 +72,10 @@ def result(directory: Path) -> dict[str, Any]:
     several, parts = len(study.packs) > 1, []
     runs: dict[tuple[str, str], dict[str, Any]] = {}
     for job, names in _jobs(directory, study):
-        part = _read(jobs.directory(sweep, job) / "result.json")
+        path = jobs.directory(sweep, job) / "result.json"
+        part = _read(path)
+        if not outcomes.can_be_combined(part):
+            raise LabError(f"{path} is damaged: plasticity local --workdir={sweep} writes it again")
         parts.append({**part, "runs": []})
         for run in part["runs"]:
             renamed = names.get((None, run["run"]))

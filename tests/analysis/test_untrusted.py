@@ -22,10 +22,10 @@ from plasticity_jax.config import parse
 from plasticity_jax.config.plan import unfold
 from plasticity_jax.config.restore import restore_study
 from plasticity_jax.errors import LabError, WorkdirError
-from plasticity_jax.launch import attempts, job, job_states, jobs, local
+from plasticity_jax.launch import attempts, job, job_states, jobs, local, planner
 from plasticity_jax.runner import saver, stage_loop
 from plasticity_jax.storage import environment, metrics, networks, tensorboard, workdir
-from tests.support import small, synthetic
+from tests.support import small, swept, synthetic
 from tests.support.sources import holds_for_all, tree
 
 ROOT = Path(__file__).parents[2]
@@ -231,6 +231,33 @@ def test_the_state_of_a_job_never_crashes(status, result, scratch):
         if content is not None:
             (directory / "result.json").write_text(json.dumps(content))
         assert job_states.look(scratch, one).state in job_states.STATES
+
+
+RUN = {"run": "fresh/seed0", "pack": "main", "seed": 0, "branch": "fresh", "hparams": {}, "status": "finished"}
+RESULT = {"runs": [RUN | {"test_accuracy": 50.0}, RUN | {"run": "warm/seed0", "branch": "warm", "test_accuracy": None}]}
+RESULT |= {"images": 10, "seconds": {"train": 1.0}, "train_seconds": {"main/tune": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """(a study of a sweep with one job, the job's directory)."""
+    sweep = tmp_path_factory.mktemp("planned") / "sweep"
+    (one,) = swept.planned(sweep, {"mine": study_config.parse(small.config(seeds=(0,)))}, planner.Budget())
+    directory = jobs.directory(sweep, one)
+    directory.mkdir(parents=True)
+    return sweep / "mine", directory
+
+
+@given(content=st.one_of(spoilt(RESULT), VALUES))
+def test_the_result_of_a_job_is_combined_or_one_line(content, planned):
+    study, job_directory = planned
+    (job_directory / "result.json").write_text(json.dumps(content))
+    try:
+        combined = analysis.load_result(study)
+    except LabError as error:
+        one_line(error)
+    else:
+        assert combined["images"] == content["images"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "environment.json", "sweep.json"])
