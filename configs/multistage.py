@@ -41,13 +41,13 @@ Cost, of 2 branches of 5 seeds (digits: 8):
 from ml_collections import ConfigDict
 
 from plasticity_jax.configs import presets
-from plasticity_jax.configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
+from plasticity_jax.configs.base import OPTIMISERS, base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.WITH_MEDIUM, optimiser=tuple(OPTIMISERS))
-    optim = optimiser(chosen["optimiser"])
+    optim = presets.optimiser(chosen["optimiser"], preset)
     config = base("multistage")
     config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)

@@ -7,6 +7,7 @@ between those of `small` and of the paper.
 
 from ml_collections import ConfigDict
 
+from plasticity_jax.configs import base
 from plasticity_jax.configs.base import AUGMENT, step_decay
 from plasticity_jax.errors import ConfigError
 
@@ -104,6 +105,17 @@ def imagenet(config: ConfigDict, scale: str, preset: str, milestones: tuple[floa
     config.model.update(name="resnet50", width=64, stem="imagenet", dtype="auto")
     rule = step_decay(weight_decay=1e-4, milestones=milestones)
     config.stages.train.update(epochs=90.0, batch_size=256, augment=AUGMENT[config.dataset], optim=rule)
+
+
+# Learning rates for `small`, whose pretraining has 1,000 updates where the paper's has 68,600: the smallest of 0.03,
+# 0.1 and 0.3 (momentum: 0.01, 0.03 and 0.1) with which seed 100 ends it above 97 % of its 2,500 training images.
+RATES = {"sgd": 0.1, "momentum": 0.03}
+
+
+def optimiser(name: str, preset: str) -> ConfigDict:
+    """`base.optimiser` with a rate that lets the preset fit its training images."""
+    faster = {"learning_rate": RATES[name]} if preset in ("small", "smoke") and name in RATES else {}
+    return base.optimiser(name, **faster)
 
 
 PRESETS = {"small": small, "medium": medium, "digits": digits, "smoke": smoke}

@@ -39,13 +39,13 @@ are one pretraining:
 from ml_collections import ConfigDict
 
 from plasticity_jax.configs import presets
-from plasticity_jax.configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
+from plasticity_jax.configs.base import OPTIMISERS, base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, optimiser=tuple(OPTIMISERS))
-    optim = optimiser(chosen["optimiser"])
+    optim = presets.optimiser(chosen["optimiser"], preset)
     lengths = {
         "": (1, 2, 3, 5, 10, 20, 35, 50, 100, 200, 350),
         "small": (1, 2, 5, 10, 20, 50),

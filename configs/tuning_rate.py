@@ -38,13 +38,13 @@ its pretraining:
 from ml_collections import ConfigDict
 
 from plasticity_jax.configs import presets
-from plasticity_jax.configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
+from plasticity_jax.configs.base import OPTIMISERS, base, parse_arg, stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.WITH_MEDIUM, optimiser=tuple(OPTIMISERS))
-    optim = optimiser(chosen["optimiser"])
+    optim = presets.optimiser(chosen["optimiser"], preset)
     factors = (1, 3, 10) if preset in ("small", "medium") else (1, 3, 10, 30)
     config = base("tuning_rate")
     config.model.dtype = "float32"  # on every device

@@ -61,7 +61,7 @@ Cost, of 8 branches (paper: 9) of 5 seeds; all branches of a seed share its pret
 from ml_collections import ConfigDict
 
 from plasticity_jax.configs import presets
-from plasticity_jax.configs.base import OPTIMISERS, base, optimiser, parse_arg, stage
+from plasticity_jax.configs.base import OPTIMISERS, base, parse_arg, stage
 
 LENGTHS = {"": (1, 10, 100), "small": (1, 5), "digits": (1, 5), "smoke": (1, 5)}  # of shorter pretrainings, in epochs
 
@@ -69,7 +69,7 @@ LENGTHS = {"": (1, 10, 100), "small": (1, 5), "digits": (1, 5), "smoke": (1, 5)}
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.NAMES, optimiser=tuple(OPTIMISERS))
-    optim = optimiser(chosen["optimiser"])
+    optim = presets.optimiser(chosen["optimiser"], preset)
     faster = {"optim": {"learning_rate": 10 * optim.learning_rate}}
     config = base("two_phases")
     config.model.dtype = "float32"  # on every device

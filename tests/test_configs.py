@@ -191,6 +191,13 @@ def test_optimisers_can_be_chosen(optimiser):
     assert {stage.optim.name for stage in pack.plans[0][1]} == {name}
 
 
+@pytest.mark.parametrize(("arg", "rate"), [("", 0.01), ("small", 0.1), ("smoke", 0.1), ("digits", 0.01)])
+def test_small_scales_have_rates_that_fit_their_images(arg, rate):
+    for name in ("multistage", "pretrain_length", "tuning_rate", "two_phases"):
+        config = importlib.import_module(f"plasticity_jax.configs.{name}").get_config(f"{arg},optimiser=sgd".strip(","))
+        assert config.stages.pretrain.optim.learning_rate == rate
+
+
 def test_an_argument_that_is_misspelt_is_one_line(file):
     with pytest.raises(ConfigError, match="smal: .*did you mean small"):
         module(file).get_config("smal")

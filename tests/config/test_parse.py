@@ -78,7 +78,7 @@ def test_arguments_combine_in_any_order(arg):
     study = study_config.parse(multistage.get_config(arg))
     assert study.train_images == 5000
     for stage in plan(study).values():
-        assert (stage.optim.name, stage.optim.momentum, stage.optim.learning_rate) == ("sgd", 0.9, 1e-3)
+        assert (stage.optim.name, stage.optim.momentum, stage.optim.learning_rate) == ("sgd", 0.9, 0.03)
 
 
 @pytest.mark.parametrize("arg", ["", "small", "digits", "smoke"])
