@@ -66,7 +66,7 @@ def charts(study: Study) -> list[Chart]:
 
 def multistage(study: Study) -> list[Chart]:
     """Figure 1: the learning curves on test and training images."""
-    return curves.learning(study, "multistage") + curves.learning(study, "multistage_train", "train_accuracy")
+    return curves.learning(study, study.name) + curves.learning(study, f"{study.name}_train", "train_accuracy")
 
 
 def pretrain_length(study: Study) -> list[Chart]:
@@ -254,6 +254,9 @@ def warm_start_online(study: Study) -> list[Chart]:
 
 CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
     "multistage": multistage,
+    **dict.fromkeys(
+        (f"multistage_{name}" for name in ("adamw", "rmsprop", "sgd", "momentum", "sam", "muon")), multistage
+    ),
     "pretrain_length": pretrain_length,
     "blending": blending,
     "splits": splits,

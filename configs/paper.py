@@ -37,22 +37,21 @@ from plasticity_jax.configs import (
 from plasticity_jax.configs.base import parse_arg, sweep
 
 STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls, two_phases)
-LEANT_ON = (
-    critical_period,
-    when_to_regularise,
-    subspace,
-    rate_batch,
-    spectrum,
-)  # by Berariu et al., in their appendix B
+OPTIMISERS = ("rmsprop", "sgd", "momentum")  # with which Berariu et al. repeat `multistage`
+LEANT_ON = (critical_period, when_to_regularise, subspace, rate_batch, spectrum)  # by them, in their appendix B
 LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The sweep; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, _ = parse_arg(arg, presets.NAMES)
-    online = ",".join(filter(None, [preset, "study=online"]))
+
+    def with_preset(argument: str) -> str:
+        return ",".join(filter(None, [preset, argument]))
+
     studies = [study.get_config(preset) for study in STUDIES]
-    studies += [warm_start.get_config(preset), warm_start.get_config(online)]
+    studies += [multistage.get_config(with_preset(f"optimiser={name}")) for name in OPTIMISERS]
+    studies += [warm_start.get_config(preset), warm_start.get_config(with_preset("study=online"))]
     studies += [study.get_config(preset) for study in (*LEANT_ON, *LEARNING_STAGES)]
-    studies.append(patterns.get_config(",".join(filter(None, [preset, "study=graded"]))))
+    studies.append(patterns.get_config(with_preset("study=graded")))
     return sweep({config.name: config for config in studies})

@@ -172,14 +172,13 @@ def test_the_paper_is_a_sweep_of_all_studies(preset):
     studies = planner.studies(importlib.import_module("plasticity_jax.configs.paper").get_config(preset))
     assert {study.name for study in studies.values()} == set(studies)
     alone = [module(path).get_config(preset) for path in FILES if path.stem != "remedies"]  # which is of no paper
-    alone.append(
-        importlib.import_module("plasticity_jax.configs.warm_start").get_config(",".join([preset, "study=online"]))
-    )
-    alone.append(
-        importlib.import_module("plasticity_jax.configs.patterns").get_config(
-            ",".join(filter(None, [preset, "study=graded"]))
-        )
-    )
+    others = {"warm_start": ["study=online"], "patterns": ["study=graded"]}
+    others["multistage"] = [f"optimiser={name}" for name in ("rmsprop", "sgd", "momentum")]
+    alone += [
+        importlib.import_module(f"plasticity_jax.configs.{file}").get_config(",".join(filter(None, [preset, arg])))
+        for file, args in others.items()
+        for arg in args
+    ]
     assert {config.name: study_config.parse(config) for config in alone} == studies
 
 

@@ -64,6 +64,17 @@ MULTISTAGE = (
     ),
 )
 
+OPTIMISERS = tuple(
+    Claim(
+        "gap",
+        f"multistage_{name}",
+        f"With {said} too, a network that was pretrained on a random half ends below a fresh one.",
+        f"{PAPER} [second-hand]",
+        GAP,
+    )
+    for name, said in {"rmsprop": "RMSprop", "sgd": "SGD", "momentum": "SGD with momentum"}.items()
+)
+
 PRETRAIN_LENGTH = (
     Claim(
         "gap-10",
@@ -288,6 +299,7 @@ TUNING_RATE = (
 
 CLAIMS = (
     *MULTISTAGE,
+    *OPTIMISERS,
     *PRETRAIN_LENGTH,
     *BLENDING,
     *SPLITS,

@@ -10,6 +10,7 @@ import pytest
 from plasticity_jax.analysis import figures, remedies
 from plasticity_jax.analysis.plots import matplotlib_backend
 from plasticity_jax.analysis.plots.spec import Chart, Series
+from plasticity_jax.configs import base
 from plasticity_jax.configs.base import stage
 from plasticity_jax.errors import LabError
 from tests.support import tables
@@ -48,6 +49,7 @@ def test_every_named_study_has_its_figures():
     offered = [importlib.import_module(f"plasticity_jax.configs.{stem}") for stem in files if stem not in none]
     names = {module.get_config("smoke").name for module in offered if hasattr(module, "get_config")}
     names |= {f"{remedies.PREFIX}{protocol}" for protocol in remedies.PROTOCOLS}
+    names |= {f"multistage_{name}" for name in base.OPTIMISERS if name != "adam"}
     assert names | {"warm_start_online", "patterns_graded"} == set(figures.CHARTS)
 
 

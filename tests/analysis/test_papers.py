@@ -19,7 +19,8 @@ from tests.support import small, synthetic
 
 CLAIMS = (*berariu2021.CLAIMS, *controls.CLAIMS, *ash2020.CLAIMS)  # those of You et al. are in test_you.py
 CONFIGS = {
-    **{name: (name, "") for name in dict.fromkeys(claim.study for claim in CLAIMS) if "warm_start" not in name},
+    **{name: (name, "") for name in dict.fromkeys(claim.study for claim in CLAIMS) if "_start_" not in name},
+    **{f"multistage_{name}": ("multistage", f"optimiser={name}") for name in ("rmsprop", "sgd", "momentum")},
     "warm_start_table": ("warm_start", "study=table"),
     "warm_start_online": ("warm_start", "study=online"),
 }
