@@ -12,7 +12,7 @@ XLA's CPU backend has good code for convolutions of NHWC images with HWIO kernel
 So the forward pass and both gradients of a convolution are written out here in that layout, in shapes that suit this
 code:
 
-    matrix   images of a few pixels: one matrix product with the kernel written out as a matrix
+    matrix   results of a few pixels: one matrix product with the kernel written out as a matrix
     fold     few channels: adjacent columns of the result become channels of a wider kernel
     parts    weight gradients of large images: computed for parts of the batch that fit into the cache
     rows     weight gradients of small images: input channels placed side by side as one wide image
@@ -84,8 +84,8 @@ def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequen
         kernel, pads = products.cropped(x, kernel, steps, pads)
         return lax.conv_general_dilated(x, kernel, steps, pads, dimension_numbers=LAYOUT, precision=precision)
     out = products.shape_of_result(x, kernel, steps, pads)
-    pixels = max(math.prod(x.shape[1:3]), math.prod(out))
-    if pixels <= 4 or max(math.prod(x.shape[1:]), math.prod(out) * kernel.shape[3]) <= MATRIX:
+    few = math.prod(out) <= 4 and math.prod(x.shape[1:3]) <= 16
+    if few or max(math.prod(x.shape[1:]), math.prod(out) * kernel.shape[3]) <= MATRIX:
         return products.matrix(x, kernel, steps, pads, precision)
     return _conv(x, kernel, steps, pads, precision)
 

@@ -241,6 +241,16 @@ def test_seedwise_convolutions_are_those_of_one_run(monkeypatch, backend, size, 
             np.testing.assert_allclose(np.asarray(ours)[i], true, rtol=0, atol=2e-6 * np.abs(true).max())
 
 
+@pytest.mark.parametrize(("side", "stride", "products"), [(4, 2, 1), (2, 1, 1), (8, 2, 0), (64, 32, 0)])
+def test_a_result_of_few_pixels_of_a_small_image_is_a_product(side, stride, products, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    x, kernel = jnp.ones((2, side, side, 128)), jnp.ones((3, 3, 128, 256))
+    conv = functools.partial(convolution.conv_general_dilated, strides=(stride,) * 2, padding=[(1, 1)] * 2)
+    conv = functools.partial(conv, dimension_numbers=convolution.LAYOUT)
+    names = [e.primitive.name for e in primitives(jax.make_jaxpr(conv)(x, kernel).jaxpr)]
+    assert names.count("dot_general") == products and names.count("conv_general_dilated") == 1 - products
+
+
 def test_seedwise_shares_what_is_not_of_a_run():
     x, kernel, _, pads = example(3, 1, [(1, 1)] * 2, (9, 8), channels=16)
     call = functools.partial(
