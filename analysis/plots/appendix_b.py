@@ -29,8 +29,8 @@ def critical_period(study: Study) -> list[Chart]:
     last = [max(found) for found in lengths.values() if found]
     effects = [captions.gap(scores, lengths["clear"][t], lengths["blur"][t]) for t in last[:1] if t in lengths["clear"]]
     traces = [
-        spec.series(f"{kind} images", sketch.by_step(study, kind, "fisher_trace", "before"), role)
-        for kind, role in (("blur", "warm"), ("clear", "other"))
+        spec.series(f"{label} images", sketch.by_step(study, kind, "fisher_trace", "before"), role)
+        for kind, label, role in (("blur", "blurred", "warm"), ("clear", "clear", "other"))
     ]
     x_label = "epochs on blurred (or on clear) images first (0: none)"
     how: dict[str, Any] = {"form": "curve", "zero": True}

@@ -120,7 +120,7 @@ def test_accuracy_against_the_length_of_the_deficit():
     assert blurred.x == (0.0, 2.0, 5.0, 10.0, 20.0, 40.0)
     assert blurred.mean == pytest.approx([80, 79.98, 79.875, 79.5, 78, 72], abs=0.01)
     assert charts["critical_period"]["clear images first"].mean == pytest.approx([80] * 6, abs=0.01)
-    assert charts["critical_period_fisher"]["blur images"].mean == pytest.approx([10, 20, 20, 5], abs=0.01)
+    assert charts["critical_period_fisher"]["blurred images"].mean == pytest.approx([10, 20, 20, 5], abs=0.01)
 
 
 def test_accuracy_by_when_a_regulariser_was_there():
