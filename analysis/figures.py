@@ -87,8 +87,8 @@ def pretrain_length(study: Study) -> list[Chart]:
         "y_label": "running train accuracy (%)",
     }
     return [
-        sketch.chart(study, "pretrain_length", effects, "pretraining epochs (0: fresh)", series, scale="symlog"),
-        sketch.chart(study, "pretrain_length_fit", said, "pretraining epochs", [fit], **on_half),
+        sketch.chart(study, study.name, effects, "pretraining epochs (0: fresh)", series, scale="symlog"),
+        sketch.chart(study, f"{study.name}_fit", said, "pretraining epochs", [fit], **on_half),
     ]
 
 
@@ -252,12 +252,12 @@ def warm_start_online(study: Study) -> list[Chart]:
     return made
 
 
+OTHERS = ("adamw", "rmsprop", "sgd", "momentum", "sam", "muon")  # optimisers that make a study of its own
 CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
     "multistage": multistage,
-    **dict.fromkeys(
-        (f"multistage_{name}" for name in ("adamw", "rmsprop", "sgd", "momentum", "sam", "muon")), multistage
-    ),
     "pretrain_length": pretrain_length,
+    **{f"multistage_{name}": multistage for name in OTHERS},
+    **{f"pretrain_length_{name}": pretrain_length for name in OTHERS},
     "blending": blending,
     "splits": splits,
     "architecture": architecture,

@@ -52,9 +52,8 @@ from plasticity_jax.configs.base import OPTIMISERS, base, parse_arg, stage
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is the ARG of `--config=FILE:ARG`."""
     preset, chosen = parse_arg(arg, presets.WITH_MEDIUM, optimiser=tuple(OPTIMISERS))
-    name = chosen["optimiser"]
-    optim = presets.optimiser(name, preset)
-    config = base("multistage" if name == "adam" else f"multistage_{name}")
+    optim = presets.optimiser(chosen["optimiser"], preset)
+    config = base(presets.named("multistage", chosen["optimiser"]))
     config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=350, optim=optim)
     config.stages.tune = stage(

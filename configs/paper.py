@@ -37,7 +37,7 @@ from plasticity_jax.configs import (
 from plasticity_jax.configs.base import parse_arg, sweep
 
 STUDIES = (multistage, pretrain_length, blending, splits, architecture, resets, tuning_rate, controls, two_phases)
-OPTIMISERS = ("rmsprop", "sgd", "momentum")  # with which Berariu et al. repeat `multistage`
+OPTIMISERS = ("rmsprop", "sgd", "momentum")  # with which Berariu et al. repeat `multistage` and `pretrain_length`
 LEANT_ON = (critical_period, when_to_regularise, subspace, rate_batch, spectrum)  # by them, in their appendix B
 LEARNING_STAGES = (stepdecay, noise, patterns, autodecay, transfer)
 
@@ -50,7 +50,11 @@ def get_config(arg: str = "") -> ConfigDict:
         return ",".join(filter(None, [preset, argument]))
 
     studies = [study.get_config(preset) for study in STUDIES]
-    studies += [multistage.get_config(with_preset(f"optimiser={name}")) for name in OPTIMISERS]
+    studies += [
+        study.get_config(with_preset(f"optimiser={name}"))
+        for study in (multistage, pretrain_length)
+        for name in OPTIMISERS
+    ]
     studies += [warm_start.get_config(preset), warm_start.get_config(with_preset("study=online"))]
     studies += [study.get_config(preset) for study in (*LEANT_ON, *LEARNING_STAGES)]
     studies.append(patterns.get_config(with_preset("study=graded")))

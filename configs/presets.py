@@ -112,6 +112,11 @@ def imagenet(config: ConfigDict, scale: str, preset: str, milestones: tuple[floa
 RATES = {"sgd": 0.1, "momentum": 0.03}
 
 
+def named(study: str, optimiser: str) -> str:
+    """`multistage` with the papers' Adam, `multistage_sgd` with another optimiser: each has claims of its own."""
+    return study if optimiser == "adam" else f"{study}_{optimiser}"
+
+
 def optimiser(name: str, preset: str) -> ConfigDict:
     """`base.optimiser` with a rate that lets the preset fit its training images."""
     faster = {"learning_rate": RATES[name]} if preset in ("small", "smoke") and name in RATES else {}

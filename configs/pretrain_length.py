@@ -6,17 +6,18 @@
 
 Arguments, joined by commas in any order: one of `small`, `digits` and `smoke`, and `optimiser=adam` (default),
 `adamw`, `rmsprop`, `sgd`, `momentum`, `sam` or `muon`; without one of the three, the scale of the paper.
+With another optimiser than Adam the study has another name: `pretrain_length_sgd`.
 
 Protocol: one pretraining on a random half of the images, 350 epochs long.  `tune` trains on all of them for 500 epochs,
 from the pretrained network after 1, 2, 3, 5, 10, 20, 35, 50, 100, 200 and 350 epochs (`pretrain-1` .. `pretrain-350`)
 and from fresh weights (`fresh`), on the same batches.  The optimiser's moments start from zero.
 
 Claim: the gap appears after very few epochs of pretraining, 5 to 10 with Adam, long before the half is fitted; stopping
-the pretraining early does not remove it.
+the pretraining early does not remove it, with none of the four optimisers.
 
 Choices: the two axes, Adam at a constant 1e-3 and the metric are the paper's.  Which lengths it tried is inferred; so
-are the rates of the other optimisers (`configs/base.py`), and that Figures 8-10 are this study with RMSprop, SGD and
-SGD with momentum.
+are the rates of the other optimisers (`configs/base.py`; for `small` `configs/presets.py`), and that Figures 8-10 are
+this study with RMSprop, SGD and SGD with momentum.
 
 Expected, in test accuracy over pretraining epochs:
     paper    a fall within the first ten epochs, then 3-4 points below fresh (the height is inferred, as in multistage).
@@ -52,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "digits": (1, 3, 10, 30),
         "smoke": (1, 5),
     }[preset]
-    config = base("pretrain_length")
+    config = base(presets.named("pretrain_length", chosen["optimiser"]))
     config.model.dtype = "float32"  # on every device
     config.stages.pretrain = stage(data={"fraction": 0.5}, epochs=lengths[-1], optim=optim)
     warm = {f"pretrain-{epochs}": {"after": f"pretrain@{epochs}"} for epochs in lengths}

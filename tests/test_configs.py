@@ -173,7 +173,9 @@ def test_the_paper_is_a_sweep_of_all_studies(preset):
     assert {study.name for study in studies.values()} == set(studies)
     alone = [module(path).get_config(preset) for path in FILES if path.stem != "remedies"]  # which is of no paper
     others = {"warm_start": ["study=online"], "patterns": ["study=graded"]}
-    others["multistage"] = [f"optimiser={name}" for name in ("rmsprop", "sgd", "momentum")]
+    others |= dict.fromkeys(
+        ("multistage", "pretrain_length"), [f"optimiser={name}" for name in ("rmsprop", "sgd", "momentum")]
+    )
     alone += [
         importlib.import_module(f"plasticity_jax.configs.{file}").get_config(",".join(filter(None, [preset, arg])))
         for file, args in others.items()

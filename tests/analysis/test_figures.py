@@ -49,7 +49,7 @@ def test_every_named_study_has_its_figures():
     offered = [importlib.import_module(f"plasticity_jax.configs.{stem}") for stem in files if stem not in none]
     names = {module.get_config("smoke").name for module in offered if hasattr(module, "get_config")}
     names |= {f"{remedies.PREFIX}{protocol}" for protocol in remedies.PROTOCOLS}
-    names |= {f"multistage_{name}" for name in base.OPTIMISERS if name != "adam"}
+    names |= {f"{of}_{name}" for of in ("multistage", "pretrain_length") for name in base.OPTIMISERS if name != "adam"}
     assert names | {"warm_start_online", "patterns_graded"} == set(figures.CHARTS)
 
 

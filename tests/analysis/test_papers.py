@@ -20,7 +20,11 @@ from tests.support import small, synthetic
 CLAIMS = (*berariu2021.CLAIMS, *controls.CLAIMS, *ash2020.CLAIMS)  # those of You et al. are in test_you.py
 CONFIGS = {
     **{name: (name, "") for name in dict.fromkeys(claim.study for claim in CLAIMS) if "_start_" not in name},
-    **{f"multistage_{name}": ("multistage", f"optimiser={name}") for name in ("rmsprop", "sgd", "momentum")},
+    **{
+        f"{of}_{name}": (of, f"optimiser={name}")
+        for of in ("multistage", "pretrain_length")
+        for name in ("rmsprop", "sgd", "momentum")
+    },
     "warm_start_table": ("warm_start", "study=table"),
     "warm_start_online": ("warm_start", "study=online"),
 }
@@ -224,6 +228,7 @@ def test_what_a_claim_compares(study, claim, formula):
     [
         ("multistage", "gap", 4.0),
         ("pretrain_length", "early-stopping", 4.0),
+        ("pretrain_length_sgd", "early-stopping", 4.0),
         ("pretrain_length", "half-unfit", 39.0 - 3.0),
         ("blending", "slope", -4.0),
         ("splits", "slope", None),
