@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from plasticity_jax import analysis
 from plasticity_jax.analysis import remedies, studies
 from plasticity_jax.analysis.plots import appendix_b, curves, learning_stages, matplotlib_backend, phases, sketch
 from plasticity_jax.analysis.plots import remedies as treatments
@@ -31,18 +30,18 @@ from plasticity_jax.storage import results
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity figures", description=__doc__.splitlines()[0])
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study or sweep")
     parser.add_argument("--out", required=True, help="the directory for the figures")
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.out)
         made: dict[str, tuple[Path, Chart]] = {}
-        for directory in analysis.distinct(map(paths.given, options.directories)):
-            for chart in charts(studies.read(directory)):
+        for study in studies.read_all(options.directories):
+            for chart in charts(study):
                 if chart.name in made:
-                    twice = f"{made[chart.name][0]} and {directory} both make {chart.name}.png"
+                    twice = f"{made[chart.name][0]} and {study.directory} both make {chart.name}.png"
                     raise LabError(f"{twice}: draw them one by one, each with its own --out")
-                made[chart.name] = directory, chart
+                made[chart.name] = study.directory, chart
         for path in matplotlib_backend.save([chart for _, chart in made.values()], out):
             print(path)
     except (LabError, OSError) as e:

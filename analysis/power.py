@@ -23,7 +23,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 
-from plasticity_jax import analysis, strict_json
+from plasticity_jax import strict_json
 from plasticity_jax.analysis import studies
 from plasticity_jax.analysis.effects import stats
 from plasticity_jax.analysis.effects.contrasts import Claim
@@ -170,7 +170,7 @@ def markdown(needed: Sequence[Row]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity power", description=__doc__.splitlines()[0])
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study or sweep")
     parser.add_argument("--points", type=float, default=POINTS, help="true effect in points (default %(default)s)")
     parser.add_argument("--power", type=float, default=POWER, help="probability of the verdict (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise LabError(f"--points={options.points:g}: must be above 0")
         if not 0.5 <= options.power < 1:
             raise LabError(f"--power={options.power:g}: must be in [0.5, 1)")
-        read = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
+        read = list(studies.read_all(options.directories))
         needed = rows(read, options.points, options.power)
         if options.inconclusive:
             needed = [row for row in needed if row.verdict == stats.INCONCLUSIVE]

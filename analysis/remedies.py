@@ -23,7 +23,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from plasticity_jax import analysis
 from plasticity_jax.analysis import scale, studies
 from plasticity_jax.analysis.effects import contrasts, ratios, stats
 from plasticity_jax.analysis.effects.derived import Chosen, chosen
@@ -72,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="also write the table to this Markdown file, and figures next to it")
     options = parser.parse_args(argv)
     try:
-        given = analysis.distinct(map(paths.given, options.directories))
-        read = [studies.read(directory) for directory in given]
+        read = list(studies.read_all(options.directories))
         for study in read:
             if not is_one(study):
                 raise LabError(f"{study.directory} is no study of configs/remedies.py; give one")

@@ -10,7 +10,7 @@ A *label* names a branch at a point of the grid: `fresh`, `fresh[rate=10x]`, `fr
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import pandas as pd
 
 from plasticity_jax import analysis
 from plasticity_jax.analysis.effects import transitions
+from plasticity_jax.analysis.reading import sweeps
+from plasticity_jax.config import paths
 from plasticity_jax.errors import LabError
 from plasticity_jax.storage import results
 
@@ -120,6 +122,17 @@ def read(directory: analysis.Directory) -> Study:
     result = analysis.load_result(directory) if analysis.has_result(directory) else None
     series = table.run.str.rpartition("/")[0]
     return Study(directory, config, result, table.assign(label=series.map(label_of)))
+
+
+def read_all(given: Sequence[str]) -> Iterator[Study]:
+    """The studies at the paths of a command line, each once; instead of a sweep, those of its studies that have begun.
+
+    Raises:
+      LabError: as `read`; or no study of a sweep has begun.
+    """
+    at = map(paths.given, given)
+    each = (study for path in at for study in (sweeps.begun(path) if sweeps.is_sweep(path) else [path]))
+    yield from map(read, analysis.distinct(each))
 
 
 def _check_belongs(table: pd.DataFrame, config: Mapping[str, Any], directory: Path) -> None:

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from plasticity_jax import analysis, strict_json
+from plasticity_jax import strict_json
 from plasticity_jax.analysis import scale, studies
 from plasticity_jax.analysis.effects import looks, stats
 from plasticity_jax.analysis.effects.judgement import Judged, judge, summary
@@ -29,7 +29,7 @@ CORRECTIONS = ("bonferroni", "holm")
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity claims", description=__doc__.splitlines()[0])
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study or sweep")
     parser.add_argument("--json", metavar="FILE", help="also write the verdicts as JSON")
     parser.add_argument("--markdown", action="store_true", help="print a short table in Markdown instead")
     parser.add_argument(
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.json) if options.json else None
-        read = [studies.read(directory) for directory in analysis.distinct(map(paths.given, options.directories))]
+        read = list(studies.read_all(options.directories))
         judged = judge(read)
         planned = {study.directory: looks.planned(study.directory, study.config) for study in read}
         if out:

@@ -33,6 +33,22 @@ def studies(sweep: Path) -> list[Path]:
     return [sweep / key for key in dict.fromkeys(job.study for job in jobs.read(sweep))]
 
 
+def begun(sweep: Path) -> list[Path]:
+    """The studies of a sweep that have measurements.
+
+    Raises:
+      LabError: there is none.
+    """
+    found = [
+        job.study
+        for job in jobs.read(sweep)
+        if any((jobs.directory(sweep, job) / jobs.PACK).glob(f"*/{outcomes.TABLE}"))
+    ]
+    if not found:
+        raise LabError(f"no study of {sweep} has measurements yet; plasticity local --workdir={sweep} runs them")
+    return [sweep / key for key in dict.fromkeys(found)]
+
+
 def rows(directory: Path) -> Iterator[tables.Part]:
     """All measurements of a study so far, run by run, each row with its `pack`.
 

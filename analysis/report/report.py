@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plasticity_jax import analysis
 from plasticity_jax.analysis import facts as known
 from plasticity_jax.analysis import figures, remedies, scale, studies
 from plasticity_jax.analysis.effects.judgement import judge
@@ -38,13 +37,12 @@ UNSHOWN = {"packs", "data_dir"}  # packs are shown separately; the location of t
 def main(argv: Sequence[str] | None = None) -> None:
     output.outlive_readers()
     parser = argparse.ArgumentParser(prog="plasticity report", description=__doc__.splitlines()[0])
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="the --workdir of a study or sweep")
     parser.add_argument("--out", required=True, help="the page: FILE.html")
     options = parser.parse_args(argv)
     try:
         out = paths.given(options.out)
-        given = analysis.distinct(map(paths.given, options.directories))
-        text = report([studies.read(directory) for directory in given])
+        text = report(list(studies.read_all(options.directories)))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
     except (LabError, OSError) as e:

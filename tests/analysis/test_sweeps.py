@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from plasticity_jax import analysis, experiment, study_config
-from plasticity_jax.analysis import collect, facts, figures, studies, verify
+from plasticity_jax.analysis import collect, facts, figures, power, remedies, studies, verify
 from plasticity_jax.analysis.report import report
 from plasticity_jax.config import plan
 from plasticity_jax.configs import base
@@ -107,14 +107,14 @@ def test_a_run_of_two_jobs_counts_once_and_by_the_longer(trained, tmp_path):
 @pytest.mark.slow
 def test_figures_claims_and_collect_take_a_study_of_a_sweep(trained, tmp_path):
     study = trained[1] / "mine"
-    figures.main([str(study), "--out", str(tmp_path / "figures")])
+    figures.main([str(trained[1]), "--out", str(tmp_path / "figures")])
     assert list((tmp_path / "figures").glob("*.png"))
     verify.main([str(study), "--json", str(tmp_path / "claims.json")])
     assert (tmp_path / "claims.json").exists()
     collect.collect(study, tmp_path / "small")
     same(analysis.load(tmp_path / "small"), analysis.load(trained[0]))
     assert analysis.load_result(tmp_path / "small")["runs"] == analysis.load_result(trained[0])["runs"]
-    report.main([str(study), "--out", str(tmp_path / "report.html")])
+    report.main([str(trained[1]), "--out", str(tmp_path / "report.html")])
     assert "finished" in (tmp_path / "report.html").read_text()
 
 
@@ -142,6 +142,25 @@ def test_several_studies(tmp_path):
         )
     frame = analysis.load(tmp_path)
     assert frame.groupby("study").seed.first().to_dict() == {"a": 0, "b": 5}
+
+
+def test_commands_take_all_studies_of_a_sweep_that_have_begun(tmp_path, capsys):
+    swept.planned(tmp_path, base.sweep({name: config(name=name) for name in ("a", "b", "later")}))
+    out = ["--out", str(tmp_path / "out.html")]
+    commands = {figures.main: out, verify.main: [], power.main: [], remedies.main: out, report.main: out}
+    for command, options in commands.items():
+        with pytest.raises(SystemExit, match=f"no study of {tmp_path} has measurements yet; plasticity local"):
+            command([str(tmp_path), *options])
+    for job in jobs.read(tmp_path):
+        if job.study != "later":
+            directory = jobs.directory(tmp_path, job) / "main/tune"
+            directory.mkdir(parents=True)
+            row = dict(run=f"fresh/seed{job.seeds[0]}", seed=job.seeds[0], branch="fresh", hparams={}, stage="tune")
+            row |= {"epoch": 0.0, "step": 0, "metric": "test_accuracy", "value": 1.0}
+            (directory / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    verify.main([str(tmp_path), str(tmp_path / "a")])
+    told = capsys.readouterr().out
+    assert [told.count(f"no claims about study {name}") for name in ("a", "b", "later")] == [1, 1, 0]
 
 
 def test_groups_of_a_stage_come_together(tmp_path):
