@@ -13,6 +13,7 @@ So the forward pass and both gradients of a convolution are written out here in 
 code:
 
     matrix   results of a few pixels: one matrix product with the kernel written out as a matrix
+    point    kernels of one pixel: one matrix product
     fold     few channels: adjacent columns of the result become channels of a wider kernel
     parts    weight gradients of large images: computed for parts of the batch that fit into the cache
     rows     weight gradients of small images: input channels placed side by side as one wide image
@@ -83,6 +84,8 @@ def _here(x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequen
     if target.backend() != "cpu":
         kernel, pads = products.cropped(x, kernel, steps, pads)
         return lax.conv_general_dilated(x, kernel, steps, pads, dimension_numbers=LAYOUT, precision=precision)
+    if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
+        return products.pointwise(x, kernel, steps, precision)
     out = products.shape_of_result(x, kernel, steps, pads)
     few = math.prod(out) <= 4 and math.prod(x.shape[1:3]) <= 16
     if few or max(math.prod(x.shape[1:]), math.prod(out) * kernel.shape[3]) <= MATRIX:

@@ -1,6 +1,7 @@
 """Max-pooling whose gradient is fast on CPU and GPU."""
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -51,20 +52,39 @@ def _max_pool_forward(x: Array, size: int, stride: int, pad: int) -> tuple[Array
 
 
 def _max_pool_backward(size: int, stride: int, pad: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
+    """The gradient, computed apart for every remainder of the pixels' positions modulo the stride."""
     x, y = saved
-    zero = jnp.zeros((), dy.dtype)
-    free = jnp.ones(y.shape, bool)  # windows whose gradient has not been assigned yet
-    dx = jnp.zeros_like(x)
-    for place, values in enumerate(_windows(x, size, stride, pad)):
-        wins = free & (values == y)
-        free &= ~wins
-        starts = (place // size - pad, place % size - pad)
-        edges = [
-            (start, n - start - (m - 1) * stride - 1, stride - 1)
-            for start, n, m in zip(starts, x.shape[1:3], y.shape[1:3], strict=True)
-        ]
-        dx += lax.pad(jnp.where(wins, dy, zero), zero, [(0, 0, 0), *edges, (0, 0, 0)])
-    return (dx,)
+    place, zero = _first_place(x, y, size, stride, pad), jnp.zeros((), dy.dtype)
+    blocks = [-(-side // stride) for side in x.shape[1:3]]
+
+    def of_pixels(row: int, column: int) -> Array:
+        """The gradient of the pixels at row, row + stride, .. and column, column + stride, ..."""
+        total = jnp.zeros((len(x), *blocks, x.shape[3]), dy.dtype)
+        for i, j in itertools.product(range(size), repeat=2):
+            (top, above), (left, before) = divmod(row + pad - i, stride), divmod(column + pad - j, stride)
+            if not above and not before:  # (top, left) is the window that has the first of these pixels at (i, j)
+                edges = [
+                    (-first, n - m + first, 0) for first, n, m in zip((top, left), blocks, y.shape[1:3], strict=True)
+                ]
+                given = jnp.where(place == size * i + j, dy, zero)
+                total += lax.pad(given, zero, [(0, 0, 0), *edges, (0, 0, 0)])
+        return total
+
+    rows = [jnp.stack([of_pixels(row, column) for column in range(stride)], 3) for row in range(stride)]
+    dx = jnp.stack(rows, 2).reshape(len(x), *(n * stride for n in blocks), x.shape[3])
+    return (dx[:, : x.shape[1], : x.shape[2]],)
+
+
+def _first_place(x: Array, y: Array, size: int, stride: int, pad: int) -> Array:
+    """The position in each window, row by row, of the first value that equals the maximum y; whole numbers like `y`.
+
+    Products and sums, as XLA's CPU backend does not vectorise a chain of `where`: a quarter of the time.
+    """
+    place, before = jnp.zeros_like(y), jnp.ones_like(y)
+    for values in _windows(x, size, stride, pad)[:-1]:
+        before *= values != y
+        place += before
+    return place
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

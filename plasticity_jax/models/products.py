@@ -118,6 +118,12 @@ def matrix(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -
     return jnp.dot(x.reshape(len(x), -1), matrix, precision=precision).reshape(len(x), *out, kernel.shape[3])
 
 
+def pointwise(x: Array, kernel: Array, strides: Pair, precision: Any) -> Array:
+    """The convolution with a 1x1 kernel as [N H' W', C] times [C, O], whose gradients are matrix products too."""
+    x = x[:, :: strides[0], :: strides[1]]
+    return jnp.dot(x.reshape(-1, x.shape[3]), kernel[0, 0], precision=precision).reshape(*x.shape[:3], -1)
+
+
 def _patched(x: Array, kernel: Array, strides: Pair, pads: Pads, precision: Any) -> Array:
     size, out = (kernel.shape[0], kernel.shape[1]), shape_of_result(x, kernel, strides, pads)
 

@@ -9,7 +9,7 @@ from jax import lax
 from plasticity_jax.models import pooling
 
 
-@pytest.mark.parametrize("size, stride, pad", [(3, 2, 1), (2, 2, 0), (3, 1, 1)])
+@pytest.mark.parametrize("size, stride, pad", [(3, 2, 1), (2, 2, 0), (3, 1, 1), (2, 3, 0), (3, 3, 1), (5, 2, 2)])
 def test_max_pool_and_its_gradient_are_those_of_lax(size, stride, pad):
     window, strides, pads = (1, size, size, 1), (1, stride, stride, 1), ((0, 0), (pad, pad), (pad, pad), (0, 0))
 
