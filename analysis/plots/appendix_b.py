@@ -56,7 +56,7 @@ def rate_batch(study: Study) -> list[Chart]:
     points = [(curves.parts(label)[1], label) for label in studies.labels(study)]
     batches = sorted({point["batch"] for point, _ in points}, key=float)
     ratios = sorted({float(point["rate"]) / float(point["batch"]) for point, _ in points})
-    how: dict[str, Any] = {"scale": "log", "ticks": tuple((ratio, f"{ratio:.1g}") for ratio in ratios[::2])}
+    how: dict[str, Any] = {"scale": "log", "ticks": tuple((ratio, f"{ratio:.2g}") for ratio in ratios[::2])}
     charts = []
     for name, metric, at, y_label, claim in (
         ("", "test_accuracy", studies.WINDOW, sketch.ACCURACY, "ratio-better"),

@@ -16,10 +16,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from plasticity_jax.analysis.plots.spec import Chart, Series
+from plasticity_jax.analysis.plots.spec import Chart, Series, written
 
 COLOURS = {"fresh": "#0072B2", "warm": "#D55E00", "shared": "#777777"}  # by role
 OTHERS = [
@@ -37,6 +37,7 @@ SIZE = (7.4, 5.0)  # inches
 FORMATS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}, "svg": {"metadata": {"Date": None}}}
 LETTERS = {"title": 86, "about": 108, "ticks": 90}  # in a line
 MOST_TICKS = 14
+LARGE = 10_000  # from which the numbers of an axis have separators
 CROWD = 0.045  # smallest distance between numeric ticks, as a fraction of the axis
 APART, ASIDE = 11.0, 5.0  # points between series that have the same x, and between a mean and its seeds
 
@@ -167,7 +168,7 @@ def _frame(axes: Axes, chart: Chart) -> None:
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     measured = sorted({x for one in chart.series if not one.level for x in one.x})
-    ticks = list(chart.ticks) or ([(x, f"{x:g}") for x in _apart(axes, measured)] if chart.form == "points" else [])
+    ticks = list(chart.ticks) or ([(x, written(x)) for x in _apart(axes, measured)] if chart.form == "points" else [])
     if 0 < len(ticks) <= MOST_TICKS or chart.ticks:
         crowded = sum(len(name) + 2 for _, name in ticks) > LETTERS["ticks"]
         tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
@@ -177,6 +178,9 @@ def _frame(axes: Axes, chart: Chart) -> None:
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     if chart.view:
         axes.set_ylim(*chart.view)
+    for axis in [axes.yaxis] + [axes.xaxis] * (chart.scale == "linear" and not ticks):
+        if max(map(abs, axis.get_view_interval())) >= LARGE:
+            axis.set_major_formatter(FuncFormatter(lambda x, _: written(x).replace("-", "\N{MINUS SIGN}")))
     if chart.form != "points":
         axes.margins(x=0.02)
     axes.grid(alpha=0.25, linewidth=0.6)

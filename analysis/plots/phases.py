@@ -127,7 +127,7 @@ def _ticks(at: Sequence[float], wide: bool) -> tuple[tuple[float, str], ...]:
     if not at or min(at) <= 0:
         return ()
     places = (np.geomspace if wide else np.linspace)(min(at), max(at), 5)
-    return tuple((float(text), text) for text in dict.fromkeys(f"{x:.2g}" for x in places))
+    return tuple((x, spec.written(x)) for x in dict.fromkeys(float(f"{x:.2g}") for x in places))
 
 
 def _said(study: Study, name: str, claim: str, unit: str = "") -> str:

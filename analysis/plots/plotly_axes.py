@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from plasticity_jax.analysis.plots.spec import Chart
+from plasticity_jax.analysis.plots.spec import Chart, written
 
 INK, PALE, WINDOW = "#333333", "#8a8f98", "#2ca02c"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
@@ -96,13 +96,13 @@ def ticks(chart: Chart) -> list[tuple[float, str]]:
     kept: list[tuple[float, str]] = []
     for x in measured(chart):
         if not kept or place(chart, x) - kept[-1][0] >= CROWD * (high - low):
-            kept.append((place(chart, x), f"{x:g}"))
+            kept.append((place(chart, x), written(x)))
     return kept
 
 
 def name_of(chart: Chart, x: float) -> str:
     """The label of an x, escaped for plotly."""
-    return plain(dict(chart.ticks).get(x, f"{x:g}"))
+    return plain(dict(chart.ticks).get(x, written(x)))
 
 
 def plain(text: str) -> str:

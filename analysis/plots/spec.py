@@ -105,3 +105,8 @@ def across(
 def level(name: str, values: Mapping[int, float], role: str = "other") -> Series:
     """A horizontal line at the mean of {seed: y}."""
     return series(name, {seed: {0.0: value} for seed, value in values.items()}, role, level=True)
+
+
+def written(x: float) -> str:
+    """A number as the label of a tick: `1,600`, `0.003`; with an exponent only below 0.0001."""
+    return f"{x:,.10g}"

@@ -71,6 +71,18 @@ def test_numbers_on_an_axis_do_not_overlap():
         assert list(matplotlib_backend.draw(chart).axes[0].get_xticks()) == expected
 
 
+def test_large_numbers_have_separators_and_no_exponents():
+    places = {0.0: -1e5, 2000.0: 0.0, 1.5e7: 1e5}
+    chart = dataclasses.replace(CURVES, series=(spec.series("fresh", {0: places}, "fresh"),))
+    for form in ("curve", "points"):
+        figure = matplotlib_backend.draw(dataclasses.replace(chart, form=form))
+        figure.canvas.draw()
+        axes = figure.axes[0]
+        shown = [label.get_text() for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels()]
+        assert "100,000" in shown and "\N{MINUS SIGN}100,000" in shown
+        assert any(text.endswith(",000,000") for text in shown) and not [text for text in shown if "e" in text]
+
+
 def test_series_of_one_name_share_colour_and_entry():
     before = dataclasses.replace(WARM, x=(-2.0, -1.0))
     figure = matplotlib_backend.draw(dataclasses.replace(CURVES, series=(before, FRESH, WARM)))

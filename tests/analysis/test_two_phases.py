@@ -135,6 +135,18 @@ def test_figures_show_noise_over_the_steps_width_and_both_against_accuracy(as_to
     assert "rank correlation" in by_name["two_phases_by_width"].title
 
 
+def test_ticks_are_rounded_and_without_exponents():
+    assert phases._ticks([78.2, 560.0], wide=True) == (
+        (78, "78"),
+        (130, "130"),
+        (210, "210"),
+        (340, "340"),
+        (560, "560"),
+    )
+    assert phases._ticks([1.0, 2.0, 3.0], wide=False)[1] == (1.5, "1.5")
+    assert phases._ticks([0.0, 2.0], wide=False) == ()
+
+
 def test_the_page_why_has_all_over_the_same_updates(as_told):
     charts = phases.why(as_told)
     assert [chart.name for chart in charts] == ["why_accuracy", "why_noise", "why_update", "why_width"]
