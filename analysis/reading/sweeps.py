@@ -39,14 +39,14 @@ def begun(sweep: Path) -> list[Path]:
     Raises:
       LabError: there is none.
     """
-    found = [
+    measured = {
         job.study
         for job in jobs.read(sweep)
         if any((jobs.directory(sweep, job) / jobs.PACK).glob(f"*/{outcomes.TABLE}"))
-    ]
-    if not found:
+    }
+    if not measured:
         raise LabError(f"no study of {sweep} has measurements yet; plasticity local --workdir={sweep} runs them")
-    return [sweep / key for key in dict.fromkeys(found)]
+    return [study for study in studies(sweep) if study.name in measured]
 
 
 def rows(directory: Path) -> Iterator[tables.Part]:
