@@ -7,7 +7,7 @@
 # make bench       measure the training speed in six minutes; runs/bench.json; TORCH=PYTHON names a Python with PyTorch
 # make gpu         check and measure the GPU of this machine in nine minutes: runs/gpu/gpu.json; tests/gpu/README.md
 # make wheels      collect in .wheels what a GPU machine without network needs; EXTRAS=analysis,cuda12 for one without JAX
-# make results     train the published study STUDY=multistage again and compare; without STUDY all of them, in hours
+# make results     train a published study again and compare: STUDY=multistage, or all, in hours; RESULTS names the folder
 # make faults      inject hundreds of kills, full disks and damaged files; is anything lost? ten to twenty minutes
 # make mutants     mutation tests: does a test catch each deliberate mistake? half an hour; ONLY=WORD selects some
 # make notebook    run analysis/plasticity.ipynb and save its outputs in it
@@ -90,11 +90,12 @@ wheels: | $(RUN)
 	@$(RUN) -m pip wheel -q --disable-pip-version-check -c constraints.txt -w .wheels ".[$(EXTRAS)]"
 
 # Each study resumes where it was stopped; with --keep-going all are compared even if one differs.
-PUBLISHED = $(notdir $(patsubst %/,%,$(wildcard analysis/results/*/)))
+RESULTS = analysis/results
+PUBLISHED = $(notdir $(patsubst %/,%,$(wildcard $(RESULTS)/*/)))
 results: $(addprefix results-,$(or $(STUDY),$(PUBLISHED)))
 
 results-%: $(VENV)/.demo
-	@$(RUN) -m analysis.reproduce analysis/results/$* --workdir=runs/results/$* $(if $(DATA),--data_dir=$(DATA))
+	@$(RUN) -m analysis.reproduce $(RESULTS)/$* --workdir=runs/$(notdir $(RESULTS))/$* $(if $(DATA),--data_dir=$(DATA))
 
 faults: $(VENV)/.test
 	@mkdir -p runs

@@ -82,7 +82,7 @@ def checkout(tmp_path_factory):
         synthetic.write(given, here / "runs" / f"{name}-digits")
     for name in ("sweep", "paper", "resets-digits"):
         swept.planned(here / "runs" / name, swept.config())
-    for path in sorted((ROOT / "analysis/results").glob("*/")):
+    for path in sorted((ROOT / "analysis").glob("results*/*/")):
         (here / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         (here / path.relative_to(ROOT)).symlink_to(path)
     return here

@@ -16,7 +16,16 @@ from tests.runner.test_protocols import Six
 ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for folder in (".", "plasticity_jax", "configs", "analysis", "analysis/results", "launch", "tests")
+    for folder in (
+        ".",
+        "plasticity_jax",
+        "configs",
+        "analysis",
+        "analysis/results",
+        "analysis/results_medium",
+        "launch",
+        "tests",
+    )
     for path in [ROOT / folder / "README.md"]
 }
 LONGEST = 180  # lines of the first page

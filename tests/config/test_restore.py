@@ -17,7 +17,7 @@ from tests.support import small
 CONFIG = small.config(grid=(("model.width", (4, 8)), ("stages.tune.optim.learning_rate", (0.1, 0.2))))
 STUDY = study_config.parse(CONFIG)
 DESCRIBED = parse.describe(STUDY)
-PUBLISHED = sorted((Path(__file__).parents[2] / "analysis" / "results").glob("*/config.json"))
+PUBLISHED = sorted((Path(__file__).parents[2] / "analysis").glob("results*/*/config.json"))
 UNSAFE = ["..", ".", "", "/etc/x", "a/b", "../x", "a\nb", "a\x00", "-x", "x" * 101, "a b", "$(x)", "é", None, 3, ["a"]]
 
 
