@@ -1,11 +1,12 @@
 """Plan a sweep: divide its studies into jobs that fit into memory and time, and show them.
 
     python -m launch.sweep --config=FILE[:ARG] --workdir=SWEEP [--config.KEY=VALUE] [--dry_run]
-        [--memory_gb=N] [--hours=H] [--runs_per_job=N] [--images_per_second=X] [--compile_for=h100]
+        [--memory_gb=N] [--hours=H] [--runs_per_job=N] [--images_per_second=X] [--compile_for=h100] [--begun=DIR]
 
 Memory is XLA's account of the compiled programs; time is measured on this device, or follows from
 --images_per_second=X, as for a login node.  With --compile_for, memory is that of a described device (`v5e:2x4`).
 Planning again changes nothing; with more seeds, grid points or studies, existing jobs are kept and new ones added.
+--begun=DIR takes over what `main` trained in DIR, so that its study can get more seeds and grid points too.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ RUNS_PER_JOB = flags.DEFINE_integer("runs_per_job", None, "Largest number of run
 IMAGES_PER_SECOND = flags.DEFINE_float(
     "images_per_second", None, "Speed of the machine that will train, instead of measuring this one.", 0.0
 )
+BEGUN = flags.DEFINE_string("begun", None, "Directory in which main trained the study with fewer seeds or points.")
 
 SHOWN = 30  # largest number of jobs in the table; the first and last ones if there are more
 
@@ -64,7 +66,7 @@ def prepare() -> tuple[jobs.Job, ...]:
     """
     cpu.import_jax()  # takes seconds, so it comes after the check of flags
     from plasticity_jax.config import parse
-    from plasticity_jax.launch import growth, planner, prices
+    from plasticity_jax.launch import begun, growth, planner, prices
     from plasticity_jax.profiling import cost
 
     for flag in (MEMORY_GB, HOURS, IMAGES_PER_SECOND):
@@ -76,7 +78,10 @@ def prepare() -> tuple[jobs.Job, ...]:
     sweep = paths.given(WORKDIR.value).absolute() if WORKDIR.value else None
     target = None if DRY_RUN.value else sweep
     with _turn(target) if target else contextlib.nullcontext():
-        old, stored = _stored(sweep)
+        listed, stored = _stored(sweep)
+        old, before = listed, paths.given(BEGUN.value).absolute() if BEGUN.value else None
+        if before and not listed:
+            old, stored = begun.plan(before, studies)
         studies = {
             key: growth.grown(key, stored[key], study) if key in stored else study for key, study in studies.items()
         }
@@ -96,9 +101,11 @@ def prepare() -> tuple[jobs.Job, ...]:
             for key, study in studies.items():  # before sweep.json, which is useless without them
                 if not (target / key / jobs.PLANNED).exists():
                     workdir.write_json(target / key / jobs.PLANNED, list(stored.get(key, study).seeds))
-                if study != stored.get(key):
+                if study != stored.get(key) or not listed:
                     workdir.write_json(target / key / "config.json", parse.describe(study))
-            if planned != old:
+            if before and not listed:
+                begun.copy(before, target, old, stored)
+            if planned != listed:
                 jobs.write(target, planned)
     print(table(planned, new=len(planned) - len(old), hours=HOURS.value))
     return planned

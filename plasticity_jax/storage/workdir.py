@@ -132,6 +132,8 @@ def claim(directory: Path, config: Mapping[str, Any]) -> None:
             for key in differing[:_SHOWN]
         ]
         lines += [f"  and {len(differing) - _SHOWN} more"] * (len(differing) > _SHOWN)
+        if differing == ["seeds"]:
+            lines.append(f"  to add seeds, use plasticity local with --begun={directory} and another workdir")
         head = (
             f"workdir {directory} belongs to another config; use another workdir or, if it is the file that is wrong, "
             f"delete {path} (stored -> asked for):"

@@ -150,6 +150,15 @@ def test_another_config_is_told_apart_key_by_key(tmp_path):
     assert workdir.read_json(tmp_path / "config.json")["extra"] == {}
 
 
+def test_who_asks_for_more_seeds_is_told_how_to_add_them(tmp_path):
+    workdir.claim(tmp_path, {"seeds": [0], "width": 8})
+    with pytest.raises(WorkdirError, match=f"to add seeds, use plasticity local with --begun={tmp_path} and another"):
+        workdir.claim(tmp_path, {"seeds": [0, 1], "width": 8})
+    with pytest.raises(WorkdirError) as error:
+        workdir.claim(tmp_path, {"seeds": [0, 1], "width": 16})
+    assert "--begun" not in str(error.value)
+
+
 @pytest.mark.parametrize("count", [8, 9, 30])
 def test_many_differences_are_cut_short(tmp_path, count):
     workdir.claim(tmp_path, {f"k{i}": 0 for i in range(40)})
