@@ -42,6 +42,7 @@ DRAWN = {"night": 100, "day": 30}  # cases of a property test; always the same o
 for name, count in DRAWN.items():
     hypothesis.settings.register_profile(name, deadline=None, max_examples=count, derandomize=True, database=None)
 
+MAPS = 25_000  # memory maps of this process at which its studies share no earlier program any more
 KEPT = Path(__file__).parents[1] / ".cache"
 CHEAP = (
     "--xla_cpu_use_fusion_emitters=false",
@@ -125,6 +126,8 @@ def compile_once() -> Iterator[Callable[..., Any]]:
     """Studies of this process share their compiled programs; each still counts its own.
 
     Yields the method that this replaces.  A test that counts or patches what is compiled takes `compile_anew`.
+
+    Programs hold up to 300 memory maps each, of which a process may have 65,530; before that none is shared any more.
     """
     from plasticity_jax.parallel.compiler import Program
     from plasticity_jax.parallel.programs import Programs
@@ -139,6 +142,8 @@ def compile_once() -> Iterator[Callable[..., Any]]:
 
         def once() -> Any:
             if whole not in compiled:
+                if len(compiled) % 20 == 19 and _maps() > MAPS:
+                    compiled.clear()
                 compiled[whole] = compile_it()
                 return compiled[whole]
             program = compiled[whole]
@@ -149,6 +154,12 @@ def compile_once() -> Iterator[Callable[..., Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Programs, "_program", shared)
         yield real
+
+
+def _maps() -> int:
+    """The number of memory maps of this process; 0 where the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 @pytest.fixture

@@ -166,9 +166,10 @@ def test_all_remedies_at_once_go_on_where_they_were_stopped_and_are_as_alone(tmp
     numbers = {name: {"every": 4} if base.REMEDIES[name].get("every") == 1000 else {} for name in base.REMEDIES}
 
     def every(**given):
-        found = config(**given)
-        found.stages.tune.remedies = base.treated(**numbers)
-        return found
+        settings = config(**given)
+        settings.model.injected = ("layer1", "head")
+        settings.stages.tune.remedies = base.treated(**numbers)
+        return settings
 
     unbroken = small.hashes(small.run(every(), tmp_path / "unbroken"))
     assert stopped_once(every(checkpoint_seconds=0.0), tmp_path / "stopped") == unbroken
