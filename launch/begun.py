@@ -34,13 +34,7 @@ def plan(directory: Path, keys: Collection[str]) -> tuple[tuple[jobs.Job, ...], 
     if not path.exists():
         raise LabError(f"--begun={directory}: it holds no study (no config.json); {FOUND}")
     studies = dict.fromkeys(keys, restore_study(workdir.read_json(path, FOUND), str(path)))
-    market = prices.Market(studies)
-
-    def price(key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> planner.Price:
-        part = market.counted(key, pack.name, points)
-        return planner.Price(seeds * part.finals, seeds * sum(part.images.values()), None, None)
-
-    return planner.plan(studies, (), price, planner.Budget()), studies
+    return planner.plan(studies, (), prices.Market(studies).unmeasured, planner.Budget()), studies
 
 
 def copy(directory: Path, sweep: Path, listed: Sequence[jobs.Job], studies: Mapping[str, spec.Study]) -> None:

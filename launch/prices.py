@@ -1,5 +1,6 @@
 """Measures the cost of parts of packs on this machine, on first use, once for each shape."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -34,9 +35,14 @@ class Market:
         """
         part = self.counted(key, pack.name, points)
         cost_of = self._cost(key, pack)
-        images = seeds * sum(part.images.values())
-        seconds = images / self.rate if self.rate else cost_of.seconds(part, seeds)
-        return Price(seeds * part.finals, images, seconds, cost_of.bytes(part, seeds))
+        price = self.unmeasured(key, pack, points, seeds)
+        seconds = price.images / self.rate if self.rate else cost_of.seconds(part, seeds)
+        return dataclasses.replace(price, seconds=seconds, bytes=cost_of.bytes(part, seeds))
+
+    def unmeasured(self, key: str, pack: spec.Pack, points: tuple[int, ...], seeds: int) -> Price:
+        """The number of runs and images, without time and memory."""
+        part = self.counted(key, pack.name, points)
+        return Price(seeds * part.finals, seeds * sum(part.images.values()), None, None)
 
     def _dataset(self, study: spec.Study) -> Dataset:
         return self.load(*study.data)

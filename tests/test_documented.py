@@ -129,7 +129,8 @@ def test_it_runs(line, checkout, offline, capfd, monkeypatch, tmp_path):
         rest = [f"--workdir={tmp_path}/new" if word.startswith("--workdir=") else word for word in rest]
     monkeypatch.chdir(checkout)
     monkeypatch.setenv("PATH", str(tmp_path))  # so that SLURM is never found
-    monkeypatch.setattr(prices, "Market", lambda studies, rate: swept.price)  # otherwise all shapes would be compiled
+    for method in ("__call__", "unmeasured"):  # otherwise all shapes would be compiled
+        monkeypatch.setattr(prices.Market, method, lambda _, *of: swept.price(*of))
     monkeypatch.setattr(reproduce, "train", lambda directory: MISSING)
     monkeypatch.setattr(lines, "connectivity", lambda *ends, images: {"loss": [2.0, 1.0]})  # there are no networks
     rest = [str(path) for word in rest for path in (sorted(Path().glob(word)) if "*" in word else [word])]

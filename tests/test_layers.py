@@ -46,7 +46,10 @@ FOR_ANALYSIS = (
     "errors strict_json config.columns config.paths config.plan config.restore config.spec runner.output "
     "storage.metrics storage.results storage.workdir"
 ).split()
-FOR_LAUNCH = [*JAX_FREE, *"data.datasets experiment profiling.cost storage.environment storage.locks study_config".split()]
+FOR_LAUNCH = [
+    *JAX_FREE,
+    *"data.datasets experiment profiling.cost storage.environment storage.locks study_config".split(),
+]
 ALLOWED = {
     "configs": {"configs.base", "configs.presets", "configs.treatments", "errors"},  # and in `paper` all studies
     "analysis": {"analysis", "launch.jobs", *FOR_ANALYSIS},
