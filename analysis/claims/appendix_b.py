@@ -148,7 +148,7 @@ RATE_BATCH = (
         "largest ratio.",
         f"{JASTRZEBSKI} [inferred]",
         minus(_sharpest(128, 0.025), _sharpest(32, 0.1)),
-        unit="of the eigenvalue",
+        unit="units of the eigenvalue",
     ),
     Claim(
         "ratio-noise",
@@ -183,7 +183,7 @@ RATE_BATCH = (
         minus(over(_sharpest(128, 0.1), _sharpest(32, 0.025)), 1.0),
         WITHIN,
         margin=0.25,
-        unit="as a share",
+        unit="shares",
     ),
 )
 
@@ -201,7 +201,7 @@ def _lies(branch: str, metric: str, name: str) -> tuple[Claim, ...]:
             "of the ten largest eigenvalues.",
             f"{GUR_ARI} [inferred]",
             minus(the(branch, metric, START), 0.5),
-            unit="as a share",
+            unit="shares",
         ),
         Claim(
             f"stays-{name}",
@@ -210,7 +210,7 @@ def _lies(branch: str, metric: str, name: str) -> tuple[Claim, ...]:
             "measurement.",
             f"{GUR_ARI} [inferred]",
             minus(the(branch, STAYS, END), 0.5),
-            unit="as a share",
+            unit="shares",
         ),
     )
 
@@ -225,7 +225,7 @@ SUBSPACE = (
         "than for a fresh one.",
         f"ours: {GUR_ARI} [inferred]",
         minus(the("pretrain+tune", TOP, 0.0), the("fresh", TOP, 0.0)),
-        unit="as a share",
+        unit="shares",
     ),
 )
 
@@ -257,7 +257,7 @@ SPECTRUM = (
             minus(over(the(f"large[norm={norm}]", SHARPEST, END), the(f"small[norm={norm}]", SHARPEST, END)), 1.0),
             NOT_BELOW,
             margin=0.1,
-            unit="as a share",
+            unit="shares",
         )
         for norm in ("batch", "none")
     ),

@@ -58,16 +58,16 @@ def rate_batch(study: Study) -> list[Chart]:
     ratios = sorted({float(point["rate"]) / float(point["batch"]) for point, _ in points})
     how: dict[str, Any] = {"scale": "log", "ticks": tuple((ratio, f"{ratio:.2g}") for ratio in ratios[::2])}
     charts = []
-    for name, metric, at, y_label, claim in (
-        ("", "test_accuracy", studies.WINDOW, sketch.ACCURACY, "ratio-better"),
-        ("_sharpness", SHARPEST, END, EIGENVALUE, "ratio-sharper"),
+    for name, metric, at, y_label, claim, words in (
+        ("", "test_accuracy", studies.WINDOW, sketch.ACCURACY, "ratio-better", f"largest {MINUS} smallest ratio"),
+        ("_sharpness", SHARPEST, END, EIGENVALUE, "ratio-sharper", f"eigenvalue, smallest {MINUS} largest ratio"),
     ):
         values = {label: studies.values(study, label, metric, at) for _, label in points}
         series = [
             across(f"batch {b}", {float(p["rate"]) / float(b): values[label] for p, label in points if p["batch"] == b})
             for b in batches
         ]
-        said = _said(study, "rate_batch", claim, "between the smallest and the largest ratio")
+        said = _said(study, "rate_batch", claim, words)
         charts.append(sketch.chart(study, f"rate_batch{name}", [said], "rate / batch", series, y_label, **how))
     return charts
 
@@ -76,15 +76,15 @@ def subspace(study: Study) -> list[Chart]:
     """The share of the gradient in the eigenspace of the largest eigenvalues, and the overlap of that space in time."""
     roles = {FRESH: "fresh", WARM: "warm"}
     names = {
-        "": ("gradient_in_top", "share of the gradient in the top eigenspace", "mostly-fresh"),
-        "_stays": ("top_overlap_last", "overlap of the top eigenspace with the previous one", "stays-fresh"),
+        "": ("gradient_in_top", "share of the gradient in the top eigenspace", "mostly-fresh", "share"),
+        "_stays": ("top_overlap_last", "overlap of the top eigenspace with the previous one", "stays-fresh", "overlap"),
     }
     charts = []
-    for end, (metric, y_label, claim) in names.items():
+    for end, (metric, y_label, claim, word) in names.items():
         lines = [
             spec.series(label, sketch.by_step(study, label, metric, "tune"), role) for label, role in roles.items()
         ]
-        said = _said(study, "subspace", claim, f"fresh {MINUS} one half")
+        said = _said(study, "subspace", claim, f"fresh networks, {word} {MINUS} 0.5")
         how: dict[str, Any] = {"scale": "symlog", "view": (0.0, 1.0)}
         charts.append(sketch.chart(study, f"subspace{end}", [said], "updates of tuning", lines, y_label, **how))
     return charts
@@ -131,7 +131,8 @@ CHARTS: Mapping[str, Callable[[Study], list[Chart]]] = {
 def _said(study: Study, name: str, claim: str, words: str) -> str:
     """The effect of a claim with its interval, as text."""
     (found,) = [each for each in appendix_b.CLAIMS if (each.study, each.id) == (name, claim)]
-    return effect(words, sketch.of(study, found.contrast), f" {found.unit}")
+    unit = " points" if found.unit == "points" else ""  # others are named by the words
+    return effect(words, sketch.of(study, found.contrast), unit)
 
 
 def _nodes(study: Study, label: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:

@@ -36,8 +36,9 @@ def effect(name: str, by_seed: Mapping[int, float], unit: str = " points") -> st
     if not by_seed:
         return ""
     low, high = results.interval(list(by_seed.values()))
-    between = "" if low is None or high is None else f"95% interval {_number(low)} to {_number(high)}, "
-    return f"{name}: {_number(float(np.mean(list(by_seed.values()))))}{unit} ({between}n = {len(by_seed)})"
+    mean = float(np.mean(list(by_seed.values())))
+    between = "" if low is None or high is None else f"95% interval {_number(low, mean)} to {_number(high, mean)}, "
+    return f"{name}: {_number(mean, mean)}{unit} ({between}n = {len(by_seed)})"
 
 
 def gap(found: Found, control: Hashable, other: Hashable, name: str = "", unit: str = " points") -> str:
@@ -99,5 +100,6 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _number(value: float) -> str:
-    return f"{value:{'.2f' if abs(value) < 1000 else ',.0f'}}".replace("-", MINUS)
+def _number(value: float, mean: float) -> str:
+    """With two decimals, unless the mean has three digits before them."""
+    return f"{value:{'.2f' if abs(mean) < 100 else ',.0f'}}".replace("-", MINUS)

@@ -20,6 +20,8 @@ def test_a_gap_is_taken_seed_by_seed():
 def test_an_effect_of_few_seeds():
     assert captions.effect("gap", {4: 1.5}, "%") == "gap: 1.50% (n = 1)"
     assert captions.effect("noise", {0: -48903.5}, "") == f"noise: {MINUS}48,904 (n = 1)"
+    assert captions.effect("top", {0: 300.4, 1: 310.4}, "") == "top: 305 (95% interval 242 to 369, n = 2)"
+    assert captions.effect("fit", {0: 98.0, 1: 99.0}, "%") == "fit: 98.50% (95% interval 92.15 to 104.85, n = 2)"
     assert captions.effect("gap", {}) == captions.gap(FOUND, "fresh", "gone") == ""
 
 
