@@ -641,6 +641,16 @@ AROUND = (
     Fault(
         "a job that just fits is split", LAUNCH + "planner.py", "or need <= limit", "or need < limit", "launch/planner"
     ),
+    Fault(
+        "a study that was begun is only planned",
+        LAUNCH + "begun.py",
+        "part.rename(target)",
+        "part.rename(target.with_suffix('.done'))",
+        "launch/begun",
+    ),
+    Fault(
+        "a begun study is copied again", LAUNCH + "begun.py", "if target.exists():", "if part.exists():", "launch/begun"
+    ),
     Fault("a job has a try too many", LAUNCH + "attempts.py", "tries >= most", "tries > most", "launch/job"),
     Fault(
         "a path with a space breaks the script",
