@@ -7,6 +7,7 @@ from typing import Any
 
 from plasticity_jax import strict_json
 from plasticity_jax.launch import attempts, jobs
+from plasticity_jax.runner.units import count
 from plasticity_jax.storage import locks
 
 # waiting: not begun.  stopped: saved, can continue.  lost: status.json says running, but no process holds the lock.
@@ -68,7 +69,9 @@ def _ended(job: jobs.Job, result: Mapping[str, Any]) -> State:
     lost = sum(not isinstance(run, dict) or run.get("status") != "finished" for run in runs)
     images = _number(result.get("images"))
     state = "finished" if result["status"] == "finished" else "diverged"
-    return State(state, int(images), int(images), diverged=lost, reason=f"{lost} runs diverged" if lost else "")
+    return State(
+        state, int(images), int(images), diverged=lost, reason=f"{count(lost, 'run')} diverged" if lost else ""
+    )
 
 
 def _progress(job: jobs.Job, status: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from plasticity_jax.launch.arguments import AGAIN, FAILED, FINISHED, Parser, dir
 from plasticity_jax.launch.job_states import State
 from plasticity_jax.launch.jobs import Job
 from plasticity_jax.runner import output
-from plasticity_jax.runner.units import duration
+from plasticity_jax.runner.units import count, duration
 
 SHOWN = 60  # largest number of jobs in the table; failed jobs come first if there are more
 
@@ -92,7 +92,8 @@ def _summary(states: Mapping[Job, State]) -> str:
     done, planned = (sum(getattr(state, key) for state in states.values()) for key in ("done", "planned"))
     rate = sum(state.rate for state in states.values() if state.state == "running")
     parts = [
-        f"{len(states)} jobs: " + ", ".join(f"{counts[name]} {name}" for name in job_states.STATES if counts[name]),
+        f"{count(len(states), 'job')}: "
+        + ", ".join(f"{counts[name]} {name}" for name in job_states.STATES if counts[name]),
         f"{100 * done / max(planned, 1):.1f} % of {planned:,} images",
         f"{rate:,.0f} images/s, ETA {duration((planned - done) / rate)}" if rate else "",
     ]
@@ -105,7 +106,7 @@ def _commands(sweep: Path, states: Mapping[Job, State]) -> list[str]:
     lost = [job for job, state in states.items() if state.state == "diverged"]
     lines = []
     if again:
-        lines.append(f"{len(again)} jobs are missing; to run them here, the failed ones with new tries:")
+        lines.append(f"{count(len(again), 'job')} to run; the failed ones get new tries:")
         lines.append(f"  plasticity local --workdir={shlex.quote(str(sweep))}")
     if lost:
         lines.append("all runs diverged, and would again; to train them again nevertheless, delete these first:")

@@ -25,7 +25,7 @@ from plasticity_jax.launch import jobs
 from plasticity_jax.launch.arguments import FINISHED
 from plasticity_jax.parallel import cpu
 from plasticity_jax.runner import commandline
-from plasticity_jax.runner.units import duration
+from plasticity_jax.runner.units import count, duration
 from plasticity_jax.storage import workdir
 
 flags.adopt_module_key_flags(commandline)
@@ -156,10 +156,10 @@ def table(listed: Sequence[jobs.Job], new: int, hours: float | None = None) -> s
     seconds = [job.seconds for job in listed if job.seconds is not None]
     total = f"{sum(seconds) / 3600:,.2f} device hours expected" if seconds else "time not measured"
     if len(seconds) not in (0, len(listed)):
-        total += f" ({len(listed) - len(seconds)} jobs not measured)"
-    planned = f"{len(listed)} jobs ({new} new)" if new != len(listed) else f"{len(listed)} jobs"
+        total += f" ({count(len(listed) - len(seconds), 'job')} not measured)"
+    planned = count(len(listed), "job") + (f" ({new} new)" if new != len(listed) else "")
     runs, images = (sum(getattr(job, key) for job in listed) for key in ("runs", "images"))
-    return "\n".join([*lines, f"{planned}, {runs:,} runs, {images:,} images, {total}"])
+    return "\n".join([*lines, f"{planned}, {count(runs, 'run')}, {images:,} images, {total}"])
 
 
 def _row(name: str, runs: str, images: str, memory: str, time: str, width: int) -> str:

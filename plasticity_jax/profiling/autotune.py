@@ -21,6 +21,7 @@ from plasticity_jax.runner import prepare, schedule, windows
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.progress import Progress
 from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.runner.units import count
 from plasticity_jax.training import state, step
 
 ROUNDS = 4  # even, so that every strategy runs early and late equally often
@@ -61,7 +62,8 @@ def tune(entries: Sequence[Compute], asked: str) -> Iterator[str]:
             title, shown = f"{name}/{'+'.join(t.group.name for t in groups)}", sum(t.images() for t in groups)
             lanes, made = lanes_of(entry, groups[0], images)
             trials = race(lanes, functools.partial(_say, progress, title))
-            head = f"{title}: {len(groups[0].group.runs)} runs side by side, {100 * shown / total:.0f} % of the images"
+            runs = count(len(groups[0].group.runs), "run")
+            head = f"{title}: {runs} side by side, {100 * shown / total:.0f} % of the images"
             yield table(head, trials, {name: programs.seconds for name, programs in made.items()})
             shapes.append({name: [shown / rate for rate in trial.rates] for name, trial in trials.items()})
         seconds = add(shapes)

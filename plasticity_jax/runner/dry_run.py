@@ -14,6 +14,7 @@ from plasticity_jax.runner import instruments, windows
 from plasticity_jax.runner.context import Compute
 from plasticity_jax.runner.eval_sets import scored_on
 from plasticity_jax.runner.schedule import Timetable
+from plasticity_jax.runner.units import count
 
 CHANNELS = 4  # more channels are probably a mistake in the order of axes
 
@@ -123,8 +124,8 @@ def _describe(times: Timetable) -> str:
     how = group.stage.augment
     augmented = "" if how == "none" else f" augmented by {how}"
     return (
-        f"  stage {group.name}: {len(runs)} runs ({branches}), {_span(times.steps)} steps = {_span(epochs)} epochs "
-        f"of {_span([len(pool.indices) for pool in times.pools])} images in batches of {group.stage.batch_size}"
+        f"  stage {group.name}: {count(len(runs), 'run')} ({branches}), {_span(times.steps)} steps = {_span(epochs)} "
+        f"epochs of {_span([len(pool.indices) for pool in times.pools])} images in batches of {group.stage.batch_size}"
         f"{augmented}, "
         f"{group.stage.optim.name} at {_span([run.stage.optim.rate(run.stage.batch_size) for run in runs])}, "
         f"evaluated {len(times.events)} times"

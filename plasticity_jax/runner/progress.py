@@ -8,7 +8,7 @@ import numpy as np
 
 from plasticity_jax.runner.console import Line
 from plasticity_jax.runner.schedule import Timetable
-from plasticity_jax.runner.units import duration
+from plasticity_jax.runner.units import count, duration
 
 REPORT_SECONDS = 10.0  # between two reports
 
@@ -78,7 +78,7 @@ class Progress(Line):
         parts = [
             f"{pack}/{timetable.group.name}",
             f"epoch {epoch:.1f}/{end:.1f}",
-            f"{len(steps)} runs",
+            count(len(steps), "run"),
             "" if np.isnan(accuracy) else f"test {accuracy:.2f} %",
             f"{rate:,.0f} images/s" if rate else "",
             f"ETA {duration(self.left)}" if self.left is not None else "",

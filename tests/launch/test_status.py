@@ -58,9 +58,9 @@ def test_every_state(sweep, capsys):
         rows = out.splitlines()
         assert rows[1].split()[:8] == ["seeds=0", "running", "1", "25", "%", "10", "15", "s"]
         assert "lost" in rows[2] and "its process was killed" in rows[2]
-        assert "stopped" in rows[3] and "1 runs diverged" in rows[4]
+        assert "stopped" in rows[3] and "1 run diverged" in rows[4]
         assert "4 jobs: 1 running, 1 stopped, 1 lost, 1 finished; 35.7 % of 700 images; 10 images/s" in out
-        assert "2 jobs are missing; to run them here, the failed ones with new tries:" in out
+        assert "2 jobs to run; the failed ones get new tries:" in out
         assert f"  plasticity local --workdir={sweep}" in out
     assert shown(sweep)[0] == "lost"
 
@@ -82,7 +82,7 @@ def test_all_finished(sweep, capsys):
     for seed in range(4):
         finish(sweep, seed)
     code, out = call(sweep, capsys=capsys)
-    assert code == 0 and "4 jobs: 4 finished; 100.0 % of 400 images" in out and "missing" not in out
+    assert code == 0 and "4 jobs: 4 finished; 100.0 % of 400 images" in out and "to run" not in out
 
 
 def test_for_programs(sweep, capsys):
@@ -150,7 +150,7 @@ def test_a_thousand_jobs(tmp_path, capsys):
     lines = out.splitlines()
     assert code == 1 and len(lines) < 80
     assert lines[1].startswith("seeds=1 ") and "broken" in lines[1]  # jobs that need attention come first
-    assert "... 940 more jobs" in out and "1000 jobs: 499 waiting, 1 failed, 500 finished" in out
+    assert "... 940 more jobs" in out and "1,000 jobs: 499 waiting, 1 failed, 500 finished" in out
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_a_long_table_is_cut():
     assert len(lines) == sweep.SHOWN + 3
     assert lines[-7] == "... 970 more jobs ..." and lines[-2].startswith("seeds=999 ")
     assert lines[1].split() == ["seeds=0", "2", "1,000", "2.5", "MB", "1", "s"]
-    assert lines[-1] == "1000 jobs, 2,000 runs, 1,000,000 images, 0.28 device hours expected"
+    assert lines[-1] == "1,000 jobs, 2,000 runs, 1,000,000 images, 0.28 device hours expected"
 
 
 # Whole sweeps.
@@ -269,7 +269,7 @@ def test_a_thousand_jobs_take_seconds(call, tmp_path, arg, grid):
     start = time.process_time()
     status, out, _ = call(*args)
     spent = time.process_time() - start
-    assert status == 0 and "1000 jobs" in out
+    assert status == 0 and "1,000 jobs" in out
     assert len({job.name for job in jobs.read(tmp_path / "sweep")}) == 1000
     assert spent < 120  # of CPU time, most of it for compiling one or two shapes
     assert json.loads((tmp_path / "sweep/sweep.json").read_text())["jobs"][0]["bytes"] > 0
