@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from plasticity_jax.errors import CheckpointError, ConfigError, LabError, Preempted
 from plasticity_jax.parallel import cpu, multihost, programs, run_axis
-from plasticity_jax.runner import windows
+from plasticity_jax.runner import signals, windows
 from plasticity_jax.storage import workdir
 from tests.parallel.test_devices import CLOSE, found, numbers, stopping
 from tests.support import crew, small
@@ -277,7 +277,7 @@ def test_a_lost_process_ends_the_other(tmp_path, lost):
 
 
 def early_child(directory: str, told: int) -> None:
-    """Only one process is asked to stop, just before the programs of the study are compiled."""
+    """Only one process is asked to stop, just before the programs of the study are compiled; it listens like `main`."""
     multihost.join()
     real = programs.Programs.__init__
 
@@ -287,7 +287,7 @@ def early_child(directory: str, told: int) -> None:
         real(self, *args)
 
     try:
-        with multihost.together(), mock.patch.object(programs.Programs, "__init__", init):
+        with signals.listening(), multihost.together(), mock.patch.object(programs.Programs, "__init__", init):
             small.run(long(), Path(directory), model=small.Net())
     except Preempted:
         sys.exit(75)
