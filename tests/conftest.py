@@ -147,7 +147,7 @@ def compile_once() -> Iterator[Callable[..., Any]]:
                 compiled[whole] = compile_it()
                 return compiled[whole]
             program = compiled[whole]
-            return Program(lambda: program.compiled, call=program.call)
+            return Program(lambda: (program.compiled, False), call=program.call)
 
         return real(self, key, once)
 

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import os
 import platform
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,15 +61,18 @@ class Count:
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Count]:
-    """Context that counts every program of this process, including those of single operations on arrays."""
+def counting(thread: int | None = None) -> Iterator[Count]:
+    """Context that counts the programs of this process, or of one of its threads, including single operations."""
     count = Count()
 
+    def here() -> bool:
+        return thread in (None, threading.get_ident())
+
     def on_program(event: str, duration_secs: float, **_: Any) -> None:
-        count.programs += event == "/jax/core/compile/backend_compile_duration"
+        count.programs += here() and event == "/jax/core/compile/backend_compile_duration"
 
     def on_loaded(event: str, **_: Any) -> None:
-        count.loaded += event == "/jax/compilation_cache/cache_hits"
+        count.loaded += here() and event == "/jax/compilation_cache/cache_hits"
 
     jax.monitoring.register_event_duration_secs_listener(on_program)
     jax.monitoring.register_event_listener(on_loaded)

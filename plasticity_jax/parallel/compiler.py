@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -11,6 +12,7 @@ import jax
 
 from plasticity_jax import target
 from plasticity_jax.models import products
+from plasticity_jax.parallel import compilation_cache
 from plasticity_jax.parallel.memory import Footprint, footprint
 
 Tree = Any
@@ -23,25 +25,28 @@ IN_GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONVOLUTION,WHILE,CONDITIO
 class Program:
     """A compiled function, or one that another thread is compiling; its properties and calls wait for the result.
 
+    compiling: returns the compiled function, and whether it was loaded from the compilation cache on disk.
     seconds: the time that callers spent on it: tracing, lowering, and compiling or waiting.
+    loaded: whether it was loaded from the cache; False while it is being compiled.
     call: if given, called instead of the program; it calls the program once for each run.
     """
 
     def __init__(
         self,
-        compiling: Callable[[], jax.stages.Compiled],
+        compiling: Callable[[], tuple[jax.stages.Compiled, bool]],
         seconds: float = 0.0,
         call: Callable[..., Tree] | None = None,
     ):
         self.compiling = compiling
         self.seconds = seconds
         self.call = call
+        self.loaded = False
 
     @functools.cached_property
     def compiled(self) -> jax.stages.Compiled:
         """jax's compiled object, which has the program's text."""
         start = time.perf_counter()
-        compiled = self.compiling()
+        compiled, self.loaded = self.compiling()
         del self.compiling  # it may hold the text of the program
         self.seconds += time.perf_counter() - start
         return compiled
@@ -86,11 +91,18 @@ def compile_one(
     lowered = jitted.lower(*args)
     seconds = time.perf_counter() - start
     if pool:
-        later = pool.submit(lowered.compile)
+        later = pool.submit(_compile, lowered)
         # A program that no thread has begun is compiled by its first caller.
-        return Program(lambda: lowered.compile() if later.cancel() else later.result(), seconds)
-    compiled = lowered.compile()
-    return Program(lambda: compiled, time.perf_counter() - start)
+        return Program(lambda: _compile(lowered) if later.cancel() else later.result(), seconds)
+    done = _compile(lowered)
+    return Program(lambda: done, time.perf_counter() - start)
+
+
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, bool]:
+    """The compiled program, and whether it was loaded from the cache."""
+    with compilation_cache.counting(threading.get_ident()) as count:
+        compiled = lowered.compile()
+    return compiled, count.loaded > 0
 
 
 def options(once: bool = False, threads: bool = True, quickly: bool = False, seldom: bool = False) -> dict[str, Any]:

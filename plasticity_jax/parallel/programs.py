@@ -20,7 +20,7 @@ from plasticity_jax import target
 from plasticity_jax.config import spec
 from plasticity_jax.data.batches import Source
 from plasticity_jax.diagnostics.subject import PART
-from plasticity_jax.parallel import compilation_cache, compiler, cpu, multihost, of_one, run_axis
+from plasticity_jax.parallel import compiler, cpu, multihost, of_one, run_axis
 from plasticity_jax.parallel.of_one import Parent, Start
 from plasticity_jax.training import evaluation, measuring, resets, state
 from plasticity_jax.training.inputs import Images
@@ -58,12 +58,15 @@ class Programs:
         self.instruments = dict(instruments or {})
         self.cache: dict[Any, compiler.Program] = {}
         self.placed: dict[Any, tuple[Images, Images]] = {}
-        self.loaded = 0
         self.pool: Executor | None = None
 
     @property
     def compiled(self) -> int:
         return len(self.cache)
+
+    @property
+    def loaded(self) -> int:
+        return sum(program.loaded for program in self.cache.values())
 
     @property
     def seconds(self) -> float:
@@ -78,13 +81,12 @@ class Programs:
         if target.backend() == "gpu" or not multihost.alone():
             yield
             return
-        with self._counting():
-            self.pool = pool = ThreadPoolExecutor(min(cpu.threads(), AT_ONCE))
-            try:
-                yield
-            finally:
-                self.pool = None
-                pool.shutdown(cancel_futures=True)
+        self.pool = pool = ThreadPoolExecutor(min(cpu.threads(), AT_ONCE))
+        try:
+            yield
+        finally:
+            self.pool = None
+            pool.shutdown(cancel_futures=True)
 
     def init(self, key: Array) -> tuple[Tree, Tree]:
         """Fresh (params, stats) of one run, on the host."""
@@ -231,15 +233,8 @@ class Programs:
 
     def _program(self, key: Any, compile_it: Callable[[], compiler.Program]) -> compiler.Program:
         if key not in self.cache:
-            with contextlib.nullcontext() if self.pool else self._counting():  # or `ahead` counts
-                self.cache[key] = compile_it()
+            self.cache[key] = compile_it()
         return self.cache[key]
-
-    @contextlib.contextmanager
-    def _counting(self) -> Iterator[None]:
-        with compilation_cache.counting() as count:
-            yield
-        self.loaded += count.loaded
 
     def _function(self, kind: str, stage: spec.Stage | None) -> Callable[..., Tree]:
         """The function of one run that a kind of program maps over runs."""

@@ -142,7 +142,7 @@ def compile_over(
             def call(states: Tree, rows: Tree, *shared: Tree) -> Tree:
                 return stack([one(*row, *shared) for row in apart((states, rows))])
 
-            return Program(lambda: one.compiled, one.seconds, call)
+            return Program(lambda: (one.compiled, one.loaded), one.seconds, call)
         case _:
             raise ConfigError(f"strategy={strategy!r}: choose one of {('auto', *STRATEGIES)}")
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -152,6 +153,9 @@ def test_programs_are_counted_while_inside(tmp_path):
     with compilation_cache.counting() as count:
         jax.jit(lambda x: x + unheard).lower(jax.ShapeDtypeStruct((3,), jnp.float32)).compile()
     assert (count.programs, count.loaded) == (1, 0)
+    with compilation_cache.counting(threading.get_ident() + 1) as other:
+        jax.jit(lambda x: x - unheard).lower(jax.ShapeDtypeStruct((3,), jnp.float32)).compile()
+    assert (other.programs, other.loaded) == (0, 0)  # which are another thread's
     jax.jit(lambda x: x + 2).lower(jax.ShapeDtypeStruct((3,), jnp.float32)).compile()
     assert count.programs == 1
 
@@ -177,6 +181,7 @@ def studied(config, directory) -> int:
 def test_more_epochs_compile_nothing_more(tmp_path, compile_anew):
     config = small.config(diagnostics=("weight_norm",), train_eval_images=1000, validation_images=8)
     config.stages.tune.epochs = 2.0
+    small.run(config, tmp_path / "first")  # which also compiles single operations on arrays
     few = studied(config, tmp_path / "few")
     for stage in config.stages.values():
         stage.epochs = 4.0
